@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hyperparameters: defaults of 2016, overridden by JSON file or flag.
+
+The two dataclasses are written as `configuration.json` beside the checkpoints
+they belong to, and every program that opens these checkpoints reads them back.
+"""
+
+import dataclasses
+import json
+import os
+
+FILE_NAME = 'configuration.json'
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+  """Shape and regularization of the network.
+
+  Attributes:
+    vocab_size: rows of the word embedding and of the softmax. Must not be
+      smaller than the vocabulary (with <UNK>); may be larger.
+    batch_size: captions in one batch.
+    image_height: pixels of the images that Inception v3 reads.
+    image_width: pixels of the images that Inception v3 reads.
+    initializer_scale: the LSTM's and embeddings' weights start uniform in
+      [-initializer_scale, initializer_scale].
+    embedding_size: of words and images.
+    num_lstm_units: size of the LSTM's state.
+    lstm_dropout_keep_prob: probability to keep an input or output of the LSTM
+      in training.
+    values_per_input_shard: captions in one training shard, about; sizes the
+      shuffle buffer.
+    input_queue_capacity_factor: shuffle over this many shards' worth.
+  """
+  vocab_size: int = 12000
+  batch_size: int = 32
+  image_height: int = 299
+  image_width: int = 299
+  initializer_scale: float = 0.08
+  embedding_size: int = 512
+  num_lstm_units: int = 512
+  lstm_dropout_keep_prob: float = 0.7
+  values_per_input_shard: int = 2300
+  input_queue_capacity_factor: int = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+  """How the network is trained.
+
+  Attributes:
+    num_examples_per_epoch: captions in the training set, for the decay below.
+    optimizer: 'SGD', the only one.
+    initial_learning_rate: of the frozen phase.
+    learning_rate_decay_factor: multiplies the rate every
+      `num_epochs_per_decay` epochs (staircase).
+    num_epochs_per_decay: see above; 0 or a factor of 0 turns decay off.
+    train_inception_learning_rate: constant rate when Inception is trained too.
+    clip_gradients: global norm at which gradients are clipped.
+    max_checkpoints_to_keep: older ones are deleted.
+  """
+  num_examples_per_epoch: int = 586363
+  optimizer: str = 'SGD'
+  initial_learning_rate: float = 2.0
+  learning_rate_decay_factor: float = 0.5
+  num_epochs_per_decay: float = 8.0
+  train_inception_learning_rate: float = 0.0005
+  clip_gradients: float = 5.0
+  max_checkpoints_to_keep: int = 5
+
+  def learning_rate(self, batch_size, train_inception, step):
+    """Returns the learning rate (a float) of a step (an int)."""
+    if train_inception:
+      return self.train_inception_learning_rate
+    batches_per_epoch = self.num_examples_per_epoch / batch_size
+    decay_steps = int(batches_per_epoch * self.num_epochs_per_decay)
+    if self.learning_rate_decay_factor <= 0 or decay_steps <= 0:
+      return self.initial_learning_rate
+    return self.initial_learning_rate * (
+        self.learning_rate_decay_factor ** (step // decay_steps))
+
+
+_CLASSES = (ModelConfig, TrainingConfig)
+
+# Values that must be above zero for the program to make sense.
+_MAY_BE_ZERO = ('num_epochs_per_decay', 'learning_rate_decay_factor',
+                'initial_learning_rate', 'train_inception_learning_rate')
+
+
+def _checked(name, kind, value, source):
+  """Returns `value` as `kind`, or raises a ValueError that names `source`."""
+  good = isinstance(value, (int, float)) if kind is float else (
+      isinstance(value, kind))
+  if not good or isinstance(value, bool):
+    raise ValueError(
+        f'{source}: {name}={value!r} should be of type {kind.__name__}')
+  if kind is str:
+    if value != 'SGD':
+      raise ValueError(f"{source}: {name}={value!r}; only 'SGD' is available")
+  elif value < 0 or (value == 0 and name not in _MAY_BE_ZERO):
+    raise ValueError(f'{source}: {name}={value} should be above zero')
+  if name == 'lstm_dropout_keep_prob' and value > 1:
+    raise ValueError(f'{source}: {name}={value} should be in (0, 1]')
+  return kind(value)
+
+
+def replace(configs, values, source):
+  """Returns (ModelConfig, TrainingConfig) with some values replaced.
+
+  Args:
+    configs: a (ModelConfig, TrainingConfig) pair.
+    values: dict from field name to value.
+    source: where the values come from, for the error: '--flag' or a file.
+
+  Raises:
+    ValueError: a name that is no hyperparameter, or a value of another type or
+      outside its range.
+  """
+  known = {
+      f.name: (i, f.type)
+      for i, c in enumerate(_CLASSES) for f in dataclasses.fields(c)}
+  changes = ({}, {})
+  for name, value in values.items():
+    if name not in known:
+      raise ValueError(
+          f'{source}: unknown hyperparameter {name!r}; known are: '
+          + ', '.join(sorted(known)))
+    index, kind = known[name]
+    changes[index][name] = _checked(name, kind, value, source)
+  return tuple(dataclasses.replace(c, **d) for c, d in zip(configs, changes))
+
+
+def read_json(path):
+  """Reads {name: value} from a JSON file.
+
+  Raises:
+    ValueError: no such file, or not a JSON object.
+  """
+  try:
+    with open(path, encoding='utf-8') as f:
+      values = json.load(f)
+  except (OSError, ValueError) as e:
+    raise ValueError(f'cannot read hyperparameters from {path}: {e}') from e
+  if not isinstance(values, dict):
+    raise ValueError(f'{path}: expected a JSON object of hyperparameters')
+  return values
+
+
+def save(directory, configs):
+  """Writes a (ModelConfig, TrainingConfig) pair into a directory."""
+  values = {}
+  for config in configs:
+    values.update(dataclasses.asdict(config))
+  path = os.path.join(directory, FILE_NAME)
+  with open(path + '.tmp', 'w', encoding='utf-8') as f:
+    json.dump(values, f, indent=2)
+    f.write('\n')
+  os.replace(path + '.tmp', path)
+
+
+def load(directory):
+  """Returns the pair saved in a directory; the defaults if there is none.
+
+  Raises:
+    ValueError: the file is damaged or holds an unknown hyperparameter.
+  """
+  configs = (ModelConfig(), TrainingConfig())
+  path = os.path.join(directory, FILE_NAME)
+  if not os.path.exists(path):
+    return configs
+  return replace(configs, read_json(path), path)
+
+
+def define_flags(flags):
+  """Defines a flag for each hyperparameter, and --hyperparameters FILE.
+
+  Args:
+    flags: the `absl.flags` module.
+  """
+  flags.DEFINE_string(
+      'hyperparameters', '',
+      'JSON file of hyperparameters: {"batch_size": 64, ...}.')
+  define = {int: flags.DEFINE_integer, float: flags.DEFINE_float,
+            str: flags.DEFINE_string}
+  for config_class in _CLASSES:
+    for field in dataclasses.fields(config_class):
+      define[field.type](
+          field.name, None,
+          f'Hyperparameter; {field.default} unless set here, in '
+          f'--hyperparameters or by {FILE_NAME} beside the checkpoints.')
+
+
+def from_flags(flag_values, directory):
+  """Returns the pair from a directory, a JSON file and flags, in that order.
+
+  Args:
+    flag_values: `flags.FLAGS` after `define_flags`.
+    directory: where `configuration.json` may lie.
+
+  Raises:
+    ValueError: see `replace` and `read_json`.
+  """
+  configs = load(directory)
+  if flag_values.hyperparameters:
+    configs = replace(configs, read_json(flag_values.hyperparameters),
+                      f'--hyperparameters={flag_values.hyperparameters}')
+  given = {}
+  for config_class in _CLASSES:
+    for field in dataclasses.fields(config_class):
+      value = getattr(flag_values, field.name)
+      if value is not None:
+        given[field.name] = value
+  return replace(configs, given, 'flag')

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Inception v3 as the image encoder (Szegedy et al. 2015, through tf-slim)."""
+
+import tensorflow as tf
+
+from im2txt.ops import slim_bridge
+
+slim = slim_bridge.tf_slim
+
+FEATURE_SIZE = 2048
+SCOPE = 'InceptionV3'
+# L2 coefficient of the convolution weights when they are trained.
+WEIGHT_DECAY = 0.00004
+
+
+def inception_v3(images,
+                 trainable=True,
+                 is_training=True,
+                 stddev=0.1,
+                 dropout_keep_prob=0.8,
+                 use_batch_norm=True,
+                 batch_norm_params=None,
+                 scope=SCOPE):
+  """Builds Inception v3 up to its pooled features, as im2txt did in 2016.
+
+  Variables are made the TF1 way (`tf.compat.v1.get_variable`): call this under
+  a graph or inside a method decorated with `track_tf1_style_variables`.
+
+  Args:
+    images: float32 [batch, height, width, 3] in [-1, 1].
+    trainable: whether the variables are trained. A frozen network always runs
+      with its batch-norm averages and without dropout.
+    is_training: whether the graph is for training.
+    stddev: of the truncated normal that initializes convolution weights.
+    dropout_keep_prob: of the pooled features, when the network is training.
+    use_batch_norm: whether convolutions are batch-normalized.
+    batch_norm_params: replaces the default batch-norm arguments.
+    scope: variable scope.
+
+  Returns:
+    float32 [batch, 2048].
+  """
+  # Fixed parameters with moving statistics would not mean anything.
+  is_inception_training = trainable and is_training
+  normalizer_fn = None
+  if use_batch_norm:
+    normalizer_fn = slim.batch_norm
+    if not batch_norm_params:
+      batch_norm_params = {
+          'is_training': is_inception_training,
+          'trainable': trainable,
+          'decay': 0.9997,
+          'epsilon': 0.001,
+      }
+  else:
+    batch_norm_params = None
+
+  with tf.compat.v1.variable_scope(scope, 'InceptionV3', [images]) as var_scope:
+    with slim.arg_scope([slim.conv2d], trainable=trainable):
+      with slim.arg_scope(
+          [slim.conv2d],
+          weights_initializer=tf.compat.v1.truncated_normal_initializer(
+              stddev=stddev),
+          activation_fn=tf.nn.relu,
+          normalizer_fn=normalizer_fn,
+          normalizer_params=batch_norm_params):
+        net, _ = slim_bridge.inception_v3_base(images, scope=var_scope)
+        with tf.compat.v1.variable_scope('logits'):
+          net = slim.avg_pool2d(
+              net, net.shape[1:3], padding='VALID', scope='pool')
+          net = slim.dropout(
+              net,
+              keep_prob=dropout_keep_prob,
+              is_training=is_inception_training,
+              scope='dropout')
+          net = slim.flatten(net, scope='flatten')
+  return net
+
+
+class InceptionV3(tf.Module):
+  """Inception v3 that owns its variables; a callable for eager and tf.function.
+
+  Args:
+    trainable: see `inception_v3`.
+    height: pixels of the images it is made for.
+    width: pixels of the images it is made for.
+
+  The variables exist as soon as the object does. `named_variables` maps their
+  checkpoint names (`InceptionV3/Conv2d_1a_3x3/weights`) to them.
+  """
+
+  def __init__(self, trainable=False, height=299, width=299):
+    super().__init__(name='inception_v3')
+    self.trainable = trainable
+    # Tracing once makes the variables without computing a convolution.
+    self._encode_fn = tf.function(self._encode)
+    self._encode_fn.get_concrete_function(
+        tf.TensorSpec([1, height, width, 3], tf.float32), False)
+    self.named_variables = {
+        v.name.split(':')[0]: v for v in self.variables}
+
+  @slim_bridge.track_tf1_style_variables
+  def _encode(self, images, is_training):
+    return inception_v3(
+        images, trainable=self.trainable, is_training=is_training)
+
+  def __call__(self, images, is_training=False):
+    """Encodes images.
+
+    Args:
+      images: float32 [batch, height, width, 3] in [-1, 1].
+      is_training: Python bool. With `trainable`, uses the batch's statistics,
+        updates the moving averages (once a call) and drops features out.
+
+    Returns:
+      float32 [batch, 2048].
+    """
+    return self._encode_fn(images, is_training)
+
+  def regularization_loss(self):
+    """Returns the L2 loss of the convolution weights, a float32 scalar.
+
+    WEIGHT_DECAY * sum(w ** 2) / 2 over the 94 convolutions; zero when frozen.
+    """
+    if not self.trainable:
+      return tf.constant(0.0)
+    return WEIGHT_DECAY * tf.add_n([
+        tf.nn.l2_loss(v)
+        for name, v in self.named_variables.items()
+        if name.endswith('/weights')])

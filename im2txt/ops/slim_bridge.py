@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one place where TF1-era tf-slim meets TensorFlow 2.
+
+tf-slim 1.1 reaches TF1 layers through TensorFlow's lazy Keras loader, which
+names `tf_keras.legacy_tf_layers`; tf-keras moved these modules to
+`tf_keras.src.legacy_tf_layers`. Registering the old names before tf-slim is
+imported is all it takes. Import tf-slim from here and nowhere else:
+
+  from im2txt.ops.slim_bridge import tf_slim, track_tf1_style_variables
+"""
+
+import importlib
+import os
+import sys
+import warnings
+
+# TensorFlow reads this when its Keras is first touched; Keras 3 has neither
+# the TF1 layers nor track_tf1_style_variables.
+os.environ['TF_USE_LEGACY_KERAS'] = '1'
+
+import tensorflow as tf  # pylint: disable=g-import-not-at-top
+
+
+def _register_moved_modules():
+  """Makes `tf_keras.legacy_tf_layers.*` importable under its old name."""
+  new = 'tf_keras.src.legacy_tf_layers'
+  old = 'tf_keras.legacy_tf_layers'
+  for suffix in ('', '.base', '.convolutional', '.core', '.normalization',
+                 '.pooling'):
+    if old + suffix not in sys.modules:
+      sys.modules[old + suffix] = importlib.import_module(new + suffix)
+
+
+_register_moved_modules()
+# tf-slim calls its own deprecated parts; nobody here can act on that.
+warnings.filterwarnings(
+    'ignore', message=r'`(layer|tf\.layers)\.', category=UserWarning)
+
+import tf_slim  # pylint: disable=g-import-not-at-top,unused-import
+from tf_slim.nets.inception_v3 import inception_v3_base  # pylint: disable=g-import-not-at-top,unused-import
+
+track_tf1_style_variables = tf.compat.v1.keras.utils.track_tf1_style_variables

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Show and Tell: an image encoder and an LSTM that writes its caption.
+
+Vinyals, Toshev, Bengio, Erhan: "Show and Tell: Lessons learned from the 2015
+MSCOCO Image Captioning Challenge", section 3. The image is the LSTM's first
+input, once (equation 10); then word embeddings (equation 11) give the softmax
+over the next word (equation 12).
+"""
+
+import tensorflow as tf
+
+from im2txt.ops import image_embedding
+from im2txt.ops import lstm
+
+
+class ShowAndTellModel(tf.Module):
+  """The network and its variables.
+
+  Args:
+    config: a `configuration.ModelConfig`.
+    train_inception: whether Inception v3 is trained with the rest.
+    with_inception: False builds the decoder alone, which takes Inception's
+      features from elsewhere.
+  """
+
+  def __init__(self, config, train_inception=False, with_inception=True):
+    super().__init__(name='show_and_tell')
+    self.config = config
+    self.train_inception = train_inception
+    self.inception = None
+    if with_inception:
+      self.inception = image_embedding.InceptionV3(
+          trainable=train_inception, height=config.image_height,
+          width=config.image_width)
+    units, size = config.num_lstm_units, config.embedding_size
+    self._decoder = {}
+
+    def add(name, shape, scale=config.initializer_scale):
+      value = (tf.random.uniform(shape, -scale, scale) if scale
+               else tf.zeros(shape))
+      # tf.Module cleans names of scopes, so the checkpoint's name is our key.
+      self._decoder[name] = tf.Variable(value, name=name)
+      return self._decoder[name]
+
+    self.image_embedding_weights = add(
+        'image_embedding/weights', [image_embedding.FEATURE_SIZE, size])
+    self.embedding_map = add('seq_embedding/map', [config.vocab_size, size])
+    self.lstm_kernel = add(
+        'lstm/basic_lstm_cell/kernel', [size + units, 4 * units])
+    self.lstm_bias = add('lstm/basic_lstm_cell/bias', [4 * units], scale=0)
+    self.logits_weights = add('logits/weights', [units, config.vocab_size])
+    self.logits_biases = add('logits/biases', [config.vocab_size], scale=0)
+    # int32, as the checkpoints of 2016 have it.
+    self.global_step = tf.Variable(
+        0, trainable=False, dtype=tf.int32, name='global_step')
+
+  @property
+  def decoder_variables(self):
+    """Dict from checkpoint name to variable: all but Inception and the step."""
+    return dict(self._decoder)
+
+  @property
+  def named_variables(self):
+    """Dict from checkpoint name to variable: all that a checkpoint holds."""
+    inception = self.inception.named_variables if self.inception else {}
+    return {**inception, **self._decoder, 'global_step': self.global_step}
+
+  def encode_images(self, images, is_training=False):
+    """Encodes images with Inception v3.
+
+    Args:
+      images: float32 [batch, height, width, 3] in [-1, 1].
+      is_training: Python bool; only has an effect with `train_inception`.
+
+    Returns:
+      float32 [batch, 2048].
+    """
+    return self.inception(images, is_training)
+
+  def embed_features(self, features):
+    """Maps features, float32 [batch, 2048], to [batch, embedding_size]."""
+    return tf.matmul(features, self.image_embedding_weights)
+
+  def initial_state(self, features):
+    """Feeds the image to the LSTM.
+
+    Args:
+      features: float32 [batch, 2048].
+
+    Returns:
+      float32 [batch, 2 * num_lstm_units], the state [c, h].
+    """
+    zeros = tf.zeros([tf.shape(features)[0], 2 * self.config.num_lstm_units])
+    return lstm.lstm_step(
+        self.embed_features(features), zeros, self.lstm_kernel, self.lstm_bias)
+
+  def inference_step(self, words, state):
+    """Feeds one word of each caption to the LSTM.
+
+    Args:
+      words: int64 [batch], ids below vocab_size.
+      state: float32 [batch, 2 * num_lstm_units].
+
+    Returns:
+      (softmax float32 [batch, vocab_size], new state as `state`).
+    """
+    embeddings = tf.gather(self.embedding_map, words)
+    state = lstm.lstm_step(
+        embeddings, state, self.lstm_kernel, self.lstm_bias)
+    h = state[:, self.config.num_lstm_units:]
+    return tf.nn.softmax(self._logits(h)), state
+
+  def cross_entropies(self, features, input_seqs, target_seqs, input_mask,
+                      is_training=False):
+    """Scores captions word by word.
+
+    Args:
+      features: float32 [batch, 2048].
+      input_seqs: int [batch, time], <S> w1 ... wn, padded.
+      target_seqs: int [batch, time], w1 ... wn </S>, padded.
+      input_mask: int [batch, time], 1 where there is a word, else 0.
+      is_training: Python bool; turns the LSTM's dropout on.
+
+    Returns:
+      float32 [number of ones in input_mask], minus the log probability of each
+      target word, row by row. Padding is never computed beyond the LSTM.
+    """
+    inputs = tf.concat([
+        self.embed_features(features)[:, tf.newaxis],
+        tf.gather(self.embedding_map, input_seqs)], axis=1)
+    drop_rate = 1.0 - self.config.lstm_dropout_keep_prob
+    if is_training:
+      # A fresh mask each step, on inputs and outputs, never on the state: so
+      # it can stand outside of the recurrence (Zaremba et al. 2014).
+      inputs = tf.nn.dropout(inputs, drop_rate)
+    outputs = lstm.lstm_sequence(inputs, self.lstm_kernel, self.lstm_bias)
+    # The first output follows the image and predicts nothing.
+    outputs = tf.boolean_mask(outputs[:, 1:], input_mask > 0)
+    if is_training:
+      outputs = tf.nn.dropout(outputs, drop_rate)
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(
+        labels=tf.boolean_mask(target_seqs, input_mask > 0),
+        logits=self._logits(outputs))
+
+  def losses(self, features, input_seqs, target_seqs, input_mask):
+    """The training losses of a batch (equation 13 of the paper).
+
+    Args: see `cross_entropies`.
+
+    Returns:
+      (total_loss, batch_loss), float32 scalars: batch_loss is the mean cross
+      entropy of the batch's words in nats (0 when it has none), total_loss
+      adds Inception's weight decay when that is trained.
+    """
+    batch_loss = tf.math.divide_no_nan(
+        *_sum_and_count(self.cross_entropies(
+            features, input_seqs, target_seqs, input_mask, is_training=True)))
+    regularization = 0.0
+    if self.train_inception and self.inception:
+      regularization = self.inception.regularization_loss()
+    return batch_loss + regularization, batch_loss
+
+  def _logits(self, h):
+    return tf.matmul(h, self.logits_weights) + self.logits_biases
+
+
+def _sum_and_count(values):
+  return tf.reduce_sum(values), tf.cast(tf.size(values), values.dtype)
+
+
+def sgd_step(model, features_fn, input_seqs, target_seqs, input_mask,
+             learning_rate, clip_gradients):
+  """One step of stochastic gradient descent with global-norm clipping.
+
+  Args:
+    model: a `ShowAndTellModel`.
+    features_fn: callable that returns the float32 [batch, 2048] features; it
+      is called under the gradient tape, so Inception can be trained.
+    input_seqs: see `ShowAndTellModel.cross_entropies`.
+    target_seqs: likewise.
+    input_mask: likewise.
+    learning_rate: float32 scalar.
+    clip_gradients: float, the global norm.
+
+  Returns:
+    dict of float32 scalars: total_loss, batch_loss and global_norm, the norm
+    of the gradients before clipping.
+  """
+  with tf.GradientTape() as tape:
+    total_loss, batch_loss = model.losses(
+        features_fn(), input_seqs, target_seqs, input_mask)
+  variables = [v for v in model.named_variables.values() if v.trainable]
+  gradients = tape.gradient(total_loss, variables)
+  # The word embedding's gradient stays a list of rows (IndexedSlices), so that
+  # the norm, like that of 2016, is taken before equal words' rows are summed.
+  gradients, global_norm = tf.clip_by_global_norm(gradients, clip_gradients)
+  for variable, gradient in zip(variables, gradients):
+    if isinstance(gradient, tf.IndexedSlices):
+      variable.scatter_sub(tf.IndexedSlices(
+          learning_rate * gradient.values, gradient.indices))
+    else:
+      variable.assign_sub(learning_rate * gradient)
+  model.global_step.assign_add(1)
+  return {'total_loss': total_loss, 'batch_loss': batch_loss,
+          'global_norm': global_norm}
