@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every program's start has in common."""
+
+import sys
+
+from absl import app
+from absl import flags
+
+flags.DEFINE_bool(
+    'debug', False, 'Show the stack trace of an error, not only its line.')
+
+
+def fail(message):
+  """Ends the program with one line on standard error and status 1."""
+  print(f'error: {message}', file=sys.stderr)
+  sys.exit(1)
+
+
+def require(flag_values, *names):
+  """Ends the program if one of these string flags is empty."""
+  for name in names:
+    if not getattr(flag_values, name):
+      fail(f'--{name} is required (see --help)')
+
+
+def run(main):
+  """Runs `main(argv)` under absl; a user's error becomes one line, status 1.
+
+  Args:
+    main: raises ValueError or OSError for what the user can put right.
+  """
+
+  def guarded(argv):
+    try:
+      return main(argv)
+    except (ValueError, OSError) as e:
+      if flags.FLAGS.debug:
+        raise
+      fail(e)
+
+  app.run(guarded)

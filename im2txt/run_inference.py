@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes captions for image files, with a trained model."""
+
+import glob
+import json
+import os
+import sys
+
+from absl import flags
+from absl import logging
+
+from im2txt import program
+from im2txt.inference_utils import captioner as captioner_lib
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string(
+    'checkpoint_path', '',
+    'Model checkpoint: a file prefix, or a directory (its latest is taken).')
+flags.DEFINE_string(
+    'vocab_file', '', 'Vocabulary the model was trained with.')
+flags.DEFINE_string(
+    'input_files', '',
+    'Image files (JPEG, PNG, GIF) or file patterns, separated by commas.')
+flags.DEFINE_integer('beam_size', 3, 'Captions kept by the search.')
+flags.DEFINE_integer(
+    'max_caption_length', 20,
+    'Longest caption in words, start and end word included.')
+flags.DEFINE_float(
+    'length_normalization_factor', 0.0,
+    'Above 0: divide the score of a caption by its length to this power.')
+flags.DEFINE_enum(
+    'output_format', 'text', ['text', 'json'],
+    'text as in 2016, or a JSON object a line: {"image": file, "captions": '
+    '[{"caption", "probability", "log_probability"}]}.')
+flags.DEFINE_integer('inference_batch_size', 8, 'Images captioned at once.')
+
+
+def input_files(patterns):
+  """Returns (files, patterns that match nothing)."""
+  files, unmatched = [], []
+  for pattern in filter(None, patterns.split(',')):
+    # A name that exists is meant literally, brackets and all.
+    found = ([pattern] if os.path.exists(pattern)
+             else sorted(glob.glob(pattern)))
+    files.extend(found)
+    if not found:
+      unmatched.append(pattern)
+  return files, unmatched
+
+
+def print_captions(filename, captions, output_format):
+  """Prints the captions of one image."""
+  if output_format == 'json':
+    print(json.dumps({
+        'image': filename,
+        'captions': [{
+            'caption': c.text,
+            'probability': c.probability,
+            'log_probability': c.log_probability,
+        } for c in captions],
+    }, ensure_ascii=False), flush=True)
+    return
+  print(f'Captions for image {os.path.basename(filename)}:')
+  for i, caption in enumerate(captions):
+    print(f'  {i}) {caption.text} (p={caption.probability:f})', flush=True)
+
+
+def main(_):
+  program.require(FLAGS, 'checkpoint_path', 'vocab_file', 'input_files')
+  if FLAGS.inference_batch_size < 1:
+    raise ValueError('--inference_batch_size should be 1 or more')
+  files, unmatched = input_files(FLAGS.input_files)
+  for pattern in unmatched:
+    print(f'skipped {pattern}: no such file', file=sys.stderr)
+  skipped = len(unmatched)
+  if not files:
+    raise ValueError(f'--input_files={FLAGS.input_files} matches no file')
+  captioner = captioner_lib.Captioner(
+      FLAGS.checkpoint_path, FLAGS.vocab_file, FLAGS.beam_size,
+      FLAGS.max_caption_length, FLAGS.length_normalization_factor)
+  logging.info('captioning %d file(s) with the checkpoint of step %d',
+               len(files), captioner.global_step)
+  for start in range(0, len(files), FLAGS.inference_batch_size):
+    names, images = [], []
+    for name in files[start:start + FLAGS.inference_batch_size]:
+      try:
+        with open(name, 'rb') as f:
+          images.append(captioner.decode(f.read()))
+        names.append(name)
+      except (OSError, ValueError) as e:
+        print(f'skipped {name}: {e}', file=sys.stderr)
+        skipped += 1
+    for name, captions in zip(
+        names, captioner.caption(images) if images else []):
+      print_captions(name, captions, FLAGS.output_format)
+  if skipped:
+    print(f'{skipped} file(s) skipped', file=sys.stderr)
+    return 1
+  return 0
+
+
+if __name__ == '__main__':
+  program.run(main)
