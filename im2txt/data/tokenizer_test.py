@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of tokenizer."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from im2txt.data import tokenizer
+
+
+def _has_punkt():
+  try:
+    tokenizer.load()
+  except ValueError:
+    return False
+  return True
+
+
+needs_punkt = pytest.mark.skipif(
+    not _has_punkt(), reason='NLTK\'s punkt_tab is not installed')
+
+
+@needs_punkt
+@pytest.mark.parametrize('caption, tokens', [
+    ('A man. He sits at a table.', 'a man . he sits at a table .'),
+    ('a dog at 5 p.m. in the U.S. park.', 'a dog at 5 p.m. in the u.s. park .'),
+    ('The sign says "STOP"', "the sign says `` stop ''"),
+    ('A man\'s hat isn\'t there', "a man 's hat is n't there"),
+    ('cannot gimme', 'can not gim me'),
+    ('a cat.a dog', 'a cat.a dog'),
+    ('  Spaces \n', 'spaces'),
+    ('', ''),
+])
+def test_tokens(caption, tokens):
+  assert tokenizer.tokenize(caption) == tokens.split()
+
+
+@needs_punkt
+@pytest.mark.skipif('IM2TXT_REFERENCE_DIR' not in os.environ,
+                    reason='IM2TXT_REFERENCE_DIR is not set')
+def test_reference_vectors():
+  path = os.path.join(
+      os.environ['IM2TXT_REFERENCE_DIR'], 'tokenizer_vectors.json')
+  with open(path, encoding='utf-8') as f:
+    vectors = json.load(f)
+  assert len(vectors) == 26
+  for vector in vectors:
+    assert tokenizer.tokenize(vector['caption']) == vector['tokens'], vector
+
+
+# Runs the tokenizer where only the given NLTK_DATA can be found.
+_ISOLATED = '''
+import sys, nltk.data
+nltk.data.path[:] = sys.argv[1:]
+from im2txt.data import tokenizer
+tokenizer.project_data_directory = lambda: "/nonexistent"
+try:
+  print("tokens", tokenizer.tokenize("A man. He sits"))
+except ValueError as error:
+  print("refused", error)
+'''
+
+
+def _isolated(tmp_path, *data_path):
+  environment = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
+  environment.pop('NLTK_DATA', None)
+  environment.pop('BUILD_WORKSPACE_DIRECTORY', None)
+  return subprocess.run(
+      [sys.executable, '-c', _ISOLATED, *data_path], cwd=tmp_path,
+      env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+def test_missing_data_is_refused_in_one_line(tmp_path):
+  output = _isolated(tmp_path)
+  assert output.startswith('refused ')
+  assert output.count('\n') == 1
+  assert 'scripts/setup.sh' in output and 'NLTK_DATA' in output
+
+
+def test_incomplete_data_is_refused(tmp_path):
+  english = tmp_path / 'nltk' / tokenizer.PUNKT_DIRECTORY
+  english.mkdir(parents=True)
+  (english / 'abbrev_types.txt').write_text('p.m\n')
+  output = _isolated(tmp_path, str(tmp_path / 'nltk'))
+  assert output.startswith('refused ')
+  assert output.count('\n') == 1
+
+
+if __name__ == '__main__':
+  sys.exit(pytest.main([__file__, '-v']))
