@@ -8,8 +8,8 @@ scripts/setup.sh makes, or the one that PYTHON_BIN_PATH names.
 # Looks for TensorFlow without importing it, which would take seconds.
 _CHECK = """
 import importlib.util, sys
-if sys.version_info < (3, 10):
-  sys.exit('is Python %d.%d, older than 3.10' % sys.version_info[:2])
+if sys.version_info < (3, 11):
+  sys.exit('is Python %d.%d, older than 3.11' % sys.version_info[:2])
 if importlib.util.find_spec('tensorflow') is None:
   sys.exit('has no tensorflow')
 """

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+# shellcheck shell=bash
+#
+# The programs as shell functions. Source this in bash or zsh, anywhere:
+#
+#   source scripts/im2txt.sh
+#   prepare           # download MSCOCO and write its shards
+#   get_inception     # download the Inception v3 checkpoint
+#   train             # the caption model, Inception frozen
+#   fine_tune         # both together, from where train ended
+#   evaluate          # each new checkpoint, on the validation shards
+#   caption FILE...   # photos, with the latest checkpoint
+#   tensorboard       # curves of train and evaluate
+#
+# Further flags go to the program: train --number_of_steps=1000. Each function
+# builds its program first and ends with its exit status. Where things are,
+# unless these variables say otherwise when a function is called:
+#
+#   MSCOCO_DIR            data/mscoco
+#   VOCAB_FILE            $MSCOCO_DIR/word_counts.txt
+#   INCEPTION_DIR         data/inception
+#   INCEPTION_CHECKPOINT  $INCEPTION_DIR/inception_v3.ckpt
+#   MODEL_DIR             data/model
+#   CHECKPOINT_PATH       $MODEL_DIR/train
+#   NUMBER_OF_STEPS       1000000, for train
+#   FINE_TUNE_STEPS       3000000, for fine_tune, those of train included
+#   IM2TXT_BIN_DIR        programs built already; nothing is built then
+#
+# The defaults are in the project, whatever directory you are in; a relative
+# path of your own is relative to where you are.
+
+if [ -n "${ZSH_VERSION:-}" ]; then
+  # Only zsh can parse its own name for the file being sourced.
+  eval '_im2txt_root="${${(%):-%x}:A:h:h}"'
+else
+  _im2txt_root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+fi
+
+# Every function below is a subshell, so nothing that it sets stays behind.
+
+_im2txt_defaults() {
+  : "${MSCOCO_DIR:=${_im2txt_root}/data/mscoco}"
+  : "${VOCAB_FILE:=${MSCOCO_DIR}/word_counts.txt}"
+  : "${INCEPTION_DIR:=${_im2txt_root}/data/inception}"
+  : "${INCEPTION_CHECKPOINT:=${INCEPTION_DIR}/inception_v3.ckpt}"
+  : "${MODEL_DIR:=${_im2txt_root}/data/model}"
+  : "${CHECKPOINT_PATH:=${MODEL_DIR}/train}"
+}
+
+# _im2txt_run PROGRAM ARGUMENT...: builds the program and becomes it.
+_im2txt_run() {
+  local program="$1" bin="${IM2TXT_BIN_DIR:-}"
+  shift
+  if [ -z "${bin}" ]; then
+    bin="${_im2txt_root}/bazel-bin/im2txt"
+    (cd "${_im2txt_root}" &&
+      bazel build -c opt --noshow_progress --ui_event_filters=-info \
+        "im2txt/${program}") || exit
+  fi
+  exec "${bin}/${program}" "$@"
+}
+
+prepare() (
+  _im2txt_defaults
+  _im2txt_run download_and_preprocess_mscoco "${MSCOCO_DIR}" "$@"
+)
+
+get_inception() (
+  _im2txt_defaults
+  _im2txt_run get_inception "${INCEPTION_DIR}" "$@"
+)
+
+train() (
+  _im2txt_defaults
+  _im2txt_run train \
+    --input_file_pattern="${MSCOCO_DIR}/train-?????-of-00256" \
+    --inception_checkpoint_file="${INCEPTION_CHECKPOINT}" \
+    --train_dir="${MODEL_DIR}/train" \
+    --train_inception=false \
+    --number_of_steps="${NUMBER_OF_STEPS:-1000000}" \
+    "$@"
+)
+
+fine_tune() (
+  _im2txt_defaults
+  _im2txt_run train \
+    --input_file_pattern="${MSCOCO_DIR}/train-?????-of-00256" \
+    --train_dir="${MODEL_DIR}/train" \
+    --train_inception=true \
+    --number_of_steps="${FINE_TUNE_STEPS:-3000000}" \
+    "$@"
+)
+
+evaluate() (
+  _im2txt_defaults
+  _im2txt_run evaluate \
+    --input_file_pattern="${MSCOCO_DIR}/val-?????-of-00004" \
+    --checkpoint_dir="${MODEL_DIR}/train" \
+    --eval_dir="${MODEL_DIR}/eval" \
+    "$@"
+)
+
+# caption FILE... [--flag=value...]
+caption() (
+  _im2txt_defaults
+  files=''
+  for argument in "$@"; do
+    shift
+    case "${argument}" in
+      --*) set -- "$@" "${argument}" ;;
+      *,*)
+        echo "caption: ${argument}: a comma separates files; rename it" >&2
+        exit 2
+        ;;
+      *) files="${files:+${files},}${argument}" ;;
+    esac
+  done
+  if [ -z "${files}" ]; then
+    echo 'usage: caption FILE... [--flag=value...]' >&2
+    exit 2
+  fi
+  _im2txt_run run_inference \
+    --checkpoint_path="${CHECKPOINT_PATH}" \
+    --vocab_file="${VOCAB_FILE}" \
+    --input_files="${files}" \
+    "$@"
+)
+
+tensorboard() (
+  _im2txt_defaults
+  # The module: a script of a .venv that was moved does not find its Python.
+  exec "${_im2txt_root}/.venv/bin/python3" -m tensorboard.main \
+    --logdir="${MODEL_DIR}" "$@"
+)

@@ -1,0 +1,136 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Installs what is missing: Bazel and Python's venv module (apt), the packages
+# of requirements.txt in .venv, and NLTK's tokenizer data. Safe to run again.
+#
+#   scripts/setup.sh                          to run the programs
+#   scripts/setup.sh --test                   to run the tests as well
+#   IM2TXT_TENSORFLOW=gpu scripts/setup.sh    TensorFlow with CUDA
+#   PYTHON=/path/to/python3 scripts/setup.sh  .venv made with this Python
+
+set -euo pipefail
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+venv="${root}/.venv"
+python="${venv}/bin/python3"
+# Stands while packages are being installed. Found at the start, it means that
+# an earlier run was killed, and that a package may be there by half.
+unfinished="${venv}/.unfinished"
+
+say() { echo "setup: $*" >&2; }
+die() { say "$*"; exit 1; }
+
+# Prints the first Python that TensorFlow has a build for, and that can make a
+# virtual environment.
+find_python() {
+  local candidate
+  for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11}; do
+    if "${candidate}" -c 'import sys, ensurepip, venv
+sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
+      command -v "${candidate}"
+      return
+    fi
+  done
+  return 1
+}
+
+install_apt_packages() {
+  local packages=() sudo=()
+  command -v bazel >/dev/null || packages+=(bazel-bootstrap)
+  # A .venv that works needs no other Python.
+  if ! [[ -x "${python}" ]] && ! find_python >/dev/null; then
+    packages+=(python3 python3-venv)
+  fi
+  if [[ ${#packages[@]} -eq 0 ]]; then
+    return
+  fi
+  command -v apt-get >/dev/null ||
+    die "Bazel, or Python 3.11 to 3.13 with venv, is missing: install what" \
+      "Debian calls: ${packages[*]}"
+  if [[ "$(id -u)" != 0 ]]; then
+    sudo=(sudo -n)
+    "${sudo[@]}" true 2>/dev/null ||
+      die "missing packages; run: sudo apt-get install ${packages[*]}"
+  fi
+  say "installing with apt: ${packages[*]}"
+  export DEBIAN_FRONTEND=noninteractive
+  { "${sudo[@]}" apt-get -qq update &&
+    "${sudo[@]}" apt-get -qq install -y --no-install-recommends \
+      "${packages[@]}"; } >/dev/null ||
+    die "apt-get could not install ${packages[*]}"
+}
+
+# make_venv KIND: a .venv that has pip, and the TensorFlow of no other kind.
+make_venv() {
+  if [[ -e "${unfinished}" ]]; then
+    say "an earlier installation did not end: starting .venv afresh"
+  elif [[ "$(cat "${venv}/.kind" 2>/dev/null || echo "$1")" != "$1" ]]; then
+    say "starting .venv afresh for TensorFlow on another device"
+  elif "${python}" -c 'import pip' 2>/dev/null; then
+    return
+  fi
+  local base
+  base="$(find_python)" ||
+    die "no Python 3.11 to 3.13 with venv: name one with PYTHON=/path/to/python3"
+  say "making .venv with ${base}"
+  "${base}" -m venv --clear "${venv}" || die "cannot make ${venv}"
+}
+
+# pip_install NAME REQUIREMENTS_FILE... unless just that is there already.
+pip_install() {
+  local stamp="${venv}/.installed-$1" name="$1" wanted file arguments=()
+  shift
+  wanted="$("${python}" -V) $(cat "$@" | sha256sum)"
+  if [[ "$(cat "${stamp}" 2>/dev/null)" == "${wanted}" ]]; then
+    return
+  fi
+  for file in "$@"; do
+    arguments+=(-r "${file}")
+  done
+  say "installing Python packages in .venv (${name})"
+  touch "${unfinished}"
+  # --no-deps: the files name every package, and what tf-keras asks for, the
+  # full tensorflow, would overwrite tensorflow-cpu.
+  "${python}" -m pip --disable-pip-version-check install --quiet --no-deps \
+    "${arguments[@]}" || die "pip failed: mend what it says and run again"
+  rm "${unfinished}"
+  echo "${wanted}" >"${stamp}"
+}
+
+# install_python_packages KIND
+install_python_packages() {
+  local direct=requirements.txt
+  echo "$1" >"${venv}/.kind"
+  if [[ "$1" == gpu ]]; then
+    # The two TensorFlows fill the same directory: one or the other.
+    direct="${venv}/requirements.txt"
+    grep -v '^tensorflow-cpu==' requirements.txt >"${direct}"
+    pip_install gpu "${direct}" requirements.lock requirements-gpu.txt
+  else
+    pip_install cpu "${direct}" requirements.lock
+  fi
+}
+
+main() {
+  local with_tests='' kind="${IM2TXT_TENSORFLOW:-cpu}"
+  case "$*" in
+    '') ;;
+    --test) with_tests=1 ;;
+    *) die "unknown argument: $* (usage: scripts/setup.sh [--test])" ;;
+  esac
+  [[ "${kind}" == cpu || "${kind}" == gpu ]] ||
+    die "IM2TXT_TENSORFLOW=${kind}: must be cpu or gpu"
+  cd "${root}"
+  # One run at a time; the lock goes with the process.
+  exec 9<"${root}"
+  flock 9
+  install_apt_packages
+  make_venv "${kind}"
+  install_python_packages "${kind}"
+  [[ -z "${with_tests}" ]] || pip_install test requirements-test.txt
+  "${python}" -m im2txt.data.install_punkt ||
+    die "NLTK's tokenizer data is missing: see the line above"
+}
+
+main "$@"
