@@ -238,8 +238,7 @@ class CheckpointManager:
     stale = self._kept[:-self._max_to_keep]
     self._kept = self._kept[-self._max_to_keep:]
     # The state file names the new one before an old one goes.
-    tf.compat.v1.train.update_checkpoint_state(
-        self._directory, prefix, self._kept)
+    self._write_state(prefix)
     for old in stale:
       # The index first: data without index is rubbish, index without data a
       # broken checkpoint.
@@ -248,6 +247,17 @@ class CheckpointManager:
         if os.path.exists(name):
           os.remove(name)
     return prefix
+
+  def _write_state(self, latest):
+    """Writes the `checkpoint` file that TensorFlow's tools read."""
+    # Paths relative to the directory, so that it can be moved or copied.
+    names = [os.path.basename(p) for p in self._kept]
+    lines = [f'model_checkpoint_path: "{os.path.basename(latest)}"']
+    lines += [f'all_model_checkpoint_paths: "{name}"' for name in names]
+    path = os.path.join(self._directory, 'checkpoint')
+    with open(path + '.tmp', 'w', encoding='utf-8') as f:
+      f.write('\n'.join(lines) + '\n')
+    os.replace(path + '.tmp', path)
 
 
 def load_inception(path, inception):

@@ -5,6 +5,7 @@ import sys
 
 from absl import app
 from absl import flags
+from absl import logging
 
 flags.DEFINE_bool(
     'debug', False, 'Show the stack trace of an error, not only its line.')
@@ -38,4 +39,6 @@ def run(main):
         raise
       fail(e)
 
+  # As in 2016, progress is logged (to standard error) unless told otherwise.
+  flags.FLAGS.set_default('verbosity', logging.INFO)
   app.run(guarded)

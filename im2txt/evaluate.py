@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Watches a train directory and evaluates each new checkpoint: perplexity."""
+
+import dataclasses
+import hashlib
+import math
+import os
+import time
+
+from absl import flags
+from absl import logging
+import tensorflow as tf
+
+from im2txt import checkpoints
+from im2txt import configuration
+from im2txt import program
+from im2txt import show_and_tell_model
+from im2txt.ops import inputs
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string(
+    'input_file_pattern', '',
+    'File pattern of sharded TFRecord input files, e.g. '
+    '"data/mscoco/val-?????-of-00004".')
+flags.DEFINE_string(
+    'checkpoint_dir', '',
+    'Train directory to watch (or one checkpoint, with --run_once).')
+flags.DEFINE_string('eval_dir', '', 'Directory for TensorBoard events.')
+flags.DEFINE_integer(
+    'eval_interval_secs', 600, 'Seconds between looks for a new checkpoint.')
+flags.DEFINE_integer(
+    'num_eval_examples', 10132,
+    'Captions to evaluate; all there are if fewer.')
+flags.DEFINE_integer(
+    'min_global_step', 5000, 'Checkpoints of earlier steps are passed over.')
+flags.DEFINE_bool(
+    'run_once', False, 'Evaluate the latest checkpoint and stop.')
+flags.DEFINE_integer(
+    'number_of_steps', 0,
+    'Stop after evaluating a checkpoint of this step or later (what train was '
+    'told); 0: watch until interrupted.')
+flags.DEFINE_integer(
+    'eval_batch_size', 0,
+    'Captions scored at once; 0: the batch_size of the training.')
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+  """What was measured at one checkpoint.
+
+  Attributes:
+    global_step: of the checkpoint.
+    num_captions: evaluated.
+    num_words: predicted, </S> included.
+    cross_entropy: mean per word, in nats.
+  """
+  global_step: int
+  num_captions: int
+  num_words: int
+  cross_entropy: float
+
+  @property
+  def perplexity(self):
+    return math.exp(min(self.cross_entropy, 700.0))
+
+
+class Evaluator:
+  """Evaluates checkpoints on fixed examples.
+
+  Every caption is scored exactly once. Images are encoded once each, and again
+  only when a checkpoint's Inception weights have changed.
+
+  Args:
+    files: shard file names.
+    num_examples: captions to evaluate at most.
+    batch_size: captions scored at once; 0: that of the training.
+  """
+
+  def __init__(self, files, num_examples, batch_size=0):
+    self._files = files
+    self._num_examples = num_examples
+    self._batch_size = batch_size
+    self._model = None
+    self._inception_digest = None
+    self._data = None
+
+  def evaluate(self, checkpoint_path):
+    """Returns the `Result` of a checkpoint.
+
+    Raises:
+      checkpoints.CheckpointError: it cannot be used (any more).
+      ValueError: the input cannot be used.
+    """
+    checkpoint = checkpoints.Checkpoint(checkpoint_path)
+    config, _ = configuration.load(os.path.dirname(checkpoint.prefix))
+    config = dataclasses.replace(config, **checkpoint.model_sizes())
+    if self._batch_size:
+      config = dataclasses.replace(config, batch_size=self._batch_size)
+    if self._model is None or self._model.config != config:
+      self._model = show_and_tell_model.ShowAndTellModel(config)
+      self._inception_digest = None
+      self._encode = tf.function(
+          self._model.encode_images, autograph=False, reduce_retracing=True)
+      self._score = tf.function(
+          self._model.cross_entropies, autograph=False, reduce_retracing=True)
+    checkpoint.restore(self._model.named_variables)
+    digest = self._digest_inception()
+    if digest != self._inception_digest:
+      start = time.time()
+      self._data = inputs.encode_captioned_images(
+          self._files, self._encode, config, limit=self._num_examples,
+          progress=lambda n: logging.log_every_n_seconds(  # pylint: disable=g-long-lambda
+              logging.INFO, 'images of %d captions encoded, %.1f captions/s',
+              10, n, n / (time.time() - start)))
+      self._inception_digest = digest
+      if self._data.skipped:
+        logging.warning('%d image(s) skipped: ids %s',
+                        len(self._data.skipped), self._data.skipped)
+      if len(self._data.captions) < self._num_examples:
+        logging.info('%d captions (--num_eval_examples=%d)',
+                     len(self._data.captions), self._num_examples)
+    total, words = 0.0, 0
+    for batch in self._data.batches(config.batch_size):
+      losses = self._score(*(tf.constant(x) for x in batch)).numpy()
+      total += float(losses.sum(dtype='float64'))
+      words += losses.size
+    if not words:
+      raise ValueError(f'no word to predict in {self._files[0]} ...')
+    return Result(int(self._model.global_step), len(self._data.captions),
+                  words, total / words)
+
+  def _digest_inception(self):
+    digest = hashlib.sha256()
+    for variable in self._model.inception.variables:
+      digest.update(variable.numpy().tobytes())
+    return digest.digest()
+
+
+def evaluate_latest(evaluator, writer, last_step):
+  """Evaluates the latest checkpoint, if there is a new one.
+
+  Args:
+    evaluator: an `Evaluator`.
+    writer: a summary writer.
+    last_step: step evaluated last, or None.
+
+  Returns:
+    The step evaluated last, now.
+
+  Raises:
+    checkpoints.CheckpointError: there is none that can be read.
+  """
+  checkpoint = checkpoints.Checkpoint(FLAGS.checkpoint_dir)
+  step = checkpoint.global_step
+  if step < FLAGS.min_global_step:
+    logging.info('passing over %s: step %d < --min_global_step=%d',
+                 checkpoint.prefix, step, FLAGS.min_global_step)
+    return last_step
+  if step == last_step:
+    logging.info('no checkpoint newer than step %d', step)
+    return last_step
+  start = time.time()
+  # The latest again, by its own name: a newer one may have come meanwhile.
+  result = evaluator.evaluate(checkpoint.prefix)
+  logging.info(
+      'global step %d: perplexity = %.4f (%.4f nats a word, %d words of %d '
+      'captions, %.1f s)', result.global_step, result.perplexity,
+      result.cross_entropy, result.num_words, result.num_captions,
+      time.time() - start)
+  with writer.as_default(step=result.global_step):
+    tf.summary.scalar('Perplexity', result.perplexity)
+    tf.summary.scalar('losses/cross_entropy', result.cross_entropy)
+  writer.flush()
+  return result.global_step
+
+
+def main(_):
+  program.require(FLAGS, 'input_file_pattern', 'checkpoint_dir', 'eval_dir')
+  if FLAGS.num_eval_examples < 1 or FLAGS.eval_interval_secs < 0:
+    raise ValueError('--num_eval_examples should be above zero and '
+                     '--eval_interval_secs not below')
+  files = inputs.list_files(FLAGS.input_file_pattern)
+  os.makedirs(FLAGS.eval_dir, exist_ok=True)
+  evaluator = Evaluator(files, FLAGS.num_eval_examples, FLAGS.eval_batch_size)
+  writer = tf.summary.create_file_writer(FLAGS.eval_dir)
+  last_step = None
+  if FLAGS.run_once:
+    last_step = evaluate_latest(evaluator, writer, None)
+    return 0 if last_step is not None else 1
+  while True:
+    start = time.time()
+    try:
+      last_step = evaluate_latest(evaluator, writer, last_step)
+    except checkpoints.CheckpointError as e:
+      # Not there yet, or deleted by train while it was read: look again.
+      logging.warning('%s', e)
+    if (FLAGS.number_of_steps and last_step is not None
+        and last_step >= FLAGS.number_of_steps):
+      logging.info('--number_of_steps=%d reached', FLAGS.number_of_steps)
+      return 0
+    wait = FLAGS.eval_interval_secs - (time.time() - start)
+    if wait > 0:
+      time.sleep(wait)
+
+
+if __name__ == '__main__':
+  program.run(main)
