@@ -1,0 +1,753 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures and COCO captions in, sharded TFRecords and a vocabulary out.
+
+The records, their order, the cut into shards and the vocabulary are those of
+the 2016 program. The work is done by processes; what they write depends on the
+input and the options only, never on how many they are.
+
+Every example is a tf.train.SequenceExample of one picture and one caption:
+
+  context:
+    image/image_id: int64, id of the picture
+    image/data: bytes, the JPEG file as it is
+  feature_lists:
+    image/caption: bytes, the tokens with start and end word
+    image/caption_ids: int64, their ids
+"""
+
+import collections
+import concurrent.futures
+import dataclasses
+import functools
+import hashlib
+import json
+import multiprocessing
+import multiprocessing.connection
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+from typing import NamedTuple
+
+import numpy as np
+
+from im2txt.data import tokenizer
+from im2txt.data.progress import log
+from im2txt.data.progress import Progress
+from im2txt.inference_utils import vocabulary
+
+JOURNAL = 'build_mscoco_data.journal'
+
+# Bump when the same input gives other files, so that none is taken as done.
+_FORMAT = 1
+
+_SHUFFLE_SEED = 12345
+_CAPTIONS_PER_TASK = 1000
+_IMAGES_PER_TASK = 50
+_NAMED = 3  # Files that a message names before it only counts.
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """What to build; the fields are the flags of build_mscoco_data."""
+  train_image_dir: str = '/tmp/train2014/'
+  val_image_dir: str = '/tmp/val2014'
+  train_captions_file: str = '/tmp/captions_train2014.json'
+  val_captions_file: str = '/tmp/captions_val2014.json'
+  output_dir: str = '/tmp/'
+  train_shards: int = 256
+  val_shards: int = 4
+  test_shards: int = 8
+  start_word: str = '<S>'
+  end_word: str = '</S>'
+  unknown_word: str = '<UNK>'
+  min_word_count: int = 4
+  word_counts_output_file: str = '/tmp/word_counts.txt'
+  num_threads: int = 8
+  num_workers: int = 0
+
+
+class Image(NamedTuple):
+  """A picture and its captions (str, or lists of tokens)."""
+  image_id: int
+  path: str
+  captions: list
+
+
+class Pair(NamedTuple):
+  """A picture and one caption of it, a list of tokens."""
+  image_id: int
+  path: str
+  tokens: list
+
+
+class Dataset(NamedTuple):
+  """The pictures of one of the three data sets, and its number of shards."""
+  name: str
+  images: list
+  num_shards: int
+
+
+def build(options):
+  """Builds the three data sets and the vocabulary.
+
+  A build that was interrupted goes on where it stopped. Pictures that cannot
+  be decoded are left out, named and counted.
+
+  Args:
+    options: Options.
+
+  Raises:
+    ValueError: the options or the input cannot be used; nothing was done.
+    OSError: reading or writing failed on the way.
+  """
+  _check_options(options)
+  tokenizer.load()
+  train = load_images('train', options.train_captions_file,
+                      options.train_image_dir)
+  val = load_images('val', options.val_captions_file, options.val_image_dir)
+  stats = (stat_images('train', train, options.train_image_dir)
+           + stat_images('val', val, options.val_image_dir))
+  datasets = split(train, val, options)
+  _check_vocabulary_options(datasets[0], options)
+  _check_writable('output_dir', options.output_dir)
+  _check_writable('word_counts_output_file',
+                  os.path.dirname(options.word_counts_output_file) or '.')
+  journal = Journal(options.output_dir, _fingerprint(options, stats))
+  missing = [path for path in _shard_paths(datasets, options)
+             if not journal.is_done(path)]
+  _check_space(train + val, stats, datasets, options)
+
+  if not missing and journal.is_done(options.word_counts_output_file):
+    log('Everything is built from the same input already.')
+    for dataset in datasets:
+      _log_finished(dataset, journal.undecodable)
+    return
+  _remove_outdated(missing)
+  with Workers(options.num_workers) as workers:
+    datasets = _tokenized(workers, datasets, options)
+    vocab = create_vocabulary(datasets[0], options)
+    journal.add_file(options.word_counts_output_file)
+    if journal.undecodable is None:
+      journal.add_undecodable(find_undecodable(
+          workers, [image.path for d in datasets for image in d.images]))
+    for dataset in datasets:
+      _write_dataset(workers, dataset, vocab, journal, options)
+
+
+# What must hold before any work ----------------------------------------------
+
+
+def _check_options(options):
+  """Raises ValueError for a flag whose value cannot be used."""
+  for name in ('train_shards', 'val_shards', 'test_shards', 'num_threads',
+               'min_word_count'):
+    if getattr(options, name) < 1:
+      raise ValueError(
+          f'--{name}={getattr(options, name)} must be at least 1.')
+  if options.num_workers < 0:
+    raise ValueError(f'--num_workers={options.num_workers} must be a number of '
+                     'processes, or 0 for one a core.')
+  for name in ('train_shards', 'val_shards', 'test_shards'):
+    shards = getattr(options, name)
+    if shards > options.num_threads and shards % options.num_threads:
+      raise ValueError(
+          f'--{name}={shards} is not divisible by '
+          f'--num_threads={options.num_threads}: the shards are cut from '
+          'num_threads equal parts, so make it a multiple (or change '
+          '--num_threads, which changes which pair is in which shard).')
+  words = [options.start_word, options.end_word, options.unknown_word]
+  for name, word in zip(('start_word', 'end_word', 'unknown_word'), words):
+    if len(word.split()) != 1 or word != word.strip():
+      raise ValueError(
+          f'--{name}={word!r} must be one word: a vocabulary line is '
+          '"word count".')
+    if words.count(word) > 1:
+      raise ValueError(
+          f'--{name}={word!r} is another special word too: give three words.')
+
+
+def load_images(split_name, captions_file, image_dir):
+  """Returns the pictures that a COCO captions file describes, in its order.
+
+  Args:
+    split_name: 'train' or 'val', to name the flags in messages.
+    captions_file: path of a JSON file with `images` (`id`, `file_name`) and
+      `annotations` (`image_id`, `caption`).
+    image_dir: directory of the pictures.
+
+  Returns:
+    List of Image. Pictures without a caption are not in it.
+
+  Raises:
+    ValueError: the file is no such file, or describes a picture it has not.
+  """
+  flag = f'--{split_name}_captions_file'
+  try:
+    with open(captions_file, encoding='utf-8') as f:
+      content = json.load(f)
+  except OSError as error:
+    raise ValueError(
+        f'Cannot read the captions file {captions_file} ({error.strerror}): '
+        f'give {flag} the path of a COCO captions JSON file.') from error
+  except ValueError as error:  # Not JSON, or not even text.
+    raise ValueError(
+        f'The captions file {captions_file} is not JSON ({error}): give '
+        f'{flag} a COCO captions JSON file, whole.') from error
+  if not isinstance(content, dict):
+    content = {}
+  for key in ('images', 'annotations'):
+    if not isinstance(content.get(key), list) or not content[key]:
+      raise ValueError(
+          f'The captions file {captions_file} has no list "{key}": give '
+          f'{flag} a COCO captions JSON file (captions_*.json).')
+  captions = {}
+  try:
+    for entry in content['images']:
+      if entry['id'] in captions:
+        raise ValueError(
+            f'The captions file {captions_file} ({flag}) has more than one '
+            f'image with the id {entry["id"]}: remove all but one.')
+      if not isinstance(entry['id'], int):
+        raise TypeError(f'image id {entry["id"]!r}')
+      captions[entry['id']] = []
+      os.path.join(image_dir, entry['file_name'])
+    strangers = []
+    for annotation in content['annotations']:
+      if not isinstance(annotation['caption'], str):
+        raise TypeError(f'caption {annotation["caption"]!r}')
+      if annotation['image_id'] in captions:
+        captions[annotation['image_id']].append(annotation['caption'])
+      else:
+        strangers.append(annotation['image_id'])
+  except (KeyError, TypeError) as error:
+    raise ValueError(
+        f'The captions file {captions_file} ({flag}) has an entry that is not '
+        f'as in COCO ({type(error).__name__}: {error}): an image has "id" and '
+        '"file_name", an annotation "image_id" and "caption".') from error
+  if strangers:
+    raise ValueError(
+        f'{len(strangers)} annotations of {captions_file} ({flag}) are of '
+        f'images that it does not list: {_first(strangers)}. Give a captions '
+        'file that is whole.')
+  images = [
+      Image(entry['id'], os.path.join(image_dir, entry['file_name']),
+            captions[entry['id']])
+      for entry in content['images'] if captions[entry['id']]]
+  log(f'Loaded captions of {len(images)} images from {captions_file}')
+  if len(images) < len(captions):
+    log(f'{len(captions) - len(images)} images of {captions_file} have no '
+        'caption: left out.')
+  return images
+
+
+def stat_images(split_name, images, image_dir):
+  """Returns [id, path, bytes, time of change in ns] of every picture.
+
+  Args:
+    split_name: 'train' or 'val', to name the flags in messages.
+    images: list of Image.
+    image_dir: directory of the pictures.
+
+  Raises:
+    ValueError: the directory or the file of a picture is missing.
+  """
+  flag = f'--{split_name}_image_dir'
+  if not os.path.isdir(image_dir):
+    raise ValueError(f'There is no image directory {image_dir}: give {flag} '
+                     'the directory of the pictures.')
+  stats, missing = [], []
+  for image in images:
+    try:
+      status = os.stat(image.path)
+    except OSError:
+      missing.append(image.path)
+      continue
+    stats.append([image.image_id, image.path, status.st_size,
+                  status.st_mtime_ns])
+  if missing:
+    raise ValueError(
+        f'{len(missing)} of {len(images)} images are missing in {image_dir}: '
+        f'{_first(map(os.path.basename, missing))}. Give {flag} the directory '
+        f'that belongs to the {split_name} captions file, whole.')
+  return stats
+
+
+def _check_vocabulary_options(train, options):
+  """Raises ValueError if the special words would be too rare to be kept."""
+  captions = sum(len(image.captions) for image in train.images)
+  if captions < options.min_word_count:
+    raise ValueError(
+        f'--min_word_count={options.min_word_count} is more than the '
+        f'{captions} captions to train on: no word would be left. Give a '
+        'smaller one.')
+
+
+def _check_writable(flag, directory):
+  """Makes a directory if need be; raises ValueError if it takes no file."""
+  try:
+    os.makedirs(directory, exist_ok=True)
+    with tempfile.TemporaryFile(dir=directory):
+      pass
+  except OSError as error:
+    raise ValueError(
+        f'Cannot write into {directory} ({error.strerror}): give --{flag} a '
+        'place where files can be made.') from error
+
+
+def _check_space(images, stats, datasets, options):
+  """Raises ValueError if the disk is too small for the shards."""
+  needed = sum(size * len(image.captions)
+               for image, (_, _, size, _) in zip(images, stats))
+  free = shutil.disk_usage(options.output_dir).free
+  for path in _shard_paths(datasets, options):
+    if os.path.exists(path):  # Kept, or replaced.
+      free += os.path.getsize(path)
+  if needed > free:
+    raise ValueError(
+        f'The shards need {needed / 1e9:.1f} GB in {options.output_dir}, where '
+        f'{free / 1e9:.1f} GB are free: make room or give another '
+        '--output_dir.')
+
+
+def _first(names):
+  """Returns the first few names, for a message."""
+  names = [str(name) for name in names]
+  return ', '.join(names[:_NAMED]) + (', ...' if len(names) > _NAMED else '')
+
+
+# Which pair goes where -------------------------------------------------------
+
+
+def split(train, val, options):
+  """Returns the Datasets train, val and test.
+
+  Train is COCO's train and the first 85 % of its val pictures, val the next
+  5 %, test the last 10 %.
+
+  Args:
+    train: list of Image.
+    val: list of Image.
+    options: Options.
+  """
+  train_end = int(0.85 * len(val))
+  val_end = int(0.90 * len(val))
+  return [Dataset('train', train + val[:train_end], options.train_shards),
+          Dataset('val', val[train_end:val_end], options.val_shards),
+          Dataset('test', val[val_end:], options.test_shards)]
+
+
+def shuffled_pairs(images):
+  """Returns a Pair for every caption, in the order of the 2016 program."""
+  pairs = [Pair(image.image_id, image.path, caption)
+           for image in images for caption in image.captions]
+  random.Random(_SHUFFLE_SEED).shuffle(pairs)
+  return pairs
+
+
+def shard_ranges(num_pairs, num_shards, num_threads):
+  """Returns [start, end) of every shard, a list of pairs of int.
+
+  The 2016 program first gave each thread its part, then cut that; rounding
+  makes this differ from cutting once.
+
+  Args:
+    num_pairs: int, pairs in the data set.
+    num_shards: int, a multiple of `num_threads` or less than it.
+    num_threads: int, parts that are cut into shards.
+  """
+  num_threads = min(num_shards, num_threads)
+  parts = np.linspace(0, num_pairs, num_threads + 1).astype(int)
+  ranges = []
+  for part in range(num_threads):
+    edges = np.linspace(parts[part], parts[part + 1],
+                        num_shards // num_threads + 1).astype(int).tolist()
+    ranges.extend(zip(edges[:-1], edges[1:]))
+  return ranges
+
+
+def _shard_path(dataset, shard, options):
+  return os.path.join(
+      options.output_dir,
+      f'{dataset.name}-{shard:05d}-of-{dataset.num_shards:05d}')
+
+
+def _shard_paths(datasets, options):
+  return [_shard_path(dataset, shard, options)
+          for dataset in datasets for shard in range(dataset.num_shards)]
+
+
+# What was done in an earlier run ---------------------------------------------
+
+
+def _fingerprint(options, stats):
+  """Returns a digest of everything that the output depends on."""
+  import nltk  # pylint: disable=g-import-not-at-top
+  content = [_FORMAT, nltk.__version__, stats]
+  for name in ('train_captions_file', 'val_captions_file'):
+    with open(getattr(options, name), 'rb') as f:
+      content.append(hashlib.sha256(f.read()).hexdigest())
+  for name in ('train_shards', 'val_shards', 'test_shards', 'start_word',
+               'end_word', 'unknown_word', 'min_word_count', 'num_threads'):
+    content.append(getattr(options, name))
+  return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+class Journal:
+  """The files that are finished, and the input that they were made from.
+
+  A text file of one JSON value a line, in the output directory. A line is
+  added after a file got its final name, so what it says is always true; a
+  journal of other input is replaced.
+
+  Attributes:
+    undecodable: dict, path of a picture -> why it cannot be decoded; None if
+      the pictures have not been looked at.
+  """
+
+  def __init__(self, directory, fingerprint):
+    """Reads the journal in `directory` if it is of this input.
+
+    Args:
+      directory: str, the output directory.
+      fingerprint: str, tells this input from any other.
+    """
+    self._path = os.path.join(directory, JOURNAL)
+    self._fingerprint = fingerprint
+    self._files = {}
+    self.undecodable = None
+    self._is_of_this_input = False
+    for entry in self._entries():
+      if 'fingerprint' in entry:
+        if entry['fingerprint'] != fingerprint:
+          return
+        self._is_of_this_input = True
+      elif 'undecodable' in entry:
+        self.undecodable = entry['undecodable']
+      else:
+        self._files[entry['file']] = entry
+
+  def _entries(self):
+    """Yields the entries, less a line that an interruption cut short."""
+    try:
+      with open(self._path, encoding='utf-8') as f:
+        lines = f.read().split('\n')
+    except OSError:
+      return
+    for line in lines:
+      try:
+        yield json.loads(line)
+      except ValueError:
+        continue
+
+  def is_done(self, path):
+    """Returns whether `path` was finished and has not been changed since."""
+    return self._files.get(os.path.abspath(path)) == self._entry(path)
+
+  def _entry(self, path):
+    try:
+      status = os.stat(path)
+    except OSError:
+      return {}
+    return {'file': os.path.abspath(path), 'size': status.st_size,
+            'mtime_ns': status.st_mtime_ns}
+
+  def add_file(self, path):
+    """Notes that the file `path` is finished."""
+    entry = self._entry(path)
+    self._add(entry)
+    self._files[entry['file']] = entry
+
+  def add_undecodable(self, undecodable):
+    """Notes which pictures cannot be decoded: dict, path -> reason."""
+    self._add({'undecodable': undecodable})
+    self.undecodable = undecodable
+
+  def _add(self, entry):
+    if not self._is_of_this_input:
+      with open(self._path, 'w', encoding='utf-8') as f:
+        f.write(json.dumps({'fingerprint': self._fingerprint}))
+      self._is_of_this_input = True
+    with open(self._path, 'a', encoding='utf-8') as f:
+      # The end of the line comes first, to part it from one cut short.
+      f.write('\n' + json.dumps(entry))
+
+
+def _remove_outdated(paths):
+  """Removes possible shards of other input: interrupted, they would mix."""
+  outdated = [path for path in paths if os.path.exists(path)]
+  for path in outdated:
+    os.remove(path)
+  if outdated:
+    log(f'Removed {len(outdated)} shards that are not of a finished build from '
+        'this input.')
+
+
+# The workers -----------------------------------------------------------------
+
+
+class Workers:
+  """Processes that do tasks; a context manager."""
+
+  def __init__(self, num_workers):
+    """Args: num_workers: int, 0 for one a core."""
+    self._num = num_workers or len(os.sched_getaffinity(0))
+    # A forked process would inherit TensorFlow's threads half alive.
+    self._executor = concurrent.futures.ProcessPoolExecutor(
+        self._num, mp_context=multiprocessing.get_context('spawn'),
+        initializer=_start_worker)
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    self._executor.shutdown(wait=True, cancel_futures=True)
+
+  def map(self, function, tasks):
+    """Yields function(*task) in order; few tasks are in memory at a time.
+
+    Args:
+      function: a function of this module.
+      tasks: iterable of tuples.
+
+    Raises:
+      ChildProcessError: a process was killed.
+    """
+    waiting = collections.deque()
+    try:
+      for task in tasks:
+        waiting.append(self._executor.submit(function, *task))
+        if len(waiting) > 2 * self._num:
+          yield waiting.popleft().result()
+      while waiting:
+        yield waiting.popleft().result()
+    except concurrent.futures.BrokenExecutor as error:
+      raise ChildProcessError(
+          'A worker process was killed, perhaps for want of memory: run the '
+          f'same command again with --num_workers below {self._num}.'
+      ) from error
+
+
+def _start_worker():
+  """Makes a worker end with its parent, and only then."""
+  # An interrupt from the keyboard reaches every process; the parent decides.
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  parent = multiprocessing.parent_process()
+
+  def exit_with_parent():
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)  # pylint: disable=protected-access
+
+  threading.Thread(target=exit_with_parent, daemon=True).start()
+
+
+@functools.lru_cache(maxsize=None)
+def _tensorflow():
+  """Returns TensorFlow, set up for one of many processes."""
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+  import tensorflow as tf  # pylint: disable=g-import-not-at-top
+  tf.config.set_visible_devices([], 'GPU')
+  tf.config.threading.set_inter_op_parallelism_threads(1)
+  tf.config.threading.set_intra_op_parallelism_threads(1)
+  return tf
+
+
+# Captions to tokens and a vocabulary -----------------------------------------
+
+
+def _tokenized(workers, datasets, options):
+  """Returns the Datasets with tokens, special words included, as captions."""
+  captions = [caption for dataset in datasets for image in dataset.images
+              for caption in image.captions]
+  starts = range(0, len(captions), _CAPTIONS_PER_TASK)
+  tasks = ((captions[i:i + _CAPTIONS_PER_TASK],) for i in starts)
+  tokens = []
+  with Progress('Tokenizing', len(captions), 'captions') as progress:
+    for result in workers.map(_tokenize, tasks):
+      for words in result:
+        # Half a million captions have few words: keep each once.
+        tokens.append([options.start_word, *map(sys.intern, words),
+                       options.end_word])
+      progress.update(len(result))
+  log(f'Tokenized {len(captions)} captions.')
+  tokens = iter(tokens)
+  return [
+      dataset._replace(images=[
+          image._replace(captions=[next(tokens) for _ in image.captions])
+          for image in dataset.images])
+      for dataset in datasets]
+
+
+def _tokenize(captions):
+  return [tokenizer.tokenize(caption) for caption in captions]
+
+
+def create_vocabulary(train, options):
+  """Writes the vocabulary file and returns the Vocabulary.
+
+  Words by number of occurrences, equal ones in the order first seen; those
+  seen less than `min_word_count` times are left out.
+
+  Args:
+    train: Dataset with tokens.
+    options: Options.
+  """
+  counter = collections.Counter()
+  for image in train.images:
+    for tokens in image.captions:
+      counter.update(tokens)
+  counts = [entry for entry in counter.items()
+            if entry[1] >= options.min_word_count]
+  counts.sort(key=lambda entry: entry[1], reverse=True)
+  path = options.word_counts_output_file
+  temporary = path + '.tmp'
+  with open(temporary, 'w', encoding='utf-8', newline='\n') as f:
+    f.write('\n'.join(f'{word} {count}' for word, count in counts))
+  os.replace(temporary, path)
+  log(f'Wrote vocabulary file {path}: {len(counts)} of {len(counter)} words.')
+  return vocabulary.Vocabulary(
+      path, options.start_word, options.end_word, options.unknown_word)
+
+
+# Pictures --------------------------------------------------------------------
+
+
+def find_undecodable(workers, paths):
+  """Returns the pictures that training could not decode, dict path -> reason.
+
+  Every file is decoded once, by the decoder that training uses: another one
+  (Pillow was tried) accepts damage that this one refuses. Looking at all of
+  them first is five times cheaper than decoding for every caption.
+
+  Args:
+    workers: Workers.
+    paths: list of str.
+  """
+  tasks = ((paths[i:i + _IMAGES_PER_TASK],)
+           for i in range(0, len(paths), _IMAGES_PER_TASK))
+  undecodable = {}
+  checked = 0
+  with Progress('Checking images', len(paths), 'images') as progress:
+    for result in workers.map(_decode_all, tasks):
+      undecodable.update(result)
+      number = min(_IMAGES_PER_TASK, len(paths) - checked)
+      checked += number
+      progress.update(number)
+  for path, reason in undecodable.items():
+    log(f'Skipping {path}: {reason}')
+  log(f'Checked {len(paths)} images, {len(undecodable)} cannot be decoded.')
+  return undecodable
+
+
+def _decode_all(paths):
+  """Returns {path: reason} of the files that are no sound JPEG pictures."""
+  tf = _tensorflow()
+  undecodable = {}
+  for path in paths:
+    try:
+      with open(path, 'rb') as f:
+        content = f.read()
+      # The decoder would take a PNG too, but image/data is JPEG by contract.
+      if not content.startswith(b'\xff\xd8'):
+        undecodable[path] = 'not a JPEG file'
+      else:
+        tf.io.decode_jpeg(content, channels=3)
+    except (OSError, tf.errors.OpError) as error:
+      undecodable[path] = str(error).split('\n', maxsplit=1)[0]
+  return undecodable
+
+
+# Shards ----------------------------------------------------------------------
+
+
+def _write_dataset(workers, dataset, vocab, journal, options):
+  """Writes the shards of a data set that are not there yet."""
+  pairs = shuffled_pairs(dataset.images)
+  ranges = shard_ranges(len(pairs), dataset.num_shards, options.num_threads)
+  paths = [_shard_path(dataset, i, options) for i in range(dataset.num_shards)]
+  todo = [i for i, path in enumerate(paths) if not journal.is_done(path)]
+  lengths = [end - start for start, end in ranges]
+  done = len(pairs) - sum(lengths[i] for i in todo)
+  if len(todo) < len(paths):
+    log(f'{len(paths) - len(todo)} of {len(paths)} shards of data set '
+        f'\'{dataset.name}\' are there already.')
+
+  def tasks():
+    for i in todo:
+      yield paths[i], [
+          (pair.image_id, pair.path, pair.tokens,
+           [vocab.word_to_id(word) for word in pair.tokens])
+          for pair in pairs[slice(*ranges[i])]
+          if pair.path not in journal.undecodable]
+
+  with Progress(f'Writing {dataset.name}', len(pairs), 'pairs',
+                done=done) as progress:
+    for i, _ in zip(todo, workers.map(_write_shard, tasks())):
+      journal.add_file(paths[i])
+      progress.update(lengths[i])
+  _log_finished(dataset, journal.undecodable)
+
+
+def _log_finished(dataset, undecodable):
+  """Prints what became of a data set; the last line is the 2016 program's."""
+  pairs = sum(len(image.captions) for image in dataset.images)
+  skipped = [image for image in dataset.images if image.path in undecodable]
+  if skipped:
+    log(f'Skipped {sum(len(image.captions) for image in skipped)} '
+        f'image-caption pairs of {len(skipped)} images that cannot be decoded '
+        f'in data set \'{dataset.name}\'.')
+  log(f'Finished processing all {pairs} image-caption pairs in data set '
+      f'\'{dataset.name}\'.')
+
+
+def _write_shard(path, records):
+  """Writes one shard under a temporary name, then gives it its own.
+
+  Args:
+    path: path of the shard.
+    records: list of (image id, path of the picture, tokens, ids).
+
+  Raises:
+    OSError: a picture cannot be read or the shard not written.
+  """
+  tf = _tensorflow()
+  directory, name = os.path.split(path)
+  temporary = os.path.join(directory, f'.{name}.tmp')
+  try:
+    with tf.io.TFRecordWriter(temporary) as writer:
+      for image_id, image_path, tokens, ids in records:
+        with open(image_path, 'rb') as f:
+          writer.write(serialize(image_id, f.read(), tokens, ids))
+    os.replace(temporary, path)
+  except tf.errors.OpError as error:
+    raise OSError(f'Cannot write {path}: {error.message}') from error
+  finally:
+    if os.path.exists(temporary):
+      os.remove(temporary)
+
+
+def serialize(image_id, data, tokens, ids):
+  """Returns the bytes of the SequenceExample of one pair.
+
+  Args:
+    image_id: int.
+    data: bytes of a JPEG file.
+    tokens: list of str.
+    ids: list of int.
+  """
+  from tensorflow import train  # pylint: disable=g-import-not-at-top
+  int64 = lambda value: train.Feature(int64_list=train.Int64List(value=[value]))
+  raw = lambda value: train.Feature(bytes_list=train.BytesList(value=[value]))
+  example = train.SequenceExample(
+      context=train.Features(feature={
+          'image/image_id': int64(image_id), 'image/data': raw(data)}),
+      feature_lists=train.FeatureLists(feature_list={
+          'image/caption': train.FeatureList(
+              feature=[raw(token.encode('utf-8')) for token in tokens]),
+          'image/caption_ids': train.FeatureList(
+              feature=[int64(word_id) for word_id in ids])}))
+  # The order of map entries is open otherwise, and so would be the bytes.
+  return example.SerializeToString(deterministic=True)

@@ -1,0 +1,543 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of mscoco and of the program build_mscoco_data."""
+
+import collections
+import dataclasses
+import glob
+import io
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+from PIL import Image as PilImage
+import pytest
+import tensorflow as tf
+
+from im2txt.data import mscoco
+from im2txt.data import tokenizer
+
+_REFERENCE = os.environ.get('IM2TXT_REFERENCE_DIR')
+needs_reference = pytest.mark.skipif(
+    not _REFERENCE, reason='IM2TXT_REFERENCE_DIR is not set')
+
+
+def _punkt_is_missing():
+  try:
+    tokenizer.load()
+  except ValueError:
+    return True
+  return False
+
+
+needs_punkt = pytest.mark.skipif(
+    _punkt_is_missing(), reason='NLTK\'s punkt_tab is not installed')
+
+
+def _jpeg(seed, image_format='JPEG'):
+  pixels = np.random.default_rng(seed).integers(0, 256, (24, 32, 3), np.uint8)
+  buffer = io.BytesIO()
+  PilImage.fromarray(pixels).save(buffer, image_format)
+  return buffer.getvalue()
+
+
+def _make_dataset(root, num_train=12, num_val=20):
+  """Writes a data set in COCO's layout and returns Options for it."""
+  colors = ['red', 'green', 'blue']
+  number = 0
+  for name, size in (('train', num_train), ('val', num_val)):
+    directory = root / f'{name}2014'
+    directory.mkdir(parents=True)
+    images, annotations = [], []
+    for i in range(size):
+      number += 1
+      file_name = f'{name}_{number:06d}.jpg'
+      (directory / file_name).write_bytes(_jpeg(number))
+      images.append({'id': number, 'file_name': file_name})
+      for j in range(2):
+        annotations.append({
+            'image_id': number, 'id': 1000 * j + number,
+            'caption': f'A {colors[(i + j) % 3]} café. It is number{number}.'})
+    random.Random(1).shuffle(annotations)
+    (root / f'captions_{name}2014.json').write_text(json.dumps(
+        {'images': images, 'annotations': annotations}))
+  return mscoco.Options(
+      train_image_dir=str(root / 'train2014'),
+      val_image_dir=str(root / 'val2014'),
+      train_captions_file=str(root / 'captions_train2014.json'),
+      val_captions_file=str(root / 'captions_val2014.json'),
+      output_dir=str(root / 'out'), train_shards=4, val_shards=1,
+      test_shards=2, num_threads=2, num_workers=2,
+      word_counts_output_file=str(root / 'out' / 'word_counts.txt'))
+
+
+def _shards(directory):
+  """Returns name -> bytes of the shards and the vocabulary in a directory."""
+  names = ['word_counts.txt', *(
+      name for name in os.listdir(directory)
+      if re.fullmatch(r'(train|val|test)-\d{5}-of-\d{5}', name))]
+  contents = {}
+  for name in names:
+    with open(os.path.join(directory, name), 'rb') as f:
+      contents[name] = f.read()
+  return contents
+
+
+def _records(path):
+  """Returns [(image id, JPEG bytes, tokens, ids)] of a TFRecord file."""
+  records = []
+  for serialized in tf.data.TFRecordDataset(path).as_numpy_iterator():
+    context, sequence = tf.io.parse_single_sequence_example(
+        serialized,
+        context_features={
+            'image/image_id': tf.io.FixedLenFeature([], tf.int64),
+            'image/data': tf.io.FixedLenFeature([], tf.string)},
+        sequence_features={
+            'image/caption': tf.io.FixedLenSequenceFeature([], tf.string),
+            'image/caption_ids': tf.io.FixedLenSequenceFeature([], tf.int64)})
+    records.append((
+        int(context['image/image_id']), context['image/data'].numpy(),
+        [token.decode() for token in sequence['image/caption'].numpy()],
+        sequence['image/caption_ids'].numpy().tolist()))
+  return records
+
+
+@pytest.fixture(scope='module', name='built')
+def fixture_built(tmp_path_factory):
+  """Options of a small data set that has been built by two workers."""
+  options = _make_dataset(tmp_path_factory.mktemp('built'))
+  mscoco.build(options)
+  return options
+
+
+# Against the 2016 program.
+
+
+@pytest.fixture(scope='module', name='reference_build')
+def fixture_reference_build(tmp_path_factory):
+  root = tmp_path_factory.mktemp('reference')
+  source = os.path.join(_REFERENCE, 'preprocess')
+  for name in ('train', 'val'):
+    (root / name).mkdir()
+    with open(os.path.join(source, f'captions_{name}2014.json'),
+              encoding='utf-8') as f:
+      for image in json.load(f)['images']:
+        (root / name / image['file_name']).write_bytes(_jpeg(image['id']))
+  options = mscoco.Options(
+      train_image_dir=str(root / 'train'), val_image_dir=str(root / 'val'),
+      train_captions_file=os.path.join(source, 'captions_train2014.json'),
+      val_captions_file=os.path.join(source, 'captions_val2014.json'),
+      output_dir=str(root / 'out'),
+      word_counts_output_file=str(root / 'out' / 'word_counts.txt'))
+  mscoco.build(options)
+  return options
+
+
+@needs_reference
+@needs_punkt
+def test_every_record_is_where_the_2016_program_put_it(reference_build):
+  with open(os.path.join(_REFERENCE, 'preprocess', 'preprocess_vectors.json'),
+            encoding='utf-8') as f:
+    expected = json.load(f)['shards']
+  assert len(expected) == 256 + 4 + 8
+  built = _shards(reference_build.output_dir)
+  assert sorted(built) == sorted([*expected, 'word_counts.txt'])
+  for name, records in expected.items():
+    found = _records(os.path.join(reference_build.output_dir, name))
+    assert [(i, tokens, ids) for i, _, tokens, ids in found] == [
+        (i, tokens, ids) for i, tokens, ids, _ in records], name
+    for image_id, data, _, _ in found:
+      assert data == _jpeg(image_id)
+
+
+@needs_reference
+@needs_punkt
+def test_vocabulary_file_is_that_of_the_2016_program(reference_build):
+  with open(os.path.join(_REFERENCE, 'preprocess',
+                         'preprocess_word_counts.txt'), 'rb') as f:
+    expected = f.read()
+  with open(reference_build.word_counts_output_file, 'rb') as f:
+    assert f.read() == expected
+
+
+@needs_reference
+def test_serialize_writes_what_the_2016_program_wrote():
+  path = os.path.join(_REFERENCE, 'batch8.tfrecord')
+  originals = list(tf.data.TFRecordDataset(path).as_numpy_iterator())
+  assert len(originals) == 8
+  for original, fields in zip(originals, _records(path)):
+    example = tf.train.SequenceExample.FromString(original)
+    ours = mscoco.serialize(*fields)
+    assert tf.train.SequenceExample.FromString(ours) == example
+    assert ours == example.SerializeToString(deterministic=True)
+
+
+# Parts.
+
+
+def test_serialize_round_trip(tmp_path):
+  path = str(tmp_path / 'x')
+  record = (2**40, b'\xff\xd8\0', ['<S>', 'café', '</S>'], [1, 77, 2])
+  with tf.io.TFRecordWriter(path) as writer:
+    writer.write(mscoco.serialize(*record))
+  assert _records(path) == [record]
+
+
+@pytest.mark.parametrize('num_pairs, num_shards, num_threads', [
+    (1425, 256, 8), (25, 4, 8), (50, 8, 8), (3, 8, 8), (0, 4, 2), (7, 1, 8)])
+def test_shard_ranges_cover_everything_once(num_pairs, num_shards, num_threads):
+  ranges = mscoco.shard_ranges(num_pairs, num_shards, num_threads)
+  assert len(ranges) == num_shards
+  assert [i for start, end in ranges for i in range(start, end)] == list(
+      range(num_pairs))
+
+
+def test_shard_ranges_are_cut_twice():
+  # Once in two parts, [0, 5) and [5, 11), then each in two.
+  assert mscoco.shard_ranges(11, 4, 2) == [(0, 2), (2, 5), (5, 8), (8, 11)]
+  assert mscoco.shard_ranges(7, 4, 2) == [(0, 1), (1, 3), (3, 5), (5, 7)]
+
+
+def test_split_is_by_image():
+  train = [mscoco.Image(i, '', ['x']) for i in range(3)]
+  val = [mscoco.Image(i, '', ['x']) for i in range(100, 130)]
+  names, images, shards = zip(*mscoco.split(train, val, mscoco.Options()))
+  assert names == ('train', 'val', 'test')
+  assert shards == (256, 4, 8)
+  assert [len(part) for part in images] == [3 + 25, 2, 3]
+  assert [image for part in images for image in part] == train + val
+
+
+def test_shuffled_pairs_leave_the_global_generator_alone():
+  images = [mscoco.Image(i, f'{i}.jpg', ['a', 'b']) for i in range(10)]
+  random.seed(7)
+  state = random.getstate()
+  pairs = mscoco.shuffled_pairs(images)
+  assert random.getstate() == state
+  random.seed(12345)
+  expected = [(i, caption) for i in range(10) for caption in 'ab']
+  random.shuffle(expected)
+  assert [(pair.image_id, pair.tokens) for pair in pairs] == expected
+
+
+def test_vocabulary_by_count_then_first_seen(tmp_path):
+  path = str(tmp_path / 'words.txt')
+  options = mscoco.Options(min_word_count=2, word_counts_output_file=path)
+  captions = [['<S>', *text.split(), '</S>'] for text in (
+      'z y x', 'y z once', 'z twice twice')]
+  train = mscoco.Dataset('train', [mscoco.Image(1, '', captions)], 1)
+  vocab = mscoco.create_vocabulary(train, options)
+  with open(path, encoding='utf-8') as f:
+    assert f.read() == '<S> 3\nz 3\n</S> 3\ny 2\ntwice 2'
+  assert vocab.words == ['<S>', 'z', '</S>', 'y', 'twice', '<UNK>']
+  assert os.listdir(tmp_path) == ['words.txt']
+
+
+# Whole builds.
+
+
+@needs_punkt
+def test_every_pair_once_with_its_own_picture(built):
+  seen = collections.Counter()
+  ids_of = collections.defaultdict(set)
+  for path in glob.glob(os.path.join(built.output_dir, '*-of-*')):
+    for image_id, data, tokens, _ in _records(path):
+      assert data == _jpeg(image_id)
+      assert tokens[0] == '<S>' and tokens[-1] == '</S>'
+      assert f'number{image_id}' in tokens
+      seen[image_id] += 1
+      ids_of[os.path.basename(path).split('-')[0]].add(image_id)
+  assert seen == {i: 2 for i in range(1, 33)}
+  assert ids_of == {'train': set(range(1, 30)), 'val': {30},
+                    'test': {31, 32}}
+
+
+@needs_punkt
+def test_output_does_not_depend_on_the_number_of_workers(built, tmp_path):
+  output = str(tmp_path / 'out')
+  options = dataclasses.replace(
+      built, num_workers=1, output_dir=output,
+      word_counts_output_file=os.path.join(output, 'word_counts.txt'))
+  mscoco.build(options)
+  assert _shards(output) == _shards(built.output_dir)
+
+
+@needs_punkt
+def test_finished_build_is_left_alone(built, capsys):
+  def times():
+    return {path: os.stat(path).st_mtime_ns
+            for path in glob.glob(os.path.join(built.output_dir, '*'))}
+  before = times()
+  mscoco.build(built)
+  assert times() == before
+  lines = capsys.readouterr().out.splitlines()
+  assert [re.sub(r'^[-\d]+ [\d:.]+: ', '', line) for line in lines[-3:]] == [
+      'Finished processing all 58 image-caption pairs in data set \'train\'.',
+      'Finished processing all 2 image-caption pairs in data set \'val\'.',
+      'Finished processing all 4 image-caption pairs in data set \'test\'.']
+
+
+@needs_punkt
+def test_goes_on_where_it_stopped(built, tmp_path, capsys):
+  output = str(tmp_path / 'out')
+  options = dataclasses.replace(
+      built, output_dir=output,
+      word_counts_output_file=os.path.join(output, 'word_counts.txt'))
+  mscoco.build(options)
+  whole = _shards(output)
+  # As if killed: a journal cut short within its last line, shards that are
+  # not in it, one that is but was changed, and one that was being written.
+  journal = os.path.join(output, mscoco.JOURNAL)
+  with open(journal, encoding='utf-8') as f:
+    text = f.read()
+  with open(journal, 'w', encoding='utf-8') as f:
+    f.write(text[:text.index('train-00002') + 3])
+  changed = os.path.join(output, 'train-00001-of-00004')
+  with open(changed, 'ab') as f:
+    f.write(b'x')
+  with open(os.path.join(output, '.test-00000-of-00002.tmp'), 'wb') as f:
+    f.write(b'half')
+  kept = os.path.join(output, 'train-00000-of-00004')
+  before = os.stat(kept).st_mtime_ns
+  capsys.readouterr()
+  mscoco.build(options)
+  assert '1 of 4 shards' in capsys.readouterr().out
+  assert os.stat(kept).st_mtime_ns == before
+  assert _shards(output) == whole
+  assert not glob.glob(os.path.join(output, '.*.tmp'))
+  # The mended journal is as good as a new one.
+  capsys.readouterr()
+  mscoco.build(options)
+  assert 'Everything is built' in capsys.readouterr().out
+
+
+@needs_punkt
+def test_damaged_pictures_are_left_out_named_and_counted(tmp_path, capsys):
+  options = _make_dataset(tmp_path)
+  mscoco.build(options)
+  paths = sorted(glob.glob(os.path.join(options.output_dir, '*-of-*')))
+  sound = {path: _records(path) for path in paths}
+
+  directory = tmp_path / 'train2014'
+  damaged = {
+      1: _jpeg(1)[:-40], 2: b'', 3: _jpeg(3, 'PNG'), 4: b'\xff\xd8 no picture'}
+  for image_id, content in damaged.items():
+    (directory / f'train_{image_id:06d}.jpg').write_bytes(content)
+  os.remove(directory / 'train_000005.jpg')
+  os.mkdir(directory / 'train_000005.jpg')  # Cannot be read by anyone.
+  (directory / 'train_000006.jpg').write_bytes(_jpeg(6) + b'harmless')
+  capsys.readouterr()
+  mscoco.build(options)
+  output = capsys.readouterr().out
+  for image_id in range(1, 6):
+    assert re.search(f'Skipping .*train_{image_id:06d}.jpg: .+', output)
+  assert 'train_000006' not in output
+  assert '32 images, 5 cannot be decoded' in output
+  assert ('Skipped 10 image-caption pairs of 5 images that cannot be decoded '
+          "in data set 'train'") in output
+  assert 'Removed 7 shards' in output  # They were of the sound pictures.
+  for path in paths:
+    assert [(i, ids) for i, _, _, ids in _records(path)] == [
+        (i, ids) for i, _, _, ids in sound[path] if i not in range(1, 6)]
+
+
+def _program(options, **popen):
+  arguments = [f'--{name}={value}'
+               for name, value in dataclasses.asdict(options).items()]
+  return subprocess.Popen(
+      [sys.executable, '-m', 'im2txt.build_mscoco_data', *arguments],
+      env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)),
+      stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **popen)
+
+
+def _children(pid):
+  """Returns the ids of the processes that `pid` started."""
+  children = []
+  for path in glob.glob('/proc/[0-9]*/stat'):
+    try:
+      with open(path, encoding='utf-8') as f:
+        fields = f.read().rpartition(')')[2].split()
+    except OSError:
+      continue
+    if int(fields[1]) == pid and fields[0] != 'Z':
+      children.append(int(path.split('/')[2]))
+  return children
+
+
+def _wait_until(condition, seconds=60):
+  end = time.monotonic() + seconds
+  while not condition():
+    assert time.monotonic() < end, 'nothing happened'
+    time.sleep(0.05)
+
+
+@needs_punkt
+@pytest.mark.parametrize('how', [signal.SIGINT, signal.SIGKILL])
+def test_interrupted_program_ends_cleanly_with_its_workers(
+    built, tmp_path, how):
+  output = str(tmp_path / 'out')
+  options = dataclasses.replace(
+      built, output_dir=output, train_shards=20000, num_workers=1,
+      word_counts_output_file=os.path.join(output, 'word_counts.txt'))
+  process = _program(options, start_new_session=True)
+  _wait_until(lambda: glob.glob(os.path.join(output, 'train-*')))
+  workers = _children(process.pid)
+  assert workers
+  if how == signal.SIGINT:
+    os.killpg(process.pid, how)  # As from a terminal: to every process.
+  else:
+    process.kill()
+  _, errors = process.communicate(timeout=60)
+  if how == signal.SIGINT:
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == (
+        'Interrupted; the same command goes on from here.')
+    assert 'Traceback' not in errors
+    assert not glob.glob(os.path.join(output, '.*.tmp'))
+  _wait_until(lambda: not any(
+      os.path.exists(f'/proc/{pid}') for pid in workers))
+  written = len(glob.glob(os.path.join(output, 'train-*')))
+  assert 0 < written < 20000
+
+
+# Refusals, before any work.
+
+
+def _edit_captions(options, edit):
+  with open(options.train_captions_file, encoding='utf-8') as f:
+    content = json.load(f)
+  edit(content)
+  with open(options.train_captions_file, 'w', encoding='utf-8') as f:
+    json.dump(content, f)
+
+
+def _write_captions(text):
+  def apply(options):
+    with open(options.train_captions_file, 'w', encoding='latin-1') as f:
+      f.write(text)
+  return apply
+
+
+def _captions(edit):
+  return lambda options: _edit_captions(options, edit)
+
+
+_BROKEN_INPUT = {
+    'no image directory': (
+        lambda o: shutil.rmtree(o.val_image_dir),
+        ['--val_image_dir', 'val2014']),
+    'no captions file': (
+        lambda o: os.remove(o.val_captions_file),
+        ['--val_captions_file', 'captions_val2014.json', 'No such file']),
+    'half a captions file': (
+        _write_captions('{"images": [{"id": 1'),
+        ['is not JSON', '--train_captions_file']),
+    'not even text': (
+        _write_captions('\x89PNG\xff'), ['is not JSON']),
+    'a list': (_write_captions('[1, 2]'), ['no list "images"']),
+    'no images': (
+        _captions(lambda c: c.pop('images')), ['no list "images"']),
+    'no annotations': (
+        _captions(lambda c: c.pop('annotations')), ['no list "annotations"']),
+    'an image without a name': (
+        _captions(lambda c: c['images'][0].pop('file_name')),
+        ['KeyError', 'file_name']),
+    'a caption that is no text': (
+        _captions(lambda c: c['annotations'][0].update(caption=None)),
+        ['caption None']),
+    'two images with one id': (
+        _captions(lambda c: c['images'].append(c['images'][0])),
+        ['more than one image with the id 1']),
+    'annotations without an image': (
+        _captions(lambda c: c['images'].pop()),
+        ['2 annotations', 'that it does not list: 12, 12']),
+    'missing pictures': (
+        lambda o: [os.remove(os.path.join(
+            o.train_image_dir, f'train_{i:06d}.jpg')) for i in range(2, 7)],
+        ['5 of 12 images are missing', 'train_000002.jpg', 'train_000004.jpg, ',
+         '--train_image_dir']),
+}
+
+
+@needs_punkt
+@pytest.mark.parametrize('case', _BROKEN_INPUT)
+def test_unusable_input_is_refused_in_one_line_before_any_work(tmp_path, case):
+  options = _make_dataset(tmp_path)
+  damage, parts = _BROKEN_INPUT[case]
+  damage(options)
+  with pytest.raises(ValueError) as error:
+    mscoco.build(options)
+  for part in parts:
+    assert part in str(error.value)
+  assert '\n' not in str(error.value)
+  assert not os.path.exists(options.output_dir)
+
+
+@pytest.mark.parametrize('changes, part', [
+    ({'train_shards': 7}, '--train_shards=7 is not divisible by'),
+    ({'test_shards': 0}, '--test_shards=0 '),
+    ({'num_threads': 0}, '--num_threads=0 '),
+    ({'num_workers': -1}, '--num_workers=-1 '),
+    ({'start_word': 'two words'}, "--start_word='two words'"),
+    ({'end_word': ''}, "--end_word=''"),
+    ({'end_word': '<S>'}, 'is another special word too'),
+    ({'min_word_count': 59}, 'more than the 58 captions'),
+])
+@needs_punkt
+def test_unusable_flags_are_refused(tmp_path, changes, part):
+  options = dataclasses.replace(_make_dataset(tmp_path), **changes)
+  with pytest.raises(ValueError) as error:
+    mscoco.build(options)
+  assert part in str(error.value)
+  assert not os.path.exists(options.output_dir)
+
+
+@needs_punkt
+def test_unwritable_output_is_refused(tmp_path):
+  options = _make_dataset(tmp_path)
+  (tmp_path / 'file').write_text('')
+  options = dataclasses.replace(
+      options, output_dir=str(tmp_path / 'file' / 'out'))
+  with pytest.raises(ValueError, match='--output_dir') as error:
+    mscoco.build(options)
+  assert 'Not a directory' in str(error.value)
+
+
+@needs_punkt
+def test_too_small_a_disk_is_refused(tmp_path, monkeypatch):
+  options = _make_dataset(tmp_path)
+  usage = collections.namedtuple('usage', 'total used free')
+  monkeypatch.setattr(mscoco.shutil, 'disk_usage', lambda _: usage(9, 0, 9))
+  with pytest.raises(ValueError, match='0.0 GB are free'):
+    mscoco.build(options)
+
+
+def test_program_ends_with_one_line_and_status_1(tmp_path):
+  options = _make_dataset(tmp_path)
+  process = _program(dataclasses.replace(options, train_shards=7))
+  output, errors = process.communicate(timeout=60)
+  assert process.returncode == 1
+  assert output == ''
+  assert errors.startswith('error: --train_shards=7 ')
+  assert errors.count('\n') == 1
+
+
+def test_images_without_a_caption_are_left_out(tmp_path, capsys):
+  options = _make_dataset(tmp_path)
+  _edit_captions(options, lambda content: content['annotations'].__delitem__(
+      slice(None, 3)))
+  with open(options.train_captions_file, encoding='utf-8') as f:
+    captioned = {entry['image_id'] for entry in json.load(f)['annotations']}
+  images = mscoco.load_images('train', options.train_captions_file, 'x')
+  assert {image.image_id for image in images} == captioned
+  assert ('have no caption' in capsys.readouterr().out) == (len(captioned) < 12)
+
+
+if __name__ == '__main__':
+  sys.exit(pytest.main([__file__, '-v']))
