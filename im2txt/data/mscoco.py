@@ -104,8 +104,7 @@ def build(options):
     ValueError: the options or the input cannot be used; nothing was done.
     OSError: reading or writing failed on the way.
   """
-  _check_options(options)
-  tokenizer.load()
+  check_options(options)
   train = load_images('train', options.train_captions_file,
                       options.train_image_dir)
   val = load_images('val', options.val_captions_file, options.val_image_dir)
@@ -141,8 +140,15 @@ def build(options):
 # What must hold before any work ----------------------------------------------
 
 
-def _check_options(options):
-  """Raises ValueError for a flag whose value cannot be used."""
+def check_options(options):
+  """Checks what can be, without input, before any work.
+
+  Args:
+    options: Options.
+
+  Raises:
+    ValueError: a value cannot be used, or the tokenizer's data is missing.
+  """
   for name in ('train_shards', 'val_shards', 'test_shards', 'num_threads',
                'min_word_count'):
     if getattr(options, name) < 1:
@@ -168,6 +174,7 @@ def _check_options(options):
     if words.count(word) > 1:
       raise ValueError(
           f'--{name}={word!r} is another special word too: give three words.')
+  tokenizer.load()
 
 
 def load_images(split_name, captions_file, image_dir):

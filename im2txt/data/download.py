@@ -1,0 +1,382 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Archives from a server, whole and checked, unpacked once.
+
+A directory that holds archives and what they contain has, for each archive
+X.zip that makes the folder X:
+
+  .X.zip.part  a download that is not finished; a later run goes on with it
+  X.zip        the archive, checked
+  .X.zip.unzip a folder being unpacked; begun anew when interrupted
+  X/           what the archive holds, complete
+  .X.zip.done  stamp: where X came from; nothing is left to do
+"""
+
+import hashlib
+import http.client
+import json
+import os
+import shutil
+import stat
+import time
+from typing import NamedTuple
+import urllib.error
+import urllib.parse
+import urllib.request
+import zipfile
+import zlib
+
+from im2txt.data.progress import log
+from im2txt.data.progress import Progress
+
+_CHUNK = 1 << 20
+_TIMEOUT_SECONDS = 60
+# Failures in a row without a byte between them, and what to wait after each.
+_WAITS_SECONDS = (1, 2, 4, 8, 16, 32)
+_TRIES = len(_WAITS_SECONDS) + 1
+# Lists of checksums that a server may keep beside its archives.
+_SUMS = {'SHA256SUMS': 'sha256', 'MD5SUMS': 'md5'}
+# RuntimeError: encrypted, or packed in a way that zipfile does not know.
+_BAD_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
+
+
+class Archive(NamedTuple):
+  """A zip archive on a server and the one folder that it makes.
+
+  Attributes:
+    url: where it is.
+    folder: top folder inside the archive.
+    size: bytes, None if not known.
+    checksum: (algorithm, hexadecimal digest), None if not known.
+    growth: unpacked size over packed size, about.
+  """
+  url: str
+  folder: str
+  size: int = None
+  checksum: tuple = None
+  growth: float = 1.1
+
+  @property
+  def name(self):
+    return self.url.rpartition('/')[2]
+
+
+def is_done(archive, directory):
+  """Returns whether the archive's folder is in `directory`, complete.
+
+  A folder gets its name when it is complete, so one without a stamp is either
+  that or was put there by the user; it is not touched in either case.
+  """
+  return os.path.isdir(os.path.join(directory, archive.folder))
+
+
+def source(archive, directory):
+  """Returns the URL that a finished folder came from, None if not known."""
+  try:
+    with open(_stamp(archive, directory), encoding='utf-8') as f:
+      return json.load(f)['url']
+  except (OSError, ValueError, KeyError, TypeError):
+    return None
+
+
+def described(archive):
+  """Returns the archive with its size and checksum as the server tells them.
+
+  For an archive whose size or checksum nobody knew before: the size is the
+  server's, the checksum from a file SHA256SUMS or MD5SUMS beside it, if any.
+
+  Args:
+    archive: Archive.
+
+  Raises:
+    ValueError: the archive is not there.
+  """
+  with _open(archive.url, _TRIES) as response:
+    size = _int_or_none(response.headers.get('Content-Length'))
+  checksum = None
+  for name, algorithm in _SUMS.items():
+    try:
+      with _open(archive.url.rpartition('/')[0] + '/' + name, 1) as response:
+        lines = response.read(_CHUNK).decode('utf-8', 'replace').splitlines()
+    except ValueError:
+      continue
+    # As sha256sum writes them: digest, then the name, with a * if binary.
+    digests = {fields[1].lstrip('*').removeprefix('./'): fields[0].lower()
+               for fields in (line.split() for line in lines)
+               if len(fields) == 2}
+    if archive.name in digests:
+      checksum = (algorithm, digests[archive.name])
+      break
+  return archive._replace(size=size, checksum=checksum)
+
+
+def space_needed(archive, directory):
+  """Returns the bytes that getting and unpacking the archive will take."""
+  if is_done(archive, directory) or not archive.size:
+    return 0
+  needed = archive.size * archive.growth
+  if not os.path.exists(os.path.join(directory, archive.name)):
+    needed += archive.size - _size(_part(archive, directory))
+  return int(needed)
+
+
+def obtain(archive, directory):
+  """Makes the archive's folder in `directory` unless it is there.
+
+  Args:
+    archive: Archive.
+    directory: str, exists.
+
+  Raises:
+    ValueError: the server has no such archive, or another one than expected.
+    OSError: the download or the disk failed; a later call goes on.
+  """
+  if is_done(archive, directory):
+    url = source(archive, directory)
+    log(f'{os.path.join(directory, archive.folder)} is there already'
+        + (f' (from {url}).' if url else '.'))
+    return
+  path = os.path.join(directory, archive.name)
+  _download(archive, directory, path)
+  _unzip(archive, directory, path)
+  stamp = {'url': archive.url, 'bytes': os.path.getsize(path),
+           'checksum': archive.checksum}
+  temporary = _stamp(archive, directory) + '.tmp'
+  with open(temporary, 'w', encoding='utf-8') as f:
+    json.dump(stamp, f)
+  os.replace(temporary, _stamp(archive, directory))
+
+
+def _part(archive, directory):
+  return os.path.join(directory, f'.{archive.name}.part')
+
+
+def _stamp(archive, directory):
+  return os.path.join(directory, f'.{archive.name}.done')
+
+
+def _size(path):
+  return os.path.getsize(path) if os.path.exists(path) else 0
+
+
+def _int_or_none(text):
+  return int(text) if text and text.isdecimal() else None
+
+
+# Download --------------------------------------------------------------------
+
+
+def _open(url, tries, start=0):
+  """Returns the response to a GET of `url` from byte `start`.
+
+  Args:
+    url: str.
+    tries: int, how often to ask a server that does not answer.
+    start: int, a range is asked for if it is not 0.
+
+  Raises:
+    ValueError: the server says that it has not got that.
+    OSError: there is no answer.
+  """
+  headers = {'User-Agent': 'im2txt'}
+  if start:
+    headers['Range'] = f'bytes={start}-'
+  for attempt in range(tries):
+    try:
+      return urllib.request.urlopen(
+          urllib.request.Request(url, headers=headers),
+          timeout=_TIMEOUT_SECONDS)
+    except urllib.error.HTTPError as error:
+      with error:
+        # Only these say that asking again may help.
+        if error.code < 500 and error.code not in (408, 429):
+          raise ValueError(
+              f'{url}: the server answers {error.code} {error.reason}. Give '
+              '--base_url the place of the archives.') from error
+        reason = f'{error.code} {error.reason}'
+    except urllib.error.URLError as error:
+      # A missing file:// is no passing trouble.
+      if urllib.parse.urlsplit(url).scheme == 'file':
+        raise ValueError(f'{url}: {error.reason}. Give --base_url the place of '
+                         'the archives.') from error
+      reason = error.reason
+    except (OSError, http.client.HTTPException) as error:
+      reason = str(error) or type(error).__name__
+    if attempt + 1 < tries:
+      time.sleep(_WAITS_SECONDS[attempt])
+  raise ConnectionError(
+      f'Cannot download {url} ({reason}): the same command goes on with what '
+      'is there already.')
+
+
+def _download(archive, directory, path):
+  """Leaves the checked archive at `path`."""
+  if os.path.exists(path):
+    if _is_right(archive, path) is None:
+      log(f'{path} is there already.')
+      return
+    log(f'{path} is not what it should be: downloading it again.')
+    os.remove(path)
+  part = _part(archive, directory)
+  # One more time for a file that was damaged on the way or is an old part.
+  for attempt in range(2):
+    _transfer(archive, part)
+    wrong = _is_right(archive, part)
+    if wrong is None:
+      os.replace(part, path)
+      log(f'Downloaded {archive.url}')
+      return
+    os.remove(part)
+    if not attempt:
+      log(f'{archive.url}: {wrong}. Downloading it again.')
+  raise ValueError(
+      f'{archive.url}: {wrong}, twice. The server has another file than it '
+      'should: give --base_url another place.')
+
+
+def _transfer(archive, part):
+  """Downloads what is missing of `part`, as often as the line breaks."""
+  failures = 0
+  while True:
+    start = _size(part)
+    if archive.size is not None and start == archive.size:
+      return
+    if archive.size is not None and start > archive.size:
+      os.remove(part)
+      continue
+    reason = _transfer_once(archive, part, start)
+    if reason is None:
+      return
+    failures = 0 if _size(part) > start else failures + 1
+    if failures == _TRIES:
+      raise ConnectionError(
+          f'Cannot download {archive.url} ({reason}): the same command goes on '
+          'with what is there already.')
+    log(f'{archive.url}: {reason}. Going on.')
+    time.sleep(_WAITS_SECONDS[min(failures, len(_WAITS_SECONDS) - 1)])
+
+
+def _transfer_once(archive, part, start):
+  """Appends to `part` until the file or the connection ends.
+
+  Args:
+    archive: Archive.
+    part: path of the unfinished file.
+    start: int, its size.
+
+  Returns:
+    None if the file is complete, else what went wrong.
+  """
+  try:
+    response = _open(archive.url, _TRIES, start)
+  except ValueError as error:
+    if getattr(error.__cause__, 'code', None) != 416:
+      raise
+    # There is nothing after what we have, so it is of another file.
+    os.remove(part)
+    return 'the server cannot go on from there'
+  with response:
+    # A server that does not know ranges sends everything from the beginning.
+    if start and not (response.status == 206 and response.headers.get(
+        'Content-Range', '').startswith(f'bytes {start}-')):
+      start = 0
+    length = _int_or_none(response.headers.get('Content-Length'))
+    total = archive.size if length is None else start + length
+    if archive.size is not None and total != archive.size:
+      raise ValueError(
+          f'{archive.url} has {total} bytes where {archive.size} are expected: '
+          'give --base_url a place with the right archives.')
+    with open(part, 'ab' if start else 'wb') as f, Progress(
+        archive.name, total, 'B', done=start, scale=True) as progress:
+      while True:
+        try:
+          chunk = response.read(_CHUNK)
+        except (OSError, http.client.HTTPException) as error:
+          return f'the connection broke ({error or type(error).__name__})'
+        if not chunk:
+          break
+        f.write(chunk)
+        progress.update(len(chunk))
+  if total is not None and _size(part) != total:
+    return f'the connection broke at {_size(part)} of {total} bytes'
+  return None
+
+
+def _is_right(archive, path):
+  """Returns None if `path` is the archive, else what is wrong with it."""
+  size = os.path.getsize(path)
+  if archive.size is not None and size != archive.size:
+    return f'{size} bytes where {archive.size} are expected'
+  if archive.checksum is None:
+    # The archive's own checksums are the only ones then.
+    try:
+      with zipfile.ZipFile(path) as archive_file:
+        damaged = archive_file.testzip()
+      return f'{damaged} in it is damaged' if damaged else None
+    except _BAD_ZIP as error:
+      return f'not a sound zip archive ({error})'
+  algorithm, expected = archive.checksum
+  digest = hashlib.new(algorithm, usedforsecurity=False)
+  with open(path, 'rb') as f, Progress(
+      f'Checking {archive.name}', size, 'B', scale=True) as progress:
+    while chunk := f.read(_CHUNK):
+      digest.update(chunk)
+      progress.update(len(chunk))
+  if digest.hexdigest() != expected:
+    return f'{algorithm} {digest.hexdigest()} where {expected} is expected'
+  return None
+
+
+# Unpacking -------------------------------------------------------------------
+
+
+def _unzip(archive, directory, path):
+  """Unpacks the archive's folder under another name, then names it."""
+  staging = os.path.join(directory, f'.{archive.name}.unzip')
+  shutil.rmtree(staging, ignore_errors=True)
+  os.mkdir(staging)
+  try:
+    with zipfile.ZipFile(path) as zip_file:
+      members = _safe_members(zip_file, archive)
+      with Progress(f'Unpacking {archive.name}', len(members),
+                    'files') as progress:
+        for member in members:
+          zip_file.extract(member, staging)
+          progress.update(1)
+    os.rename(os.path.join(staging, archive.folder),
+              os.path.join(directory, archive.folder))
+  except _BAD_ZIP as error:
+    raise ValueError(
+        f'Cannot unpack {path} ({error}): remove it to have it downloaded '
+        'again.') from error
+  finally:
+    shutil.rmtree(staging, ignore_errors=True)
+  log(f'Unpacked {len(members)} files into '
+      f'{os.path.join(directory, archive.folder)}')
+
+
+def _safe_members(zip_file, archive):
+  """Returns the members in the archive's folder.
+
+  Args:
+    zip_file: ZipFile.
+    archive: Archive.
+
+  Raises:
+    ValueError: there are none, or one would be written somewhere else.
+  """
+  members = []
+  for member in zip_file.infolist():
+    parts = member.filename.replace('\\', '/').split('/')
+    # extract() would mend such names; an archive that has them is no archive
+    # of pictures.
+    if '..' in parts or not parts[0] or stat.S_ISLNK(
+        member.external_attr >> 16):
+      raise ValueError(
+          f'{archive.url} would write {member.filename!r}, outside of its '
+          'folder: do not trust this archive.')
+    if parts[0] == archive.folder and len(parts) > 1:
+      members.append(member)
+  if not members:
+    raise ValueError(f'{archive.url} has no folder {archive.folder}/: give '
+                     '--base_url the place of the right archives.')
+  return members

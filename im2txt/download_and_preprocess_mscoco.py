@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Downloads MSCOCO 2014 and makes the training data of it.
+
+  download_and_preprocess_mscoco [flags] DIR
+
+DIR/raw-data takes the archives, the pictures (train2014, val2014) and the
+captions (annotations); DIR takes the shards and word_counts.txt, as
+build_mscoco_data makes them. Its flags are taken too. What is done is skipped
+and what was interrupted goes on when the same command is run again.
+
+The whole of MSCOCO takes about 150 GB.
+"""
+
+import os
+import shutil
+
+from absl import app
+from absl import flags
+
+from im2txt import build_mscoco_data
+from im2txt import program
+from im2txt.data import download
+from im2txt.data import mscoco
+
+_PUBLIC_URL = 'http://images.cocodataset.org'
+
+flags.DEFINE_string(
+    'base_url', os.environ.get('MSCOCO_BASE_URL') or _PUBLIC_URL,
+    'Where zips/train2014.zip, zips/val2014.zip and '
+    'annotations/annotations_trainval2014.zip are (http, https or file); '
+    'MSCOCO_BASE_URL sets the default. Of another place than the public one, '
+    'checksums are read from a SHA256SUMS or MD5SUMS beside the archives.')
+
+# Path, folder, bytes, MD5 and growth of the public archives.
+_ARCHIVES = [
+    ('annotations/annotations_trainval2014.zip', 'annotations', 252872794,
+     '0a379cfc70b0e71301e0f377548639bd', 3.5),
+    ('zips/val2014.zip', 'val2014', 6645013297,
+     'a3d79f5ed8d289b7a7554ce06a5782b3', 1.1),
+    ('zips/train2014.zip', 'train2014', 13510573713,
+     '0da8c0bd3d6becc4dcb32757491aca88', 1.1),
+]
+
+# A picture goes into the shards once a caption.
+_CAPTIONS_PER_IMAGE = 5
+
+
+def _archives(base_url, raw_dir):
+  """Returns the Archives at `base_url`; asks it about those yet to come."""
+  base_url = base_url.rstrip('/')
+  if not base_url.startswith(('http://', 'https://', 'file://')):
+    raise ValueError(f'--base_url={base_url} must begin with http://, https:// '
+                     'or file://.')
+  archives = []
+  for path, folder, size, md5, growth in _ARCHIVES:
+    archive = download.Archive(f'{base_url}/{path}', folder, growth=growth)
+    if base_url == _PUBLIC_URL:
+      archive = archive._replace(size=size, checksum=('md5', md5))
+    elif not download.is_done(archive, raw_dir):
+      archive = download.described(archive)
+    archives.append(archive)
+  return archives
+
+
+def _check_space(archives, raw_dir):
+  """Raises ValueError if the disk is too small for what is yet to come.
+
+  Args:
+    archives: list of Archive.
+    raw_dir: str, where they go; the shards are counted if on the same disk.
+  """
+  needed = sum(download.space_needed(archive, raw_dir) for archive in archives)
+  output_dir = flags.FLAGS.output_dir
+  os.makedirs(output_dir, exist_ok=True)
+  if os.stat(output_dir).st_dev == os.stat(raw_dir).st_dev:
+    needed += _CAPTIONS_PER_IMAGE * sum(
+        archive.size or 0 for archive in archives
+        if archive.folder != 'annotations'
+        and not download.is_done(archive, raw_dir))
+  free = shutil.disk_usage(raw_dir).free
+  if needed > free:
+    raise ValueError(
+        f'About {needed / 1e9:.1f} GB are needed in {raw_dir}, where '
+        f'{free / 1e9:.1f} GB are free: make room or give another directory.')
+
+
+def _download_and_build(directory):
+  """Downloads into `directory`/raw-data and builds `directory`."""
+  raw_dir = os.path.join(directory, 'raw-data')
+  annotations = os.path.join(raw_dir, 'annotations')
+  for name, path in {
+      'train_image_dir': os.path.join(raw_dir, 'train2014'),
+      'val_image_dir': os.path.join(raw_dir, 'val2014'),
+      'train_captions_file': os.path.join(
+          annotations, 'captions_train2014.json'),
+      'val_captions_file': os.path.join(annotations, 'captions_val2014.json'),
+      'output_dir': directory,
+      'word_counts_output_file': os.path.join(directory, 'word_counts.txt'),
+  }.items():
+    flags.FLAGS.set_default(name, path)  # A flag that was given stays.
+  options = build_mscoco_data.options_from_flags()
+  mscoco.check_options(options)
+  os.makedirs(raw_dir, exist_ok=True)
+  archives = _archives(flags.FLAGS.base_url, raw_dir)
+  _check_space(archives, raw_dir)
+  for archive in archives:
+    download.obtain(archive, raw_dir)
+  mscoco.build(options)
+
+
+def main(argv):
+  if len(argv) != 2:
+    raise app.UsageError('Give one directory: download_and_preprocess_mscoco '
+                         '[flags] DIR')
+  build_mscoco_data.run_resumable(lambda: _download_and_build(argv[1]))
+
+
+if __name__ == '__main__':
+  program.run(main)
