@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of image_embedding."""
+
+import os
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from im2txt import checkpoints
+from im2txt import testing
+from im2txt.ops import image_embedding
+from im2txt.ops import image_processing
+
+# Parameters of each block of Inception v3: weights, beta, moving averages.
+_PARAMETERS = {
+    'Conv2d_1a_3x3': 960,
+    'Conv2d_2a_3x3': 9312,
+    'Conv2d_2b_3x3': 18624,
+    'Conv2d_3b_1x1': 5360,
+    'Conv2d_4a_3x3': 138816,
+    'Mixed_5b': 256368,
+    'Mixed_5c': 277968,
+    'Mixed_5d': 285648,
+    'Mixed_6a': 1153920,
+    'Mixed_6b': 1298944,
+    'Mixed_6c': 1692736,
+    'Mixed_6d': 1692736,
+    'Mixed_6e': 2143872,
+    'Mixed_7a': 1699584,
+    'Mixed_7b': 5047872,
+    'Mixed_7c': 6080064,
+}
+
+
+@pytest.fixture(scope='module', name='frozen')
+def fixture_frozen():
+  return image_embedding.InceptionV3(trainable=False)
+
+
+@pytest.fixture(scope='module', name='trained')
+def fixture_trained():
+  return image_embedding.InceptionV3(trainable=True)
+
+
+@pytest.fixture(scope='module', name='images')
+def fixture_images():
+  return tf.random.stateless_uniform([2, 299, 299, 3], [1, 2], -1.0, 1.0)
+
+
+def moving_mean(network):
+  return network.named_variables[
+      'InceptionV3/Conv2d_1a_3x3/BatchNorm/moving_mean'].numpy()
+
+
+def test_variables_are_those_of_slim(frozen):
+  assert len(frozen.named_variables) == 376
+  suffixes = ['/BatchNorm/beta', '/BatchNorm/moving_mean',
+              '/BatchNorm/moving_variance', '/weights']
+  for suffix in suffixes:
+    assert sum(n.endswith(suffix) for n in frozen.named_variables) == 94
+
+
+def test_parameters_of_each_block(frozen):
+  found = {}
+  for name, variable in frozen.named_variables.items():
+    scope, block = name.split('/')[:2]
+    assert scope == 'InceptionV3'
+    found[block] = found.get(block, 0) + int(np.prod(variable.shape))
+  assert found == _PARAMETERS
+
+
+def test_frozen_network_has_nothing_to_train(frozen):
+  assert not [v for v in frozen.named_variables.values() if v.trainable]
+  assert float(frozen.regularization_loss()) == 0.0
+
+
+def test_trained_network_trains_weights_and_beta(trained):
+  names = {n for n, v in trained.named_variables.items() if v.trainable}
+  assert names == {
+      n for n in trained.named_variables
+      if n.endswith('/weights') or n.endswith('/beta')}
+  assert len(names) == 188
+
+
+@pytest.mark.parametrize('is_training', [False, True])
+def test_frozen_network_never_changes(frozen, images, is_training):
+  before = moving_mean(frozen)
+  first = frozen(images, is_training)
+  assert first.shape == (2, 2048)
+  # No dropout and no batch statistics: the same twice.
+  np.testing.assert_array_equal(first, frozen(images, is_training))
+  np.testing.assert_array_equal(moving_mean(frozen), before)
+
+
+def test_trained_network_evaluates_without_change(trained, images):
+  before = moving_mean(trained)
+  first = trained(images, False)
+  np.testing.assert_array_equal(first, trained(images, False))
+  np.testing.assert_array_equal(moving_mean(trained), before)
+
+
+def test_training_updates_averages_and_drops_out(trained, images):
+  mean = 'InceptionV3/Conv2d_1a_3x3/BatchNorm/moving_mean'
+  variance = 'InceptionV3/Conv2d_1a_3x3/BatchNorm/moving_variance'
+  weights = trained.named_variables['InceptionV3/Conv2d_1a_3x3/weights']
+  before = {n: trained.named_variables[n].numpy() for n in (mean, variance)}
+  features = trained(images, True).numpy()
+  activations = tf.nn.conv2d(images, weights, strides=2, padding='VALID')
+  batch_mean, batch_variance = tf.nn.moments(activations, [0, 1, 2])
+  n = float(np.prod(activations.shape[:3]))
+  expected = {
+      mean: batch_mean.numpy(),
+      variance: batch_variance.numpy() * n / (n - 1),  # Bessel's correction.
+  }
+  for name, value in expected.items():
+    np.testing.assert_allclose(
+        trained.named_variables[name].numpy() - before[name],
+        (1 - 0.9997) * (value - before[name]), rtol=2e-3, atol=1e-6)
+  # About a fifth of the features is dropped; ReLU alone zeroes fewer here.
+  again = trained(images, True).numpy()
+  dropped_once = ((features == 0) != (again == 0)).mean()
+  assert 0.2 < dropped_once < 0.45
+
+
+def test_weight_decay(trained):
+  expected = sum(
+      4e-5 * (v.numpy().astype(np.float64) ** 2).sum() / 2
+      for n, v in trained.named_variables.items() if n.endswith('/weights'))
+  np.testing.assert_allclose(
+      float(trained.regularization_loss()), expected, rtol=1e-5)
+
+
+def test_features_equal_those_of_2016(frozen, tmp_path):
+  vectors = np.load(testing.reference_path('full2000', 'tensors.npz'))
+  checkpoint = testing.inception_checkpoint(tmp_path)
+  checkpoints.load_inception(checkpoint, frozen)
+  images = []
+  for name in vectors['files']:
+    paths = [testing.reference_path('..', folder, 'images', str(name))
+             for folder in ('flickr8k', 'coco_mini')]
+    path = next((p for p in paths if os.path.exists(p)), None)
+    if path is None:
+      pytest.skip(f'needs the photo {name}')
+    images.append(image_processing.process_image(tf.io.read_file(path)))
+  features = frozen(tf.stack(images))
+  np.testing.assert_allclose(features, vectors['features'], atol=1e-5)
+
+
+if __name__ == '__main__':
+  sys.exit(pytest.main([__file__, '-v']))

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of image_processing."""
+
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from im2txt import testing
+from im2txt.ops import image_processing
+
+
+def test_evaluation_images_equal_those_of_2016_to_the_bit():
+  decoded = np.load(testing.reference_path('decoded_uint8.npz'))
+  processed = np.load(testing.reference_path('processed_eval_images.npz'))
+  assert len(processed.files) == 10
+  for name in processed.files:
+    encoded = tf.io.read_file(testing.reference_path('jpegs', name))
+    np.testing.assert_array_equal(
+        tf.io.decode_jpeg(encoded, channels=3), decoded[name], name)
+    np.testing.assert_array_equal(
+        image_processing.process_image(encoded), processed[name], name)
+
+
+def test_evaluation_image_is_the_center_of_the_tf1_resize():
+  # 346 x 346 needs no resize, so the crop's offset of 23 shows.
+  image = np.random.default_rng(0).integers(0, 256, [346, 346, 3], np.uint8)
+  encoded = tf.io.encode_png(image)
+  result = image_processing.process_image(encoded).numpy()
+  expected = (image[23:23 + 299, 23:23 + 299] / 255.0 - 0.5) * 2
+  np.testing.assert_allclose(result, expected, atol=1e-6)
+
+
+def test_png_grey_and_alpha_become_three_channels():
+  for channels in (1, 3, 4):
+    encoded = tf.io.encode_png(np.full([20, 30, channels], 200, np.uint8))
+    result = image_processing.process_image(encoded).numpy()
+    assert result.shape == (299, 299, 3)
+    np.testing.assert_allclose(result, (200 / 255 - 0.5) * 2, atol=1e-5)
+
+
+@pytest.mark.parametrize('ordering', [0, 1])
+def test_training_images_are_distorted_within_range(ordering):
+  tf.random.set_seed(1)
+  encoded = testing.jpeg()
+  first, second = (
+      image_processing.process_image(
+          encoded, is_training=True, ordering=ordering).numpy()
+      for _ in range(2))
+  assert first.shape == (299, 299, 3)
+  assert np.abs(first - second).max() > 0.01
+  for image in (first, second):
+    assert image.min() >= -1 and image.max() <= 1
+
+
+def test_colour_order_follows_the_ordering(monkeypatch):
+  calls = []
+  for name in ('brightness', 'saturation', 'hue', 'contrast'):
+    monkeypatch.setattr(
+        tf.image, f'random_{name}',
+        lambda x, *a, _name=name, **k: calls.append(_name) or x)
+  image = tf.zeros([4, 4, 3])
+  image_processing.distort_image(image, 0)
+  assert calls == ['brightness', 'saturation', 'hue', 'contrast']
+  calls.clear()
+  image_processing.distort_image(image, 3)
+  assert calls == ['brightness', 'contrast', 'saturation', 'hue']
+
+
+def test_only_one_resize_side_is_refused():
+  with pytest.raises(ValueError, match='resize_height'):
+    image_processing.process_image(testing.jpeg(), resize_height=0)
+
+
+def test_damaged_image_raises():
+  with pytest.raises(tf.errors.InvalidArgumentError):
+    image_processing.process_image(testing.jpeg()[:-200])
+
+
+if __name__ == '__main__':
+  sys.exit(pytest.main([__file__, '-v']))
