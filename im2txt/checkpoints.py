@@ -21,6 +21,9 @@ _INCEPTION_HEADS = ('InceptionV3/Logits/', 'InceptionV3/AuxLogits/')
 
 _GIT_LFS_HEADER = b'version https://git-lfs'
 
+# What TensorFlow raises for damaged files; IndexError where bytes are missing.
+_READ_ERRORS = (tf.errors.OpError, ValueError, RuntimeError, IndexError)
+
 
 class CheckpointError(ValueError):
   """A checkpoint that cannot be used; the message is for the user."""
@@ -106,7 +109,7 @@ class Checkpoint:
     self.prefix = resolve(path)
     try:
       self._reader = tf.train.load_checkpoint(self.prefix)
-    except (tf.errors.OpError, ValueError, RuntimeError) as e:
+    except _READ_ERRORS as e:
       raise CheckpointError(_why_unreadable(self.prefix, e)) from e
     stored = self._reader.get_variable_to_shape_map()
     self._stored_name = {}
@@ -134,7 +137,7 @@ class Checkpoint:
       raise CheckpointError(f'checkpoint {self.prefix} has no variable {name}')
     try:
       return self._reader.get_tensor(self._stored_name[name])
-    except (tf.errors.OpError, ValueError, RuntimeError) as e:
+    except _READ_ERRORS as e:
       raise CheckpointError(_why_unreadable(self.prefix, e)) from e
 
   def model_sizes(self):

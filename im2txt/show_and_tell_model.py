@@ -77,10 +77,6 @@ class ShowAndTellModel(tf.Module):
     """
     return self.inception(images, is_training)
 
-  def embed_features(self, features):
-    """Maps features, float32 [batch, 2048], to [batch, embedding_size]."""
-    return tf.matmul(features, self.image_embedding_weights)
-
   def initial_state(self, features):
     """Feeds the image to the LSTM.
 
@@ -90,9 +86,17 @@ class ShowAndTellModel(tf.Module):
     Returns:
       float32 [batch, 2 * num_lstm_units], the state [c, h].
     """
-    zeros = tf.zeros([tf.shape(features)[0], 2 * self.config.num_lstm_units])
-    return lstm.lstm_step(
-        self.embed_features(features), zeros, self.lstm_kernel, self.lstm_bias)
+    # In float64: a rounding error of this sum over 2048 products grows in all
+    # later steps, enough to swap captions of a wide beam from one processor to
+    # another. It is taken once an image and costs nothing.
+    features, weights, kernel, bias = (
+        tf.cast(x, tf.float64) for x in (
+            features, self.image_embedding_weights, self.lstm_kernel,
+            self.lstm_bias))
+    zeros = tf.zeros(
+        [tf.shape(features)[0], 2 * self.config.num_lstm_units], tf.float64)
+    state = lstm.lstm_step(tf.matmul(features, weights), zeros, kernel, bias)
+    return tf.cast(state, tf.float32)
 
   def inference_step(self, words, state):
     """Feeds one word of each caption to the LSTM.
@@ -126,7 +130,7 @@ class ShowAndTellModel(tf.Module):
       target word, row by row. Padding is never computed beyond the LSTM.
     """
     inputs = tf.concat([
-        self.embed_features(features)[:, tf.newaxis],
+        tf.matmul(features, self.image_embedding_weights)[:, tf.newaxis],
         tf.gather(self.embedding_map, input_seqs)], axis=1)
     drop_rate = 1.0 - self.config.lstm_dropout_keep_prob
     if is_training:

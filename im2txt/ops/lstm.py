@@ -49,13 +49,13 @@ def lstm_step(inputs, state, kernel, bias):
   """Runs the LSTM one step.
 
   Args:
-    inputs: float32 [batch, input_size].
-    state: float32 [batch, 2 * units], the concatenation [c, h].
-    kernel: float32 [input_size + units, 4 * units].
-    bias: float32 [4 * units].
+    inputs: float32 or float64 [batch, input_size].
+    state: float [batch, 2 * units], the concatenation [c, h].
+    kernel: float [input_size + units, 4 * units].
+    bias: float [4 * units].
 
   Returns:
-    float32 [batch, 2 * units], the new [c, h].
+    float [batch, 2 * units], the new [c, h].
   """
   c, h = tf.split(state, 2, axis=1)
   gates = tf.matmul(tf.concat([inputs, h], axis=1), kernel) + bias

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of configuration."""
+
+import json
+import sys
+
+from absl import flags
+import pytest
+
+from im2txt import configuration
+
+_DEFAULTS = (configuration.ModelConfig(), configuration.TrainingConfig())
+
+
+def parse(*args):
+  values = flags.FlagValues()
+
+  class Flags:  # The part of absl.flags that define_flags needs.
+    DEFINE_string = staticmethod(
+        lambda *a: flags.DEFINE_string(*a, flag_values=values))
+    DEFINE_integer = staticmethod(
+        lambda *a: flags.DEFINE_integer(*a, flag_values=values))
+    DEFINE_float = staticmethod(
+        lambda *a: flags.DEFINE_float(*a, flag_values=values))
+
+  configuration.define_flags(Flags)
+  values(['program', *args])
+  return values
+
+
+def test_learning_rate_halves_every_eight_epochs():
+  training = configuration.TrainingConfig()
+  decay_steps = int(586363 / 32 * 8)
+  assert training.learning_rate(32, False, 0) == 2.0
+  assert training.learning_rate(32, False, decay_steps - 1) == 2.0
+  assert training.learning_rate(32, False, decay_steps) == 1.0
+  assert training.learning_rate(32, False, 3 * decay_steps) == 0.25
+  assert training.learning_rate(32, True, 3 * decay_steps) == 0.0005
+
+
+def test_flags_win_over_the_file_and_that_over_the_directory(tmp_path):
+  configuration.save(tmp_path, configuration.replace(
+      _DEFAULTS, {'vocab_size': 1, 'batch_size': 1, 'clip_gradients': 1}, 'x'))
+  path = tmp_path / 'my.json'
+  path.write_text(json.dumps({'vocab_size': 2, 'batch_size': 2}))
+  model, training = configuration.from_flags(
+      parse(f'--hyperparameters={path}', '--vocab_size=3'), tmp_path)
+  assert (model.vocab_size, model.batch_size) == (3, 2)
+  assert training.clip_gradients == 1.0
+  assert training.initial_learning_rate == 2.0
+
+
+def test_saved_is_what_is_loaded(tmp_path):
+  configs = configuration.replace(
+      _DEFAULTS, {'vocab_size': 77, 'initial_learning_rate': 0.5}, 'test')
+  configuration.save(tmp_path, configs)
+  assert configuration.load(tmp_path) == configs
+  assert configuration.load(tmp_path / 'elsewhere') == _DEFAULTS
+
+
+@pytest.mark.parametrize('values, message', [
+    ({'vocabulary': 3}, "unknown hyperparameter 'vocabulary'"),
+    ({'vocab_size': 0}, 'vocab_size=0 should be above zero'),
+    ({'vocab_size': 1.5}, 'of type int'),
+    ({'vocab_size': True}, 'of type int'),
+    ({'clip_gradients': 'x'}, 'of type float'),
+    ({'lstm_dropout_keep_prob': 1.5}, r'should be in \(0, 1\]'),
+    ({'optimizer': 'Adam'}, "only 'SGD'"),
+])
+def test_wrong_values_are_named(values, message):
+  with pytest.raises(ValueError, match=message) as caught:
+    configuration.replace(_DEFAULTS, values, 'my.json')
+  assert 'my.json' in str(caught.value)
+
+
+@pytest.mark.parametrize('text', ['{', '[1]', None])
+def test_an_unreadable_file_is_named(tmp_path, text):
+  path = tmp_path / 'h.json'
+  if text is not None:
+    path.write_text(text)
+  with pytest.raises(ValueError, match='h.json'):
+    configuration.from_flags(parse(f'--hyperparameters={path}'), tmp_path)
+
+
+if __name__ == '__main__':
+  sys.exit(pytest.main([__file__, '-v']))
