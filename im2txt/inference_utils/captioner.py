@@ -75,7 +75,7 @@ class Captioner:
         lambda encoded: image_processing.process_image(  # pylint: disable=g-long-lambda
             encoded, height=config.image_height, width=config.image_width),
         input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
-    self._generator = caption_generator.CaptionGenerator(
+    self.generator = caption_generator.CaptionGenerator(
         lambda words, states: [x.numpy() for x in self._step(words, states)],
         self.vocab.start_id, self.vocab.end_id, beam_size, max_caption_length,
         length_normalization_factor)
@@ -107,7 +107,7 @@ class Captioner:
     """
     states = self._feed_image(tf.stack(images)).numpy()
     return [[ScoredCaption(self.text(c.sentence), c.logprob) for c in captions]
-            for captions in self._generator.beam_search(states)]
+            for captions in self.generator.beam_search(states)]
 
   def text(self, sentence):
     """Joins the words of a list of ids, without <S> and a final </S>."""
