@@ -2,8 +2,8 @@
 """Trains the Show and Tell model: the LSTM on Inception v3, frozen or not."""
 
 import os
+import re
 import signal
-import sys
 import time
 
 from absl import flags
@@ -71,8 +71,10 @@ class StopSignal:
       signal.signal(number, self._on_signal)
 
   def _on_signal(self, number, unused_frame):
-    if self.received:  # Asked twice: leave at once.
-      sys.exit(128 + number)
+    if self.received:
+      # At once: an exception out of the midst of TensorFlow's own calls can
+      # crash it.
+      os._exit(128 + number)  # pylint: disable=protected-access
     self.received = number
     logging.info('%s: finishing this step and saving (once more to leave '
                  'without)', signal.Signals(number).name)
@@ -155,6 +157,19 @@ def make_batches(model, configs):
       configs[0].batch_size, FLAGS.random_seed), True
 
 
+def user_errors(batches):
+  """Yields the batches; a wrong word id becomes a ValueError of one line."""
+  try:
+    yield from batches
+  except tf.errors.InvalidArgumentError as e:
+    reason = re.search(r'assertion failed: \[(.*?)\]', e.message)
+    if not reason:
+      raise
+    raise ValueError(
+        f'--input_file_pattern={FLAGS.input_file_pattern}: '
+        + reason.group(1).replace('\\', '')) from e
+
+
 def make_step_fn(model, clip_gradients, cached):
   """Returns a compiled callable (batch, learning_rate) -> dict of scalars."""
 
@@ -206,7 +221,7 @@ def train(model, configs, batches, cached, writer):
     logging.info('saved %s', prefix)
     return step
 
-  for batch in batches:
+  for batch in user_errors(batches):
     if stop.received or step >= FLAGS.number_of_steps:
       break
     learning_rate = training_config.learning_rate(

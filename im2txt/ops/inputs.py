@@ -68,7 +68,7 @@ def caption_to_sequences(caption):
 
 
 def _check_ids(vocab_size, caption):
-  """Raises unless every id is a row of the word embedding."""
+  """Raises InvalidArgumentError unless every id is a row of the embedding."""
   check = tf.debugging.assert_less(
       caption, tf.constant(vocab_size, caption.dtype),
       message='a caption holds a word id that is not below --vocab_size='
@@ -80,7 +80,9 @@ def _check_ids(vocab_size, caption):
 def training_batches(files, config, seed=None):
   """Endless shuffled batches of distorted images and their captions.
 
-  A record whose image cannot be decoded is skipped with a warning.
+  A record whose image cannot be decoded is skipped with a warning. Iterating
+  raises `tf.errors.InvalidArgumentError` at a word id outside the vocabulary,
+  and ends if there is no usable record.
 
   Args:
     files: shard file names.
@@ -99,7 +101,7 @@ def training_batches(files, config, seed=None):
       num_parallel_calls=tf.data.AUTOTUNE)
   dataset = dataset.shuffle(
       config.values_per_input_shard * config.input_queue_capacity_factor,
-      seed=seed).repeat()
+      seed=seed)
 
   def read(index, serialized):
     _, encoded, caption = parse_sequence_example(serialized)
@@ -110,7 +112,8 @@ def training_batches(files, config, seed=None):
 
   dataset = dataset.enumerate().map(
       read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=seed is not None)
-  dataset = dataset.ignore_errors(log_warning=True)
+  # Repeated only now, so that data without one good image come to an end.
+  dataset = dataset.ignore_errors(log_warning=True).repeat()
   dataset = dataset.map(
       lambda image, caption: (
           image, *caption_to_sequences(_check_ids(config.vocab_size, caption))))
