@@ -21,8 +21,6 @@ from im2txt import testing
 # The smallest network around Inception v3, on its smallest images.
 _SMALL = {'vocab_size': 20, 'embedding_size': 6, 'num_lstm_units': 5,
           'image_height': 75, 'image_width': 75}
-# Trains without encoding the images again in each step.
-_FROM_FEATURES = '--cache_features'
 _STATE = ('lstm/basic_lstm_cell/kernel', 'InceptionV3/Conv2d_1a_3x3/weights',
           'InceptionV3/Conv2d_1a_3x3/BatchNorm/moving_mean')
 
@@ -71,8 +69,9 @@ def fixture_default(tmp_path_factory, data):
   """A train directory of the default configuration, after 2 steps."""
   train_dir = tmp_path_factory.mktemp('default')
   result = testing.run_program(
-      'train', _FROM_FEATURES, *_flags(
-          input_file_pattern=data, train_dir=train_dir, number_of_steps=2))
+      'train', *_flags(
+          input_file_pattern=data, train_dir=train_dir, number_of_steps=2,
+          feature_cache_dir=train_dir / 'features', feature_views=1))
   assert result.returncode == 0, result.stderr
   return train_dir
 
@@ -117,7 +116,9 @@ def fixture_failures(tmp_path_factory, data):
       'no inception': _flags(
           **common, inception_checkpoint_file=path / 'inception_v3.ckpt'),
       'other size': _flags(**common | {'train_dir': old, 'vocab_size': 21}),
-      'both': _flags(**common, train_inception=True) + [_FROM_FEATURES],
+      'both': _flags(
+          **common, train_inception=True, feature_cache_dir=path / 'features'),
+      'groups': _flags(**common, captions_per_image=3),
       'id': _flags(**common | {'input_file_pattern': path / 'ids'}),
       'no image': _flags(**common | {'input_file_pattern': path / 'bytes'}),
   }
@@ -210,7 +211,8 @@ def test_stores_hyperparameters_the_defaults_with_file_and_flags(
 def test_log_lines(small):
   found = re.findall(
       r'global step (\d+): loss = ([\d.]+) \(smoothed ([\d.]+), '
-      r'([\d.]+) sec/step, ([\d.]+) examples/s, ETA (\S+), lr 0.5\)', small[1])
+      r'([\d.]+) sec/step, ([\d.]+) examples/s, '
+      r'[0-9]+% waiting for input, ETA (\S+), lr 0.5\)', small[1])
   # The first step, which compiles, has no rate.
   assert [int(line[0]) for line in found] == _steps(small[1])[1:]
   losses = [float(n) for n in re.findall(r'loss = ([\d.]+)', small[1])]
@@ -352,7 +354,8 @@ def test_a_second_signal_leaves_without_saving(fine_tuned):
     ('no inception', ['no checkpoint at', 'inception_v3.ckpt']),
     ('other size', ['--vocab_size=21', 'old/model.ckpt-3 has 20',
                     'use --vocab_size=20 or another --train_dir']),
-    ('both', [_FROM_FEATURES, '--train_inception']),
+    ('both', ['--feature_cache_dir', '--train_inception']),
+    ('groups', ['--captions_per_image=3 does not divide --batch_size=2']),
     ('id', ['--input_file_pattern=', 'word id', '--vocab_size=20;']),
     ('no image', ['less than one batch of 2 usable captions']),
 ])
