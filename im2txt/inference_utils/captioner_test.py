@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of captioner."""
+# pylint: disable=protected-access
 
 import json
 import os
@@ -7,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from im2txt import checkpoints
 from im2txt import configuration
@@ -58,6 +60,46 @@ def test_text_keeps_the_last_word_of_an_incomplete_caption(captioner):
   assert captioner.text([1, 7, 1, 2]) == '<UNK> <S>'
 
 
+def test_captions_are_those_of_the_python_search(files):
+  captioner = captioner_lib.Captioner(
+      str(files), str(files / 'word_counts.txt'), beam_size=4,
+      max_caption_length=6, length_normalization_factor=0.5)
+  images = [captioner.decode(testing.jpeg(i)) for i in range(3)]
+  found = captioner.caption(images)
+  states, captions, _ = captioner._caption(tf.stack(images))
+  assert not captions.ambiguous.numpy().any()
+  expected = captioner._generator.beam_search(states)
+  for mine, others in zip(found, expected):
+    assert [c.text for c in mine] == [captioner.text(c.sentence) for c in others]
+    np.testing.assert_allclose([c.log_probability for c in mine],
+                               [c.logprob for c in others], atol=1e-5)
+
+
+def test_equal_scores_come_in_the_order_of_the_python_search(files, tmp_path):
+  source = checkpoints.Checkpoint(str(files))
+  values = {n: source.get(n) for n in source.shapes}
+  for name in ('logits/weights', 'logits/biases'):
+    values[name] = np.zeros_like(values[name])
+  checkpoints.write(str(tmp_path / 'ties'), values)
+  captioner = captioner_lib.Captioner(
+      str(tmp_path / 'ties'), str(files / 'word_counts.txt'), beam_size=4)
+  images = [captioner.decode(testing.jpeg())]
+  states, captions, _ = captioner._caption(tf.stack(images))
+  assert captions.ambiguous.numpy().all()
+  expected, = captioner._generator.beam_search(states)
+  assert [c.text for c in captioner.caption(images)[0]] == [
+      captioner.text(c.sentence) for c in expected]
+
+
+def test_bfloat16_moves_the_features(files, captioner):
+  other = captioner_lib.Captioner(
+      str(files), str(files / 'word_counts.txt'), precision='bfloat16')
+  images = tf.stack([captioner.decode(testing.jpeg(1))])
+  exact, near = captioner._caption(images)[0], other._caption(images)[0]
+  assert (exact.numpy() != near.numpy()).any()
+  np.testing.assert_allclose(exact, near, atol=0.05)
+
+
 @pytest.mark.parametrize('data', [b'', b'text', testing.jpeg()[:-300]])
 def test_what_is_no_image_is_refused(captioner, data):
   with pytest.raises(ValueError, match='empty|damaged'):
@@ -98,8 +140,6 @@ def test_captions_of_real_photos_equal_those_of_2016(tmp_path):
   values.update({n: decoder.get(n) for n in decoder.shapes})
   prefix = str(tmp_path / 'whole.ckpt')
   checkpoints.write(prefix, values)
-  captioner = captioner_lib.Captioner(
-      prefix, testing.reference_path('full2000', 'word_counts.txt'))
   images = []
   for name in expected['images']:
     paths = [testing.reference_path('..', folder, 'images', name)
@@ -108,10 +148,13 @@ def test_captions_of_real_photos_equal_those_of_2016(tmp_path):
     if path is None:
       pytest.skip(f'needs the photo {name}')
     with open(path, 'rb') as f:
-      images.append(captioner.decode(f.read()))
+      images.append(f.read())
   for beam_size in (1, 3, 20):
-    captioner.generator.beam_size = beam_size
-    for name, captions in zip(expected['images'], captioner.caption(images)):
+    captioner = captioner_lib.Captioner(
+        prefix, testing.reference_path('full2000', 'word_counts.txt'),
+        beam_size)
+    found = captioner.caption([captioner.decode(image) for image in images])
+    for name, captions in zip(expected['images'], found):
       wanted = expected['beams'][name][str(beam_size)]
       # By their ids: in 2016 a caption cut short lost its last word in print.
       assert [c.text for c in captions] == [
