@@ -66,7 +66,6 @@ class Captioner:
       del variables['global_step']
     checkpoint.restore(variables)
     self.global_step = checkpoint.global_step
-    inception = folded_inception.fold(checkpoint.get, tf.as_dtype(precision))
     search = {
         'start_id': self.vocab.start_id, 'end_id': self.vocab.end_id,
         'beam_size': beam_size, 'max_caption_length': max_caption_length,
@@ -81,6 +80,16 @@ class Captioner:
     self._caption = tf.function(
         caption, autograph=False, input_signature=[tf.TensorSpec(
             [None, config.image_height, config.image_width, 3])])
+    try:
+      inception = folded_inception.fold(checkpoint.get, tf.as_dtype(precision))
+      self._caption.get_concrete_function()
+    except checkpoints.CheckpointError:
+      raise
+    except ValueError as e:
+      raise ValueError(
+          f'checkpoint {checkpoint.prefix}: the shapes of its InceptionV3/ '
+          f'variables are not those of Inception v3 '
+          f'({str(e).splitlines()[0]}); give another checkpoint') from e
     self._process = tf.function(
         lambda encoded: image_processing.process_image(  # pylint: disable=g-long-lambda
             encoded, height=config.image_height, width=config.image_width),
@@ -120,18 +129,18 @@ class Captioner:
     """
     states, found, texts = self._caption(tf.stack(images))
     results = []
-    for i, counted in enumerate((found.lengths > 0).numpy()):
-      if found.ambiguous[i]:
+    for state, ambiguous, *captions in zip(
+        states, found.ambiguous.numpy(), texts.numpy(),
+        found.log_probabilities.numpy(), found.lengths.numpy()):
+      if ambiguous:
         # Only the heap of the Python search knows the order of equal scores.
-        captions, = self._generator.beam_search(states[i:i + 1])
+        searched, = self._generator.beam_search(state[tf.newaxis])
         results.append([
-            ScoredCaption(self.text(c.sentence), c.logprob) for c in captions])
+            ScoredCaption(self.text(c.sentence), c.logprob) for c in searched])
       else:
         results.append([
-            ScoredCaption(text.decode(), float(logprob))
-            for text, logprob in zip(
-                texts[i].numpy()[counted],
-                found.log_probabilities[i].numpy()[counted])])
+            ScoredCaption(text.decode(), float(log_probability))
+            for text, log_probability, length in zip(*captions) if length])
     return results
 
   def text(self, sentence):

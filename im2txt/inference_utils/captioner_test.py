@@ -136,6 +136,25 @@ def test_a_checkpoint_of_old_names_without_configuration(files, tmp_path):
   assert found.caption([image]) == expected.caption([image])
 
 
+def test_a_checkpoint_whose_inception_does_not_fit_is_named(files, tmp_path):
+  source = checkpoints.Checkpoint(str(files))
+  values = {n: source.get(n) for n in source.shapes}
+  name = 'InceptionV3/Mixed_6a/Branch_0/Conv2d_1a_1x1/weights'
+  prefix = str(tmp_path / 'model')
+
+  def error():
+    checkpoints.write(prefix, values)
+    with pytest.raises(ValueError) as caught:
+      captioner_lib.Captioner(prefix, str(files / 'word_counts.txt'))
+    assert prefix in str(caught.value) and '\n' not in str(caught.value)
+    return str(caught.value)
+
+  values[name] = values[name][:, :, :-1]
+  assert 'shapes' in error()
+  del values[name]
+  assert name in error()
+
+
 def test_captions_of_real_photos_equal_those_of_2016(tmp_path):
   with open(testing.reference_path('full2000', 'captions.json'),
             encoding='utf-8') as f:
