@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes captions for image files, with a trained model."""
 
-import collections
-from concurrent import futures
 import contextlib
 import glob
 import itertools
@@ -16,6 +14,7 @@ from absl import logging
 from im2txt import program
 from im2txt.data import progress
 from im2txt.inference_utils import captioner as captioner_lib
+from im2txt.inference_utils import image_files
 
 FLAGS = flags.FLAGS
 
@@ -58,37 +57,6 @@ def input_files(patterns):
   return files, unmatched
 
 
-def read_images(files, decode, ahead):
-  """Reads and decodes files in other threads, while the caller captions.
-
-  Args:
-    files: list of names.
-    decode: callable from a file's bytes to an image; raises ValueError.
-    ahead: images that may wait for the caller.
-
-  Yields:
-    (name, image) in the order of `files`; an OSError or ValueError in the
-    place of what cannot be read or decoded.
-  """
-
-  def read(name):
-    try:
-      with open(name, 'rb') as f:
-        return decode(f.read())
-    except (OSError, ValueError) as e:
-      return e
-
-  waiting = collections.deque()
-  with futures.ThreadPoolExecutor() as pool:
-    for name in files:
-      waiting.append((name, pool.submit(read, name)))
-      if len(waiting) > ahead:
-        name, image = waiting.popleft()
-        yield name, image.result()
-    for name, image in waiting:
-      yield name, image.result()
-
-
 def print_captions(filename, captions, output_format):
   """Prints the captions of one image."""
   if output_format == 'json':
@@ -129,7 +97,7 @@ def main(_):
     if len(files) > size and sys.stderr.isatty() and not sys.stdout.isatty():
       bar = stack.enter_context(
           progress.Progress('Captioning', len(files), 'images'))
-    images = read_images(files, captioner.decode, ahead=2 * size)
+    images = image_files.read_images(files, captioner.decode, ahead=2 * size)
     while batch := list(itertools.islice(images, size)):
       for name, image in batch:
         if isinstance(image, Exception):

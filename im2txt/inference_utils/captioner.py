@@ -70,6 +70,13 @@ class Captioner:
         'start_id': self.vocab.start_id, 'end_id': self.vocab.end_id,
         'beam_size': beam_size, 'max_caption_length': max_caption_length,
         'length_normalization_factor': length_normalization_factor}
+    step = tf.function(
+        model.inference_step, autograph=False, input_signature=[
+            tf.TensorSpec([None], tf.int64),
+            tf.TensorSpec([None, 2 * config.num_lstm_units])])
+    self._generator = caption_generator.CaptionGenerator(
+        lambda words, states: [x.numpy() for x in step(words, states)],
+        **search)
 
     def caption(images):
       states = model.initial_state(folded_inception.encode(images, inception))
@@ -94,13 +101,8 @@ class Captioner:
         lambda encoded: image_processing.process_image(  # pylint: disable=g-long-lambda
             encoded, height=config.image_height, width=config.image_width),
         input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
-    step = tf.function(
-        model.inference_step, autograph=False, input_signature=[
-            tf.TensorSpec([None], tf.int64),
-            tf.TensorSpec([None, 2 * config.num_lstm_units])])
-    self._generator = caption_generator.CaptionGenerator(
-        lambda words, states: [x.numpy() for x in step(words, states)],
-        **search)
+    # Now, lest each of the threads that decode does so.
+    self._process.get_concrete_function()
 
   def decode(self, encoded_image):
     """Decodes the bytes of a JPEG, PNG or GIF file; any thread may call it.

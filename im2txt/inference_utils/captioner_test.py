@@ -121,6 +121,12 @@ def test_a_vocabulary_larger_than_the_model_is_refused(files, tmp_path):
     captioner_lib.Captioner(str(files), str(path))
 
 
+def test_wrong_sizes_are_refused(files):
+  with pytest.raises(ValueError, match='beam_size=0'):
+    captioner_lib.Captioner(
+        str(files), str(files / 'word_counts.txt'), beam_size=0)
+
+
 def test_a_checkpoint_of_old_names_without_configuration(files, tmp_path):
   source = checkpoints.Checkpoint(str(files))
   old = {'lstm/basic_lstm_cell/kernel': 'lstm/BasicLSTMCell/Linear/Matrix',
