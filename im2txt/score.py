@@ -202,10 +202,11 @@ def image_batches(files, wanted, batch_size):
       return
 
 
-def score_checkpoint(files, references, training):
-  """Captions the images of shards with the checkpoint of the flags.
+def score_checkpoint(prefix, files, references, training):
+  """Captions the images of shards with a checkpoint.
 
   Args:
+    prefix: of the checkpoint.
     files: shard file names.
     references: dict, image id -> captions, None for those of the shards.
     training: see `score_captions`.
@@ -218,9 +219,9 @@ def score_checkpoint(files, references, training):
   from im2txt.inference_utils import likelihood  # pylint: disable=g-import-not-at-top
   import numpy as np  # pylint: disable=g-import-not-at-top
   captioner = captioner_lib.Captioner(
-      FLAGS.checkpoint_path, FLAGS.vocab_file, FLAGS.beam_size,
+      prefix, FLAGS.vocab_file, FLAGS.beam_size,
       FLAGS.max_caption_length, FLAGS.length_normalization_factor)
-  scorer = likelihood.Likelihood(FLAGS.checkpoint_path)
+  scorer = likelihood.Likelihood(prefix)
   examples = read_examples(files, FLAGS.max_images, captioner.vocab)
   n_best, features, losses = {}, [], []
   with Progress('Captioning', len(examples), 'images') as progress:
@@ -354,8 +355,11 @@ def main(_):
     training = training_captions(_files('train_file_pattern'))
   runs = {}
   if FLAGS.checkpoint_path:
-    runs[os.path.basename(FLAGS.checkpoint_path.rstrip('/'))], results = (
-        score_checkpoint(files, references, training))
+    from im2txt import checkpoints  # pylint: disable=g-import-not-at-top
+    # Once: in a directory there may be a newer one by and by.
+    prefix = checkpoints.resolve(FLAGS.checkpoint_path)
+    runs[os.path.basename(prefix)], results = score_checkpoint(
+        prefix, files, references, training)
     if FLAGS.results_output:
       write_json(FLAGS.results_output, results)
   else:

@@ -3,8 +3,6 @@
 
 from typing import NamedTuple
 
-import tensorflow as tf
-
 
 class Record(NamedTuple):
   """One picture and one caption of it, as `mscoco.serialize` writes them.
@@ -30,6 +28,7 @@ def read(path):
   Raises:
     ValueError: the file is damaged or of another kind, or cannot be read.
   """
+  import tensorflow as tf  # pylint: disable=g-import-not-at-top
   count = 0
   try:
     for serialized in tf.data.TFRecordDataset(path).as_numpy_iterator():
@@ -48,8 +47,9 @@ def parse(serialized):
   Raises:
     ValueError: the bytes are no such example, or lack a feature.
   """
+  from tensorflow import train  # pylint: disable=g-import-not-at-top
   try:
-    example = tf.train.SequenceExample.FromString(serialized)
+    example = train.SequenceExample.FromString(serialized)
   except Exception as error:  # protobuf's class depends on its build.
     raise ValueError('a record is no SequenceExample') from error
   context = example.context.feature
