@@ -12,8 +12,6 @@ and the vocabulary, a line `word count` each, into word_counts_output_file.
 An interrupted run goes on where it stopped when it is started again.
 """
 
-import sys
-
 from absl import app
 from absl import flags
 
@@ -28,24 +26,10 @@ def options_from_flags():
   return mscoco.options_from_flags(flags.FLAGS, mscoco.Options)
 
 
-def run_resumable(job):
-  """Runs `job`; an interrupt from the keyboard ends the program in one line.
-
-  Args:
-    job: function without arguments that goes on where it stopped when it is
-      run again.
-  """
-  try:
-    job()
-  except KeyboardInterrupt:
-    print('Interrupted; the same command goes on from here.', file=sys.stderr)
-    sys.exit(130)  # As shells report an interrupted command.
-
-
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Too many arguments: {" ".join(argv[1:])}')
-  run_resumable(lambda: mscoco.build(options_from_flags()))
+  program.run_resumable(lambda: mscoco.build(options_from_flags()))
 
 
 if __name__ == '__main__':

@@ -19,6 +19,7 @@
 All text is UTF-8.
 """
 
+import collections
 import csv
 import io
 import json
@@ -75,9 +76,9 @@ def read(path, flag):
     try:
       content = json.loads(text)
     except ValueError as error:
-      if text.lstrip().count('\n{') == 0:
-        raise _not_json(path, flag, error) from error
       content = {}
+      if next(_jsonl_rows(text))[1] is None:
+        raise _not_json(path, flag, error) from error
     if 'annotations' in content:
       return _coco_entries(content, path, flag)
     if 'images' in content:
@@ -112,6 +113,29 @@ def read_list(path, flag):
     raise ValueError(f'{flag}={path} is empty: give a file of picture names, '
                      'one a line.')
   return names
+
+
+def numbered(entries):
+  """Returns Entries with ids: those they have, or else 1, 2, 3 and so on.
+
+  Raises:
+    ValueError: only some have one, or two have the same.
+  """
+  without = [entry for entry in entries if entry.image_id is None]
+  if without and len(without) < len(entries):
+    raise ValueError(
+        f'{len(without)} pictures have no image_id, such as '
+        f'{without[0].file_name}, but others have: give it to all or none')
+  if without:
+    entries = [entry._replace(image_id=number)
+               for number, entry in enumerate(entries, start=1)]
+  counts = collections.Counter(entry.image_id for entry in entries)
+  twice = [image_id for image_id, count in counts.items() if count > 1]
+  if twice:
+    raise ValueError(
+        f'{len(twice)} pictures have an image_id that another has too, such as '
+        f'{twice[0]}: give each its own, and each picture to one part')
+  return entries
 
 
 def split_by_field(entries, path):
@@ -289,7 +313,7 @@ def _csv_rows(text):
       # Fields too many or too few: most often a comma without quotes.
       yield rows.line_num, None if '' in row or None in row.values() else row
   except csv.Error:
-    yield rows.line_num, None
+    yield rows.line_num + 1, None
 
 
 def _grouped(rows, path, flag):
