@@ -546,7 +546,7 @@ def _start_worker():
 
 
 @functools.lru_cache(maxsize=None)
-def _tensorflow():
+def worker_tensorflow():
   """Returns TensorFlow, set up for one of many processes."""
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   import tensorflow as tf  # pylint: disable=g-import-not-at-top
@@ -645,20 +645,29 @@ def find_undecodable(workers, paths):
 
 def _decode_all(paths):
   """Returns {path: reason} of the files that are no sound JPEG pictures."""
-  tf = _tensorflow()
   undecodable = {}
   for path in paths:
     try:
       with open(path, 'rb') as f:
-        content = f.read()
-      # The decoder would take a PNG too, but image/data is JPEG by contract.
-      if not content.startswith(b'\xff\xd8'):
-        undecodable[path] = 'not a JPEG file'
-      else:
-        tf.io.decode_jpeg(content, channels=3)
-    except (OSError, tf.errors.OpError) as error:
-      undecodable[path] = str(error).split('\n', maxsplit=1)[0]
+        reason = why_undecodable(f.read())
+    except OSError as error:
+      reason = str(error)
+    if reason:
+      undecodable[path] = reason
   return undecodable
+
+
+def why_undecodable(content):
+  """Returns why bytes are no sound JPEG picture, a line; None if they are."""
+  # The decoder would take a PNG too, but image/data is JPEG by contract.
+  if not content.startswith(b'\xff\xd8'):
+    return 'not a JPEG file'
+  tf = worker_tensorflow()
+  try:
+    tf.io.decode_jpeg(content, channels=3)
+  except tf.errors.OpError as error:
+    return str(error).split('\n', maxsplit=1)[0]
+  return None
 
 
 # Shards ----------------------------------------------------------------------
@@ -714,7 +723,7 @@ def _write_shard(path, records):
   Raises:
     OSError: a picture cannot be read or the shard not written.
   """
-  tf = _tensorflow()
+  tf = worker_tensorflow()
   directory, name = os.path.split(path)
   temporary = os.path.join(directory, f'.{name}.tmp')
   try:
