@@ -112,7 +112,7 @@ def main(argv):
   if len(argv) != 2:
     raise app.UsageError('Give one directory: download_and_preprocess_mscoco '
                          '[flags] DIR')
-  build_mscoco_data.run_resumable(lambda: _download_and_build(argv[1]))
+  program.run_resumable(lambda: _download_and_build(argv[1]))
 
 
 if __name__ == '__main__':

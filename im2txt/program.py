@@ -25,6 +25,20 @@ def require(flag_values, *names):
       fail(f'--{name} is required (see --help)')
 
 
+def run_resumable(job):
+  """Runs `job`; an interrupt from the keyboard ends the program in one line.
+
+  Args:
+    job: function without arguments that goes on where it stopped when it is
+      run again.
+  """
+  try:
+    job()
+  except KeyboardInterrupt:
+    print('Interrupted; the same command goes on from here.', file=sys.stderr)
+    sys.exit(130)  # As shells report an interrupted command.
+
+
 def run(main):
   """Runs `main(argv)` under absl; a user's error becomes one line, status 1.
 

@@ -34,6 +34,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from im2txt.data import caption_files
 from im2txt.data import tokenizer
 from im2txt.inference_utils import vocabulary
 from im2txt.progress import log
@@ -47,27 +48,66 @@ _FORMAT = 1
 _SHUFFLE_SEED = 12345
 _CAPTIONS_PER_TASK = 1000
 _IMAGES_PER_TASK = 50
-_NAMED = 3  # Files that a message names before it only counts.
+
+
+def _flag(default, text):
+  """Returns a field that is a flag with a help text."""
+  return dataclasses.field(default=default, metadata={'help': text})
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-  """What to build; the fields are the flags of build_mscoco_data."""
-  train_image_dir: str = '/tmp/train2014/'
-  val_image_dir: str = '/tmp/val2014'
-  train_captions_file: str = '/tmp/captions_train2014.json'
-  val_captions_file: str = '/tmp/captions_val2014.json'
-  output_dir: str = '/tmp/'
-  train_shards: int = 256
-  val_shards: int = 4
-  test_shards: int = 8
-  start_word: str = '<S>'
-  end_word: str = '</S>'
-  unknown_word: str = '<UNK>'
-  min_word_count: int = 4
-  word_counts_output_file: str = '/tmp/word_counts.txt'
-  num_threads: int = 8
-  num_workers: int = 0
+class BuildOptions:
+  """What to build of any Datasets; the fields are flags."""
+  output_dir: str = _flag('/tmp/', 'Directory for the shards.')
+  train_shards: int = _flag(256, 'Number of shards of the training set.')
+  val_shards: int = _flag(4, 'Number of shards of the validation set.')
+  test_shards: int = _flag(8, 'Number of shards of the test set.')
+  start_word: str = _flag('<S>', 'Word that begins every caption.')
+  end_word: str = _flag('</S>', 'Word that ends every caption.')
+  unknown_word: str = _flag(
+      '<UNK>', 'Word that stands for words outside the vocabulary.')
+  min_word_count: int = _flag(
+      4, 'Least number of times that a word is in the training captions to be '
+      'in the vocabulary.')
+  word_counts_output_file: str = _flag(
+      '/tmp/word_counts.txt', 'Vocabulary file to write.')
+  num_threads: int = _flag(
+      8, 'Equal parts that a data set is cut into before the shards; decides '
+      'which pair is in which shard, so numbers of shards must be divisible '
+      'by it. It does not set the speed: see num_workers.')
+  num_workers: int = _flag(0, 'Number of processes, 0 for one a core.')
+
+
+@dataclasses.dataclass(frozen=True)
+class Options(BuildOptions):
+  """What to build of MSCOCO; the fields are the flags of build_mscoco_data."""
+  train_image_dir: str = _flag(
+      '/tmp/train2014/', 'Directory of the training pictures.')
+  val_image_dir: str = _flag(
+      '/tmp/val2014', 'Directory of the validation pictures.')
+  train_captions_file: str = _flag(
+      '/tmp/captions_train2014.json', 'JSON file of the training captions.')
+  val_captions_file: str = _flag(
+      '/tmp/captions_val2014.json', 'JSON file of the validation captions.')
+
+
+def define_flags(flags, options_class):
+  """Defines a flag for every field of an Options class.
+
+  Args:
+    flags: the `absl.flags` module.
+    options_class: BuildOptions or a subclass.
+  """
+  for field in dataclasses.fields(options_class):
+    define = flags.DEFINE_integer if field.type is int else flags.DEFINE_string
+    define(field.name, field.default, field.metadata['help'])
+
+
+def options_from_flags(flag_values, options_class):
+  """Returns the `options_class` that the flags of `define_flags` say."""
+  return options_class(**{
+      field.name: getattr(flag_values, field.name)
+      for field in dataclasses.fields(options_class)})
 
 
 class Image(NamedTuple):
@@ -110,15 +150,25 @@ def build(options):
   val = load_images('val', options.val_captions_file, options.val_image_dir)
   stats = (stat_images('train', train, options.train_image_dir)
            + stat_images('val', val, options.val_image_dir))
-  datasets = split(train, val, options)
+  build_datasets(split(train, val, options), stats, options)
+
+
+def build_datasets(datasets, stats, options):
+  """Builds data sets and the vocabulary of the first; see `build`.
+
+  Args:
+    datasets: list of Dataset, that to train on first.
+    stats: `stat_images` of all their pictures.
+    options: BuildOptions, checked by `check_options`.
+  """
   _check_vocabulary_options(datasets[0], options)
   _check_writable('output_dir', options.output_dir)
   _check_writable('word_counts_output_file',
                   os.path.dirname(options.word_counts_output_file) or '.')
-  journal = Journal(options.output_dir, _fingerprint(options, stats))
+  journal = Journal(options.output_dir, _fingerprint(datasets, stats, options))
   missing = [path for path in _shard_paths(datasets, options)
              if not journal.is_done(path)]
-  _check_space(train + val, stats, datasets, options)
+  _check_space(stats, datasets, options)
 
   if not missing and journal.is_done(options.word_counts_output_file):
     log('Everything is built from the same input already.')
@@ -192,61 +242,13 @@ def load_images(split_name, captions_file, image_dir):
   Raises:
     ValueError: the file is no such file, or describes a picture it has not.
   """
-  flag = f'--{split_name}_captions_file'
-  try:
-    with open(captions_file, encoding='utf-8') as f:
-      content = json.load(f)
-  except OSError as error:
-    raise ValueError(
-        f'Cannot read the captions file {captions_file} ({error.strerror}): '
-        f'give {flag} the path of a COCO captions JSON file.') from error
-  except ValueError as error:  # Not JSON, or not even text.
-    raise ValueError(
-        f'The captions file {captions_file} is not JSON ({error}): give '
-        f'{flag} a COCO captions JSON file, whole.') from error
-  if not isinstance(content, dict):
-    content = {}
-  for key in ('images', 'annotations'):
-    if not isinstance(content.get(key), list) or not content[key]:
-      raise ValueError(
-          f'The captions file {captions_file} has no list "{key}": give '
-          f'{flag} a COCO captions JSON file (captions_*.json).')
-  captions = {}
-  try:
-    for entry in content['images']:
-      if entry['id'] in captions:
-        raise ValueError(
-            f'The captions file {captions_file} ({flag}) has more than one '
-            f'image with the id {entry["id"]}: remove all but one.')
-      if not isinstance(entry['id'], int):
-        raise TypeError(f'image id {entry["id"]!r}')
-      captions[entry['id']] = []
-      os.path.join(image_dir, entry['file_name'])
-    strangers = []
-    for annotation in content['annotations']:
-      if not isinstance(annotation['caption'], str):
-        raise TypeError(f'caption {annotation["caption"]!r}')
-      if annotation['image_id'] in captions:
-        captions[annotation['image_id']].append(annotation['caption'])
-      else:
-        strangers.append(annotation['image_id'])
-  except (KeyError, TypeError) as error:
-    raise ValueError(
-        f'The captions file {captions_file} ({flag}) has an entry that is not '
-        f'as in COCO ({type(error).__name__}: {error}): an image has "id" and '
-        '"file_name", an annotation "image_id" and "caption".') from error
-  if strangers:
-    raise ValueError(
-        f'{len(strangers)} annotations of {captions_file} ({flag}) are of '
-        f'images that it does not list: {_first(strangers)}. Give a captions '
-        'file that is whole.')
-  images = [
-      Image(entry['id'], os.path.join(image_dir, entry['file_name']),
-            captions[entry['id']])
-      for entry in content['images'] if captions[entry['id']]]
+  entries = caption_files.read_coco(
+      captions_file, f'--{split_name}_captions_file')
+  images = [Image(entry.image_id, os.path.join(image_dir, entry.file_name),
+                  entry.captions) for entry in entries if entry.captions]
   log(f'Loaded captions of {len(images)} images from {captions_file}')
-  if len(images) < len(captions):
-    log(f'{len(captions) - len(images)} images of {captions_file} have no '
+  if len(images) < len(entries):
+    log(f'{len(entries) - len(images)} images of {captions_file} have no '
         'caption: left out.')
   return images
 
@@ -278,8 +280,8 @@ def stat_images(split_name, images, image_dir):
   if missing:
     raise ValueError(
         f'{len(missing)} of {len(images)} images are missing in {image_dir}: '
-        f'{_first(map(os.path.basename, missing))}. Give {flag} the directory '
-        f'that belongs to the {split_name} captions file, whole.')
+        f'{caption_files.first(map(os.path.basename, missing))}. Give {flag} '
+        f'the directory that belongs to the {split_name} captions file, whole.')
   return stats
 
 
@@ -305,10 +307,11 @@ def _check_writable(flag, directory):
         'place where files can be made.') from error
 
 
-def _check_space(images, stats, datasets, options):
+def _check_space(stats, datasets, options):
   """Raises ValueError if the disk is too small for the shards."""
-  needed = sum(size * len(image.captions)
-               for image, (_, _, size, _) in zip(images, stats))
+  sizes = {path: size for _, path, size, _ in stats}
+  needed = sum(sizes[image.path] * len(image.captions)
+               for dataset in datasets for image in dataset.images)
   free = shutil.disk_usage(options.output_dir).free
   for path in _shard_paths(datasets, options):
     if os.path.exists(path):  # Kept, or replaced.
@@ -318,12 +321,6 @@ def _check_space(images, stats, datasets, options):
         f'The shards need {needed / 1e9:.1f} GB in {options.output_dir}, where '
         f'{free / 1e9:.1f} GB are free: make room or give another '
         '--output_dir.')
-
-
-def _first(names):
-  """Returns the first few names, for a message."""
-  names = [str(name) for name in names]
-  return ', '.join(names[:_NAMED]) + (', ...' if len(names) > _NAMED else '')
 
 
 # Which pair goes where -------------------------------------------------------
@@ -390,13 +387,10 @@ def _shard_paths(datasets, options):
 # What was done in an earlier run ---------------------------------------------
 
 
-def _fingerprint(options, stats):
+def _fingerprint(datasets, stats, options):
   """Returns a digest of everything that the output depends on."""
   import nltk  # pylint: disable=g-import-not-at-top
-  content = [_FORMAT, nltk.__version__, stats]
-  for name in ('train_captions_file', 'val_captions_file'):
-    with open(getattr(options, name), 'rb') as f:
-      content.append(hashlib.sha256(f.read()).hexdigest())
+  content = [_FORMAT, nltk.__version__, stats, datasets]
   for name in ('train_shards', 'val_shards', 'test_shards', 'start_word',
                'end_word', 'unknown_word', 'min_word_count', 'num_threads'):
     content.append(getattr(options, name))
@@ -552,7 +546,7 @@ def _start_worker():
 
 
 @functools.lru_cache(maxsize=None)
-def _tensorflow():
+def worker_tensorflow():
   """Returns TensorFlow, set up for one of many processes."""
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   import tensorflow as tf  # pylint: disable=g-import-not-at-top
@@ -651,20 +645,29 @@ def find_undecodable(workers, paths):
 
 def _decode_all(paths):
   """Returns {path: reason} of the files that are no sound JPEG pictures."""
-  tf = _tensorflow()
   undecodable = {}
   for path in paths:
     try:
       with open(path, 'rb') as f:
-        content = f.read()
-      # The decoder would take a PNG too, but image/data is JPEG by contract.
-      if not content.startswith(b'\xff\xd8'):
-        undecodable[path] = 'not a JPEG file'
-      else:
-        tf.io.decode_jpeg(content, channels=3)
-    except (OSError, tf.errors.OpError) as error:
-      undecodable[path] = str(error).split('\n', maxsplit=1)[0]
+        reason = why_undecodable(f.read())
+    except OSError as error:
+      reason = str(error)
+    if reason:
+      undecodable[path] = reason
   return undecodable
+
+
+def why_undecodable(content):
+  """Returns why bytes are no sound JPEG picture, a line; None if they are."""
+  # The decoder would take a PNG too, but image/data is JPEG by contract.
+  if not content.startswith(b'\xff\xd8'):
+    return 'not a JPEG file'
+  tf = worker_tensorflow()
+  try:
+    tf.io.decode_jpeg(content, channels=3)
+  except tf.errors.OpError as error:
+    return str(error).split('\n', maxsplit=1)[0]
+  return None
 
 
 # Shards ----------------------------------------------------------------------
@@ -720,7 +723,7 @@ def _write_shard(path, records):
   Raises:
     OSError: a picture cannot be read or the shard not written.
   """
-  tf = _tensorflow()
+  tf = worker_tensorflow()
   directory, name = os.path.split(path)
   temporary = os.path.join(directory, f'.{name}.tmp')
   try:

@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes the sharded TFRecords and the vocabulary of any captioned pictures.
+
+Captions come in the formats that `caption_files` reads: COCO's JSON of any
+year, Flickr8k's and Flickr30k's files, Karpathy's dataset_*.json, CSV and
+JSONL. Which picture is to train on and which to validate on is said in one of
+three ways:
+
+  by a file for each:
+    --train_captions_file=captions_train2017.json \
+    --val_captions_file=captions_val2017.json
+  by lists of picture names:
+    --captions_file=Flickr8k.token.txt \
+    --train_list=Flickr_8k.trainImages.txt --val_list=Flickr_8k.devImages.txt
+  by the file itself:
+    --captions_file=dataset_flickr8k.json
+
+The output is that of build_mscoco_data: the shards `train-?????-of-00256` and
+so on of the parts that there are, and the vocabulary. Beside them the captions
+of each part, train_annotations.json and so on, in COCO's format: they tell which
+file an image_id is, and `score` takes them. An interrupted run goes on where
+it stopped when it is started again.
+"""
+
+import collections
+import json
+import os
+
+from absl import app
+from absl import flags
+
+from im2txt import program
+from im2txt.data import caption_files
+from im2txt.data import mscoco
+from im2txt.data.progress import log
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string(
+    'captions_file', '',
+    'Captions file, or several separated by commas, whose pictures the lists, '
+    'or a split that it gives to each, part.')
+flags.DEFINE_string(
+    'image_dir', '', 'Directory of the pictures that the captions files name.')
+for _split in caption_files.SPLITS:
+  flags.DEFINE_string(
+      f'{_split}_captions_file', '',
+      f'Captions file of the {_split} part alone, in the place of '
+      '--captions_file.')
+  flags.DEFINE_string(
+      f'{_split}_list', '',
+      f'File of the names of the pictures of the {_split} part, one a line, '
+      'for --captions_file; pictures in no list are left out.')
+  flags.DEFINE_string(
+      f'{_split}_image_dir', '',
+      f'Directory of the pictures of the {_split} part, if not --image_dir.')
+
+mscoco.define_flags(flags, mscoco.BuildOptions)
+FLAGS.set_default('output_dir', '')
+# In output_dir unless given.
+FLAGS.set_default('word_counts_output_file', '')
+
+
+def _of_splits(name):
+  """Returns {split: value} of the flags --{split}_{name} that were given."""
+  values = {split: getattr(FLAGS, f'{split}_{name}')
+            for split in caption_files.SPLITS}
+  return {split: value for split, value in values.items() if value}
+
+
+def _input_files():
+  """Returns (split or None, flag, path) of the captions files."""
+  if FLAGS.captions_file:
+    return [(None, '--captions_file', path)
+            for path in FLAGS.captions_file.split(',')]
+  return [(split, f'--{split}_captions_file', path)
+          for split, path in _of_splits('captions_file').items()]
+
+
+def load_parts():
+  """Returns {split: list of Entry with ids} as the flags say.
+
+  Raises:
+    ValueError: the flags do not go together, or the files not with them.
+  """
+  lists = _of_splits('list')
+  if bool(FLAGS.captions_file) == bool(_of_splits('captions_file')):
+    raise ValueError('give either --captions_file or --train_captions_file '
+                     'and --val_captions_file')
+  if lists and not FLAGS.captions_file:
+    raise ValueError(f'--{min(lists)}_list is for --captions_file: a captions '
+                     'file of one part needs no list')
+  splits, entries = [], []
+  for split, flag, path in _input_files():
+    found = caption_files.read(path, flag)
+    log(f'Loaded captions of {len(found)} images from {path}')
+    splits += [split] * len(found)
+    entries += found
+  entries = caption_files.numbered(entries)
+  if not FLAGS.captions_file:
+    return {name: [entry for split, entry in zip(splits, entries)
+                   if split == name] for name in caption_files.SPLITS}
+  if not lists:
+    return caption_files.split_by_field(entries, FLAGS.captions_file)
+  parts, left = caption_files.split_by_lists(entries, {
+      split: (f'--{split}_list={path}',
+              caption_files.read_list(path, f'--{split}_list'))
+      for split, path in lists.items()})
+  if left:
+    log(f'{left} images are in none of the lists: left out.')
+  return parts
+
+
+def _image_dir(split):
+  return getattr(FLAGS, f'{split}_image_dir') or FLAGS.image_dir
+
+
+def load_datasets(options):
+  """Returns (list of Dataset, their `stat_images`) as the flags say.
+
+  Args:
+    options: mscoco.BuildOptions.
+
+  Raises:
+    ValueError: there is nothing to train on, or a picture is missing.
+  """
+  datasets, stats = [], []
+  for split, entries in load_parts().items():
+    directory = _image_dir(split)
+    images = [mscoco.Image(entry.image_id,
+                           os.path.join(directory, entry.file_name),
+                           entry.captions)
+              for entry in entries if entry.captions]
+    if len(images) < len(entries):
+      log(f'{len(entries) - len(images)} images of the {split} part have no '
+          'caption: left out.')
+    if not images:
+      if split == 'train':
+        raise ValueError('no image is in the train part')
+      continue
+    if not directory:
+      raise ValueError(f'give --image_dir or --{split}_image_dir, the '
+                       'directory of the pictures')
+    stats += mscoco.stat_images(split, images, directory)
+    datasets.append(mscoco.Dataset(
+        split, images, getattr(options, f'{split}_shards')))
+  counts = collections.Counter(path for _, path, _, _ in stats)
+  twice = [path for path, count in counts.items() if count > 1]
+  if twice:
+    raise ValueError(f'{len(twice)} pictures are there more than once: '
+                     f'{caption_files.first(twice)}. Give each to one part, '
+                     'under one id.')
+  return datasets, stats
+
+
+def annotations_path(dataset, options):
+  return os.path.join(
+      options.output_dir, f'{dataset.name}_annotations.json')
+
+
+def write_annotations(dataset, options):
+  """Writes the captions of a data set as a COCO captions file."""
+  content = {
+      'images': [
+          {'id': image.image_id,
+           'file_name': os.path.relpath(image.path, _image_dir(dataset.name))}
+          for image in dataset.images],
+      'annotations': [
+          {'id': number, 'image_id': image_id, 'caption': caption}
+          for number, (image_id, caption) in enumerate((
+              (image.image_id, caption) for image in dataset.images
+              for caption in image.captions), start=1)]}
+  path = annotations_path(dataset, options)
+  with open(path + '.tmp', 'w', encoding='utf-8') as f:
+    json.dump(content, f, ensure_ascii=False)
+  os.replace(path + '.tmp', path)
+
+
+def build():
+  """Builds what the flags say."""
+  program.require(FLAGS, 'output_dir')
+  FLAGS.set_default('word_counts_output_file',
+                    os.path.join(FLAGS.output_dir, 'word_counts.txt'))
+  options = mscoco.options_from_flags(FLAGS, mscoco.BuildOptions)
+  mscoco.check_options(options)
+  datasets, stats = load_datasets(options)
+  for _, flag, path in _input_files():
+    if os.path.abspath(path) in [
+        os.path.abspath(annotations_path(d, options)) for d in datasets]:
+      raise ValueError(f'{flag}={path} would be written over: give another '
+                       '--output_dir')
+  mscoco.build_datasets(datasets, stats, options)
+  for dataset in datasets:
+    write_annotations(dataset, options)
+
+
+def main(argv):
+  if len(argv) > 1:
+    raise app.UsageError(f'Too many arguments: {" ".join(argv[1:])}')
+  program.run_resumable(build)
+
+
+if __name__ == '__main__':
+  program.run(main)

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of build_caption_data."""
+
+import collections
+import json
+import os
+import subprocess
+import sys
+
+from absl import flags
+from absl.testing import flagsaver
+import pytest
+
+from im2txt import build_caption_data
+from im2txt import testing
+from im2txt.data import shards
+from im2txt.data import tokenizer
+
+
+def _punkt_is_missing():
+  try:
+    tokenizer.load()
+  except ValueError:
+    return True
+  return False
+
+
+pytestmark = pytest.mark.skipif(
+    _punkt_is_missing(), reason='NLTK\'s punkt_tab is not installed')
+
+_TOKENS = ''.join(
+    f'{i}.jpg#{j}\tA {color} café number{i}.\n'
+    for i in range(6) for j, color in enumerate(['red', 'blue']))
+
+
+@pytest.fixture(name='folder')
+def fixture_folder(tmp_path):
+  """Six pictures and their captions in the manner of Flickr8k."""
+  (tmp_path / 'images').mkdir()
+  for i in range(6):
+    (tmp_path / 'images' / f'{i}.jpg').write_bytes(testing.jpeg(i))
+  (tmp_path / 'x.token.txt').write_text(_TOKENS, encoding='utf-8')
+  (tmp_path / 'train.txt').write_text('0.jpg\n2.jpg\n4.jpg\n')
+  (tmp_path / 'val.txt').write_text('3.jpg\n')
+  return tmp_path
+
+
+def _flags(folder, **changes):
+  values = {'captions_file': folder / 'x.token.txt',
+            'train_list': folder / 'train.txt', 'val_list': folder / 'val.txt',
+            'image_dir': folder / 'images', 'output_dir': folder / 'out',
+            'train_shards': 2, 'val_shards': 1, 'test_shards': 1,
+            'num_threads': 1, 'num_workers': 1, 'min_word_count': 1}
+  values.update(changes)
+  return [f'--{name}={value}' for name, value in values.items()
+          if value is not None]
+
+
+def _build(folder, **changes):
+  with flagsaver.flagsaver():
+    flags.FLAGS(['build_caption_data', *_flags(folder, **changes)])
+    build_caption_data.main([])
+
+
+def _parts(folder):
+  """Returns {split: {image id: (JPEG bytes, list of captions)}}."""
+  parts = collections.defaultdict(dict)
+  for name in sorted(os.listdir(folder / 'out')):
+    if '-of-' in name:
+      for record in shards.read(str(folder / 'out' / name)):
+        _, captions = parts[name.split('-')[0]].setdefault(
+            record.image_id, (record.data, []))
+        captions.append(' '.join(record.tokens))
+  return parts
+
+
+def test_lists(folder, capsys):
+  _build(folder)
+  parts = _parts(folder)
+  # Numbered in the order of the captions file, from 1.
+  assert {split: sorted(images) for split, images in parts.items()} == {
+      'train': [1, 3, 5], 'val': [4]}
+  data, captions = parts['train'][3]
+  assert data == testing.jpeg(2)
+  assert sorted(captions) == ['<S> a blue café number2 . </S>',
+                              '<S> a red café number2 . </S>']
+  assert (folder / 'out' / 'word_counts.txt').read_text(
+      encoding='utf-8').split('\n')[0] == '<S> 6'
+  output = capsys.readouterr().out
+  assert '2 images are in none of the lists' in output
+  assert output.splitlines()[-1].endswith(
+      "Finished processing all 2 image-caption pairs in data set 'val'.")
+  with open(folder / 'out' / 'val_annotations.json', encoding='utf-8') as f:
+    assert json.load(f) == {
+        'images': [{'id': 4, 'file_name': '3.jpg'}],
+        'annotations': [
+            {'id': 1, 'image_id': 4, 'caption': 'A red café number3.'},
+            {'id': 2, 'image_id': 4, 'caption': 'A blue café number3.'}]}
+
+  _build(folder)
+  assert 'Everything is built' in capsys.readouterr().out
+  # The same pictures under another split are other data.
+  (folder / 'val.txt').write_text('1.jpg\n')
+  _build(folder)
+  assert sorted(_parts(folder)['val']) == [2]
+
+
+def test_splits_of_the_file(folder):
+  images = [
+      {'filename': f'{i}.jpg', 'filepath': 'images', 'imgid': i,
+       'sentences': [{'raw': f'number {i}'}], 'split': split}
+      for i, split in enumerate(['train', 'restval', 'val', 'test'])]
+  (folder / 'dataset.json').write_text(json.dumps({'images': images}))
+  _build(folder, captions_file=folder / 'dataset.json', train_list=None,
+         val_list=None, image_dir=folder,
+         word_counts_output_file=folder / 'words.txt')
+  assert {split: sorted(images) for split, images in _parts(folder).items()
+          } == {'train': [0, 1], 'val': [2], 'test': [3]}
+  assert (folder / 'words.txt').exists()
+
+
+def test_a_file_for_each_part(folder):
+  (folder / 'val').mkdir()
+  (folder / 'val' / '0.jpg').write_bytes(testing.jpeg(77))
+  (folder / 'train.csv').write_text('file,caption\n0.jpg,a\n1.jpg,b\n')
+  (folder / 'val.jsonl').write_text('{"file": "0.jpg", "caption": "c"}\n')
+  _build(folder, captions_file=None, train_list=None, val_list=None,
+         train_captions_file=folder / 'train.csv',
+         val_captions_file=folder / 'val.jsonl', val_image_dir=folder / 'val')
+  assert _parts(folder) == {
+      'train': {1: (testing.jpeg(0), ['<S> a </S>']),
+                2: (testing.jpeg(1), ['<S> b </S>'])},
+      'val': {3: (testing.jpeg(77), ['<S> c </S>'])}}
+
+
+@pytest.mark.parametrize('changes, part', [
+    ({'captions_file': None}, 'give either --captions_file'),
+    ({'train_captions_file': 'x'}, 'give either --captions_file'),
+    ({'captions_file': None, 'train_captions_file': 'x'},
+     '--train_list is for --captions_file'),
+    ({'train_list': None}, 'no image is in the train part'),
+    ({'train_list': None, 'val_list': None}, '0.jpg is in no split'),
+    ({'image_dir': None}, 'give --image_dir or --train_image_dir'),
+    ({'image_dir': '/nowhere'}, 'no image directory /nowhere'),
+    ({'train_shards': 0}, '--train_shards=0'),
+])
+def test_refused_before_any_work(folder, changes, part):
+  with pytest.raises(ValueError, match=part):
+    _build(folder, **changes)
+  assert not (folder / 'out').exists()
+
+
+def test_one_picture_in_two_parts_is_refused(folder):
+  (folder / 'one.csv').write_text('file,caption\n0.jpg,a\n')
+  with pytest.raises(ValueError, match='more than once: .*0.jpg'):
+    _build(folder, captions_file=None, train_list=None, val_list=None,
+           train_captions_file=folder / 'one.csv',
+           val_captions_file=folder / 'one.csv')
+
+
+def test_input_is_never_written_over(folder):
+  (folder / 'out').mkdir()
+  path = folder / 'out' / 'train_annotations.json'
+  path.write_text(_TOKENS, encoding='utf-8')
+  with pytest.raises(ValueError, match='would be written over'):
+    _build(folder, captions_file=path)
+  assert path.read_text(encoding='utf-8') == _TOKENS
+
+
+def test_program_ends_with_one_line_and_status_1(folder):
+  process = subprocess.run(
+      [sys.executable, '-m', 'im2txt.build_caption_data',
+       *_flags(folder, captions_file='/nowhere')],
+      env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)),
+      capture_output=True, text=True, check=False)
+  assert process.returncode == 1
+  assert process.stdout == ''
+  assert process.stderr.startswith('error: Cannot read the captions file /now')
+  assert process.stderr.count('\n') == 1
+
+
+if __name__ == '__main__':
+  sys.exit(pytest.main([__file__, '-v']))

@@ -1,0 +1,343 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads the files that captions of data sets come in.
+
+`read` tells by the content which of these a file is:
+
+  COCO         JSON {"images": [{"id", "file_name"}], "annotations":
+               [{"image_id", "caption"}]}, of 2014, 2017 or one's own; an image
+               may have a "split"
+  Karpathy     JSON {"images": [{"filename", "split", "sentences": [{"raw"}]}]}
+               with a "filepath" before the name and a "cocoid" in some
+               (dataset_coco.json, dataset_flickr8k.json, dataset_flickr30k.json)
+  Flickr8k     lines `1000.jpg#0<tab>caption` (Flickr8k.token.txt, and
+               results_20130124.token of Flickr30k)
+  Flickr30k    lines `1000.jpg| 0| caption` after a header (results.csv)
+  CSV          columns `file` (or `image`) and `caption`, a line a caption, and
+               `split` and `image_id` if there
+  JSONL        an object of these a line
+
+All text is UTF-8.
+"""
+
+import collections
+import csv
+import io
+import json
+import re
+from typing import NamedTuple
+
+SPLITS = ('train', 'val', 'test')
+
+# What others call the splits. `restval` are the pictures of COCO's validation
+# set that Karpathy's split leaves for training.
+_SPLIT_NAMES = {'train': 'train', 'restval': 'train', 'val': 'val',
+                'valid': 'val', 'validation': 'val', 'dev': 'val',
+                'test': 'test'}
+
+_NAMED = 3  # Files that a message names before it only counts.
+
+
+class Entry(NamedTuple):
+  """A picture as a captions file describes it.
+
+  Attributes:
+    image_id: int, None if the file has no ids.
+    file_name: str, with the directories that the file gives it.
+    captions: list of str; may be empty.
+    split: str as in the file, '' if it has none.
+  """
+  image_id: int
+  file_name: str
+  captions: list
+  split: str = ''
+
+
+def first(names):
+  """Returns the first few names, for a message."""
+  names = [str(name) for name in names]
+  return ', '.join(names[:_NAMED]) + (', ...' if len(names) > _NAMED else '')
+
+
+def read(path, flag):
+  """Reads a captions file of any kind.
+
+  Args:
+    path: path of the file.
+    flag: the flag that gave it, for messages.
+
+  Returns:
+    List of Entry in the order of the file, one for each picture.
+
+  Raises:
+    ValueError: the file cannot be read, is of no known kind, or damaged.
+  """
+  text = _read_text(path, flag)
+  if text.lstrip()[:1] == '{':
+    try:
+      content = json.loads(text)
+    except ValueError as error:
+      content = {}
+      if next(_jsonl_rows(text))[1] is None:
+        raise _not_json(path, flag, error) from error
+    if 'annotations' in content:
+      return _coco_entries(content, path, flag)
+    if 'images' in content:
+      return _karpathy_entries(content, path, flag)
+    rows = _jsonl_rows(text)
+  elif re.match(r'\S[^\t\n]*#\d+\t', text):
+    rows = _token_rows(text)
+  elif re.match(r'[^\n]*\|', text):
+    rows = _bar_rows(text)
+  else:
+    rows = _csv_rows(text)
+  return _grouped(rows, path, flag)
+
+
+def read_coco(path, flag):
+  """Reads a COCO captions file; see `read`."""
+  text = _read_text(path, flag)
+  try:
+    return _coco_entries(json.loads(text), path, flag)
+  except json.JSONDecodeError as error:
+    raise _not_json(path, flag, error) from error
+
+
+def read_list(path, flag):
+  """Returns the names in a file that has one a line, as Flickr8k's splits.
+
+  Raises:
+    ValueError: the file cannot be read or is empty.
+  """
+  names = _read_text(path, flag).split()
+  if not names:
+    raise ValueError(f'{flag}={path} is empty: give a file of picture names, '
+                     'one a line.')
+  return names
+
+
+def numbered(entries):
+  """Returns Entries with ids: those they have, or else 1, 2, 3 and so on.
+
+  Raises:
+    ValueError: only some have one, or two have the same.
+  """
+  without = [entry for entry in entries if entry.image_id is None]
+  if without and len(without) < len(entries):
+    raise ValueError(
+        f'{len(without)} pictures have no image_id, such as '
+        f'{without[0].file_name}, but others have: give it to all or none')
+  if without:
+    entries = [entry._replace(image_id=number)
+               for number, entry in enumerate(entries, start=1)]
+  counts = collections.Counter(entry.image_id for entry in entries)
+  twice = [image_id for image_id, count in counts.items() if count > 1]
+  if twice:
+    raise ValueError(
+        f'{len(twice)} pictures have an image_id that another has too, such as '
+        f'{twice[0]}: give each its own, and each picture to one part')
+  return entries
+
+
+def split_by_field(entries, path):
+  """Returns {split: list of Entry} by what the entries say.
+
+  Raises:
+    ValueError: an entry does not say it, or not a split.
+  """
+  parts = {name: [] for name in SPLITS}
+  for entry in entries:
+    name = _SPLIT_NAMES.get(entry.split.lower())
+    if name is None:
+      raise ValueError(
+          f'{path}: {entry.file_name} is in '
+          + (f'the split {entry.split!r}, not one of '
+             + ', '.join(sorted(_SPLIT_NAMES)) if entry.split else 'no split')
+          + ': give all pictures a split, or --train_list and --val_list.')
+    parts[name].append(entry)
+  return parts
+
+
+def split_by_lists(entries, lists):
+  """Returns ({split: list of Entry}, number of entries in no list).
+
+  Args:
+    entries: list of Entry.
+    lists: dict, split -> (flag, names of files); names as in the entries,
+      with or without their directories.
+
+  Raises:
+    ValueError: a name is in two lists, or no entry has it.
+  """
+  split_of = {}
+  for split, (flag, names) in lists.items():
+    for name in names:
+      if split_of.setdefault(name, split) != split:
+        raise ValueError(f'{flag}: {name} is in the list of another split too')
+  parts, used, left = {name: [] for name in SPLITS}, set(), 0
+  for entry in entries:
+    for name in (entry.file_name, entry.file_name.rpartition('/')[2]):
+      if name in split_of:
+        parts[split_of[name]].append(entry)
+        used.add(name)
+        break
+    else:
+      left += 1
+  for flag, names in lists.values():
+    unknown = [name for name in names if name not in used]
+    if unknown:
+      raise ValueError(
+          f'{flag} has {len(unknown)} names that the captions files have not: '
+          f'{first(unknown)}. Names are those of the picture files.')
+  return parts, left
+
+
+def _read_text(path, flag):
+  """Returns the text of a file, less a byte order mark."""
+  try:
+    with open(path, encoding='utf-8-sig', newline='') as f:
+      return f.read()
+  except OSError as error:
+    raise ValueError(
+        f'Cannot read the captions file {path} ({error.strerror}): give '
+        f'{flag} the path of one.') from error
+  except UnicodeDecodeError as error:
+    raise ValueError(
+        f'The file {path} ({flag}) is not JSON or other UTF-8 text '
+        f'({error.reason} at byte {error.start}).') from error
+
+
+def _not_json(path, flag, error):
+  return ValueError(f'The captions file {path} is not JSON ({error}): give '
+                    f'{flag} a captions file, whole.')
+
+
+def _coco_entries(content, path, flag):
+  """Returns the Entries of COCO's JSON."""
+  if not isinstance(content, dict):
+    content = {}
+  for key in ('images', 'annotations'):
+    if not isinstance(content.get(key), list) or not content[key]:
+      raise ValueError(
+          f'The captions file {path} has no list "{key}": give {flag} a COCO '
+          'captions JSON file (captions_*.json).')
+  entries, strangers = {}, []
+  try:
+    for image in content['images']:
+      if image['id'] in entries:
+        raise ValueError(
+            f'The captions file {path} ({flag}) has more than one image with '
+            f'the id {image["id"]}: remove all but one.')
+      if not isinstance(image['id'], int):
+        raise TypeError(f'image id {image["id"]!r}')
+      entries[image['id']] = Entry(
+          image['id'], _text(image, 'file_name'), [],
+          _text(image, 'split', ''))
+    for annotation in content['annotations']:
+      caption = _text(annotation, 'caption')
+      if annotation['image_id'] in entries:
+        entries[annotation['image_id']].captions.append(caption)
+      else:
+        strangers.append(annotation['image_id'])
+  except (KeyError, TypeError) as error:
+    raise ValueError(
+        f'The captions file {path} ({flag}) has an entry that is not as in '
+        f'COCO ({type(error).__name__}: {error}): an image has "id" and '
+        '"file_name", an annotation "image_id" and "caption".') from error
+  if strangers:
+    raise ValueError(
+        f'{len(strangers)} annotations of {path} ({flag}) are of images that '
+        f'it does not list: {first(strangers)}. Give a captions file that is '
+        'whole.')
+  return list(entries.values())
+
+
+def _text(mapping, key, *default):
+  """Returns the string at a key; raises KeyError or TypeError."""
+  value = mapping.get(key, *default) if default else mapping[key]
+  if not isinstance(value, str):
+    raise TypeError(f'{key} {value!r}')
+  return value
+
+
+def _karpathy_entries(content, path, flag):
+  """Returns the Entries of a dataset_*.json of Karpathy's splits."""
+  try:
+    entries = [
+        Entry(image.get('cocoid', image.get('imgid')),
+              '/'.join(filter(None, [_text(image, 'filepath', ''),
+                                     _text(image, 'filename')])),
+              [_text(sentence, 'raw') for sentence in image['sentences']],
+              _text(image, 'split'))
+        for image in content['images']]
+  except (KeyError, TypeError, AttributeError) as error:
+    raise ValueError(
+        f'The captions file {path} ({flag}) is neither COCO\'s nor one of '
+        f'Karpathy\'s ({type(error).__name__}: {error}): an image of these has '
+        '"filename", "split" and "sentences" with "raw".') from error
+  return entries
+
+
+# Each of the following yields (number of the line, dict of its fields); the
+# dict is None where the line is not as it should be.
+
+
+def _jsonl_rows(text):
+  for number, line in enumerate(text.split('\n'), start=1):
+    if line.strip():
+      try:
+        row = json.loads(line)
+      except ValueError:
+        row = None
+      yield number, row if isinstance(row, dict) else None
+
+
+def _token_rows(text):
+  for number, line in enumerate(text.splitlines(), start=1):
+    if line.strip():
+      match = re.fullmatch(r'(.+)#\d+\t(.*)', line)
+      yield number, match and {'file': match[1], 'caption': match[2]}
+
+
+def _bar_rows(text):
+  for number, line in enumerate(text.splitlines()[1:], start=2):
+    if line.strip():
+      # The published file lacks the second bar in one line.
+      match = re.fullmatch(r'([^|]+)\|\s*\d+\s*(?:\|\s*|\s)(.*)', line)
+      yield number, match and {'file': match[1].strip(), 'caption': match[2]}
+
+
+def _csv_rows(text):
+  rows = csv.DictReader(io.StringIO(text, newline=''), restkey='', strict=True)
+  try:
+    for row in rows:
+      # Fields too many or too few: most often a comma without quotes.
+      yield rows.line_num, None if '' in row or None in row.values() else row
+  except csv.Error:
+    yield rows.line_num + 1, None
+
+
+def _grouped(rows, path, flag):
+  """Returns one Entry a picture from rows of one caption each."""
+  entries = {}
+  for number, row in rows:
+    try:
+      name = _text(row, 'file' if 'file' in row else 'image')
+      caption = _text(row, 'caption')
+      split = _text(row, 'split', '')
+      image_id = row.get('image_id')
+      if image_id is not None:
+        image_id = int(image_id)
+    except (KeyError, TypeError, ValueError) as error:
+      raise ValueError(
+          f'Line {number} of {path} ({flag}) is not as the captions file '
+          'began: known are COCO\'s and Karpathy\'s JSON, Flickr8k.token.txt, '
+          'results.csv of Flickr30k, CSV with the columns file and caption '
+          '(quoted where it has a comma), and JSONL with these.') from error
+    entry = entries.setdefault(name, Entry(image_id, name, [], split))
+    if (entry.image_id, entry.split) != (image_id, split):
+      raise ValueError(f'Line {number} of {path} ({flag}) gives {name} another '
+                       'split or image_id than a line before.')
+    entry.captions.append(caption.strip())
+  if not entries:
+    raise ValueError(f'The captions file {path} ({flag}) has no captions.')
+  return list(entries.values())

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of validation and of the program validate_data."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import tensorflow as tf
+
+from im2txt import testing
+from im2txt.data import mscoco
+from im2txt.data import validation
+
+# The ids are 0, 1, ...; <UNK>, which is not in the file, is 4.
+_WORDS = ['<S>', '</S>', 'a', 'dog']
+
+
+def _record(image_id, caption, data=None, ids=None):
+  tokens = caption.split()
+  return mscoco.serialize(
+      image_id, testing.jpeg(image_id) if data is None else data, tokens,
+      [_WORDS.index(token) if token in _WORDS else 4 for token in tokens]
+      if ids is None else ids)
+
+
+def _write(path, *records):
+  with tf.io.TFRecordWriter(str(path)) as writer:
+    for record in records:
+      writer.write(record)
+
+
+@pytest.fixture(name='folder')
+def fixture_folder(tmp_path):
+  """Sound shards of two splits and their vocabulary."""
+  (tmp_path / 'words.txt').write_text(
+      '\n'.join(f'{word} 9' for word in _WORDS))
+  _write(tmp_path / 'train-00000-of-00002', _record(1, '<S> a dog </S>'),
+         _record(2, '<S> a cat </S>'), _record(1, '<S> dog </S>'))
+  _write(tmp_path / 'train-00001-of-00002', _record(2, '<S> </S>'))
+  _write(tmp_path / 'val-00000-of-00001', _record(3, '<S> a </S>'))
+  return tmp_path
+
+
+@pytest.fixture(scope='module', name='workers')
+def fixture_workers():
+  with mscoco.Workers(1) as workers:
+    yield workers
+
+
+def _validate(folder, workers):
+  return validation.validate(
+      sorted(str(path) for path in folder.glob('*-of-*')),
+      str(folder / 'words.txt'), ('<S>', '</S>', '<UNK>'), workers)
+
+
+def test_sound_shards(folder, workers):
+  splits, problems = _validate(folder, workers)
+  assert splits == {
+      'train': validation.Split(shards=2, captions=4, images=2, words=5,
+                                unknown_words=1, empty_captions=1),
+      'val': validation.Split(shards=1, captions=1, images=1, words=1)}
+  assert not problems.found
+
+
+_DAMAGE = {
+    'ids out of range': (
+        _record(9, '<S> a </S>', ids=[0, 5, 1]),
+        '1 captions with an id out of range: record 0 of '),
+    'negative ids': (
+        _record(9, '<S> a </S>', ids=[0, -1, 1]),
+        '1 captions with an id out of range: record 0 of '),
+    'ids of other words': (
+        _record(9, '<S> a </S>', ids=[0, 3, 1]),
+        '1 captions with ids that are not those of their words: record 0 of '),
+    'no start word': (
+        _record(9, 'a </S>'), '1 captions without the start word: record 0'),
+    'no end word': (
+        _record(9, '<S> a'), '1 captions without the end word: record 0 of '),
+    'half a JPEG': (
+        _record(9, '<S> a </S>', data=testing.jpeg(9)[:-60]),
+        '1 images that cannot be decoded: image 9 in record 0 of '),
+    'no JPEG': (
+        _record(9, '<S> a </S>', data=b'\x89PNG'), '(not a JPEG file)'),
+    'an image of another split': (
+        _record(9, '<S> a </S>', data=testing.jpeg(2)),
+        '1 images in more than one split: test 9 = train 2'),
+    'an id of another image': (
+        _record(2, '<S> a </S>', data=testing.jpeg(9)),
+        '1 ids that more than one image has: 2'),
+    'no example': (b'\xff', '1 shards damaged: '),
+}
+
+
+@pytest.mark.parametrize('name', _DAMAGE)
+def test_tells_what_is_wrong(folder, workers, name):
+  record, expected = _DAMAGE[name]
+  _write(folder / 'test-00000-of-00001', record)
+  _, problems = _validate(folder, workers)
+  lines = problems.lines()
+  assert len(lines) == 1
+  assert expected in lines[0]
+
+
+def test_missing_shards(folder, workers):
+  os.remove(folder / 'train-00001-of-00002')
+  _, problems = _validate(folder, workers)
+  assert problems.lines() == [
+      f'1 shards missing: {folder}/train-00001-of-00002']
+
+
+def test_a_shard_cut_short(folder, workers):
+  path = folder / 'train-00000-of-00002'
+  with open(path, 'r+b') as f:
+    f.truncate(path.stat().st_size - 5)
+  splits, problems = _validate(folder, workers)
+  assert splits['train'].captions == 3  # Two of three, and one elsewhere.
+  assert f'{path} is damaged or no shard, after 2 good records' in (
+      problems.lines()[0])
+
+
+def test_many_are_counted_and_a_few_named(folder, workers):
+  _write(folder / 'test-00000-of-00001',
+         *(_record(10 + i, 'a </S>') for i in range(9)))
+  _, problems = _validate(folder, workers)
+  line, = problems.lines()
+  assert line.startswith('9 captions without') and line.endswith(', ...')
+
+
+def _program(folder, *arguments):
+  return subprocess.run(
+      [sys.executable, '-m', 'im2txt.validate_data', '--num_workers=1',
+       f'--input_file_pattern={folder}/train-*-of-*,{folder}/val-*-of-*',
+       f'--vocab_file={folder}/words.txt', *arguments],
+      env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)),
+      capture_output=True, text=True, check=False)
+
+
+def test_program_and_its_status(folder):
+  process = _program(folder)
+  assert process.returncode == 0
+  assert process.stdout.splitlines() == [
+      'train: 2 shards, 4 captions, 2 images, 5 words, 1 unknown words, 1 '
+      'empty captions',
+      'val: 1 shards, 1 captions, 1 images, 1 words, 0 unknown words, 0 empty '
+      'captions',
+      'Nothing is wrong.']
+  _write(folder / 'val-00000-of-00001', _record(3, '<S> a'))
+  process = _program(folder)
+  assert process.returncode == 1
+  assert process.stdout.splitlines()[-1] == (
+      'WRONG: 1 captions without the end word: record 0 of '
+      f'{folder}/val-00000-of-00001')
+
+
+def test_program_refuses_another_vocabulary(folder):
+  process = _program(folder, '--start_word=start')
+  assert process.returncode == 1
+  assert process.stdout == ''
+  assert "no line for the start word 'start'" in process.stderr
+
+
+if __name__ == '__main__':
+  sys.exit(pytest.main([__file__, '-v']))

@@ -1,0 +1,386 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scores captions against those of humans: BLEU, METEOR, ROUGE-L, CIDEr, ...
+
+Captions that some program wrote, in the JSON format of COCO's evaluation
+server; several files make one table, side by side:
+
+  score --annotations_file=captions_val2014.json --results_file=a.json,b.json
+
+A checkpoint, which captions every image of some shards first:
+
+  score --checkpoint_path=train_dir --vocab_file=word_counts.txt \
+      --input_file_pattern='val-?????-of-00004' --results_output=a.json
+
+The human captions are those of --annotations_file, or else of the shards. A
+table is printed; --output_json takes the same: {"bleu_1": 0.6, ...} of one
+run, {"a": {"bleu_1": 0.6, ...}, "b": {...}} of several. Scores are between 0
+and 1, but cider between 0 and 10.
+"""
+
+import json
+import math
+import os
+import sys
+
+from absl import flags
+from absl import logging
+
+from im2txt import program
+from im2txt.data import caption_files
+from im2txt.data import shards
+from im2txt.data.progress import Progress
+from im2txt.metrics import caption_scores
+from im2txt.metrics import diversity
+from im2txt.metrics import ranking
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string(
+    'annotations_file', '',
+    'COCO captions JSON file to score against; without it, the captions in '
+    '--input_file_pattern.')
+flags.DEFINE_string(
+    'results_file', '',
+    'COCO results JSON files to score, separated by commas: [{"image_id": 42, '
+    '"caption": "a man"}, ...].')
+flags.DEFINE_string(
+    'checkpoint_path', '',
+    'Model checkpoint to score in the place of results: a file prefix, or a '
+    'directory (its latest is taken).')
+flags.DEFINE_string(
+    'vocab_file', '', 'Vocabulary the model was trained with.')
+flags.DEFINE_string(
+    'input_file_pattern', '',
+    'File pattern of sharded TFRecord files whose images are captioned.')
+flags.DEFINE_string(
+    'train_file_pattern', '',
+    'File pattern of the shards the model was trained on: adds the shares of '
+    'captions that are copied from them.')
+flags.DEFINE_integer(
+    'max_images', 0, 'Score only so many images of the shards; 0: all.')
+flags.DEFINE_integer('beam_size', 3, 'Captions kept by the search.')
+flags.DEFINE_integer(
+    'max_caption_length', 20,
+    'Longest caption in words, start and end word included.')
+flags.DEFINE_float(
+    'length_normalization_factor', 0.0,
+    'Above 0: divide the score of a caption by its length to this power.')
+flags.DEFINE_integer('inference_batch_size', 8, 'Images captioned at once.')
+flags.DEFINE_bool(
+    'ranking', False,
+    'Also find captions by image and images by caption, by the likelihood that '
+    'the checkpoint gives them. The cost grows with images times captions.')
+flags.DEFINE_integer(
+    'ranking_images', 1000, 'Images that --ranking takes, the first ones.')
+flags.DEFINE_integer(
+    'ranking_captions_per_image', 1,
+    'Captions of each image that --ranking takes; 5 is what papers do.')
+flags.DEFINE_string('output_json', '', 'File for the scores.')
+flags.DEFINE_string(
+    'results_output', '',
+    'File for the captions of --checkpoint_path, in the JSON format that '
+    'COCO\'s evaluation server takes.')
+
+
+def read_annotations(path):
+  """Returns {image id: list of captions} of a COCO captions file."""
+  return {entry.image_id: entry.captions
+          for entry in caption_files.read_coco(path, '--annotations_file')
+          if entry.captions}
+
+
+def read_results(path):
+  """Returns {image id: caption} of a COCO results file.
+
+  Raises:
+    ValueError: it is no such file, or has two captions of an image.
+  """
+  try:
+    with open(path, encoding='utf-8') as f:
+      results = json.load(f)
+    captions = {result['image_id']: result['caption'] for result in results}
+    if not all(isinstance(caption, str) for caption in captions.values()):
+      raise TypeError('a caption is no text')
+  except OSError as error:
+    raise ValueError(f'cannot read --results_file {path}: '
+                     f'{error.strerror}') from error
+  except (ValueError, TypeError, KeyError) as error:
+    raise ValueError(
+        f'--results_file {path} is not [{{"image_id": 42, "caption": "a '
+        f'man"}}, ...] ({type(error).__name__}: {error})') from error
+  if len(captions) < len(results):
+    raise ValueError(f'--results_file {path} has more than one caption of some '
+                     'image: leave the best')
+  if not captions:
+    raise ValueError(f'--results_file {path} has no caption')
+  return captions
+
+
+def write_json(path, content):
+  """Writes a JSON file under a temporary name, then gives it its own."""
+  with open(path + '.tmp', 'w', encoding='utf-8') as f:
+    json.dump(content, f, ensure_ascii=False, indent=1)
+    f.write('\n')
+  os.replace(path + '.tmp', path)
+
+
+def score_captions(references, n_best, training=None):
+  """Returns the scores that need captions only, dict name -> number.
+
+  Args:
+    references: dict, image id -> captions of humans; may have more images.
+    n_best: dict, image id -> list of captions, the best first.
+    training: set of tokenized training captions, None if not known.
+
+  Raises:
+    ValueError: an image has no reference.
+  """
+  strangers = [image_id for image_id in n_best if image_id not in references]
+  if strangers:
+    raise ValueError(
+        f'{len(strangers)} images have no caption to score against, such as '
+        f'image_id {strangers[0]!r}: give the --annotations_file of the same '
+        'images')
+  best = {image_id: captions[0] if captions else ''
+          for image_id, captions in n_best.items()}
+  scores = {'images': len(best), **caption_scores.score(
+      {image_id: references[image_id] for image_id in best}, best)}
+  scores.update(diversity.diversity(
+      caption_scores.tokenize(list(best.values()))))
+  if training is not None:
+    scores['best_in_training'] = diversity.share_in_training(
+        caption_scores.tokenize(list(best.values())), training)
+    scores['n_best_in_training'] = diversity.share_in_training(
+        caption_scores.tokenize(
+            [text for captions in n_best.values() for text in captions]),
+        training)
+  return scores
+
+
+def read_examples(files, max_images=0, vocab=None):
+  """Returns {image id: (captions, their ids)} of shards, in order.
+
+  Args:
+    files: shard file names.
+    max_images: leave out the images after so many, if not 0.
+    vocab: the `Vocabulary` whose ids they should be, None for any.
+
+  Raises:
+    ValueError: a shard is damaged, or its ids are of another vocabulary.
+  """
+  examples = {}
+  for path in files:
+    for record in shards.read(path):
+      if record.image_id not in examples:
+        if max_images and len(examples) >= max_images:
+          continue
+        examples[record.image_id] = ([], [])
+      if vocab and record.ids != [vocab.word_to_id(w) for w in record.tokens]:
+        raise ValueError(
+            f'{path}: the word ids are not those of --vocab_file='
+            f'{FLAGS.vocab_file}: give the vocabulary that was made with the '
+            'shards, and a model that was trained with it')
+      captions, ids = examples[record.image_id]
+      captions.append(' '.join(record.tokens[1:-1]))
+      if len(record.ids) > 1:
+        ids.append(record.ids)
+  return examples
+
+
+def image_batches(files, wanted, batch_size):
+  """Yields lists of (image id, JPEG bytes) of each wanted image, once."""
+  left, batch = set(wanted), []
+  for path in files:
+    for record in shards.read(path):
+      if record.image_id in left:
+        left.remove(record.image_id)
+        batch.append((record.image_id, record.data))
+        if len(batch) == batch_size or not left:
+          yield batch
+          batch = []
+    if not left:
+      return
+
+
+def score_checkpoint(prefix, files, references, training):
+  """Captions the images of shards with a checkpoint.
+
+  Args:
+    prefix: of the checkpoint.
+    files: shard file names.
+    references: dict, image id -> captions, None for those of the shards.
+    training: see `score_captions`.
+
+  Returns:
+    (scores, results): dict name -> number, list of {'image_id', 'caption'}.
+  """
+  # TensorFlow is not needed to score results.
+  from im2txt.inference_utils import captioner as captioner_lib  # pylint: disable=g-import-not-at-top
+  from im2txt.inference_utils import likelihood  # pylint: disable=g-import-not-at-top
+  import numpy as np  # pylint: disable=g-import-not-at-top
+  captioner = captioner_lib.Captioner(
+      prefix, FLAGS.vocab_file, FLAGS.beam_size,
+      FLAGS.max_caption_length, FLAGS.length_normalization_factor)
+  scorer = likelihood.Likelihood(prefix)
+  examples = read_examples(files, FLAGS.max_images, captioner.vocab)
+  n_best, features, losses = {}, [], []
+  with Progress('Captioning', len(examples), 'images') as progress:
+    for batch in image_batches(files, examples, FLAGS.inference_batch_size):
+      images = {}
+      for image_id, data in batch:
+        try:
+          images[image_id] = captioner.decode(data)
+        except ValueError as error:
+          logging.warning('image %d left out: %s', image_id, error)
+      if images:
+        captions = captioner.caption(list(images.values()))
+        n_best.update(zip(images, (
+            [caption.text for caption in n] for n in captions)))
+        encoded = scorer.encode(
+            [data for image_id, data in batch if image_id in images])
+        features.append(encoded)
+        pairs = [(row, ids) for row, image_id in zip(encoded, images)
+                 for ids in examples[image_id][1]]
+        if pairs:
+          rows, ids = zip(*pairs)
+          losses.append(scorer.cross_entropies(np.stack(rows), ids))
+      progress.update(len(batch))
+  if not n_best:
+    raise ValueError(f'--input_file_pattern={FLAGS.input_file_pattern} has no '
+                     'image that can be decoded')
+  if references is None:
+    references = {image_id: captions
+                  for image_id, (captions, _) in examples.items()}
+  scores = score_captions(references, n_best, training)
+  if losses:
+    scores['perplexity'] = math.exp(
+        np.concatenate(losses).mean(dtype=np.float64))
+  if FLAGS.ranking:
+    scores.update(rank(
+        scorer, np.concatenate(features)[:FLAGS.ranking_images],
+        [examples[i][1][:FLAGS.ranking_captions_per_image]
+         for i in list(n_best)[:FLAGS.ranking_images]]))
+  return scores, [{'image_id': image_id, 'caption': captions[0]}
+                  for image_id, captions in sorted(n_best.items())]
+
+
+def rank(scorer, features, ids_of_image):
+  """Returns what `ranking` says of the likelihoods, and of how many.
+
+  Args:
+    scorer: a `Likelihood`.
+    features: float32 [images, 2048].
+    ids_of_image: for each image a list of captions, lists of ids.
+  """
+  owners, captions = zip(*(
+      (row, ids) for row, image in enumerate(ids_of_image) for ids in image))
+  with Progress('Ranking', len(features), 'images') as progress:
+    done = 0
+    def advance(images):
+      nonlocal done
+      progress.update(images - done)
+      done = images
+    scores = scorer.log_likelihoods(features, captions, advance)
+  return {'ranking_images': len(features), 'ranking_captions': len(captions),
+          **ranking.ranking(scores, owners)}
+
+
+def training_captions(files):
+  """Returns the tokenized captions of shards, a set of str."""
+  captions = {' '.join(record.tokens[1:-1])
+              for path in files for record in shards.read(path)}
+  return set(caption_scores.tokenize(list(captions)))
+
+
+def table(runs):
+  """Returns a table of scores, a line each, a column for each run.
+
+  Args:
+    runs: dict, name -> dict, name of the score -> number.
+  """
+  names = list(dict.fromkeys(
+      name for scores in runs.values() for name in scores))
+  rows = [['', *runs]]
+  for name in names:
+    row = [name]
+    for scores in runs.values():
+      value = scores.get(name, '-')
+      row.append(f'{value:.4f}' if isinstance(value, float) else str(value))
+    rows.append(row)
+  widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+  return '\n'.join(
+      '  '.join([row[0].ljust(widths[0]),
+                 *(cell.rjust(width)
+                   for cell, width in zip(row[1:], widths[1:]))])
+      for row in rows)
+
+
+def _check_flags():
+  """Raises ValueError for flags that do not go together."""
+  if bool(FLAGS.results_file) == bool(FLAGS.checkpoint_path):
+    raise ValueError('give either --results_file or --checkpoint_path')
+  if FLAGS.checkpoint_path:
+    program.require(FLAGS, 'vocab_file', 'input_file_pattern')
+  elif not FLAGS.annotations_file and not FLAGS.input_file_pattern:
+    raise ValueError('give --annotations_file, the captions of humans to '
+                     'score --results_file against')
+  if FLAGS.results_file and (FLAGS.ranking or FLAGS.results_output):
+    raise ValueError(
+        '--ranking and --results_output need a --checkpoint_path')
+  for name in ('beam_size', 'inference_batch_size', 'ranking_images',
+               'ranking_captions_per_image'):
+    if getattr(FLAGS, name) < 1:
+      raise ValueError(f'--{name}={getattr(FLAGS, name)} should be 1 or more')
+
+
+def _files(flag):
+  """Returns the shards that a flag names, None if it is empty."""
+  from im2txt.ops import inputs  # pylint: disable=g-import-not-at-top
+  pattern = getattr(FLAGS, flag)
+  return inputs.list_files(pattern, flag) if pattern else None
+
+
+def main(_):
+  _check_flags()
+  for metric, reason in caption_scores.unavailable().items():
+    print(f'no {metric}: {reason}', file=sys.stderr)
+  if not caption_scores.has_java():
+    print('captions are tokenized by NLTK: scores may differ from those made '
+          'with Java in the third digit', file=sys.stderr)
+  references = training = None
+  if FLAGS.annotations_file:
+    references = read_annotations(FLAGS.annotations_file)
+  files = _files('input_file_pattern')
+  if FLAGS.train_file_pattern:
+    training = training_captions(_files('train_file_pattern'))
+  runs = {}
+  if FLAGS.checkpoint_path:
+    from im2txt import checkpoints  # pylint: disable=g-import-not-at-top
+    # Once: in a directory there may be a newer one by and by.
+    prefix = checkpoints.resolve(FLAGS.checkpoint_path)
+    runs[os.path.basename(prefix)], results = score_checkpoint(
+        prefix, files, references, training)
+    if FLAGS.results_output:
+      write_json(FLAGS.results_output, results)
+  else:
+    if references is None:
+      references = {image_id: captions for image_id, (captions, _) in
+                    read_examples(files).items()}
+    paths = FLAGS.results_file.split(',')
+    results = {path: read_results(path) for path in paths}
+    stems = [os.path.splitext(os.path.basename(path))[0] for path in paths]
+    for stem, path in zip(stems, paths):
+      if len(results[path]) < len(references):
+        logging.warning('%s has captions of %d of the %d images', path,
+                        len(results[path]), len(references))
+      runs[stem if stems.count(stem) == 1 else path] = score_captions(
+          references, {i: [text] for i, text in results[path].items()},
+          training)
+  print(table(runs))
+  if FLAGS.output_json:
+    write_json(FLAGS.output_json,
+               runs if len(runs) > 1 else next(iter(runs.values())))
+
+
+if __name__ == '__main__':
+  program.run(main)

@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of score."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+
+from absl import flags
+from absl.testing import flagsaver
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from im2txt import score
+from im2txt import testing
+from im2txt.data import mscoco
+
+_WORDS = ['<S>', '</S>', 'a', 'man', 'dog', 'runs', '<UNK>']
+
+
+@pytest.fixture(name='run')
+def fixture_run(capsys, monkeypatch):
+  """Runs the program; returns the lines of its table."""
+  # METEOR starts for ten seconds; caption_scores_test tests it.
+  monkeypatch.setattr(score.caption_scores, 'unavailable',
+                      lambda: {'meteor': 'left out', 'spice': 'left out'})
+
+  def run(**arguments):
+    with flagsaver.flagsaver():
+      flags.FLAGS(['score', *(f'--{k}={v}' for k, v in arguments.items())])
+      capsys.readouterr()
+      score.main([])
+    return capsys.readouterr().out.splitlines()
+
+  return run
+
+
+def _json(path, content):
+  path.write_text(json.dumps(content), encoding='utf-8')
+  return str(path)
+
+
+@pytest.fixture(name='annotations')
+def fixture_annotations(tmp_path):
+  return _json(tmp_path / 'annotations.json', {
+      'images': [{'id': i, 'file_name': f'{i}.jpg'} for i in (1, 2, 3, 4)],
+      'annotations': [
+          {'image_id': 1, 'caption': 'A dog runs on green grass.'},
+          {'image_id': 1, 'caption': 'The dog is running.'},
+          {'image_id': 2, 'caption': 'Two men sit on a bench.'},
+          {'image_id': 3, 'caption': 'A café.'}]})
+
+
+def test_results_side_by_side(run, annotations, tmp_path):
+  good = _json(tmp_path / 'good.json', [
+      {'image_id': 1, 'caption': 'a dog runs on green grass'},
+      {'image_id': 2, 'caption': 'two men sit on a bench'}])
+  bad = _json(tmp_path / 'bad.json', [
+      {'image_id': 1, 'caption': 'x y'}, {'image_id': 2, 'caption': 'x y'},
+      {'image_id': 3, 'caption': 'x y z'}])
+  output = tmp_path / 'scores.json'
+  lines = run(annotations_file=annotations, results_file=f'{good},{bad}',
+              output_json=output)
+  scores = json.loads(output.read_text())
+  assert list(scores) == ['good', 'bad']
+  assert scores['good']['images'] == 2
+  assert scores['good']['bleu_4'] == pytest.approx(1)
+  # Image 1 has another caption, without a word in common but "dog".
+  assert 6 < scores['good']['cider'] < 9
+  assert scores['bad']['bleu_1'] < 1e-6
+  assert scores['bad']['distinct_captions'] == 2
+  assert scores['bad']['vocabulary_used'] == 3
+  assert scores['bad']['mean_length'] == pytest.approx(7 / 3)
+  assert lines[0].split() == ['good', 'bad']
+  assert lines[1].split() == ['images', '2', '3']
+  assert 'bleu_4' in lines[5] and lines[5].split()[1:] == ['1.0000', '0.0000']
+  assert len({len(line) for line in lines}) == 1
+
+
+def test_one_run_is_the_top_level(run, annotations, tmp_path):
+  results = _json(tmp_path / 'a.json', [{'image_id': 3, 'caption': 'a café'}])
+  output = tmp_path / 'scores.json'
+  run(annotations_file=annotations, results_file=results, output_json=output)
+  assert json.loads(output.read_text())['bleu_2'] == pytest.approx(1)
+  assert sorted(os.listdir(tmp_path)) == [
+      'a.json', 'annotations.json', 'scores.json']
+
+
+@pytest.mark.parametrize('results, part', [
+    ('[{"image_id": 1', 'results.json is not'),
+    ('{"image_id": 1}', 'results.json is not'),
+    ('[{"image_id": 1}]', "KeyError: 'caption'"),
+    ('[{"image_id": 1, "caption": null}]', 'no text'),
+    ('[]', 'has no caption'),
+    ('[{"image_id": 1, "caption": "a"}, {"image_id": 1, "caption": "b"}]',
+     'more than one caption'),
+    ('[{"image_id": 9, "caption": "a"}]', "1 images have no .*image_id 9"),
+    ('[{"image_id": 4, "caption": "a"}]', 'image_id 4'),
+])
+def test_unusable_results_are_refused(
+    run, annotations, tmp_path, results, part):
+  path = tmp_path / 'results.json'
+  path.write_text(results)
+  with pytest.raises(ValueError, match=part) as error:
+    run(annotations_file=annotations, results_file=path)
+  assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('arguments, part', [
+    ({}, 'either --results_file or --checkpoint_path'),
+    ({'results_file': 'a', 'checkpoint_path': 'b'}, 'either'),
+    ({'results_file': 'a'}, '--annotations_file'),
+    ({'results_file': 'a', 'annotations_file': 'b', 'ranking': True},
+     'need a --checkpoint_path'),
+    ({'results_file': 'a', 'annotations_file': 'b', 'beam_size': 0},
+     '--beam_size=0')])
+def test_flags_that_do_not_go_together(run, arguments, part):
+  with pytest.raises(ValueError, match=part):
+    run(**arguments)
+
+
+def test_table_marks_what_a_run_has_not():
+  assert score.table({'a': {'x': 1, 'y': 0.5}, 'bb': {'x': 22}}).split('\n') == [
+      '        a  bb', 'x       1  22', 'y  0.5000   -']
+
+
+@pytest.fixture(scope='module', name='model_dir')
+def fixture_model_dir(tmp_path_factory):
+  """A model of random weights, its vocabulary, and two shards."""
+  from im2txt import checkpoints
+  from im2txt import configuration
+  from im2txt import show_and_tell_model
+  directory = tmp_path_factory.mktemp('model')
+  (directory / 'words.txt').write_text(
+      '\n'.join(f'{word} 5' for word in _WORDS[:-1]))
+  model = show_and_tell_model.ShowAndTellModel(configuration.ModelConfig(
+      vocab_size=len(_WORDS), embedding_size=8, num_lstm_units=6))
+  model.logits_biases.assign(np.log(
+      [1e-9, 1e-6, 0.4, 0.25, 0.2, 0.1, 0.05]).astype(np.float32))
+  checkpoints.write(str(directory / 'model.ckpt-7'), model.named_variables)
+
+  def record(image_id, data, caption):
+    tokens = ['<S>', *caption.split(), '</S>']
+    return mscoco.serialize(image_id, data, tokens, [
+        _WORDS.index(t) if t in _WORDS else 6 for t in tokens])
+
+  records = [record(image_id, testing.jpeg(image_id), caption)
+             for image_id, caption in (
+                 (30, 'a man'), (10, 'a dog runs'), (20, 'a cat runs'))]
+  records += [record(40, b'\xff\xd8 damaged', 'a man')]
+  records += [record(10, testing.jpeg(10), 'a man runs')]
+  for shard in range(2):
+    with tf.io.TFRecordWriter(str(directory / f'val-{shard}')) as writer:
+      for item in records[shard::2]:
+        writer.write(item)
+  return directory
+
+
+def test_checkpoint(run, model_dir, tmp_path):
+  output, results = tmp_path / 'scores.json', tmp_path / 'results.json'
+  lines = run(checkpoint_path=model_dir, vocab_file=model_dir / 'words.txt',
+              input_file_pattern=model_dir / 'val-*', ranking=True,
+              train_file_pattern=model_dir / 'val-0', output_json=output,
+              ranking_captions_per_image=5, results_output=results,
+              inference_batch_size=2)
+  assert lines[0].split() == ['model.ckpt-7']
+  captions = json.loads(results.read_text())
+  assert [entry['image_id'] for entry in captions] == [10, 20, 30]
+  assert all(entry.keys() == {'image_id', 'caption'} for entry in captions)
+  scores = json.loads(output.read_text())
+  assert scores['images'] == 3
+  # By the biases alone it never ends: "a a a ...", of which one is right.
+  assert scores['vocabulary_used'] == scores['distinct_captions'] == 1
+  assert scores['mean_length'] > 10
+  assert scores['bleu_1'] == pytest.approx(1 / scores['mean_length'])
+  assert scores['best_in_training'] == 0
+  assert scores['n_best_in_training'] == 0
+  # Of 4 captions, 15 words: those of the biases, about.
+  counts = {1e-6: 4, 0.4: 4, 0.25: 2, 0.2: 1, 0.1: 3, 0.05: 1}
+  expected = math.exp(-sum(n * math.log(p) for p, n in counts.items()) / 15)
+  assert scores['perplexity'] == pytest.approx(expected, rel=0.05)
+  assert scores['ranking_images'] == 3
+  assert scores['ranking_captions'] == 4
+  assert scores['image_to_caption_recall_5'] == 1
+  assert scores['caption_to_image_recall_5'] == 1
+
+  # The captions written score the same.
+  again = tmp_path / 'again.json'
+  run(results_file=results, input_file_pattern=model_dir / 'val-*',
+      output_json=again)
+  for name, value in json.loads(again.read_text()).items():
+    assert scores[name] == value
+
+
+def test_copies_of_training_captions(run, model_dir, tmp_path):
+  results = _json(tmp_path / 'a.json', [
+      {'image_id': 30, 'caption': 'A man.'}, {'image_id': 10, 'caption': 'a'}])
+  output = tmp_path / 'scores.json'
+  run(results_file=results, input_file_pattern=model_dir / 'val-*',
+      train_file_pattern=model_dir / 'val-0', output_json=output)
+  assert json.loads(output.read_text())['best_in_training'] == 0.5
+
+
+def test_first_images_only(model_dir):
+  files = [str(model_dir / 'val-0'), str(model_dir / 'val-1')]
+  examples = score.read_examples(files, max_images=2)
+  assert list(examples) == [30, 20]
+  assert score.read_examples(files)[10] == (
+      ['a man runs', 'a dog runs'], [[0, 2, 3, 5, 1], [0, 2, 4, 5, 1]])
+  batches = list(score.image_batches(files, score.read_examples(files), 3))
+  assert [[image_id for image_id, _ in batch] for batch in batches] == [
+      [30, 20, 10], [40]]
+
+
+def test_shards_of_another_vocabulary_are_refused(run, model_dir, tmp_path):
+  words = tmp_path / 'words.txt'
+  words.write_text('\n'.join(f'{word} 5' for word in reversed(_WORDS[:-1])))
+  with pytest.raises(ValueError, match='not those of --vocab_file'):
+    run(checkpoint_path=model_dir, vocab_file=words,
+        input_file_pattern=model_dir / 'val-*')
+
+
+def test_program_ends_with_one_line_and_status_1(annotations):
+  process = subprocess.run(
+      [sys.executable, '-m', 'im2txt.score', '--results_file=nowhere.json',
+       f'--annotations_file={annotations}'],
+      env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)),
+      capture_output=True, text=True, check=False)
+  assert process.returncode == 1
+  assert process.stdout == ''
+  assert process.stderr.splitlines()[-1] == (
+      'error: cannot read --results_file nowhere.json: No such file or '
+      'directory')
+
+
+if __name__ == '__main__':
+  sys.exit(pytest.main([__file__, '-v']))

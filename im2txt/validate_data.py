@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads shards and their vocabulary back and tells whether they are sound.
+
+  validate_data --vocab_file=word_counts.txt \
+      --input_file_pattern='train-?????-of-00256,val-?????-of-00004'
+
+Prints what is in each split, and a line for each kind of thing that is wrong:
+ids out of range or not those of their words, captions without start or end
+word, images that cannot be decoded, that are in more than one split or share
+an id, shards damaged or missing. The exit status is 0 if nothing is wrong, and
+1 otherwise.
+"""
+
+import dataclasses
+
+from absl import flags
+
+from im2txt import program
+from im2txt.data import mscoco
+from im2txt.data import validation
+from im2txt.ops import inputs
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string(
+    'input_file_pattern', '',
+    'File patterns of sharded TFRecord files, separated by commas; those of '
+    'all splits to find images that are in more than one.')
+flags.DEFINE_string('vocab_file', '', 'Vocabulary made with the shards.')
+flags.DEFINE_string('start_word', '<S>', 'Word that begins every caption.')
+flags.DEFINE_string('end_word', '</S>', 'Word that ends every caption.')
+flags.DEFINE_string(
+    'unknown_word', '<UNK>',
+    'Word that stands for words outside the vocabulary.')
+flags.DEFINE_integer('num_workers', 0, 'Number of processes, 0 for one a core.')
+
+
+def report(splits, problems):
+  """Returns the lines to print.
+
+  Args:
+    splits: dict, name -> validation.Split.
+    problems: validation.Problems.
+  """
+  lines = [f'{name}: ' + ', '.join(
+      f'{value} {field.replace("_", " ")}'
+      for field, value in dataclasses.asdict(split).items())
+           for name, split in sorted(splits.items())]
+  return lines + [f'WRONG: {line}' for line in problems.lines()] + (
+      [] if problems.found else ['Nothing is wrong.'])
+
+
+def main(_):
+  program.require(FLAGS, 'input_file_pattern', 'vocab_file')
+  if FLAGS.num_workers < 0:
+    raise ValueError(f'--num_workers={FLAGS.num_workers} must be a number of '
+                     'processes, or 0 for one a core')
+  files = inputs.list_files(FLAGS.input_file_pattern)
+  with mscoco.Workers(FLAGS.num_workers) as workers:
+    splits, problems = validation.validate(
+        files, FLAGS.vocab_file,
+        (FLAGS.start_word, FLAGS.end_word, FLAGS.unknown_word), workers)
+  print('\n'.join(report(splits, problems)))
+  return 1 if problems.found else 0
+
+
+if __name__ == '__main__':
+  program.run(main)
