@@ -26,7 +26,7 @@ import tensorflow as tf
 from im2txt import checkpoints
 from im2txt import program
 from im2txt.data import sample_dataset
-from im2txt.data.progress import log
+from im2txt.progress import log
 from im2txt.ops import image_processing
 from im2txt.ops import untrained_inception
 

@@ -12,7 +12,7 @@ from absl import flags
 from absl import logging
 
 from im2txt import program
-from im2txt.data import progress
+from im2txt import progress
 from im2txt.inference_utils import captioner as captioner_lib
 from im2txt.inference_utils import image_files
 

@@ -20,7 +20,7 @@ import random
 import zipfile
 
 from im2txt.data import sample_scenes
-from im2txt.data.progress import Progress
+from im2txt.progress import Progress
 
 SPLITS = ('train', 'val')
 _ANNOTATIONS = 'annotations/annotations_trainval2014.zip'
