@@ -61,7 +61,7 @@ class CaptionedFeatures:
   def __post_init__(self):
     if self.undecodable:
       logging.warning(
-          '%d image(s) cannot be decoded, skipped: ids %s',
+          '%d image(s) skipped: ids %s',
           len(self.undecodable), ', '.join(
               map(str, self.captions.image_ids[self.undecodable])))
 
