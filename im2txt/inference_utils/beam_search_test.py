@@ -118,11 +118,13 @@ def test_ends_before_the_full_search(length_normalization_factor):
 
 
 def test_a_long_caption_that_gains_by_its_length_is_waited_for():
-  # <S> </S> at once, or a certain walk through the other words and then </S>:
-  # less probable, but with the greater score once length counts.
+  # Two short captions fill the list; then comes a certain walk through the
+  # other words. It is less probable than either, but has the greater score once
+  # length counts.
   table = np.zeros([_WORDS, _WORDS])
-  table[_START, [_END, 2]] = 0.6, 0.4
-  for word in range(2, _WORDS - 1):
+  table[_START, [_END, 2]] = 0.5, 0.4
+  table[2, [_END, 3]] = 0.6, 0.4
+  for word in range(3, _WORDS - 1):
     table[word, word + 1] = 1.0
   table[_WORDS - 1, _END] = 1.0
   for factor, length in ((0.0, 2), (1.0, _WORDS)):
