@@ -307,11 +307,11 @@ def _bar_rows(text):
 
 
 def _csv_rows(text):
-  rows = csv.DictReader(io.StringIO(text, newline=''), restkey='', strict=True)
+  rows = csv.DictReader(io.StringIO(text, newline=''), strict=True)
   try:
     for row in rows:
       # Fields too many or too few: most often a comma without quotes.
-      yield rows.line_num, None if '' in row or None in row.values() else row
+      yield rows.line_num, None if None in (*row, *row.values()) else row
   except csv.Error:
     yield rows.line_num + 1, None
 

@@ -46,7 +46,7 @@ _FORMATS = {
             Entry(None, 'b.jpg', ['A dog, running\nfast "now"', 'Dogs']),
             Entry(None, 'a.jpg', ['猫'])]),
     'csv with more columns': (
-        'image_id,split,image,caption\n5,dev,b.jpg,x\n4,train,a.jpg,y\n', [
+        ',image_id,split,image,caption\n0,5,dev,b.jpg,x\n1,4,train,a.jpg,y\n', [
             Entry(5, 'b.jpg', ['x'], 'dev'), Entry(4, 'a.jpg', ['y'], 'train')]),
     'jsonl': (
         '{"file": "b.jpg", "caption": "A \\"dog\\"", "image_id": 3}\n\n'
