@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scores captions against those of humans: BLEU, METEOR, ROUGE-L, CIDEr, ...
+r"""Scores captions against those of humans: BLEU, METEOR, ROUGE-L, CIDEr, ...
 
 Captions that some program wrote, in the JSON format of COCO's evaluation
 server; several files make one table, side by side:

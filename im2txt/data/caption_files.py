@@ -8,7 +8,7 @@
                may have a "split"
   Karpathy     JSON {"images": [{"filename", "split", "sentences": [{"raw"}]}]}
                with a "filepath" before the name and a "cocoid" in some
-               (dataset_coco.json, dataset_flickr8k.json, dataset_flickr30k.json)
+               (dataset_coco.json, dataset_flickr8k.json and so on)
   Flickr8k     lines `1000.jpg#0<tab>caption` (Flickr8k.token.txt, and
                results_20130124.token of Flickr30k)
   Flickr30k    lines `1000.jpg| 0| caption` after a header (results.csv)
