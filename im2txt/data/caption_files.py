@@ -108,7 +108,8 @@ def read_list(path, flag):
   Raises:
     ValueError: the file cannot be read or is empty.
   """
-  names = _read_text(path, flag).split()
+  lines = _read_text(path, flag).splitlines()
+  names = [line.strip() for line in lines if line.strip()]
   if not names:
     raise ValueError(f'{flag}={path} is empty: give a file of picture names, '
                      'one a line.')

@@ -137,12 +137,14 @@ def test_split_by_field():
 
 
 def test_split_by_lists(tmp_path):
-  entries = [Entry(i, f'dir/{i}.jpg', ['x']) for i in range(5)]
-  names = _write(tmp_path, '3.jpg\r\ndir/0.jpg\n')
+  entries = [Entry(i, f'dir/{i}.jpg', ['x']) for i in range(4)]
+  entries.append(Entry(4, 'a b.jpg', ['x']))
+  names = _write(tmp_path, '3.jpg\r\ndir/0.jpg\n\na b.jpg ')
   lists = {'train': ('--t', caption_files.read_list(names, '--t')),
            'test': ('--e', ['1.jpg'])}
   assert caption_files.split_by_lists(entries, lists) == (
-      {'train': [entries[0], entries[3]], 'val': [], 'test': [entries[1]]}, 2)
+      {'train': [entries[0], entries[3], entries[4]], 'val': [],
+       'test': [entries[1]]}, 1)
   with pytest.raises(ValueError, match='--e: 3.jpg is in the list of another'):
     caption_files.split_by_lists(
         entries, {**lists, 'test': ('--e', ['3.jpg'])})
