@@ -399,13 +399,14 @@ def draw(results, directory):
 
   figure, axis = pyplot.subplots(figsize=(8, 2.2))
   for name in ('captioning, parts', 'training step, parts'):
-    parts = {k: v for k, v in results[name].items() if k != 'unit'}
+    parts = {k: max(v, 0) for k, v in results[name].items() if k != 'unit'}
+    total = sum(parts.values())
     left = 0.0
     for part, value in parts.items():
-      axis.barh(f'{name.split(",")[0]}\n({results[name]["unit"]})',
-                max(value, 0), left=left, label=part)
-      left += max(value, 0)
-  axis.set_xlabel('milliseconds')
+      axis.barh(f'{name.split(",")[0]}\n{total:.3g} {results[name]["unit"]}',
+                100 * value / total, left=left, label=part)
+      left += 100 * value / total
+  axis.set_xlabel('% of the time')
   axis.legend(loc='upper center', bbox_to_anchor=(0.5, 1.3), ncols=5,
               fontsize=8)
   save(figure, 'time.png')
