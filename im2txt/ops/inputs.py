@@ -256,19 +256,22 @@ def training_batches(files, config, seed=None, captions_per_image=1):
     return image, caption[tf.newaxis], tf.size(caption, tf.int64)[tf.newaxis]
 
   def flatten(images, captions, lengths):
-    present = tf.where(lengths > 0)
+    present = lengths >= 0
     captions = _check_ids(
-        config.vocab_size, tf.gather_nd(captions, present))
+        config.vocab_size, tf.boolean_mask(captions, present))
     mask = tf.sequence_mask(
-        tf.gather_nd(lengths, present) - 1, tf.shape(captions)[1] - 1)
+        tf.boolean_mask(lengths, present) - 1,
+        tf.maximum(tf.shape(captions)[1] - 1, 0))
     words_mask = tf.cast(mask, tf.int64)
-    return (images, present[:, 0], captions[:, :-1] * words_mask,
+    return (images, tf.where(present)[:, 0], captions[:, :-1] * words_mask,
             captions[:, 1:] * words_mask, tf.cast(mask, tf.int32))
 
   dataset = dataset.enumerate().map(
       read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=seed is not None)
   # Repeated only now, so that data without one good image come to an end.
   dataset = dataset.ignore_errors(log_warning=True).repeat()
-  return dataset.padded_batch(
-      config.batch_size // captions_per_image,
-      drop_remainder=True).map(flatten).prefetch(4)
+  dataset = dataset.padded_batch(
+      config.batch_size // captions_per_image, drop_remainder=True,
+      # No caption: a group that is smaller than others.
+      padding_values=(None, None, tf.constant(-1, tf.int64)))
+  return dataset.map(flatten).prefetch(4)
