@@ -72,7 +72,7 @@ class CaptionedFeatures:
               map(str, self.captions.image_ids[self.undecodable])))
 
   def usable(self, limit=None):
-    """Indices of the captions whose image has features, of the first `limit`."""
+    """Indices of those of the first `limit` captions that have features."""
     return np.flatnonzero(
         ~np.isin(self.captions.images[:limit], self.undecodable))
 
@@ -166,8 +166,8 @@ def encode(names, captions, encode_fn, config, views=0, seed=0, first=0):
                      2 * os.cpu_count())
     for start in range(first, num_images, _IMAGES_PER_FILE):
       features = np.full(
-          [min(_IMAGES_PER_FILE, num_images - start), views + 1, image_embedding.FEATURE_SIZE],
-          np.nan, np.float32)
+          [min(_IMAGES_PER_FILE, num_images - start), views + 1,
+           image_embedding.FEATURE_SIZE], np.nan, np.float32)
       flat = features.reshape([-1, image_embedding.FEATURE_SIZE])
       rows, batch = [], []
       for image in range(len(features)):
@@ -248,12 +248,16 @@ def fingerprint(names, variables, config):
   for name, variable in sorted(variables.items()):
     digest.update(name.encode())
     digest.update(variable.numpy().tobytes())
-  stats = {os.path.basename(name): os.stat(name) for name in names}
+  # Without the directory, so that data and cache can be moved together.
+  keys = [os.path.basename(name) for name in names]
+  if len(set(keys)) < len(keys):
+    keys = names
+  stats = {key: os.stat(name) for key, name in zip(keys, names)}
   return {
       'format': _FORMAT,
       'image_size': [config.image_height, config.image_width],
       'inception': digest.hexdigest(),
-      'shards': {name: [s.st_size, s.st_mtime_ns] for name, s in stats.items()},
+      'shards': {key: [s.st_size, s.st_mtime_ns] for key, s in stats.items()},
   }
 
 

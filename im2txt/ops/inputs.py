@@ -9,6 +9,7 @@ import hashlib
 import numpy as np
 import tensorflow as tf
 
+from im2txt import progress
 from im2txt.ops import image_processing
 
 IMAGE_ID = 'image/image_id'
@@ -141,25 +142,28 @@ def read_captions(files, limit=None):
   """
   index_of_key, image_ids, file_ends = {}, [], []
   images, words, ends = (array.array(code) for code in 'iiq')
-  for name in files:
-    dataset = tf.data.TFRecordDataset(name).map(
-        parse_sequence_example, num_parallel_calls=tf.data.AUTOTUNE)
-    if limit is not None:
-      dataset = dataset.take(limit - len(ends))
-    try:
-      for image_id, encoded, caption in dataset.prefetch(
-          64).as_numpy_iterator():
-        key = image_id if image_id >= 0 else hashlib.sha256(encoded).digest()
-        if key not in index_of_key:
-          index_of_key[key] = len(image_ids)
-          image_ids.append(image_id)
-        images.append(index_of_key[key])
-        words.extend(caption)
-        ends.append(len(words))
-    except tf.errors.OpError as e:
-      raise ValueError(f'damaged record after {len(ends)} captions, in {name}: '
-                       f'{e.message}; make the shards again') from e
-    file_ends.append(len(ends))
+  with progress.Progress('reading captions', len(files), ' files') as bar:
+    for name in files:
+      dataset = tf.data.TFRecordDataset(name).map(
+          parse_sequence_example, num_parallel_calls=tf.data.AUTOTUNE)
+      if limit is not None:
+        dataset = dataset.take(limit - len(ends))
+      try:
+        for image_id, encoded, caption in dataset.prefetch(
+            64).as_numpy_iterator():
+          key = image_id if image_id >= 0 else hashlib.sha256(encoded).digest()
+          if key not in index_of_key:
+            index_of_key[key] = len(image_ids)
+            image_ids.append(image_id)
+          images.append(index_of_key[key])
+          words.extend(caption)
+          ends.append(len(words))
+      except tf.errors.OpError as e:
+        raise ValueError(
+            f'damaged record after {len(ends)} captions, in {name}: '
+            f'{e.message}; make the shards again') from e
+      file_ends.append(len(ends))
+      bar.update(1)
   if not ends:
     raise ValueError(f'no caption in {files[0]} ...')
   return Captions(
