@@ -166,8 +166,8 @@ def encode(names, captions, encode_fn, config, views=0, seed=0, first=0):
                      2 * os.cpu_count())
     for start in range(first, num_images, _IMAGES_PER_FILE):
       features = np.full(
-          [min(_IMAGES_PER_FILE, num_images - start), views + 1,
-           image_embedding.FEATURE_SIZE], np.nan, np.float32)
+          [min(_IMAGES_PER_FILE, num_images - start), views + 1, image_embedding.FEATURE_SIZE],
+          np.nan, np.float32)
       flat = features.reshape([-1, image_embedding.FEATURE_SIZE])
       rows, batch = [], []
       for image in range(len(features)):
