@@ -84,6 +84,14 @@ def test_a_seed_repeats_order_and_distortion(shards):
       np.testing.assert_array_equal(found, expected)
 
 
+def test_captions_without_a_word(tmp_path):
+  path = str(tmp_path / 'shard')
+  testing.write_shard(path, [(1, testing.jpeg(), []), (1, testing.jpeg(), [])])
+  _, rows, *captions = next(iter(inputs.training_batches([path], _CONFIG)))
+  assert rows.shape == (2,)
+  assert {c.shape for c in captions} == {(2, 0)}
+
+
 @pytest.fixture(name='captioned_twice')
 def fixture_captioned_twice(tmp_path):
   """4 images of 1 to 4 captions over three shards, none beside the other.
