@@ -154,7 +154,8 @@ class Captioner:
 
   def _texts(self, captions):
     """`text` in the graph, for `beam_search.Captions`: string [batch, beam]."""
-    words = tf.constant(self.vocab.words + [self.vocab.words[self.vocab.unk_id]])
+    # A model may have more ids than there are words.
+    words = self.vocab.words + [self.vocab.id_to_word(len(self.vocab))]
     looked_up = tf.gather(
         words, tf.minimum(captions.sentences, len(self.vocab)))
     position = tf.range(captions.sentences.shape[2])

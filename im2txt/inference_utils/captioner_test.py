@@ -78,7 +78,8 @@ def test_captions_are_those_of_the_python_search(files):
   assert not captions.ambiguous.numpy().any()
   expected = captioner._generator.beam_search(states)
   for mine, others in zip(found, expected):
-    assert [c.text for c in mine] == [captioner.text(c.sentence) for c in others]
+    assert [c.text for c in mine] == [
+        captioner.text(c.sentence) for c in others]
     np.testing.assert_allclose([c.log_probability for c in mine],
                                [c.logprob for c in others], atol=1e-5)
 
