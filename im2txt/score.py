@@ -237,9 +237,11 @@ def _check_flags():
 
 def _files(flag):
   """Returns the shards that a flag names, None if it is empty."""
-  from im2txt.ops import inputs  # pylint: disable=g-import-not-at-top
   pattern = getattr(FLAGS, flag)
-  return inputs.list_files(pattern, flag) if pattern else None
+  if not pattern:
+    return None
+  from im2txt.ops import inputs  # pylint: disable=g-import-not-at-top
+  return inputs.list_files(pattern, flag)
 
 
 def main(_):
