@@ -57,7 +57,7 @@ flags.DEFINE_bool('growth', True, 'Whether to measure what growth.png shows.')
 # A caption of the benchmark: so many words are predicted, </S> among them.
 WORDS = 12
 _TRAINING_BATCH = 32
-_CAPTIONING_BATCH = 8
+_CAPTIONING_BATCH = 16
 
 
 def flops_per_caption(config, words=WORDS):
@@ -178,7 +178,20 @@ def write_random_model(directory, config):
     f.writelines(f'w{i} 1\n' for i in range(config.vocab_size - 3))
 
 
-def run_process(command, env=None):
+# Starts a program and prints how it ended, its time and its peak memory. The
+# kernel counts a process's memory from its fork on, so one forked from here
+# would seem as large as this one.
+_LAUNCHER = """
+import json, os, subprocess, sys, time
+start = time.perf_counter()
+process = subprocess.Popen(sys.argv[1:], stdout=sys.stderr)
+_, status, usage = os.wait4(process.pid, 0)
+print(json.dumps([os.waitstatus_to_exitcode(status),
+                  time.perf_counter() - start, usage.ru_maxrss * 1024]))
+"""
+
+
+def run_process(command):
   """Runs a command to its end.
 
   Returns:
@@ -187,16 +200,13 @@ def run_process(command, env=None):
   Raises:
     ValueError: it failed.
   """
-  start = time.perf_counter()
-  with tempfile.TemporaryFile('w+') as output:
-    process = subprocess.Popen(
-        command, stdout=output, stderr=output, env={**os.environ, **(env or {})})
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-      output.seek(0)
-      raise ValueError(f'{" ".join(command)} failed: {output.read()[-500:]}')
-  return time.perf_counter() - start, usage.ru_maxrss * 1024
+  launcher = subprocess.run(
+      [sys.executable, '-c', _LAUNCHER, *command], check=True,
+      capture_output=True, text=True)
+  status, seconds, memory = json.loads(launcher.stdout)
+  if status:
+    raise ValueError(f'{" ".join(command)} failed: {launcher.stderr[-500:]}')
+  return seconds, memory
 
 
 def median_process(command, repeats=3):
