@@ -77,11 +77,15 @@ def _why_unreadable(prefix, error):
   files = [prefix] if os.path.isfile(prefix) else []
   files += sorted(glob.glob(glob.escape(prefix) + '.*'))
   for name in files:
-    with open(name, 'rb') as f:
-      if f.read(len(_GIT_LFS_HEADER)) == _GIT_LFS_HEADER:
-        return (f'{name} is a Git-LFS pointer, not the file itself; run '
-                "'git lfs pull' where you cloned it")
-    if os.path.getsize(name) == 0:
+    try:
+      with open(name, 'rb') as f:
+        start = f.read(len(_GIT_LFS_HEADER))
+    except OSError as e:  # Deleted since, perhaps.
+      return f'cannot read {name}: {e.strerror}'
+    if start == _GIT_LFS_HEADER:
+      return (f'{name} is a Git-LFS pointer, not the file itself; run '
+              "'git lfs pull' where you cloned it")
+    if not start:
       return f'{name} is empty'
   if (os.path.exists(prefix + '.index')
       and not glob.glob(glob.escape(prefix) + '.data-*')):

@@ -161,6 +161,10 @@ def test_what_is_wrong_is_said(tmp_path):
   assert 'truncated' in error(prefix)
   os.remove(data)
   assert f'{data} is missing' in error(prefix)
+  # What is there when listed and gone when opened, like a link to nowhere.
+  os.symlink(tmp_path / 'nowhere', data)
+  assert f'cannot read {data}' in error(prefix)
+  os.remove(data)
   with open(data, 'w', encoding='utf-8') as f:
     f.write('version https://git-lfs.github.com/spec/v1\noid sha256:12\n')
   assert 'Git-LFS pointer' in error(prefix)

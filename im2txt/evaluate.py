@@ -15,6 +15,7 @@ from im2txt import checkpoints
 from im2txt import configuration
 from im2txt import program
 from im2txt import show_and_tell_model
+from im2txt.ops import image_features
 from im2txt.ops import inputs
 
 FLAGS = flags.FLAGS
@@ -40,6 +41,11 @@ flags.DEFINE_integer(
     'number_of_steps', 0,
     'Stop after evaluating a checkpoint of this step or later (what train was '
     'told); 0: watch until interrupted.')
+flags.DEFINE_string(
+    'feature_cache_dir', '',
+    'Directory for the Inception features of these input files, as of train: '
+    'made if they are not there. All checkpoints must have the same Inception '
+    'weights.')
 flags.DEFINE_integer(
     'eval_batch_size', 0,
     'Captions scored at once; 0: the batch_size of the training.')
@@ -75,12 +81,14 @@ class Evaluator:
     files: shard file names.
     num_examples: captions to evaluate at most.
     batch_size: captions scored at once; 0: that of the training.
+    feature_cache_dir: keeps the images' features; '': in memory only.
   """
 
-  def __init__(self, files, num_examples, batch_size=0):
+  def __init__(self, files, num_examples, batch_size=0, feature_cache_dir=''):
     self._files = files
     self._num_examples = num_examples
     self._batch_size = batch_size
+    self._feature_cache_dir = feature_cache_dir
     self._model = None
     self._inception_digest = None
     self._data = None
@@ -107,28 +115,26 @@ class Evaluator:
     checkpoint.restore(self._model.named_variables)
     digest = self._digest_inception()
     if digest != self._inception_digest:
-      start = time.time()
-      self._data = inputs.encode_captioned_images(
-          self._files, self._encode, config, limit=self._num_examples,
-          progress=lambda n: logging.log_every_n_seconds(  # pylint: disable=g-long-lambda
-              logging.INFO, 'images of %d captions encoded, %.1f captions/s',
-              10, n, n / (time.time() - start)))
+      if self._feature_cache_dir:
+        self._data = image_features.open_or_build(
+            self._feature_cache_dir, self._files, self._encode,
+            self._model.inception.named_variables, config)
+      else:
+        self._data = image_features.encode_in_memory(
+            self._files, self._encode, config, limit=self._num_examples)
       self._inception_digest = digest
-      if self._data.skipped:
-        logging.warning('%d image(s) skipped: ids %s',
-                        len(self._data.skipped), self._data.skipped)
       if len(self._data.captions) < self._num_examples:
         logging.info('%d captions (--num_eval_examples=%d)',
                      len(self._data.captions), self._num_examples)
-    total, words = 0.0, 0
-    for batch in self._data.batches(config.batch_size):
+    total, captions, words = 0.0, 0, 0
+    for batch in self._data.batches(config.batch_size, self._num_examples):
       losses = self._score(*(tf.constant(x) for x in batch)).numpy()
       total += float(losses.sum(dtype='float64'))
+      captions += len(batch[0])
       words += losses.size
     if not words:
       raise ValueError(f'no word to predict in {self._files[0]} ...')
-    return Result(int(self._model.global_step), len(self._data.captions),
-                  words, total / words)
+    return Result(int(self._model.global_step), captions, words, total / words)
 
   def _digest_inception(self):
     digest = hashlib.sha256()
@@ -182,7 +188,8 @@ def main(_):
                      '--eval_interval_secs not below')
   files = inputs.list_files(FLAGS.input_file_pattern)
   os.makedirs(FLAGS.eval_dir, exist_ok=True)
-  evaluator = Evaluator(files, FLAGS.num_eval_examples, FLAGS.eval_batch_size)
+  evaluator = Evaluator(files, FLAGS.num_eval_examples, FLAGS.eval_batch_size,
+                        FLAGS.feature_cache_dir)
   writer = tf.summary.create_file_writer(FLAGS.eval_dir)
   last_step = None
   if FLAGS.run_once:

@@ -21,8 +21,8 @@ from absl import app
 from absl import flags
 
 from im2txt import program
+from im2txt import progress
 from im2txt.data import download
-from im2txt.data import progress
 
 _PUBLIC_URL = ('http://download.tensorflow.org/models/'
                'inception_v3_2016_08_28.tar.gz')

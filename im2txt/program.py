@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every program's start has in common."""
 
+import signal
 import sys
 
 from absl import app
@@ -52,6 +53,8 @@ def run(main):
       if flags.FLAGS.debug:
         raise
       fail(e)
+    except KeyboardInterrupt:
+      sys.exit(128 + signal.SIGINT)
 
   # As in 2016, progress is logged (to standard error) unless told otherwise.
   flags.FLAGS.set_default('verbosity', logging.INFO)

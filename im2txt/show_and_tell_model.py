@@ -21,11 +21,15 @@ class ShowAndTellModel(tf.Module):
     train_inception: whether Inception v3 is trained with the rest.
     with_inception: False builds the decoder alone, which takes Inception's
       features from elsewhere.
+    training_dtype: of the LSTM's and the softmax layer's matrix products in
+      training; variables, softmax and loss are float32.
   """
 
-  def __init__(self, config, train_inception=False, with_inception=True):
+  def __init__(self, config, train_inception=False, with_inception=True,
+               training_dtype=tf.float32):
     super().__init__(name='show_and_tell')
     self.config = config
+    self.training_dtype = training_dtype
     self.train_inception = train_inception
     self.inception = None
     if with_inception:
@@ -120,31 +124,44 @@ class ShowAndTellModel(tf.Module):
 
     Args:
       features: float32 [batch, 2048].
-      input_seqs: int [batch, time], <S> w1 ... wn, padded.
+      input_seqs: int [batch, time], <S> w1 ... wn, padded at the end.
       target_seqs: int [batch, time], w1 ... wn </S>, padded.
       input_mask: int [batch, time], 1 where there is a word, else 0.
-      is_training: Python bool; turns the LSTM's dropout on.
+      is_training: Python bool; turns the LSTM's dropout on, and lets
+        `training_dtype` count.
 
     Returns:
       float32 [number of ones in input_mask], minus the log probability of each
-      target word, row by row. Padding is never computed beyond the LSTM.
+      target word, row by row. Padding is not computed.
     """
+    dtype = self.training_dtype if is_training else tf.float32
+    # The image is the first step, so a caption has one more than words.
+    packing = lstm.pack(tf.math.count_nonzero(input_mask, axis=1) + 1)
+    batch = packing.counts[0]
+    positions = tf.stack(
+        [packing.sequences[batch:], packing.steps[batch:] - 1], axis=1)
     inputs = tf.concat([
-        tf.matmul(features, self.image_embedding_weights)[:, tf.newaxis],
-        tf.gather(self.embedding_map, input_seqs)], axis=1)
+        tf.matmul(tf.gather(features, packing.sequences[:batch]),
+                  self.image_embedding_weights),
+        tf.gather(self.embedding_map, tf.gather_nd(input_seqs, positions))],
+                       axis=0)
     drop_rate = 1.0 - self.config.lstm_dropout_keep_prob
     if is_training:
       # A fresh mask each step, on inputs and outputs, never on the state: so
       # it can stand outside of the recurrence (Zaremba et al. 2014).
       inputs = tf.nn.dropout(inputs, drop_rate)
-    outputs = lstm.lstm_sequence(inputs, self.lstm_kernel, self.lstm_bias)
+    outputs = lstm.lstm_sequence(
+        inputs, packing.counts, self.lstm_kernel, self.lstm_bias, dtype)
     # The first output follows the image and predicts nothing.
-    outputs = tf.boolean_mask(outputs[:, 1:], input_mask > 0)
+    outputs = outputs[batch:]
     if is_training:
       outputs = tf.nn.dropout(outputs, drop_rate)
-    return tf.nn.sparse_softmax_cross_entropy_with_logits(
-        labels=tf.boolean_mask(target_seqs, input_mask > 0),
-        logits=self._logits(outputs))
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
+        labels=tf.gather_nd(target_seqs, positions),
+        logits=self._logits(outputs, dtype))
+    row_by_row = tf.argsort(
+        positions[:, 0] * tf.shape(input_seqs, tf.int64)[1] + positions[:, 1])
+    return tf.gather(losses, row_by_row)
 
   def losses(self, features, input_seqs, target_seqs, input_mask):
     """The training losses of a batch (equation 13 of the paper).
@@ -164,8 +181,10 @@ class ShowAndTellModel(tf.Module):
       regularization = self.inception.regularization_loss()
     return batch_loss + regularization, batch_loss
 
-  def _logits(self, h):
-    return tf.matmul(h, self.logits_weights) + self.logits_biases
+  def _logits(self, h, dtype=tf.float32):
+    product = tf.matmul(
+        tf.cast(h, dtype), tf.cast(self.logits_weights, dtype))
+    return tf.cast(product, tf.float32) + self.logits_biases
 
 
 def _sum_and_count(values):
@@ -197,13 +216,19 @@ def sgd_step(model, features_fn, input_seqs, target_seqs, input_mask,
   gradients = tape.gradient(total_loss, variables)
   # The word embedding's gradient stays a list of rows (IndexedSlices), so that
   # the norm, like that of 2016, is taken before equal words' rows are summed.
-  gradients, global_norm = tf.clip_by_global_norm(gradients, clip_gradients)
+  global_norm = tf.linalg.global_norm(gradients)
+  # Clipping is a factor of the rate: no pass over the gradients, which are as
+  # large as the variables. An infinite norm makes it NaN, not zero.
+  rate = learning_rate * (
+      clip_gradients / tf.maximum(global_norm, clip_gradients)
+      + (global_norm - global_norm))
   for variable, gradient in zip(variables, gradients):
     if isinstance(gradient, tf.IndexedSlices):
       variable.scatter_sub(tf.IndexedSlices(
-          learning_rate * gradient.values, gradient.indices))
+          rate * gradient.values, gradient.indices))
     else:
-      variable.assign_sub(learning_rate * gradient)
+      tf.raw_ops.ResourceApplyGradientDescent(
+          var=variable.handle, alpha=rate, delta=gradient)
   model.global_step.assign_add(1)
   return {'total_loss': total_loss, 'batch_loss': batch_loss,
           'global_norm': global_norm}

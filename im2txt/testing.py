@@ -3,6 +3,9 @@
 
 import io
 import os
+import re
+import subprocess
+import sys
 
 import numpy as np
 from PIL import Image
@@ -65,3 +68,71 @@ def write_shard(path, records):
               'image/caption_ids': tf.train.FeatureList(
                   feature=[int64([i]) for i in ids]),
           })).SerializeToString())
+
+
+def program(name, *args, code=None):
+  """Returns what `subprocess.Popen` takes to start a program of im2txt.
+
+  Args:
+    name: e.g. 'train'.
+    *args: its arguments.
+    code: Python that is run first, in the same process.
+  """
+  start = ['-m', f'im2txt.{name}']
+  if code:
+    start = ['-c', f'{code}\nimport runpy\nrunpy.run_module('
+                   f'"im2txt.{name}", run_name="__main__", alter_sys=True)']
+  # Where the tests run from, in the source tree or in Bazel's copy of it.
+  root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+  return {
+      'args': [sys.executable, *start, *map(str, args)],
+      'cwd': root,
+      'env': {**os.environ, 'PYTHONPATH': os.pathsep.join([root, *sys.path])},
+      'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True,
+  }
+
+
+def run_program(name, *args):
+  """Runs a program of im2txt to its end; returns a `CompletedProcess`."""
+  return subprocess.run(**program(name, *args), timeout=600, check=False)
+
+
+def read_until(process, pattern):
+  """Reads a process's standard error to a line that matches; returns it all."""
+  text = ''
+  for line in process.stderr:
+    text += line
+    if re.search(pattern, line):
+      return text
+  raise AssertionError(f'{pattern!r} is not in:\n{text}')
+
+
+def assert_one_line_error(result, *parts):
+  """Holds that a program ended with one line that contains all `parts`."""
+  lines = result.stderr.splitlines()
+  assert result.returncode == 1, result.stderr
+  assert 'Traceback' not in result.stderr, result.stderr
+  assert lines[-1].startswith('error: '), result.stderr
+  assert sum('error: ' in line for line in lines) == 1, result.stderr
+  for part in parts:
+    assert part in lines[-1], lines[-1]
+
+
+def read_events(directory):
+  """Reads TensorBoard's event files.
+
+  Returns:
+    dict from tag to (plugin: 'scalars', 'histograms' or 'images', dict from
+    step to value, an array).
+  """
+  import tensorflow as tf  # pylint: disable=g-import-not-at-top
+  found = {}
+  for path in sorted(tf.io.gfile.glob(
+      os.path.join(directory, 'events.out.tfevents.*'))):
+    for event in tf.compat.v1.train.summary_iterator(path):
+      for value in event.summary.value:
+        # Only the first of a tag in a file tells of its plugin.
+        _, values = found.setdefault(
+            value.tag, (value.metadata.plugin_data.plugin_name, {}))
+        values[event.step] = tf.make_ndarray(value.tensor)
+  return found

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trains the Show and Tell model: the LSTM on Inception v3, frozen or not."""
 
+import math
 import os
+import re
 import signal
-import sys
 import time
 
 from absl import flags
@@ -14,6 +15,8 @@ from im2txt import checkpoints
 from im2txt import configuration
 from im2txt import program
 from im2txt import show_and_tell_model
+from im2txt.ops import image_embedding
+from im2txt.ops import image_features
 from im2txt.ops import inputs
 
 FLAGS = flags.FLAGS
@@ -36,11 +39,27 @@ flags.DEFINE_integer(
 flags.DEFINE_integer(
     'save_summaries_secs', 600,
     'Seconds between histograms and images for TensorBoard.')
-flags.DEFINE_bool(
-    'cache_features', False,
-    'Encode each image once, undistorted, before the first step, keep the '
-    'features in memory (8 KiB an image) and train from them. Much faster; '
-    'gives up the random distortion of images. Not with --train_inception.')
+flags.DEFINE_string(
+    'feature_cache_dir', '',
+    'Directory for the Inception features of these input files: made before '
+    'the first step if they are not there, then trained from, much faster. Not '
+    'with --train_inception.')
+flags.DEFINE_integer(
+    'feature_views', 4,
+    'Randomly distorted views of each image in --feature_cache_dir, beside the '
+    'undistorted one; 8 KiB and one pass of Inception each. With 0 training '
+    'sees no distortion.')
+flags.DEFINE_integer(
+    'feature_seed', 0, 'Seed of the distortions in --feature_cache_dir.')
+flags.DEFINE_integer(
+    'captions_per_image', 1,
+    'Without --feature_cache_dir: captions of an image that share one pass of '
+    'Inception in a batch. Above 1, the input files are read once in advance. '
+    'Must divide --batch_size.')
+flags.DEFINE_enum(
+    'precision', 'float32', ['float32', 'bfloat16'],
+    'Of the matrix products of the LSTM and the softmax layer in training; '
+    'weights and the loss are float32 either way.')
 flags.DEFINE_integer(
     'random_seed', None, 'Seed of initial weights, dropout and example order.')
 configuration.define_flags(flags)
@@ -49,17 +68,62 @@ configuration.define_flags(flags)
 _SMOOTHING = 0.99
 
 
-class SmoothedLoss:
-  """Exponential moving average, unbiased from its first value on."""
+class Losses:
+  """The losses of the steps, read when they are needed.
+
+  Reading one waits for its step; left alone, the next can be prepared.
+
+  Attributes:
+    last: float, the loss of the last step that was read, or None.
+    smoothed: float, exponential moving average, unbiased from its first value
+      on.
+  """
 
   def __init__(self):
+    self.last = None
+    self.smoothed = None
+    self._unread = []
     self._sum = 0.0
     self._weight = 0.0
 
-  def update(self, loss):
-    self._sum = _SMOOTHING * self._sum + (1 - _SMOOTHING) * loss
-    self._weight = _SMOOTHING * self._weight + (1 - _SMOOTHING)
-    return self._sum / self._weight
+  def add(self, step, loss):
+    """Takes the loss of a step, a scalar tensor."""
+    self._unread.append((step, loss))
+
+  def read(self):
+    """Reads the losses of all steps up to now.
+
+    Raises:
+      ValueError: one is not finite.
+    """
+    for step, loss in self._unread:
+      self.last = float(loss)
+      if not math.isfinite(self.last):
+        raise ValueError(
+            f'the loss is {self.last} at step {step}: training diverged; '
+            f'resume from the last checkpoint in --train_dir={FLAGS.train_dir} '
+            'with a lower --initial_learning_rate or --clip_gradients')
+      self._sum = _SMOOTHING * self._sum + (1 - _SMOOTHING) * self.last
+      self._weight = _SMOOTHING * self._weight + (1 - _SMOOTHING)
+      self.smoothed = self._sum / self._weight
+    self._unread.clear()
+
+
+class Waiting:
+  """Iterates over batches and adds up the seconds that it waits for them."""
+
+  def __init__(self, batches):
+    self._batches = iter(batches)
+    self.seconds = 0.0
+
+  def __iter__(self):
+    return self
+
+  def __next__(self):
+    start = time.time()
+    batch = next(self._batches)
+    self.seconds += time.time() - start
+    return batch
 
 
 class StopSignal:
@@ -71,8 +135,10 @@ class StopSignal:
       signal.signal(number, self._on_signal)
 
   def _on_signal(self, number, unused_frame):
-    if self.received:  # Asked twice: leave at once.
-      sys.exit(128 + number)
+    if self.received:
+      # At once: an exception out of the midst of TensorFlow's own calls can
+      # crash it.
+      os._exit(128 + number)  # pylint: disable=protected-access
     self.received = number
     logging.info('%s: finishing this step and saving (once more to leave '
                  'without)', signal.Signals(number).name)
@@ -112,7 +178,8 @@ def prepare_model(train_dir, configs):
   elif FLAGS.inception_checkpoint_file:
     checkpoints.resolve(FLAGS.inception_checkpoint_file)
   model = show_and_tell_model.ShowAndTellModel(
-      configs[0], train_inception=FLAGS.train_inception)
+      configs[0], train_inception=FLAGS.train_inception,
+      training_dtype=tf.as_dtype(FLAGS.precision))
   if checkpoint:
     unused = checkpoint.restore(model.named_variables)
     if unused:
@@ -132,48 +199,71 @@ def prepare_model(train_dir, configs):
 
 
 def make_batches(model, configs):
-  """Returns (endless iterator of batches, whether they hold features)."""
+  """Returns an endless iterator of what `make_step_fn`'s callable takes."""
+  config = configs[0]
   files = inputs.list_files(FLAGS.input_file_pattern)
-  if not FLAGS.cache_features:
-    return iter(
-        inputs.training_batches(files, configs[0], FLAGS.random_seed)), False
-  start = time.time()
-  logging.info('encoding the images of %d file(s)', len(files))
-  encode = tf.function(model.encode_images, reduce_retracing=True)
-
-  def report(count):
-    logging.log_every_n_seconds(
-        logging.INFO, '%d captions read, %.1f a second', 10, count,
-        count / (time.time() - start))
-
-  data = inputs.encode_captioned_images(
-      files, encode, configs[0], progress=report)
-  logging.info('%d images of %d captions encoded in %s, %d skipped',
-               len(data.features), len(data.captions),
-               duration(time.time() - start), len(data.skipped))
-  return data.endless_shuffled_batches(
-      configs[0].batch_size, FLAGS.random_seed), True
+  if not FLAGS.feature_cache_dir:
+    return iter(inputs.training_batches(
+        files, config, FLAGS.random_seed, FLAGS.captions_per_image))
+  data = image_features.open_or_build(
+      FLAGS.feature_cache_dir, files,
+      tf.function(model.encode_images, reduce_retracing=True),
+      model.inception.named_variables, config, FLAGS.feature_views,
+      FLAGS.feature_seed)
+  logging.info('training from the features of %d images, %d captions, in %s',
+               len(data.captions.image_ids), len(data.captions),
+               FLAGS.feature_cache_dir)
+  return iter(tf.data.Dataset.from_generator(
+      lambda: data.training_batches(config.batch_size, FLAGS.random_seed),
+      output_signature=batch_signature(config)).prefetch(4))
 
 
-def make_step_fn(model, clip_gradients, cached):
-  """Returns a compiled callable (batch, learning_rate) -> dict of scalars."""
+def user_errors(batches):
+  """Yields the batches; a wrong word id becomes a ValueError of one line."""
+  try:
+    yield from batches
+  except tf.errors.InvalidArgumentError as e:
+    reason = re.search(r'assertion failed: \[(.*?)\]', e.message)
+    if not reason:
+      raise
+    raise ValueError(
+        f'--input_file_pattern={FLAGS.input_file_pattern}: '
+        + reason.group(1).replace('\\', '')) from e
 
-  def step(images_or_features, input_seqs, target_seqs, mask, learning_rate):
-    return show_and_tell_model.sgd_step(
-        model,
-        (lambda: images_or_features) if cached else
-        (lambda: model.encode_images(images_or_features, is_training=True)),
-        input_seqs, target_seqs, mask, learning_rate, clip_gradients)
 
-  config = model.config
-  first = (tf.TensorSpec([None, 2048]) if cached else tf.TensorSpec(
-      [None, config.image_height, config.image_width, 3]))
+def batch_signature(config):
+  """Returns the TensorSpecs of a batch; see `make_step_fn`."""
   words = tf.TensorSpec([None, None], tf.int64)
+  captions = (words, words, tf.TensorSpec([None, None], tf.int32))
+  if FLAGS.feature_cache_dir:
+    return (tf.TensorSpec([None, image_embedding.FEATURE_SIZE]), *captions)
+  images = tf.TensorSpec([None, config.image_height, config.image_width, 3])
+  return (images, tf.TensorSpec([None], tf.int64), *captions)
+
+
+def make_step_fn(model, clip_gradients):
+  """Returns a compiled callable that takes one step.
+
+  Its arguments are those of a batch, that is the features of each caption's
+  image, or images and the row of each caption's among them, then input_seqs,
+  target_seqs and mask; and the learning rate. It returns a dict of scalars.
+  """
+
+  def step(*batch_and_rate):
+    *encoder_inputs, sources, targets, mask, learning_rate = batch_and_rate
+
+    def features():
+      if len(encoder_inputs) == 1:
+        return encoder_inputs[0]
+      images, rows = encoder_inputs
+      return tf.gather(model.encode_images(images, is_training=True), rows)
+
+    return show_and_tell_model.sgd_step(
+        model, features, sources, targets, mask, learning_rate, clip_gradients)
+
   return tf.function(
       step, autograph=False,
-      input_signature=[first, words, words,
-                       tf.TensorSpec([None, None], tf.int32),
-                       tf.TensorSpec([])])
+      input_signature=[*batch_signature(model.config), tf.TensorSpec([])])
 
 
 def write_summaries(model, images):
@@ -186,22 +276,23 @@ def write_summaries(model, images):
     tf.summary.image('images/distorted', (images + 1) / 2, max_outputs=3)
 
 
-def train(model, configs, batches, cached, writer):
+def train(model, configs, batches, writer):
   """Trains up to --number_of_steps; returns the process's exit status."""
   model_config, training_config = configs
   manager = checkpoints.CheckpointManager(
       FLAGS.train_dir, training_config.max_checkpoints_to_keep)
-  step_fn = make_step_fn(model, training_config.clip_gradients, cached)
+  step_fn = make_step_fn(model, training_config.clip_gradients)
   stop = StopSignal()
-  smoothed = SmoothedLoss()
+  losses = Losses()
   step = first_step = int(model.global_step)
   saved_step = None if step == 0 else step
   last_save = time.time()
   last_summary = 0.0
   logged_step, logged_time = step, time.time()
-  loss = None
+  batches = Waiting(user_errors(batches))
 
   def save():
+    losses.read()  # Nothing that has diverged is saved.
     prefix = manager.save(model.named_variables)
     logging.info('saved %s', prefix)
     return step
@@ -211,45 +302,45 @@ def train(model, configs, batches, cached, writer):
       break
     learning_rate = training_config.learning_rate(
         model_config.batch_size, FLAGS.train_inception, step)
-    losses = step_fn(*batch, tf.constant(learning_rate, tf.float32))
+    scalars = step_fn(*batch, tf.constant(learning_rate, tf.float32))
     step += 1
-    loss = float(losses['total_loss'])
-    if loss != loss or loss in (float('inf'), float('-inf')):
-      raise ValueError(
-          f'the loss is {loss} at step {step}: training diverged; resume from '
-          f'the last checkpoint in --train_dir={FLAGS.train_dir} with a lower '
-          '--initial_learning_rate or --clip_gradients')
-    smooth = smoothed.update(loss)
+    losses.add(step, scalars['total_loss'])
     if step == first_step + 1:
       # The first step compiles; a rate that counted it would mislead.
-      logged_step, logged_time = step, time.time()
+      losses.read()
+      logged_step, logged_time, batches.seconds = step, time.time(), 0.0
     if step % FLAGS.log_every_n_steps == 0 or step == FLAGS.number_of_steps:
+      losses.read()
       now = time.time()
       seconds = (now - logged_time) / max(step - logged_step, 1)
-      rate = f'{seconds:.3f} sec/step, ' if step > logged_step else ''
-      if rate:
-        rate += (f'{model_config.batch_size / seconds:.1f} examples/s, ETA '
-                 f'{duration(seconds * (FLAGS.number_of_steps - step))}, ')
+      rate = ''
+      if step > logged_step:
+        rate = (f'{seconds:.3f} sec/step, '
+                f'{model_config.batch_size / seconds:.1f} examples/s, '
+                f'{batches.seconds / (now - logged_time):.0%} waiting for '
+                'input, ETA '
+                f'{duration(seconds * (FLAGS.number_of_steps - step))}, ')
       logging.info('global step %d: loss = %.4f (smoothed %.4f, %slr %g)',
-                   step, loss, smooth, rate, learning_rate)
+                   step, losses.last, losses.smoothed, rate, learning_rate)
       with writer.as_default(step=step):
-        tf.summary.scalar('losses/batch_loss', losses['batch_loss'])
-        tf.summary.scalar('losses/total_loss', loss)
-        tf.summary.scalar('losses/smoothed_loss', smooth)
+        tf.summary.scalar('losses/batch_loss', scalars['batch_loss'])
+        tf.summary.scalar('losses/total_loss', losses.last)
+        tf.summary.scalar('losses/smoothed_loss', losses.smoothed)
         tf.summary.scalar('learning_rate', learning_rate)
-        tf.summary.scalar('global_norm', losses['global_norm'])
+        tf.summary.scalar('global_norm', scalars['global_norm'])
         if step > logged_step:
           tf.summary.scalar('examples_per_sec',
                             model_config.batch_size / seconds)
-      logged_step, logged_time = step, now
+      logged_step, logged_time, batches.seconds = step, now, 0.0
     if time.time() - last_summary >= FLAGS.save_summaries_secs:
       with writer.as_default(step=step):
-        write_summaries(model, None if cached else batch[0])
+        write_summaries(
+            model, None if FLAGS.feature_cache_dir else batch[0])
       last_summary = time.time()
     if time.time() - last_save >= FLAGS.save_interval_secs:
       saved_step = save()
       last_save = time.time()
-  if loss is None and step < FLAGS.number_of_steps and not stop.received:
+  if step == first_step and step < FLAGS.number_of_steps and not stop.received:
     raise ValueError(
         f'--input_file_pattern={FLAGS.input_file_pattern} holds less than one '
         f'batch of {model_config.batch_size} usable captions; lower '
@@ -262,9 +353,15 @@ def train(model, configs, batches, cached, writer):
 
 def main(_):
   program.require(FLAGS, 'input_file_pattern', 'train_dir')
-  if FLAGS.train_inception and FLAGS.cache_features:
-    raise ValueError('--cache_features needs a frozen Inception v3: leave out '
-                     '--train_inception')
+  if FLAGS.feature_cache_dir:
+    if FLAGS.train_inception:
+      raise ValueError('--feature_cache_dir needs a frozen Inception v3: leave '
+                       'out --train_inception')
+    if FLAGS.captions_per_image != 1:
+      raise ValueError('--captions_per_image is of no use with '
+                       '--feature_cache_dir: leave one out')
+    if FLAGS.feature_views < 0:
+      raise ValueError('--feature_views should be 0 or more')
   if FLAGS.log_every_n_steps < 1:
     raise ValueError('--log_every_n_steps should be 1 or more')
   inputs.list_files(FLAGS.input_file_pattern)
@@ -280,9 +377,9 @@ def main(_):
         FLAGS.train_dir)
     return 0
   configuration.save(FLAGS.train_dir, configs)
-  batches, cached = make_batches(model, configs)
+  batches = make_batches(model, configs)
   writer = tf.summary.create_file_writer(FLAGS.train_dir)
-  return train(model, configs, batches, cached, writer)
+  return train(model, configs, batches, writer)
 
 
 if __name__ == '__main__':

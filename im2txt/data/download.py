@@ -25,8 +25,8 @@ import urllib.request
 import zipfile
 import zlib
 
-from im2txt.data.progress import log
-from im2txt.data.progress import Progress
+from im2txt.progress import log
+from im2txt.progress import Progress
 
 _CHUNK = 1 << 20
 _TIMEOUT_SECONDS = 60

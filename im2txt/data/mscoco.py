@@ -36,9 +36,9 @@ import numpy as np
 
 from im2txt.data import caption_files
 from im2txt.data import tokenizer
-from im2txt.data.progress import log
-from im2txt.data.progress import Progress
 from im2txt.inference_utils import vocabulary
+from im2txt.progress import log
+from im2txt.progress import Progress
 
 JOURNAL = 'build_mscoco_data.journal'
 

@@ -13,7 +13,7 @@ RESIZE_HEIGHT = 346
 RESIZE_WIDTH = 346
 
 
-def distort_image(image, ordering):
+def distort_image(image, ordering, seed):
   """Randomly flips an image and changes its colours.
 
   Args:
@@ -21,19 +21,24 @@ def distort_image(image, ordering):
     ordering: int scalar (Python or tensor). Even: brightness, saturation,
       hue, contrast; odd: brightness, contrast, saturation, hue. In 2016 this
       was the number of the preprocessing thread.
+    seed: int32 [2]; the same seed gives the same distortion.
 
   Returns:
     float32 [height, width, 3] in [0, 1].
   """
-  image = tf.image.random_flip_left_right(image)
-  image = tf.image.random_brightness(image, max_delta=32.0 / 255.0)
+  seeds = tf.unstack(tf.random.split(seed, 5))
+  image = tf.image.stateless_random_flip_left_right(image, seeds[0])
+  image = tf.image.stateless_random_brightness(
+      image, max_delta=32.0 / 255.0, seed=seeds[1])
 
   def contrast(x):
-    return tf.image.random_contrast(x, lower=0.5, upper=1.5)
+    return tf.image.stateless_random_contrast(
+        x, lower=0.5, upper=1.5, seed=seeds[2])
 
   def saturation_and_hue(x):
-    x = tf.image.random_saturation(x, lower=0.5, upper=1.5)
-    return tf.image.random_hue(x, max_delta=0.032)
+    x = tf.image.stateless_random_saturation(
+        x, lower=0.5, upper=1.5, seed=seeds[3])
+    return tf.image.stateless_random_hue(x, max_delta=0.032, seed=seeds[4])
 
   image = tf.cond(
       tf.equal(tf.math.floormod(ordering, 2), 0),
@@ -48,7 +53,8 @@ def process_image(encoded_image,
                   width=299,
                   resize_height=RESIZE_HEIGHT,
                   resize_width=RESIZE_WIDTH,
-                  ordering=0):
+                  ordering=0,
+                  seed=None):
   """Decodes one image, resizes and crops it; distorts it for training.
 
   Args:
@@ -61,6 +67,8 @@ def process_image(encoded_image,
     resize_height: pixels before the crop; with `resize_width` 0, no resize.
     resize_width: pixels before the crop.
     ordering: see `distort_image`; only used for training.
+    seed: int32 [2] that determines crop and distortion; None: another each
+      time.
 
   Returns:
     float32 [height, width, 3] in [-1, 1].
@@ -80,8 +88,12 @@ def process_image(encoded_image,
         image, [resize_height, resize_width],
         method=tf.image.ResizeMethod.BILINEAR)
   if is_training:
-    image = tf.image.random_crop(image, [height, width, 3])
-    image = distort_image(image, ordering)
+    if seed is None:
+      seed = tf.random.uniform([2], maxval=tf.int32.max, dtype=tf.int32)
+    crop_seed, seed = tf.unstack(tf.random.split(seed))
+    image = tf.image.stateless_random_crop(
+        image, [height, width, 3], crop_seed)
+    image = distort_image(image, ordering, seed)
   else:
     image = tf.image.resize_with_crop_or_pad(image, height, width)
   image.set_shape([height, width, 3])

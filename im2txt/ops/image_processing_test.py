@@ -54,17 +54,26 @@ def test_training_images_are_distorted_within_range(ordering):
     assert image.min() >= -1 and image.max() <= 1
 
 
+def test_a_seed_determines_the_distortion():
+  first, again, other = (
+      image_processing.process_image(
+          testing.jpeg(), is_training=True, seed=seed).numpy()
+      for seed in ([3, 4], [3, 4], [3, 5]))
+  np.testing.assert_array_equal(first, again)
+  assert np.abs(first - other).max() > 0.01
+
+
 def test_colour_order_follows_the_ordering(monkeypatch):
   calls = []
   for name in ('brightness', 'saturation', 'hue', 'contrast'):
     monkeypatch.setattr(
-        tf.image, f'random_{name}',
+        tf.image, f'stateless_random_{name}',
         lambda x, *a, _name=name, **k: calls.append(_name) or x)
   image = tf.zeros([4, 4, 3])
-  image_processing.distort_image(image, 0)
+  image_processing.distort_image(image, 0, [1, 2])
   assert calls == ['brightness', 'saturation', 'hue', 'contrast']
   calls.clear()
-  image_processing.distort_image(image, 3)
+  image_processing.distort_image(image, 3, [1, 2])
   assert calls == ['brightness', 'contrast', 'saturation', 'hue']
 
 

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Batches of images and captions from TFRecord shards of SequenceExamples."""
 
+import array
 import dataclasses
 import glob
+import hashlib
 
-from absl import logging
 import numpy as np
 import tensorflow as tf
 
@@ -54,21 +55,8 @@ def parse_sequence_example(serialized):
   return context[IMAGE_ID], context[IMAGE_DATA], sequence[CAPTION_IDS]
 
 
-def caption_to_sequences(caption):
-  """Splits a caption into what the LSTM reads and what it should predict.
-
-  Args:
-    caption: int64 [n], n >= 1.
-
-  Returns:
-    (input_seq, target_seq, mask), each [n - 1]: all but the last word, all but
-    the first, and ones.
-  """
-  return caption[:-1], caption[1:], tf.ones_like(caption[1:], tf.int32)
-
-
 def _check_ids(vocab_size, caption):
-  """Raises unless every id is a row of the word embedding."""
+  """Raises InvalidArgumentError unless every id is a row of the embedding."""
   check = tf.debugging.assert_less(
       caption, tf.constant(vocab_size, caption.dtype),
       message='a caption holds a word id that is not below --vocab_size='
@@ -77,73 +65,53 @@ def _check_ids(vocab_size, caption):
     return tf.identity(caption)
 
 
-def training_batches(files, config, seed=None):
-  """Endless shuffled batches of distorted images and their captions.
-
-  A record whose image cannot be decoded is skipped with a warning.
-
-  Args:
-    files: shard file names.
-    config: a `configuration.ModelConfig`.
-    seed: int, makes the order of examples repeatable.
-
-  Returns:
-    A `tf.data.Dataset` of (images float32 [batch, height, width, 3],
-    input_seqs int64 [batch, time], target_seqs, mask int32), padded with zeros
-    to the longest caption of the batch.
-  """
-  dataset = tf.data.Dataset.from_tensor_slices(files)
-  dataset = dataset.shuffle(len(files), seed=seed)
-  dataset = dataset.interleave(
-      tf.data.TFRecordDataset, cycle_length=min(len(files), 16),
-      num_parallel_calls=tf.data.AUTOTUNE)
-  dataset = dataset.shuffle(
-      config.values_per_input_shard * config.input_queue_capacity_factor,
-      seed=seed).repeat()
-
-  def read(index, serialized):
-    _, encoded, caption = parse_sequence_example(serialized)
-    image = image_processing.process_image(
-        encoded, is_training=True, height=config.image_height,
-        width=config.image_width, ordering=index)
-    return (image, caption)
-
-  dataset = dataset.enumerate().map(
-      read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=seed is not None)
-  dataset = dataset.ignore_errors(log_warning=True)
-  dataset = dataset.map(
-      lambda image, caption: (
-          image, *caption_to_sequences(_check_ids(config.vocab_size, caption))))
-  return dataset.padded_batch(
-      config.batch_size, drop_remainder=True).prefetch(4)
-
-
 @dataclasses.dataclass
-class ImageFeatures:
-  """Captions with the features of their images, each image encoded once.
+class Captions:
+  """The captions of some shards, in the order of their records.
 
   Attributes:
-    features: float32 [num_images, 2048].
-    rows: int [num_captions], the row of `features` of each caption.
-    captions: list of int64 [n], word ids with <S> and </S>.
-    skipped: ids of the images that could not be decoded, a list.
+    image_ids: int64 [num_images], of the distinct images in order first seen.
+    images: int32 [num_captions], the index into `image_ids` of each caption.
+    words: int32 [num_words], ids of all captions, with <S> and </S>.
+    ends: int64 [num_captions], where each caption ends in `words`.
+    file_ends: int64 [num_files], captions up to the end of each shard.
   """
-  features: np.ndarray
-  rows: np.ndarray
-  captions: list
-  skipped: list
+  image_ids: np.ndarray
+  images: np.ndarray
+  words: np.ndarray
+  ends: np.ndarray
+  file_ends: np.ndarray
 
-  def batch(self, indices):
-    """Returns (features, input_seqs, target_seqs, mask) of some captions.
+  def __len__(self):
+    return len(self.ends)
+
+  def caption(self, index):
+    """Returns int32 [n], the word ids of a caption."""
+    return self.words[self.ends[index - 1] if index else 0:self.ends[index]]
+
+  def check_ids(self, vocab_size):
+    """Raises ValueError unless every word id is below `vocab_size`."""
+    wrong = np.flatnonzero(self.words >= vocab_size)
+    if len(wrong):
+      caption = np.searchsorted(self.ends, wrong[0], side='right')
+      raise ValueError(
+          f'image {self.image_ids[self.images[caption]]}: its caption holds '
+          f'word id {self.words[wrong[0]]}, not below the model\'s vocabulary '
+          f'size {vocab_size}; give the vocabulary\'s size (its lines + 1) as '
+          '--vocab_size to train')
+
+  def sequences(self, indices):
+    """Returns what the LSTM reads and what it should predict.
 
     Args:
-      indices: int [batch] into `captions`.
+      indices: int [batch], of captions.
 
     Returns:
-      float32 [batch, 2048], int64 [batch, time] twice, int32 [batch, time];
-      padded with zeros to the longest caption.
+      (input_seqs int64 [batch, time], target_seqs int64, mask int32): all but
+      the last word, all but the first, and ones; padded with zeros to the
+      longest caption.
     """
-    captions = [self.captions[i] for i in indices]
+    captions = [self.caption(i) for i in indices]
     time = max(max(len(c) for c in captions) - 1, 1)
     inputs = np.zeros([len(captions), time], np.int64)
     targets = np.zeros_like(inputs)
@@ -153,91 +121,154 @@ class ImageFeatures:
       inputs[i, :n] = caption[:-1]
       targets[i, :n] = caption[1:]
       mask[i, :n] = 1
-    return self.features[self.rows[indices]], inputs, targets, mask
-
-  def batches(self, batch_size):
-    """Yields every caption once, in order; the last batch may be smaller."""
-    for start in range(0, len(self.captions), batch_size):
-      yield self.batch(
-          np.arange(start, min(start + batch_size, len(self.captions))))
-
-  def endless_shuffled_batches(self, batch_size, seed=None):
-    """Yields full batches forever, each epoch in another order."""
-    rng = np.random.default_rng(seed)
-    pending = np.zeros([0], int)
-    while True:
-      while len(pending) < batch_size:
-        pending = np.concatenate(
-            [pending, rng.permutation(len(self.captions))])
-      yield self.batch(pending[:batch_size])
-      pending = pending[batch_size:]
+    return inputs, targets, mask
 
 
-def encode_captioned_images(files, encode_fn, config, limit=None,
-                            progress=lambda captions: None):
-  """Encodes each image of some shards once, undistorted, by its image id.
+def read_captions(files, limit=None):
+  """Reads the captions of shards, and which of them share an image.
+
+  Images are told apart by their id, or where a record has none by their bytes.
 
   Args:
     files: shard file names.
-    encode_fn: callable, images float32 [batch, height, width, 3] -> features
-      float32 [batch, 2048].
-    config: a `configuration.ModelConfig`.
     limit: read at most so many captions.
-    progress: called with the number of captions read, now and then.
 
   Returns:
-    `ImageFeatures`. Records with an undecodable image are left out.
+    `Captions`.
 
   Raises:
-    ValueError: a damaged shard, or a word id outside the model's vocabulary.
+    ValueError: a damaged shard, or no caption.
   """
-  dataset = tf.data.TFRecordDataset(files).map(
-      parse_sequence_example, num_parallel_calls=tf.data.AUTOTUNE)
-  if limit is not None:
-    dataset = dataset.take(limit)
-  process = tf.function(
-      lambda encoded: image_processing.process_image(  # pylint: disable=g-long-lambda
-          encoded, height=config.image_height, width=config.image_width),
-      input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
-  row_of_id, skipped, rows, captions = {}, {}, [], []
-  waiting, features = [], []
+  index_of_key, image_ids, file_ends = {}, [], []
+  images, words, ends = (array.array(code) for code in 'iiq')
+  for name in files:
+    dataset = tf.data.TFRecordDataset(name).map(
+        parse_sequence_example, num_parallel_calls=tf.data.AUTOTUNE)
+    if limit is not None:
+      dataset = dataset.take(limit - len(ends))
+    try:
+      for image_id, encoded, caption in dataset.prefetch(
+          64).as_numpy_iterator():
+        key = image_id if image_id >= 0 else hashlib.sha256(encoded).digest()
+        if key not in index_of_key:
+          index_of_key[key] = len(image_ids)
+          image_ids.append(image_id)
+        images.append(index_of_key[key])
+        words.extend(caption)
+        ends.append(len(words))
+    except tf.errors.OpError as e:
+      raise ValueError(f'damaged record after {len(ends)} captions, in {name}: '
+                       f'{e.message}; make the shards again') from e
+    file_ends.append(len(ends))
+  if not ends:
+    raise ValueError(f'no caption in {files[0]} ...')
+  return Captions(
+      np.array(image_ids, np.int64), np.array(images), np.array(words),
+      np.array(ends), np.array(file_ends, np.int64))
 
-  def flush():
-    if waiting:
-      features.append(np.asarray(encode_fn(tf.stack(waiting))))
-      waiting.clear()
 
-  count = 0
-  try:
-    for image_id, encoded, caption in dataset.prefetch(64).as_numpy_iterator():
-      count += 1
-      if len(caption) and caption.max() >= config.vocab_size:
-        raise ValueError(
-            f'image {image_id}: its caption holds word id {caption.max()}, not '
-            f'below the model\'s vocabulary size {config.vocab_size}; give the '
-            'vocabulary\'s size (its lines + 1) as --vocab_size to train')
-      if image_id in skipped:
-        continue
-      if image_id not in row_of_id:
-        try:
-          waiting.append(process(encoded))
-        except tf.errors.InvalidArgumentError:
-          logging.warning('image %d cannot be decoded: skipped', image_id)
-          skipped[image_id] = True
-          continue
-        row_of_id[image_id] = len(row_of_id)
-        if len(waiting) == config.batch_size:
-          flush()
-          progress(count)
-      rows.append(row_of_id[image_id])
-      captions.append(caption)
-    flush()
-    progress(count)
-  except tf.errors.DataLossError as e:
+def _caption_groups(captions, size):
+  """Groups the captions of each image, `size` or fewer in a group.
+
+  Returns:
+    (sorted_words, starts, sizes): the captions image by image, a RaggedTensor
+    of int64; and for each record, where its group starts in them and how many
+    it holds. A group is that of its first record: the others hold none.
+  """
+  order = np.argsort(captions.images, kind='stable')
+  by_image = captions.images[order]
+  count = np.bincount(by_image)
+  first = np.cumsum(count) - count
+  place = np.arange(len(order)) - first[by_image]
+  starts, sizes = np.zeros_like(order), np.zeros_like(order)
+  starts[order] = np.arange(len(order))
+  sizes[order] = np.where(
+      place % size == 0, np.minimum(count[by_image] - place, size), 0)
+  sorted_words = tf.RaggedTensor.from_row_lengths(
+      np.concatenate([captions.caption(i) for i in order]).astype(np.int64),
+      [len(captions.caption(i)) for i in order])
+  return sorted_words, tf.constant(starts), tf.constant(sizes)
+
+
+def training_batches(files, config, seed=None, captions_per_image=1):
+  """Endless shuffled batches of distorted images and their captions.
+
+  A record whose image cannot be decoded is skipped with a warning. Iterating
+  raises `tf.errors.InvalidArgumentError` at a word id outside the vocabulary,
+  and ends if there is no usable record.
+
+  Args:
+    files: shard file names.
+    config: a `configuration.ModelConfig`.
+    seed: int, makes order and distortion of examples repeatable.
+    captions_per_image: captions of one image that share one distorted view of
+      it in a batch. Above 1, the shards are read once in advance to learn
+      which records are of the same image; then the first record of a group
+      stands for all of it, so that an epoch still has each caption once.
+
+  Returns:
+    A `tf.data.Dataset` of (images float32 [num_images, height, width, 3],
+    image_rows int64 [batch], the image of each caption, input_seqs int64
+    [batch, time], target_seqs, mask int32), padded with zeros to the longest
+    caption of the batch. Images with fewer than `captions_per_image` captions
+    left make a batch smaller than the configuration's.
+
+  Raises:
+    ValueError: captions_per_image does not divide the batch size, or shards
+      cannot be read.
+  """
+  if captions_per_image < 1 or config.batch_size % captions_per_image:
+    below = config.batch_size // max(captions_per_image, 1)
     raise ValueError(
-        f'damaged record after {count} captions of {files[0]} ...: '
-        f'{e.message}; make the shards again') from e
-  if not captions:
-    raise ValueError(f'no usable caption in {files[0]} ...')
-  return ImageFeatures(
-      np.concatenate(features), np.array(rows), captions, list(skipped))
+        f'--captions_per_image={captions_per_image} does not divide '
+        f'--batch_size={config.batch_size}: make that '
+        f'{max(below, 1) * max(captions_per_image, 1)}, say')
+  first_records = np.zeros(len(files), np.int64)
+  groups = None
+  if captions_per_image > 1:
+    captions = read_captions(files)
+    captions.check_ids(config.vocab_size)
+    first_records[1:] = captions.file_ends[:-1]
+    groups = _caption_groups(captions, captions_per_image)
+
+  dataset = tf.data.Dataset.from_tensor_slices((files, first_records))
+  dataset = dataset.shuffle(len(files), seed=seed)
+  dataset = dataset.interleave(
+      lambda name, first: tf.data.TFRecordDataset(name).enumerate(first),
+      cycle_length=min(len(files), 16), num_parallel_calls=tf.data.AUTOTUNE)
+  if groups:
+    words, starts, sizes = groups
+    dataset = dataset.filter(lambda record, _: sizes[record] > 0)
+  dataset = dataset.shuffle(
+      config.values_per_input_shard * config.input_queue_capacity_factor,
+      seed=seed)
+
+  def read(index, example):
+    record, serialized = example
+    _, encoded, caption = parse_sequence_example(serialized)
+    image = image_processing.process_image(
+        encoded, is_training=True, height=config.image_height,
+        width=config.image_width, ordering=index,
+        seed=None if seed is None else tf.stack([seed, index]))
+    if groups:
+      group = words[starts[record]:starts[record] + sizes[record]]
+      return image, group.to_tensor(), group.row_lengths()
+    return image, caption[tf.newaxis], tf.size(caption, tf.int64)[tf.newaxis]
+
+  def flatten(images, captions, lengths):
+    present = tf.where(lengths > 0)
+    captions = _check_ids(
+        config.vocab_size, tf.gather_nd(captions, present))
+    mask = tf.sequence_mask(
+        tf.gather_nd(lengths, present) - 1, tf.shape(captions)[1] - 1)
+    words_mask = tf.cast(mask, tf.int64)
+    return (images, present[:, 0], captions[:, :-1] * words_mask,
+            captions[:, 1:] * words_mask, tf.cast(mask, tf.int32))
+
+  dataset = dataset.enumerate().map(
+      read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=seed is not None)
+  # Repeated only now, so that data without one good image come to an end.
+  dataset = dataset.ignore_errors(log_warning=True).repeat()
+  return dataset.padded_batch(
+      config.batch_size // captions_per_image,
+      drop_remainder=True).map(flatten).prefetch(4)

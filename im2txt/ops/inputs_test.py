@@ -14,11 +14,6 @@ from im2txt.ops import inputs
 _CONFIG = configuration.ModelConfig(vocab_size=10, batch_size=2)
 
 
-def pixels(images):
-  """Stands in for an encoder: the mean colour, repeated."""
-  return tf.repeat(tf.reduce_mean(images, [1, 2, 3])[:, None], 2048, axis=1)
-
-
 @pytest.fixture(name='shards')
 def fixture_shards(tmp_path):
   """Two shards: 3 images, 5 captions, one of them of a damaged image."""
@@ -42,35 +37,99 @@ def test_files_are_sorted_and_patterns_joined(tmp_path):
 def test_reads_what_the_2016_program_wrote():
   vectors = np.load(
       testing.reference_path('train_small', 'train_vectors.npz'))
-  dataset = tf.data.TFRecordDataset(
-      testing.reference_path('batch8.tfrecord')).map(
-          inputs.parse_sequence_example)
-  for row, (_, encoded, caption) in enumerate(dataset.as_numpy_iterator()):
-    source, target, mask = inputs.caption_to_sequences(tf.constant(caption))
-    n = len(caption) - 1
-    np.testing.assert_array_equal(source, vectors['input_seqs'][row, :n])
-    np.testing.assert_array_equal(target, vectors['target_seqs'][row, :n])
-    np.testing.assert_array_equal(mask, np.ones(n))
-    assert vectors['mask'][row].sum() == n
-    assert encoded.startswith(b'\xff\xd8')
-  assert row == 7
+  path = testing.reference_path('batch8.tfrecord')
+  captions = inputs.read_captions([path])
+  assert len(captions) == 8
+  source, target, mask = captions.sequences(np.arange(8))
+  time = mask.shape[1]
+  for found, name in ((source, 'input_seqs'), (target, 'target_seqs'),
+                      (mask, 'mask')):
+    np.testing.assert_array_equal(found, vectors[name][:, :time], name)
+    assert not vectors[name][:, time:].any()
+  for record in tf.data.TFRecordDataset(path):
+    assert inputs.parse_sequence_example(record)[1].numpy().startswith(
+        b'\xff\xd8')
+
+
+def words(source, target, mask):
+  """Returns the set of the captions in a batch; checks how they are padded."""
+  found = []
+  # Padded to the longest of the batch, no further.
+  assert mask.numpy().any(axis=0).all()
+  for s, t, m in zip(source.numpy(), target.numpy(), mask.numpy()):
+    n = m.sum()
+    assert m[:n].all() and not s[n:].any() and not t[n:].any()
+    np.testing.assert_array_equal(s[1:n], t[:n - 1])
+    found.append((*s[:n], t[n - 1]))
+  return found
 
 
 def test_training_batches(shards):
   seen = set()
-  for images, source, target, mask in inputs.training_batches(
+  for images, rows, *captions in inputs.training_batches(
       shards, _CONFIG, seed=1).take(40):
     assert images.shape == (2, 299, 299, 3)
-    assert source.shape == target.shape == mask.shape
-    # Padded to the longest of the batch, no further.
-    assert mask.numpy().any(axis=0).all()
-    for s, t, m in zip(source.numpy(), target.numpy(), mask.numpy()):
-      n = m.sum()
-      assert m[:n].all() and not s[n:].any() and not t[n:].any()
-      np.testing.assert_array_equal(s[1:n], t[:n - 1])
-      seen.add((*s[:n], t[n - 1]))
+    assert rows.numpy().tolist() == [0, 1]
+    seen.update(words(*captions))
   # Everything but the caption of the damaged image, which is skipped.
   assert seen == {(1, 5, 2), (1, 6, 7, 8, 2), (1, 2), (1, 4, 4, 2)}
+
+
+def test_a_seed_repeats_order_and_distortion(shards):
+  first, again = (
+      list(inputs.training_batches(shards, _CONFIG, seed=3).take(4))
+      for _ in range(2))
+  for batch, same in zip(first, again):
+    for found, expected in zip(batch, same):
+      np.testing.assert_array_equal(found, expected)
+
+
+@pytest.fixture(name='captioned_twice')
+def fixture_captioned_twice(tmp_path):
+  """4 images of 1 to 4 captions over three shards, none beside the other.
+
+  Image i is of grey level 20 * i, its captions are [1, i, n, 2].
+  """
+  shards = [[(1, 0), (4, 0), (2, 0)], [(4, 1), (3, 0), (4, 2), (2, 1), (3, 1)],
+            [(3, 2), (4, 3)]]
+  files = []
+  for number, shard in enumerate(shards):
+    files.append(str(tmp_path / f'shard{number}'))
+    testing.write_shard(files[-1], [
+        (i, tf.io.encode_png(np.full([9, 9, 3], 20 * i, 'u1')).numpy(),
+         [1, i, n, 2]) for i, n in shard])
+  return files
+
+
+@pytest.mark.parametrize('size, images_an_epoch', [(2, 6), (4, 4)])
+def test_captions_of_an_image_share_it(
+    captioned_twice, monkeypatch, size, images_an_epoch):
+  # Without distortion, an image is known by its grey.
+  original = inputs.image_processing.process_image
+  monkeypatch.setattr(
+      inputs.image_processing, 'process_image',
+      lambda image, is_training, ordering, seed, **kwargs: original(
+          image, **kwargs))
+  config = configuration.ModelConfig(vocab_size=10, batch_size=2 * size)
+  batches = inputs.training_batches(
+      captioned_twice, config, seed=1, captions_per_image=size)
+  epoch = []
+  for images, rows, *captions in batches.take(images_an_epoch // 2):
+    assert len(images) == 2
+    assert rows.shape == (len(captions[0]),) and len(rows) <= 2 * size
+    for row, caption in zip(rows.numpy(), words(*captions)):
+      grey = (images[row, 0, 0, 0] + 1) / 2 * 255
+      np.testing.assert_allclose(grey, 20 * caption[1], atol=.1)
+      epoch.append(caption)
+  # Each caption once an epoch, however few groups its image makes.
+  assert sorted(epoch) == sorted(
+      (1, i, n, 2) for i in range(1, 5) for n in range(i))
+
+
+def test_captions_per_image_must_divide_the_batch(shards):
+  with pytest.raises(ValueError, match='--captions_per_image=5.*make that 30'):
+    inputs.training_batches(
+        shards, configuration.ModelConfig(), captions_per_image=5)
 
 
 def test_training_images_differ_each_time(shards):
@@ -86,63 +145,50 @@ def test_an_id_beyond_the_vocabulary_is_refused(tmp_path):
   with pytest.raises(tf.errors.InvalidArgumentError, match='--vocab_size=10'):
     next(iter(inputs.training_batches([path, path], _CONFIG)))
   with pytest.raises(ValueError, match='image 1:.*word id 10'):
-    inputs.encode_captioned_images([path], pixels, _CONFIG)
+    inputs.read_captions([path]).check_ids(10)
+  inputs.read_captions([path]).check_ids(11)
 
 
-def test_each_image_is_encoded_once_and_each_caption_kept(shards):
-  encoded = []
-
-  def encode(images):
-    encoded.append(len(images))
-    return pixels(images)
-
-  data = inputs.encode_captioned_images(shards, encode, _CONFIG)
-  assert sum(encoded) == 3
-  assert [list(c) for c in data.captions] == [
-      [1, 2], [1, 4, 4, 2], [1, 5, 2], [1, 6, 7, 8, 2]]
-  assert data.skipped == [2]
-  assert list(data.rows) == [0, 1, 0, 2]
-  assert data.features.shape == (3, 2048)
-
-
-def test_the_limit_counts_captions(shards):
-  data = inputs.encode_captioned_images(shards, pixels, _CONFIG, limit=3)
-  assert len(data.captions) == 2  # The third is the damaged image's.
-
-
-def test_batches_cover_everything_once_with_its_remainder(shards):
-  data = inputs.encode_captioned_images(shards, pixels, _CONFIG)
-  batches = list(data.batches(3))
-  assert [len(b[0]) for b in batches] == [3, 1]
-  features, source, target, mask = batches[0]
-  np.testing.assert_array_equal(features, data.features[[0, 1, 0]])
+def test_read_captions(shards):
+  captions = inputs.read_captions(shards)
+  assert captions.image_ids.tolist() == [1, 2, 4, 3]
+  assert captions.images.tolist() == [0, 1, 2, 0, 3]
+  assert captions.file_ends.tolist() == [3, 5]
+  assert [captions.caption(i).tolist() for i in range(len(captions))] == [
+      [1, 2], [1, 9, 2], [1, 4, 4, 2], [1, 5, 2], [1, 6, 7, 8, 2]]
+  source, target, mask = captions.sequences([0, 2, 3])
   np.testing.assert_array_equal(source, [[1, 0, 0], [1, 4, 4], [1, 5, 0]])
   np.testing.assert_array_equal(target, [[2, 0, 0], [4, 4, 2], [5, 2, 0]])
   np.testing.assert_array_equal(mask, [[1, 0, 0], [1, 1, 1], [1, 1, 0]])
 
 
-def test_endless_batches_go_through_every_epoch(shards):
-  data = inputs.encode_captioned_images(shards, pixels, _CONFIG)
-  batches = data.endless_shuffled_batches(2, seed=0)
-  for _ in range(3):
-    epoch = [next(batches), next(batches)]
-    assert sorted(int(b[3][i].sum()) for b in epoch for i in range(2)) == [
-        1, 2, 3, 4]
+def test_the_limit_counts_captions(shards):
+  for limit in (2, 3, 4):
+    captions = inputs.read_captions(shards, limit)
+    assert len(captions) == limit == captions.file_ends[-1]
+
+
+def test_images_without_an_id_are_told_apart_by_their_bytes(tmp_path):
+  path = str(tmp_path / 'shard')
+  testing.write_shard(
+      path, [(-1, testing.jpeg(seed), [1, 2]) for seed in (0, 1, 0)])
+  assert inputs.read_captions([path]).images.tolist() == [0, 1, 0]
 
 
 def test_a_damaged_shard_is_named(shards):
-  with open(shards[0], 'r+b') as f:
+  with open(shards[1], 'r+b') as f:
     f.seek(40)
     f.write(b'xxxx')
-  with pytest.raises(ValueError, match='damaged record'):
-    inputs.encode_captioned_images(shards, pixels, _CONFIG)
+  with pytest.raises(
+      ValueError, match='damaged record after 3 captions, in .*train-00001'):
+    inputs.read_captions(shards)
 
 
-def test_no_usable_caption_is_an_error(tmp_path):
+def test_no_caption_is_an_error(tmp_path):
   path = str(tmp_path / 'shard')
-  testing.write_shard(path, [(1, b'no image', [1, 2])])
-  with pytest.raises(ValueError, match='no usable caption'):
-    inputs.encode_captioned_images([path], pixels, _CONFIG)
+  testing.write_shard(path, [])
+  with pytest.raises(ValueError, match='no caption in .*shard'):
+    inputs.read_captions([path])
 
 
 if __name__ == '__main__':

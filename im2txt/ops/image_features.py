@@ -1,0 +1,395 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Inception's features of all images of a data set, in memory or in a cache.
+
+With a frozen Inception v3 the features of an image change with its random
+distortion only. So each image is encoded once: undistorted (view 0, for
+evaluation) and under some random distortions (the other views, for training).
+
+A cache is a directory:
+
+  cache.json            what it was made from; once it is whole, also which
+                        images could not be decoded
+  captions.npz          the fields of `inputs.Captions`
+  features-00000.npy    float32 [1024, views + 1, 2048], the first 1,024 images
+  features-00001.npy    the next, and so on; the last may hold fewer
+
+Each file is written under a temporary name and renamed, so what is there is
+whole, and a build that was killed goes on after the last finished file.
+"""
+
+import collections
+import concurrent.futures
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import json
+import os
+import re
+
+from absl import logging
+import numpy as np
+import tensorflow as tf
+
+from im2txt import progress
+from im2txt.ops import image_embedding
+from im2txt.ops import image_processing
+from im2txt.ops import inputs
+
+# Bump when the same input gives other features.
+_FORMAT = 1
+_IMAGES_PER_FILE = 1024
+_BATCH_SIZE = 32
+# Below this, convolutions take other ways, with other rounding errors.
+_SMALLEST_BATCH = 4
+
+
+@dataclasses.dataclass
+class CaptionedFeatures:
+  """The captions of a data set with the features of their images.
+
+  Attributes:
+    captions: `inputs.Captions`.
+    files: list of float32 [_IMAGES_PER_FILE, views + 1, 2048], in memory or
+      mapped from disk; the last may hold fewer images.
+    undecodable: indices of the images without features, a list.
+  """
+  captions: inputs.Captions
+  files: list
+  undecodable: list
+
+  def __post_init__(self):
+    if self.undecodable:
+      logging.warning(
+          '%d image(s) cannot be decoded, skipped: ids %s',
+          len(self.undecodable), ', '.join(
+              map(str, self.captions.image_ids[self.undecodable])))
+
+  def usable(self, limit=None):
+    """Indices of the captions whose image has features, of the first `limit`.
+
+    Raises:
+      ValueError: there is none.
+    """
+    found = np.flatnonzero(
+        ~np.isin(self.captions.images[:limit], self.undecodable))
+    if not len(found):
+      raise ValueError('no caption has an image that can be decoded')
+    return found
+
+  def batch(self, indices, views):
+    """Returns (features, input_seqs, target_seqs, mask) of some captions.
+
+    Args:
+      indices: int [batch], of captions.
+      views: int [batch], the view of each caption's image.
+
+    Returns:
+      float32 [batch, 2048] and what `inputs.Captions.sequences` returns.
+    """
+    features = np.stack([
+        self.files[image // _IMAGES_PER_FILE][image % _IMAGES_PER_FILE, view]
+        for image, view in zip(self.captions.images[indices], views)])
+    return features, *self.captions.sequences(indices)
+
+  def batches(self, batch_size, limit=None):
+    """Yields captions once, in order, undistorted; the last may be a smaller.
+
+    Args:
+      batch_size: captions in a batch.
+      limit: of the first so many captions, those whose image has features.
+    """
+    usable = self.usable(limit)
+    for start in range(0, len(usable), batch_size):
+      indices = usable[start:start + batch_size]
+      yield self.batch(indices, np.zeros_like(indices))
+
+  def training_batches(self, batch_size, seed=None):
+    """Yields full batches forever, each epoch in another order.
+
+    Each caption comes with a view drawn from the distorted ones, or if there
+    are none with the undistorted one.
+    """
+    rng = np.random.default_rng(seed)
+    usable = self.usable()
+    views = self.files[0].shape[1] - 1
+    pending = usable[:0]
+    while True:
+      while len(pending) < batch_size:
+        pending = np.concatenate([pending, rng.permutation(usable)])
+      yield self.batch(pending[:batch_size],
+                       rng.integers(min(views, 1), views + 1, batch_size))
+      pending = pending[batch_size:]
+
+
+def encode(names, captions, encode_fn, config, views=0, seed=0, first=0):
+  """Encodes each image of some shards once, in order.
+
+  Args:
+    names: shard file names.
+    captions: their `inputs.Captions`.
+    encode_fn: callable, images float32 [batch, height, width, 3] -> features
+      float32 [batch, 2048].
+    config: a `configuration.ModelConfig`.
+    views: distorted views of each image, after the undistorted one.
+    seed: int that, with an image's place, determines its distortions.
+    first: image to start from, a multiple of _IMAGES_PER_FILE.
+
+  Yields:
+    float32 [_IMAGES_PER_FILE, views + 1, 2048], the last may hold fewer; NaN
+    where an image cannot be decoded.
+  """
+
+  @tf.function(autograph=False, input_signature=[
+      tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int64)])
+  def process(encoded, image):
+    size = dict(height=config.image_height, width=config.image_width)
+    seeds = tf.random.split(tf.stack([tf.cast(seed, tf.int64), image]), views)
+    return tf.stack(
+        [image_processing.process_image(encoded, **size)] + [
+            image_processing.process_image(
+                encoded, is_training=True, ordering=view, seed=seeds[view],
+                **size) for view in range(views)])
+
+  def run(batch):
+    images = tf.stack(batch)
+    missing = max(_SMALLEST_BATCH - len(batch), 0)
+    return np.asarray(encode_fn(
+        tf.pad(images, [[0, missing], [0, 0], [0, 0], [0, 0]])))[:len(batch)]
+
+  num_images = len(captions.image_ids)
+  with contextlib.ExitStack() as stack:
+    pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(
+        os.cpu_count()))
+    bar = stack.enter_context(progress.Progress(
+        'encoding images', num_images, ' images', done=first))
+    decoded = _ahead(pool, process, _images(names, captions, first),
+                     2 * os.cpu_count())
+    for start in range(first, num_images, _IMAGES_PER_FILE):
+      features = np.full(
+          [min(_IMAGES_PER_FILE, num_images - start), views + 1, image_embedding.FEATURE_SIZE],
+          np.nan, np.float32)
+      flat = features.reshape([-1, image_embedding.FEATURE_SIZE])
+      rows, batch = [], []
+      for image in range(len(features)):
+        bar.update(1)
+        try:
+          batch.extend(next(decoded).result())
+          rows.extend(range(image * (views + 1), (image + 1) * (views + 1)))
+        except tf.errors.InvalidArgumentError:
+          pass  # Stays NaN.
+        last = image == len(features) - 1
+        while len(batch) >= _BATCH_SIZE or (batch and last):
+          flat[rows[:_BATCH_SIZE]] = run(batch[:_BATCH_SIZE])
+          del rows[:_BATCH_SIZE], batch[:_BATCH_SIZE]
+      yield features
+
+
+def _images(names, captions, first):
+  """Yields (encoded image, index) of each distinct image from `first` on."""
+  # np.unique sorts, and images are numbered as they come.
+  records = np.unique(captions.images, return_index=True)[1][first:]
+  start = 0
+  image = first
+  for name, end in zip(names, captions.file_ends):
+    wanted = set(records[(records >= start) & (records < end)].tolist())
+    if wanted:
+      dataset = tf.data.TFRecordDataset(name).enumerate(start)
+      for record, serialized in dataset.prefetch(8):
+        if int(record) in wanted:
+          yield inputs.parse_sequence_example(serialized)[1], image
+          image += 1
+    start = end
+
+
+def _ahead(pool, fn, arguments, depth):
+  """Yields futures of fn(*args) in order, `depth` of them under way."""
+  futures = collections.deque()
+  for args in arguments:
+    futures.append(pool.submit(fn, *args))
+    if len(futures) > depth:
+      yield futures.popleft()
+  yield from futures
+
+
+def encode_in_memory(names, encode_fn, config, limit=None):
+  """Returns the `CaptionedFeatures` of shards, undistorted.
+
+  Args:
+    names: shard file names.
+    encode_fn: see `encode`.
+    config: a `configuration.ModelConfig`.
+    limit: read at most so many captions.
+
+  Raises:
+    ValueError: a damaged shard, or a word id outside the model's vocabulary.
+  """
+  captions = inputs.read_captions(names, limit)
+  captions.check_ids(config.vocab_size)
+  files = list(encode(names, captions, encode_fn, config))
+  return CaptionedFeatures(captions, files, _undecodable(files))
+
+
+def _undecodable(files):
+  return [i * _IMAGES_PER_FILE + int(row) for i, features in enumerate(files)
+          for row in np.flatnonzero(np.isnan(features[:, 0, 0]))]
+
+
+def fingerprint(names, variables, config):
+  """Returns what features depend on beside their views, a dict for JSON.
+
+  Args:
+    names: shard file names. Told apart by size and time, as they can be too
+      large to read again and again.
+    variables: dict from name to variable of Inception v3.
+    config: a `configuration.ModelConfig`.
+  """
+  digest = hashlib.sha256()
+  for name, variable in sorted(variables.items()):
+    digest.update(name.encode())
+    digest.update(variable.numpy().tobytes())
+  stats = {os.path.basename(name): os.stat(name) for name in names}
+  return {
+      'format': _FORMAT,
+      'image_size': [config.image_height, config.image_width],
+      'inception': digest.hexdigest(),
+      'shards': {name: [s.st_size, s.st_mtime_ns] for name, s in stats.items()},
+  }
+
+
+def _difference(found, wanted):
+  """Says in a few words what a cache was made from, if not what is wanted."""
+  if found.get('format') != wanted['format']:
+    return 'another version of this program'
+  if found['inception'] != wanted['inception']:
+    return 'other Inception v3 weights'
+  if found['image_size'] != wanted['image_size']:
+    return 'images of {}x{} pixels, not {}x{}'.format(
+        *found['image_size'], *wanted['image_size'])
+  if set(found['shards']) != set(wanted['shards']):
+    name = min(set(found['shards']) ^ set(wanted['shards']))
+    return (f'{len(found["shards"])} shard(s), not these '
+            f'{len(wanted["shards"])} (see {name})')
+  for name, stat in wanted['shards'].items():
+    if found['shards'][name] != stat:
+      return f'another {name} (its size or time has changed)'
+  for key, flag in (('views', 'feature_views'), ('seed', 'feature_seed')):
+    if found[key] != wanted.get(key, found[key]):
+      return f'--{flag}={found[key]}, not {wanted[key]}'
+  return None
+
+
+def open_or_build(directory, names, encode_fn, variables, config, views=None,
+                  seed=None):
+  """Opens the cache in a directory, after making or finishing it if need be.
+
+  Args:
+    directory: of one data set.
+    names: shard file names.
+    encode_fn: see `encode`.
+    variables: dict from name to variable of Inception v3.
+    config: a `configuration.ModelConfig`.
+    views: distorted views of each image; None: whatever the cache has.
+    seed: of the distortions; None: whatever the cache has.
+
+  Returns:
+    `CaptionedFeatures`, mapped from disk.
+
+  Raises:
+    ValueError: the cache was made from something else or is damaged; or see
+      `encode_in_memory`.
+    OSError: it cannot be written.
+  """
+  os.makedirs(directory, exist_ok=True)
+  wanted = fingerprint(names, variables, config)
+  if views is not None:
+    wanted.update(views=views, seed=seed)
+  with open(os.path.join(directory, 'lock'), 'w', encoding='utf-8') as lock:
+    try:
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+      logging.info('%s: waiting for another program that makes it', directory)
+      fcntl.flock(lock, fcntl.LOCK_EX)
+    captions, description = _open(directory, wanted)
+    if captions is None:
+      captions = inputs.read_captions(names)
+      description = {'views': 0, 'seed': 0, **wanted}
+      with _writing(os.path.join(directory, 'captions.npz')) as f:
+        np.savez(f, **dataclasses.asdict(captions))
+      _write_description(directory, description)
+    captions.check_ids(config.vocab_size)
+    paths = [
+        os.path.join(directory, f'features-{number:05}.npy')
+        for number in range(-(-len(captions.image_ids) // _IMAGES_PER_FILE))]
+    missing = [n for n, path in enumerate(paths) if not os.path.exists(path)]
+    if missing:
+      # Files are finished in order, so this one and all after it are missing.
+      number = missing[0]
+      if number:
+        logging.info('%s: going on after %d of %d files', directory, number,
+                     len(paths))
+      for path, features in zip(paths[number:], encode(
+          names, captions, encode_fn, config, description['views'],
+          description['seed'], number * _IMAGES_PER_FILE)):
+        with _writing(path) as f:
+          np.save(f, features)
+    files = [
+        _map_features(path, captions, description['views']) for path in paths]
+    if 'undecodable' not in description:
+      description['undecodable'] = _undecodable(files)
+      _write_description(directory, description)
+  return CaptionedFeatures(captions, files, description['undecodable'])
+
+
+def _open(directory, wanted):
+  """Returns the captions and description of a cache; None twice if new."""
+  path = os.path.join(directory, 'cache.json')
+  if not os.path.exists(path):
+    if any(re.fullmatch(r'features-\d+\.npy', name)
+           for name in os.listdir(directory)):
+      raise ValueError(f'--feature_cache_dir={directory} holds features but no '
+                       'cache.json that tells of what; give another directory, '
+                       'or delete this one')
+    return None, None
+  try:
+    with open(path, encoding='utf-8') as f:
+      description = json.load(f)
+    difference = _difference(description, wanted)
+    if not difference:
+      with np.load(os.path.join(directory, 'captions.npz')) as arrays:
+        return inputs.Captions(**arrays), description
+  except (ValueError, KeyError, TypeError, OSError) as e:
+    raise ValueError(f'--feature_cache_dir={directory} is damaged ({e}); '
+                     'delete it') from e
+  raise ValueError(
+      f'--feature_cache_dir={directory} was made from {difference}; give '
+      'another directory, or delete this one to make it again')
+
+
+def _map_features(path, captions, views):
+  """Maps one file of features into memory."""
+  number = int(path[-len('00000.npy'):-len('.npy')])
+  shape = (min(_IMAGES_PER_FILE,
+               len(captions.image_ids) - number * _IMAGES_PER_FILE),
+           views + 1, image_embedding.FEATURE_SIZE)
+  try:
+    features = np.load(path, mmap_mode='r')
+  except (ValueError, OSError) as e:
+    raise ValueError(f'{path} is damaged ({e}); delete it') from e
+  if features.shape != shape or features.dtype != np.float32:
+    raise ValueError(f'{path} holds {features.dtype} {features.shape}, not '
+                     f'float32 {shape}; delete it')
+  return features
+
+
+@contextlib.contextmanager
+def _writing(path):
+  """Opens a file that has its name only once it is whole."""
+  with open(path + '.tmp', 'wb') as f:
+    yield f
+  os.replace(path + '.tmp', path)
+
+
+def _write_description(directory, description):
+  with _writing(os.path.join(directory, 'cache.json')) as f:
+    f.write(json.dumps(description, indent=2).encode() + b'\n')

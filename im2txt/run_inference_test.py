@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of the program run_inference, run as its users run it."""
+
+import concurrent.futures
+import io
+import json
+import math
+import os
+import re
+import sys
+
+from PIL import Image
+import pytest
+
+from im2txt import checkpoints
+from im2txt import configuration
+from im2txt import show_and_tell_model
+from im2txt import testing
+from im2txt.inference_utils import captioner as captioner_lib
+
+_WORDS = ['a', '<S>', '</S>', 'dog', 'cat', 'über']
+
+
+def _encode(mode, kind):
+  image = Image.open(io.BytesIO(testing.jpeg(5))).convert(mode)
+  out = io.BytesIO()
+  image.save(out, kind)
+  return out.getvalue()
+
+
+@pytest.fixture(scope='module', name='files')
+def fixture_files(tmp_path_factory):
+  """A directory with images, a vocabulary and a model of random weights."""
+  path = tmp_path_factory.mktemp('files')
+  for name, data in {
+      'rgb.jpg': testing.jpeg(1), 'other.jpg': testing.jpeg(2),
+      'png.png': _encode('RGB', 'PNG'), 'grey.jpg': _encode('L', 'JPEG'),
+      'cmyk.jpg': _encode('CMYK', 'JPEG'),
+      'x[1].jpg': testing.jpeg(3), 'x1.jpg': testing.jpeg(4),
+      'broken.jpg': testing.jpeg(1)[:100], 'empty.jpg': b''}.items():
+    (path / name).write_bytes(data)
+  (path / 'words').write_text(''.join(f'{w} 1\n' for w in _WORDS))
+  (path / 'large').write_text(
+      ''.join(f'{w} 1\n' for w in [*_WORDS, 'b', 'c', 'd']))
+  config = configuration.ModelConfig(
+      vocab_size=8, embedding_size=5, num_lstm_units=4, image_height=75,
+      image_width=75, initializer_scale=0.5)
+  configuration.save(path, (config, configuration.TrainingConfig()))
+  model = show_and_tell_model.ShowAndTellModel(config)
+  model.global_step.assign(10)
+  # Random Inceptions give features of thousands, which would saturate the LSTM.
+  model.image_embedding_weights.assign(model.image_embedding_weights * 2e-5)
+  checkpoints.CheckpointManager(str(path)).save(model.named_variables)
+  return path
+
+
+def _run(checkpoint, vocab_file, input_files, *flags):
+  return testing.run_program(
+      'run_inference', f'--checkpoint_path={checkpoint}',
+      f'--vocab_file={vocab_file}', f'--input_files={input_files}', *flags)
+
+
+@pytest.fixture(scope='module', name='runs')
+def fixture_runs(files):
+  """All runs on `files`, two at a time: dict from name to future."""
+  def all_of(*names):
+    return ','.join(f'{files}/{name}' for name in names)
+
+  words = files / 'words'
+  prefix = files / 'model.ckpt-10'
+  runs = {
+      'text': (files, words, all_of(
+          'rgb.jpg', 'broken.jpg', 'x[1].jpg', 'missing.jpg', 'empty.jpg',
+          '[gc]*.jpg', 'png.png', 'none*'), '--inference_batch_size=3'),
+      'json': (f'{prefix}.index', words, all_of('rgb.jpg', 'x[1].jpg'),
+               '--output_format=json', '--beam_size=2',
+               '--max_caption_length=4'),
+      'data': (f'{prefix}.data-00000-of-00001', words, all_of('other.jpg'),
+               '--length_normalization_factor=1', '--beam_size=1'),
+      'no file': (prefix, words, all_of('missing.jpg', 'none*')),
+      'beam': (prefix, words, all_of('rgb.jpg'), '--beam_size=0'),
+      'vocabulary': (prefix, files / 'large', all_of('rgb.jpg')),
+      'no flag': ('', words, all_of('rgb.jpg')),
+  }
+  with concurrent.futures.ThreadPoolExecutor(2) as pool:
+    yield {name: pool.submit(_run, *run) for name, run in runs.items()}
+
+
+def _assert_captions(stdout, expected):
+  """Compares standard output with the form of 2016.
+
+  Args:
+    stdout: of the program.
+    expected: list of (base name, list of (caption, log probability)).
+  """
+  lines = []
+  for name, captions in expected:
+    lines.append(f'Captions for image {name}:')
+    lines += ['  %d) %s (p=%f)' % (i, text, math.exp(logprob))
+              for i, (text, logprob) in enumerate(captions)]
+  number = re.compile(r'\(p=(\d\.\d{6})\)$', re.M)
+  # A processor's rounding may change the last digit.
+  assert number.sub('(p=)', stdout) == number.sub('(p=)', '\n'.join(lines)
+                                                  + '\n')
+  assert [float(p) for p in number.findall(stdout)] == pytest.approx(
+      [float(p) for p in number.findall('\n'.join(lines))],
+      rel=1e-4, abs=2e-6)
+
+
+def _captions(files, names, *args):
+  captioner = captioner_lib.Captioner(str(files), str(files / 'words'), *args)
+  images = [captioner.decode((files / name).read_bytes()) for name in names]
+  return [(name, [(c.text, c.log_probability) for c in captions])
+          for name, captions in zip(names, captioner.caption(images))]
+
+
+def test_text_of_every_kind_of_image_in_the_order_given(runs, files):
+  result = runs['text'].result()
+  names = ['rgb.jpg', 'x[1].jpg', 'cmyk.jpg', 'grey.jpg', 'png.png']
+  expected = _captions(files, names)
+  # The images make a difference.
+  assert len({str(captions) for _, captions in expected}) == len(names)
+  assert all(len(captions) == 3 for _, captions in expected)
+  _assert_captions(result.stdout, expected)
+
+
+def test_what_cannot_be_read_is_named_and_shows_in_the_status(runs, files):
+  result = runs['text'].result()
+  assert result.returncode == 1
+  lines = [line for line in result.stderr.splitlines() if 'skipped' in line]
+  assert [line.split(':')[0] for line in lines] == [
+      f'skipped {files}/missing.jpg', f'skipped {files}/none*',
+      f'skipped {files}/broken.jpg', f'skipped {files}/empty.jpg',
+      '4 file(s) skipped']
+  assert 'Traceback' not in result.stderr
+
+
+def test_json(runs, files):
+  result = runs['json'].result()
+  assert result.returncode == 0, result.stderr
+  assert 'skipped' not in result.stderr
+  found = [json.loads(line) for line in result.stdout.splitlines()]
+  assert [image['image'] for image in found] == [
+      f'{files}/rgb.jpg', f'{files}/x[1].jpg']
+  expected = _captions(files, ['rgb.jpg', 'x[1].jpg'], 2, 4)
+  for image, (_, captions) in zip(found, expected):
+    assert [c['caption'] for c in image['captions']] == [
+        text for text, _ in captions]
+    for caption, (text, logprob) in zip(image['captions'], captions):
+      assert set(caption) == {'caption', 'probability', 'log_probability'}
+      assert len(text.split()) <= 3
+      assert caption['log_probability'] == pytest.approx(logprob, abs=1e-4)
+      assert caption['probability'] == pytest.approx(
+          math.exp(logprob), rel=1e-3)
+
+
+def test_a_data_file_and_length_normalization(runs, files):
+  result = runs['data'].result()
+  assert result.returncode == 0, result.stderr
+  _assert_captions(
+      result.stdout, _captions(files, ['other.jpg'], 1, 20, 1.0))
+
+
+@pytest.mark.parametrize('name, parts', [
+    ('no file', ['--input_files=', 'missing.jpg', 'matches no file']),
+    ('beam', ['beam_size=0', 'should be 1 or more']),
+    ('vocabulary', ['large has 10 words', 'vocab_size of 8']),
+    ('no flag', ['--checkpoint_path is required']),
+])
+def test_one_line_says_what_is_wrong(runs, name, parts):
+  result = runs[name].result()
+  testing.assert_one_line_error(result, *parts)
+  assert result.stdout == ''
+
+
+def test_prints_what_the_2016_program_printed(tmp_path):
+  with open(testing.reference_path('full2000', 'captions.json'),
+            encoding='utf-8') as f:
+    reference = json.load(f)
+  photos = {}
+  for name in reference['images']:
+    for folder in ('flickr8k', 'coco_mini'):
+      path = testing.reference_path('..', folder, 'images', name)
+      # Cut captions lost their last word in 2016; none of these is cut.
+      whole = all(c['ids'][-1] == reference['end_id']
+                  for c in reference['beams'][name]['3'])
+      if os.path.exists(path) and whole:
+        photos[name] = path
+  if len(photos) < 2:
+    pytest.skip('needs the photos that the reference captions are of')
+  photos = dict(list(photos.items())[:2])
+  values = {}
+  for path in (testing.inception_checkpoint(tmp_path),
+               testing.reference_path('full2000', 'decoder.ckpt')):
+    checkpoint = checkpoints.Checkpoint(path)
+    values.update({n: checkpoint.get(n) for n in checkpoint.shapes
+                   if 'Logits' not in n})
+  checkpoints.write(str(tmp_path / 'whole.ckpt'), values)
+  result = _run(tmp_path / 'whole.ckpt',
+                testing.reference_path('full2000', 'word_counts.txt'),
+                ','.join(photos.values()))
+  assert result.returncode == 0, result.stderr
+  _assert_captions(result.stdout, [
+      (name, [(c['text'], c['logprob'])
+              for c in reference['beams'][name]['3']]) for name in photos])
+
+
+if __name__ == '__main__':
+  sys.exit(pytest.main([__file__, '-v']))

@@ -1,0 +1,367 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of the program train, run as its users run it.
+
+The tests go through the life of one model, in the order of this file: each
+goes on from the checkpoints of those before it.
+"""
+
+import concurrent.futures
+import json
+import re
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from im2txt import checkpoints
+from im2txt import testing
+
+# The smallest network around Inception v3, on its smallest images.
+_SMALL = {'vocab_size': 20, 'embedding_size': 6, 'num_lstm_units': 5,
+          'image_height': 75, 'image_width': 75}
+_STATE = ('lstm/basic_lstm_cell/kernel', 'InceptionV3/Conv2d_1a_3x3/weights',
+          'InceptionV3/Conv2d_1a_3x3/BatchNorm/moving_mean')
+
+
+def _flags(**values):
+  return [f'--{name}={value}' for name, value in values.items()]
+
+
+def _steps(log):
+  """Returns the numbers of the steps that were logged."""
+  return [int(n) for n in re.findall(r'global step (\d+): loss', log)]
+
+
+def _values(prefix, names=_STATE):
+  checkpoint = checkpoints.Checkpoint(str(prefix))
+  return [checkpoint.get(name) for name in names]
+
+
+def _files(directory):
+  return {path.name: path.stat().st_mtime_ns for path in directory.iterdir()}
+
+
+def _signal(process, pattern, *signals):
+  """Sends signals once a line is logged; returns (status, standard error)."""
+  log = testing.read_until(process, pattern)
+  for number in signals:
+    process.send_signal(number)
+  log += process.communicate(timeout=300)[1]
+  return process.returncode, log
+
+
+@pytest.fixture(scope='module', name='data')
+def fixture_data(tmp_path_factory):
+  """Returns the pattern of two shards; one record's image is no image."""
+  path = tmp_path_factory.mktemp('data')
+  records = [(i, testing.jpeg(i), [0, *range(2, 4 + i % 5), 1])
+             for i in range(7)]
+  testing.write_shard(path / 'train-00000-of-00002', records[:4])
+  testing.write_shard(path / 'train-00001-of-00002',
+                      records[4:] + [(7, b'no image', [0, 2, 1])])
+  return f'{path}/train-?????-of-00002'
+
+
+@pytest.fixture(scope='module', name='default')
+def fixture_default(tmp_path_factory, data):
+  """A train directory of the default configuration, after 2 steps."""
+  train_dir = tmp_path_factory.mktemp('default')
+  result = testing.run_program(
+      'train', *_flags(
+          input_file_pattern=data, train_dir=train_dir, number_of_steps=2,
+          feature_cache_dir=train_dir / 'features', feature_views=1))
+  assert result.returncode == 0, result.stderr
+  return train_dir
+
+
+@pytest.fixture(scope='module', name='small')
+def fixture_small(tmp_path_factory, data, default):
+  """(train directory, log) of a small model stopped by SIGTERM.
+
+  It starts from the Inception v3 of `default`, saves each step, and has its
+  hyperparameters from a file and from flags.
+  """
+  train_dir = tmp_path_factory.mktemp('small')
+  given = train_dir.parent / 'given.json'
+  given.write_text(json.dumps(
+      {**_SMALL, 'batch_size': 32, 'initial_learning_rate': 0.5}))
+  process = subprocess.Popen(**testing.program('train', *_flags(
+      input_file_pattern=data, train_dir=train_dir, number_of_steps=100000,
+      inception_checkpoint_file=default, save_interval_secs=0,
+      hyperparameters=given, batch_size=4, max_checkpoints_to_keep=3)))
+  status, log = _signal(process, 'global step 5: loss', signal.SIGTERM)
+  assert status == 128 + signal.SIGTERM, log
+  return train_dir, log
+
+
+@pytest.fixture(scope='module', name='failures', autouse=True)
+def fixture_failures(tmp_path_factory, data):
+  """Runs that end early, beside the tests: dict from name to future."""
+  path = tmp_path_factory.mktemp('failures')
+  old = path / 'old'
+  old.mkdir()
+  checkpoints.CheckpointManager(str(old)).save({
+      'global_step': np.int32(3),
+      'seq_embedding/map': np.zeros([20, 6], np.float32),
+      'lstm/basic_lstm_cell/bias': np.zeros([20], np.float32)})
+  testing.write_shard(path / 'ids', [(1, testing.jpeg(), [0, 20, 1])] * 4)
+  testing.write_shard(path / 'bytes', [(1, b'no image', [0, 2, 1])] * 4)
+  common = dict(_SMALL, input_file_pattern=data, train_dir=path / 'new',
+                batch_size=2, number_of_steps=1)
+  runs = {
+      'no files': _flags(**common | {'input_file_pattern': f'{path}/no*'}),
+      'no train_dir': _flags(**common | {'train_dir': ''}),
+      'no inception': _flags(
+          **common, inception_checkpoint_file=path / 'inception_v3.ckpt'),
+      'other size': _flags(**common | {'train_dir': old, 'vocab_size': 21}),
+      'both': _flags(
+          **common, train_inception=True, feature_cache_dir=path / 'features'),
+      'groups': _flags(**common, captions_per_image=3),
+      'id': _flags(**common | {'input_file_pattern': path / 'ids'}),
+      'no image': _flags(**common | {'input_file_pattern': path / 'bytes'}),
+  }
+  with concurrent.futures.ThreadPoolExecutor(1) as pool:
+    yield {name: pool.submit(testing.run_program, 'train', *flags)
+           for name, flags in runs.items()}
+
+
+def test_saves_the_variables_of_2016(default):
+  assert {'checkpoint', 'model.ckpt-2.index',
+          'model.ckpt-2.data-00000-of-00001'} <= set(_files(default))
+  assert (default / 'checkpoint').read_text() == (
+      'model_checkpoint_path: "model.ckpt-2"\n'
+      'all_model_checkpoint_paths: "model.ckpt-2"\n')
+
+  import tensorflow as tf  # pylint: disable=g-import-not-at-top
+  reader = tf.train.load_checkpoint(str(default / 'model.ckpt-2'))
+  types = reader.get_variable_to_dtype_map()
+  found = {name: (shape, types[name].name)
+           for name, shape in reader.get_variable_to_shape_map().items()}
+  expected = {
+      'image_embedding/weights': ([2048, 512], 'float32'),
+      'seq_embedding/map': ([12000, 512], 'float32'),
+      'lstm/basic_lstm_cell/kernel': ([1024, 2048], 'float32'),
+      'lstm/basic_lstm_cell/bias': ([2048], 'float32'),
+      'logits/weights': ([512, 12000], 'float32'),
+      'logits/biases': ([12000], 'float32'),
+      'global_step': ([], 'int32'),
+  }
+  expected.update(_variables_of_tf_slims_inception())
+  assert len(expected) == 383
+  assert found == expected
+  assert reader.get_tensor('global_step') == 2
+
+
+def _variables_of_tf_slims_inception():
+  """Returns {name: (shape, dtype)} of tf-slim's own whole network's trunk."""
+  import tensorflow as tf  # pylint: disable=g-import-not-at-top
+  from im2txt.ops import slim_bridge  # pylint: disable=g-import-not-at-top
+  slim = slim_bridge.tf_slim
+  with tf.Graph().as_default():
+    with slim.arg_scope([slim.conv2d], normalizer_fn=slim.batch_norm):
+      slim_bridge.inception_v3_base(tf.zeros([1, 299, 299, 3]))
+    return {v.op.name: (v.shape.as_list(), v.dtype.base_dtype.name)
+            for v in tf.compat.v1.global_variables()}
+
+
+def test_starts_from_the_inception_checkpoint_and_leaves_it_frozen(
+    default, small):
+  assert f'Inception v3 initialized from {default}' in small[1]
+  for found, expected in zip(_values(small[0])[1:], _values(default)[1:]):
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_sigterm_finishes_the_step_and_saves_it(small):
+  train_dir, log = small
+  last = _steps(log)[-1]
+  assert _steps(log) == list(range(1, last + 1))
+  assert 'SIGTERM: finishing this step' in log
+  assert _values(train_dir, ['global_step']) == [last]
+  assert 'Traceback' not in log
+
+
+def test_keeps_the_last_checkpoints(small):
+  train_dir, log = small
+  last = _steps(log)[-1]
+  assert sorted(n for n in _files(train_dir) if n.endswith('.index')) == sorted(
+      f'model.ckpt-{n}.index' for n in range(last - 2, last + 1))
+  assert f'model_checkpoint_path: "model.ckpt-{last}"' in (
+      train_dir / 'checkpoint').read_text()
+
+
+def test_stores_hyperparameters_the_defaults_with_file_and_flags(
+    small, default):
+  stored = json.loads((small[0] / 'configuration.json').read_text())
+  defaults = json.loads((default / 'configuration.json').read_text())
+  assert stored == {**defaults, **_SMALL, 'initial_learning_rate': 0.5,
+                    'batch_size': 4, 'max_checkpoints_to_keep': 3}
+  assert defaults == {
+      'vocab_size': 12000, 'batch_size': 32, 'image_height': 299,
+      'image_width': 299, 'initializer_scale': 0.08, 'embedding_size': 512,
+      'num_lstm_units': 512, 'lstm_dropout_keep_prob': 0.7,
+      'values_per_input_shard': 2300, 'input_queue_capacity_factor': 2,
+      'num_examples_per_epoch': 586363, 'optimizer': 'SGD',
+      'initial_learning_rate': 2.0, 'learning_rate_decay_factor': 0.5,
+      'num_epochs_per_decay': 8.0, 'train_inception_learning_rate': 0.0005,
+      'clip_gradients': 5.0, 'max_checkpoints_to_keep': 5}
+
+
+def test_log_lines(small):
+  found = re.findall(
+      r'global step (\d+): loss = ([\d.]+) \(smoothed ([\d.]+), '
+      r'([\d.]+) sec/step, ([\d.]+) examples/s, '
+      r'[0-9]+% waiting for input, ETA (\S+), lr 0.5\)', small[1])
+  # The first step, which compiles, has no rate.
+  assert [int(line[0]) for line in found] == _steps(small[1])[1:]
+  losses = [float(n) for n in re.findall(r'loss = ([\d.]+)', small[1])]
+  assert 0 < min(losses) and max(losses) < 10
+  smoothed = weight = 0
+  for i, loss in enumerate(losses):
+    smoothed, weight = .99 * smoothed + .01 * loss, .99 * weight + .01
+    if i:
+      assert float(found[i - 1][2]) == pytest.approx(
+          smoothed / weight, abs=2e-4)
+  step, _, _, seconds, rate, eta = found[-1]
+  assert float(rate) == pytest.approx(4 / float(seconds), rel=.02, abs=.1)
+  hours, minutes = map(int, re.fullmatch(r'(\d+)h(\d+)m', eta).groups())
+  assert 3600 * hours + 60 * minutes == pytest.approx(
+      (100000 - int(step)) * float(seconds), rel=.02, abs=120)
+
+
+def test_events_for_tensorboard(small):
+  train_dir, log = small
+  events = testing.read_events(str(train_dir))
+  steps = _steps(log)
+  for tag in ('losses/batch_loss', 'losses/total_loss', 'losses/smoothed_loss',
+              'learning_rate', 'global_norm'):
+    plugin, values = events[tag]
+    assert (plugin, sorted(values)) == ('scalars', steps), tag
+  losses = [float(n) for n in re.findall(r'loss = ([\d.]+)', log)]
+  np.testing.assert_allclose(
+      [events['losses/total_loss'][1][n] for n in steps], losses, atol=1e-4)
+  # Without training Inception there is no weight decay.
+  assert events['losses/total_loss'][1] == events['losses/batch_loss'][1]
+  assert set(map(float, events['learning_rate'][1].values())) == {0.5}
+  assert all(norm > 0 for norm in events['global_norm'][1].values())
+  assert sorted(events['examples_per_sec'][1]) == steps[1:]
+
+  histograms = {tag for tag, (p, _) in events.items() if p == 'histograms'}
+  assert histograms == {'parameters/' + name for name in (
+      'image_embedding/weights', 'seq_embedding/map', 'logits/weights',
+      'logits/biases', 'lstm/basic_lstm_cell/kernel',
+      'lstm/basic_lstm_cell/bias')}
+  counts = events['parameters/logits/weights'][1][1][:, 2]
+  assert counts.sum() == 5 * 20
+
+  images, = [v for p, v in events.values() if p == 'images']
+  width, height, *encoded = images[1]
+  assert (width, height, len(encoded)) == (b'75', b'75', 3)
+  assert all(png.startswith(b'\x89PNG') for png in encoded)
+
+
+@pytest.fixture(scope='module', name='resumed')
+def fixture_resumed(small, data):
+  """(train directory, step before, log) of `small` resumed, until SIGINT.
+
+  Sizes come from the directory, and Inception's checkpoint is gone.
+  """
+  train_dir, log = small
+  process = subprocess.Popen(**testing.program('train', *_flags(
+      input_file_pattern=data, train_dir=train_dir, number_of_steps=100000,
+      inception_checkpoint_file='/deleted/since', log_every_n_steps=2)))
+  status, rest = _signal(process, 'global step', signal.SIGINT)
+  assert status == 128 + signal.SIGINT, rest
+  return train_dir, _steps(log)[-1], rest
+
+
+def test_resumes_at_the_step_with_the_stored_hyperparameters(resumed, default):
+  train_dir, before, log = resumed
+  assert f'resuming from {train_dir}/model.ckpt-{before}' in log
+  # The first even step is the first that is logged.
+  assert _steps(log)[0] == before + 2 - before % 2
+  assert 'lr 0.5)' in log
+  # Inception is still what it was, and one step's clipped gradient moves no
+  # weight by more than learning rate * clip_gradients.
+  old, new = _values(train_dir / f'model.ckpt-{before}'), _values(train_dir)
+  for found, expected in zip(new[1:], _values(default)[1:]):
+    np.testing.assert_array_equal(found, expected)
+  assert 0 < np.abs(new[0] - old[0]).max() < 1
+
+
+def test_sigint_saves_too(resumed):
+  train_dir, before, log = resumed
+  # Every second step is logged.
+  step, = _values(train_dir, ['global_step'])
+  assert step > before and step - _steps(log)[-1] in (0, 1)
+  assert f'saved {train_dir}/model.ckpt-{step}' in log
+  assert 'SIGINT: finishing this step' in log and 'Traceback' not in log
+
+
+def test_nothing_to_do_at_the_last_step(resumed):
+  train_dir, _, _ = resumed
+  step, = _values(train_dir, ['global_step'])
+  before = _files(train_dir)
+  result = testing.run_program('train', *_flags(
+      input_file_pattern=f'{train_dir}/*', train_dir=train_dir,
+      number_of_steps=step))
+  assert result.returncode == 0
+  assert (f'--number_of_steps={step} is not above the current step {step} of '
+          f'--train_dir={train_dir}') in result.stderr
+  assert _files(train_dir) == before
+
+
+@pytest.fixture(scope='module', name='fine_tuned')
+def fixture_fine_tuned(resumed, data):
+  """(train directory, step before, log) of `resumed` with Inception trained.
+
+  It saves a step, and gets two signals during the next, which takes seconds.
+  """
+  train_dir, _, _ = resumed
+  before, = _values(train_dir, ['global_step'])
+  process = subprocess.Popen(**testing.program('train', *_flags(
+      input_file_pattern=data, train_dir=train_dir, number_of_steps=1000,
+      train_inception=True, save_interval_secs=0)))
+  status, log = _signal(process, 'saved ', signal.SIGINT, signal.SIGTERM)
+  assert status == 128 + signal.SIGTERM, log
+  return train_dir, before, log
+
+
+def test_trains_inception_and_its_moving_averages(fine_tuned):
+  train_dir, before, log = fine_tuned
+  assert 'lr 0.0005)' in log
+  for name, old, new in zip(
+      _STATE, _values(train_dir / f'model.ckpt-{before}'), _values(train_dir)):
+    assert np.abs(new - old).max() > 0, name
+  events = testing.read_events(str(train_dir))
+  total, batch = (events[f'losses/{name}_loss'][1][before + 1]
+                  for name in ('total', 'batch'))
+  assert total > batch + 1  # The decay of 22 million random weights.
+  assert 'parameters/InceptionV3/Conv2d_1a_3x3/weights' in events
+
+
+def test_a_second_signal_leaves_without_saving(fine_tuned):
+  train_dir, before, log = fine_tuned
+  assert _steps(log) == [before + 1]
+  assert log.count('saved') == 1 and 'Traceback' not in log
+  assert _values(train_dir, ['global_step']) == [before + 1]
+
+
+@pytest.mark.parametrize('name, parts', [
+    ('no files', ['--input_file_pattern=', 'no file matches']),
+    ('no train_dir', ['--train_dir is required']),
+    ('no inception', ['no checkpoint at', 'inception_v3.ckpt']),
+    ('other size', ['--vocab_size=21', 'old/model.ckpt-3 has 20',
+                    'use --vocab_size=20 or another --train_dir']),
+    ('both', ['--feature_cache_dir', '--train_inception']),
+    ('groups', ['--captions_per_image=3 does not divide --batch_size=2']),
+    ('id', ['--input_file_pattern=', 'word id', '--vocab_size=20;']),
+    ('no image', ['less than one batch of 2 usable captions']),
+])
+def test_one_line_says_what_is_wrong(failures, name, parts):
+  testing.assert_one_line_error(failures[name].result(), *parts)
+
+
+if __name__ == '__main__':
+  sys.exit(pytest.main([__file__, '-v']))
