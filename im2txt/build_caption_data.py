@@ -32,7 +32,7 @@ from absl import flags
 from im2txt import program
 from im2txt.data import caption_files
 from im2txt.data import mscoco
-from im2txt.data.progress import log
+from im2txt.progress import log
 
 FLAGS = flags.FLAGS
 

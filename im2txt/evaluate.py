@@ -186,6 +186,11 @@ def main(_):
   if FLAGS.num_eval_examples < 1 or FLAGS.eval_interval_secs < 0:
     raise ValueError('--num_eval_examples should be above zero and '
                      '--eval_interval_secs not below')
+  if 0 < FLAGS.number_of_steps < FLAGS.min_global_step and not FLAGS.run_once:
+    raise ValueError(
+        f'--number_of_steps={FLAGS.number_of_steps} is below '
+        f'--min_global_step={FLAGS.min_global_step}, so that its checkpoint '
+        'would be passed over; lower --min_global_step')
   files = inputs.list_files(FLAGS.input_file_pattern)
   os.makedirs(FLAGS.eval_dir, exist_ok=True)
   evaluator = Evaluator(files, FLAGS.num_eval_examples, FLAGS.eval_batch_size,

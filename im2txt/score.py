@@ -28,7 +28,7 @@ from absl import logging
 from im2txt import program
 from im2txt.data import caption_files
 from im2txt.data import shards
-from im2txt.data.progress import Progress
+from im2txt.progress import Progress
 from im2txt.metrics import caption_scores
 from im2txt.metrics import diversity
 from im2txt.metrics import ranking

@@ -10,7 +10,7 @@ import re
 from im2txt.data import caption_files
 from im2txt.data import mscoco
 from im2txt.data import shards
-from im2txt.data.progress import Progress
+from im2txt.progress import Progress
 from im2txt.inference_utils import vocabulary
 
 _SHARD_NAME = re.compile(r'(.+)-(\d{5})-of-(\d{5})')

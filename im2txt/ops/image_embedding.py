@@ -11,6 +11,8 @@ FEATURE_SIZE = 2048
 SCOPE = 'InceptionV3'
 # L2 coefficient of the convolution weights when they are trained.
 WEIGHT_DECAY = 0.00004
+# Of the batch-norm averages.
+BATCH_NORM_DECAY = 0.9997
 
 
 def inception_v3(images,
@@ -49,7 +51,7 @@ def inception_v3(images,
       batch_norm_params = {
           'is_training': is_inception_training,
           'trainable': trainable,
-          'decay': 0.9997,
+          'decay': BATCH_NORM_DECAY,
           'epsilon': 0.001,
       }
   else:

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of contact_sheet."""
+
+import json
+import os
+import subprocess
+import sys
+
+from PIL import Image
+import pytest
+
+from im2txt import contact_sheet
+from im2txt import testing
+
+_RESULTS = [{'image_id': 1, 'caption': 'a red star .'},
+            {'image_id': 2, 'caption': 'a dog costs $ 5'}]
+
+
+@pytest.fixture(name='files')
+def fixture_files(tmp_path):
+  for number in (1, 2):
+    (tmp_path / f'{number}.jpg').write_bytes(testing.jpeg(number))
+  (tmp_path / 'annotations.json').write_text(json.dumps({
+      'images': [{'id': i, 'file_name': f'{i}.jpg'} for i in (1, 2)],
+      'annotations': [
+          {'image_id': 1, 'caption': 'One star.'},
+          {'image_id': 1, 'caption': 'A red star.'},
+          {'image_id': 2, 'caption': 'A cat.'}]}))
+  (tmp_path / 'results.json').write_text(json.dumps(_RESULTS))
+  return tmp_path
+
+
+def run(files, *flags):
+  return subprocess.run(
+      [sys.executable, '-m', 'im2txt.contact_sheet',
+       f'--annotations_file={files}/annotations.json',
+       f'--results_file={files}/results.json', f'--image_dir={files}',
+       f'--output_file={files}/sheet.png', *flags],
+      env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)},
+      capture_output=True, text=True, check=False)
+
+
+def test_draws_the_sheet_and_counts(files):
+  result = run(files, '--columns=2')
+  assert result.returncode == 0, result.stderr
+  assert result.stdout.startswith('1 of 2 captions are one of the human')
+  with Image.open(files / 'sheet.png') as sheet:
+    assert sheet.format == 'PNG' and sheet.width > sheet.height > 100
+    # The first caption is green, the second is not.
+    halves = [sheet.convert('RGB').crop((x, 150, x + sheet.width // 2,
+                                         sheet.height)) for x in (
+                                             0, sheet.width // 2)]
+  greens = [(0, 128, 0) in {color for _, color in half.getcolors(1 << 20)}
+            for half in halves]
+  assert greens == [True, False]
+  assert not (files / 'sheet.png.tmp').exists()
+
+
+@pytest.mark.parametrize('name, content, message', [
+    ('results.json', '[{"image_id": 9, "caption": "a"}]', 'not of the pictures'),
+    ('results.json', '[]', 'has no caption'),
+    ('results.json', '[', 'results_file'),
+    ('annotations.json', '{}', 'as in COCO'),
+    ('1.jpg', 'text', '1.jpg'),
+])
+def test_refuses_in_one_line(files, name, content, message):
+  (files / name).write_text(content)
+  result = run(files)
+  assert result.returncode == 1
+  line, = [line for line in result.stderr.splitlines() if line]
+  assert line.startswith('error: ') and message in line
+  assert not (files / 'sheet.png').exists()
+
+
+def test_words_count_not_their_writing():
+  assert contact_sheet.is_human('a red star .', ['x', 'A  red, star'])
+  assert not contact_sheet.is_human('a star red', ['A red star'])
+
+
+if __name__ == '__main__':
+  sys.exit(pytest.main([__file__, '-v']))

@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of the program evaluate, run as its users run it."""
+
+import re
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from im2txt import checkpoints
+from im2txt import configuration
+from im2txt import show_and_tell_model
+from im2txt import testing
+from im2txt.ops import image_processing
+
+_CONFIG = configuration.ModelConfig(
+    vocab_size=12, embedding_size=5, num_lstm_units=4, batch_size=4,
+    image_height=75, image_width=75, initializer_scale=0.5)
+# Image and word ids of each record, in the order of the shards.
+_CAPTIONS = [
+    (3, [0, 2, 3, 4, 1]), (1, [0, 5, 1]), (3, [0, 6, 7, 8, 9, 10, 11, 1]),
+    (2, [0, 1]), (4, [0, 11, 2, 1]), (1, [0, 9, 4, 4, 1]), (5, [0, 3, 1]),
+    (2, [0, 8, 2, 6, 1]), (6, [0, 7, 7, 1])]
+
+
+@pytest.fixture(scope='module', name='data')
+def fixture_data(tmp_path_factory):
+  path = tmp_path_factory.mktemp('data')
+  records = [(i, testing.jpeg(i), ids) for i, ids in _CAPTIONS]
+  testing.write_shard(path / 'val-00000-of-00002', records[:4])
+  # The ninth caption's image is followed by one that is no image.
+  testing.write_shard(path / 'val-00001-of-00002',
+                      records[4:] + [(7, b'no image', [0, 2, 1])])
+  return f'{path}/val-?????-of-00002'
+
+
+class _Model:
+  """A model of random weights, and what it should score."""
+
+  def __init__(self):
+    self._model = show_and_tell_model.ShowAndTellModel(_CONFIG)
+    # Random Inceptions give features of thousands: too much for the LSTM.
+    self._model.image_embedding_weights.assign(
+        self._model.image_embedding_weights * 2e-5)
+
+  def save(self, train_dir, step):
+    """Saves it as train would; the logits are scaled by the step."""
+    train_dir.mkdir(exist_ok=True)
+    configuration.save(train_dir, (_CONFIG, configuration.TrainingConfig()))
+    values = dict(self._model.named_variables, global_step=np.int32(step))
+    values['logits/weights'] = values['logits/weights'] * (step / 100)
+    return checkpoints.CheckpointManager(str(train_dir)).save(values)
+
+  def cross_entropies(self, captions, step):
+    """Scores captions in NumPy, word by word."""
+    w = {n: v.numpy().astype(np.float64)
+         for n, v in self._model.decoder_variables.items()}
+    w['logits/weights'] *= step / 100
+
+    def lstm(x, c, h):
+      i, j, f, o = np.split(
+          np.concatenate([x, h]) @ w['lstm/basic_lstm_cell/kernel']
+          + w['lstm/basic_lstm_cell/bias'], 4)
+      c = c / (1 + np.exp(-f - 1)) + np.tanh(j) / (1 + np.exp(-i))
+      return c, np.tanh(c) / (1 + np.exp(-o))
+
+    found = []
+    for image_id, ids in captions:
+      image = image_processing.process_image(
+          testing.jpeg(image_id), height=75, width=75)
+      features = self._model.encode_images(image[tf.newaxis])[0].numpy()
+      c, h = lstm(features @ w['image_embedding/weights'],
+                  np.zeros(4), np.zeros(4))
+      for word, target in zip(ids, ids[1:]):
+        c, h = lstm(w['seq_embedding/map'][word], c, h)
+        logits = h @ w['logits/weights'] + w['logits/biases']
+        found.append(np.log(np.exp(logits).sum()) - logits[target])
+    return found
+
+
+@pytest.fixture(scope='module', name='model')
+def fixture_model():
+  return _Model()
+
+
+@pytest.fixture(scope='module', name='train_dir')
+def fixture_train_dir(tmp_path_factory, model):
+  path = tmp_path_factory.mktemp('train')
+  model.save(path, 900)
+  model.save(path, 1000)
+  return path
+
+
+def _flags(**values):
+  return [f'--{name}={value}' for name, value in values.items()]
+
+
+@pytest.mark.parametrize('flags, captions', [
+    # Fewer than there are, of a batch size that divides neither.
+    (['--num_eval_examples=5', '--eval_batch_size=3'], _CAPTIONS[:5]),
+    # All that are good, and no more; the last batch of four holds one.
+    (['--num_eval_examples=9'], _CAPTIONS),
+    # More than there are; the broken image is left out.
+    ([], _CAPTIONS),
+])
+def test_scores_each_requested_caption_once(
+    data, train_dir, model, tmp_path, flags, captions):
+  expected = model.cross_entropies(captions, 1000)
+  # The images and the words make a difference, so that the mean tells.
+  one, other = (model.cross_entropies([(i, [0, 1])], 1000) for i in (1, 2))
+  assert np.std(expected) > 0.1 and abs(one[0] - other[0]) > 0.005
+  result = testing.run_program('evaluate', *flags, *_flags(
+      input_file_pattern=data, checkpoint_dir=train_dir, eval_dir=tmp_path,
+      run_once=True, min_global_step=1000))
+  assert result.returncode == 0, result.stderr
+  perplexity, nats, words, count = re.search(
+      r'global step 1000: perplexity = ([\d.]+) \(([\d.]+) nats a word, '
+      r'(\d+) words of (\d+) captions', result.stderr).groups()
+  assert int(words) == len(expected) and int(count) == len(captions)
+  assert float(nats) == pytest.approx(np.mean(expected), abs=2e-4)
+  assert float(perplexity) == pytest.approx(
+      np.exp(np.mean(expected)), rel=2e-4)
+  assert ('1 image(s) skipped: ids 7\n' in result.stderr) == (not flags)
+
+  events = testing.read_events(str(tmp_path))
+  assert set(events) == {'Perplexity', 'losses/cross_entropy'}
+  for tag, value in (('Perplexity', np.exp(np.mean(expected))),
+                     ('losses/cross_entropy', np.mean(expected))):
+    plugin, values = events[tag]
+    assert plugin == 'scalars' and list(values) == [1000]
+    assert values[1000] == pytest.approx(value, rel=2e-4)
+
+
+# Deletes the files of step 800 just before they are opened and the weights of
+# step 900 just after, as a train that saves a newer one may do.
+_DELETE = '''
+import glob, os
+import tensorflow as tf
+load = tf.train.load_checkpoint
+def load_and_delete(prefix):
+  if prefix.endswith('-800'):
+    for name in glob.glob(prefix + '.*'):
+      os.remove(name)
+  reader = load(prefix)
+  if prefix.endswith('-900'):
+    for name in glob.glob(prefix + '.data-*'):
+      os.remove(name)
+  return reader
+tf.train.load_checkpoint = load_and_delete
+'''
+
+
+def test_watches_until_the_last_step(data, model, tmp_path):
+  train_dir, eval_dir = tmp_path / 'train', tmp_path / 'eval'
+  process = subprocess.Popen(**testing.program('evaluate', *_flags(
+      input_file_pattern=data, checkpoint_dir=train_dir, eval_dir=eval_dir,
+      eval_interval_secs=1, min_global_step=800, number_of_steps=2000),
+                                               code=_DELETE))
+  log = testing.read_until(process, 'no checkpoint')
+  train_dir.mkdir()
+  log += testing.read_until(process, f'no checkpoint in directory {train_dir}')
+  model.save(train_dir, 700)
+  log += testing.read_until(process, 'passing over .*step 700')
+  model.save(train_dir, 800)
+  log += testing.read_until(process, 'train/model.ckpt-800')
+  model.save(train_dir, 900)
+  log += testing.read_until(process, 'ckpt-900.data-.* is missing')
+  model.save(train_dir, 1000)
+  log += testing.read_until(process, 'global step 1000: perplexity')
+  log += testing.read_until(process, 'no checkpoint newer than step 1000')
+  model.save(train_dir, 2000)
+  log += process.communicate(timeout=300)[1]
+  assert process.returncode == 0, log
+  assert '--number_of_steps=2000 reached' in log
+  assert 'Traceback' not in log
+  assert re.findall(r'global step (\d+): perplexity', log) == ['1000', '2000']
+  # Images are only encoded again when Inception's weights have changed.
+  assert log.count('image 7 cannot be decoded') == 1
+  values = testing.read_events(str(eval_dir))['Perplexity'][1]
+  assert list(values) == [1000, 2000]
+  for step, value in values.items():
+    assert value == pytest.approx(
+        np.exp(np.mean(model.cross_entropies(_CAPTIONS, step))), rel=2e-4)
+
+
+def test_an_interrupt_is_no_error(data, tmp_path):
+  process = subprocess.Popen(**testing.program('evaluate', *_flags(
+      input_file_pattern=data, checkpoint_dir=tmp_path / 'none',
+      eval_dir=tmp_path / 'eval')))
+  testing.read_until(process, 'no checkpoint at')
+  process.send_signal(signal.SIGINT)
+  rest = process.communicate(timeout=60)[1]
+  assert process.returncode == 128 + signal.SIGINT
+  assert 'Traceback' not in rest
+
+
+@pytest.fixture(scope='module', name='failures')
+def fixture_failures(tmp_path_factory, data, train_dir):
+  """Starts all runs that fail at once; returns a dict of processes."""
+  path = tmp_path_factory.mktemp('failures')
+  testing.write_shard(path / 'ids', [(1, testing.jpeg(), [0, 12, 1])])
+  common = dict(input_file_pattern=data, checkpoint_dir=train_dir,
+                eval_dir=path / 'eval')
+  return {name: subprocess.Popen(**testing.program(
+      'evaluate', *_flags(**common | flags))) for name, flags in {
+          'no files': {'input_file_pattern': path / 'no'},
+          'never': {'number_of_steps': 1000},
+          'no checkpoint': {'checkpoint_dir': path / 'no', 'run_once': True},
+          'id': {'input_file_pattern': path / 'ids', 'min_global_step': 0},
+      }.items()}
+
+
+@pytest.mark.parametrize('name, parts', [
+    ('no files', ['--input_file_pattern=', 'no file matches']),
+    ('never', ['--number_of_steps=1000', '--min_global_step=5000']),
+    ('no checkpoint', ['no checkpoint at', 'failures0/no']),
+    ('id', ['word id 12', 'vocabulary size 12']),
+])
+def test_one_line_says_what_is_wrong(failures, name, parts):
+  process = failures[name]
+  stdout, stderr = process.communicate(timeout=300)
+  testing.assert_one_line_error(subprocess.CompletedProcess(
+      process.args, process.returncode, stdout, stderr), *parts)
+
+
+if __name__ == '__main__':
+  sys.exit(pytest.main([__file__, '-v']))
