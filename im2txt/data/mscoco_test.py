@@ -21,6 +21,7 @@ import pytest
 import tensorflow as tf
 
 from im2txt.data import mscoco
+from im2txt.data import shards
 from im2txt.data import tokenizer
 
 _REFERENCE = os.environ.get('IM2TXT_REFERENCE_DIR')
@@ -173,7 +174,7 @@ def test_serialize_writes_what_the_2016_program_wrote():
   assert len(originals) == 8
   for original, fields in zip(originals, _records(path)):
     example = tf.train.SequenceExample.FromString(original)
-    ours = mscoco.serialize(*fields)
+    ours = shards.serialize(*fields)
     assert tf.train.SequenceExample.FromString(ours) == example
     assert ours == example.SerializeToString(deterministic=True)
 
@@ -185,7 +186,7 @@ def test_serialize_round_trip(tmp_path):
   path = str(tmp_path / 'x')
   record = (2**40, b'\xff\xd8\0', ['<S>', 'café', '</S>'], [1, 77, 2])
   with tf.io.TFRecordWriter(path) as writer:
-    writer.write(mscoco.serialize(*record))
+    writer.write(shards.serialize(*record))
   assert _records(path) == [record]
 
 

@@ -6,7 +6,6 @@ import sys
 import pytest
 import tensorflow as tf
 
-from im2txt.data import mscoco
 from im2txt.data import shards
 
 
@@ -21,12 +20,12 @@ def test_reads_what_was_written(tmp_path):
   records = [
       shards.Record(2**40, b'\xff\xd8\0', ['<S>', 'café', '</S>'], [1, 77, 2]),
       shards.Record(0, b'', [], [])]
-  path = _write(tmp_path / 'x', *(mscoco.serialize(*r) for r in records))
+  path = _write(tmp_path / 'x', *(shards.serialize(*r) for r in records))
   assert list(shards.read(path)) == records
 
 
 def test_refusals(tmp_path):
-  good = mscoco.serialize(1, b'x', ['a'], [1])
+  good = shards.serialize(1, b'x', ['a'], [1])
   no_image = tf.train.SequenceExample()
   no_word = tf.train.SequenceExample.FromString(good)
   no_word.feature_lists.feature_list['image/caption'].feature.add()

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from im2txt import testing
 from im2txt.data import mscoco
+from im2txt.data import shards
 from im2txt.data import validation
 
 # The ids are 0, 1, ...; <UNK>, which is not in the file, is 4.
@@ -18,7 +19,7 @@ _WORDS = ['<S>', '</S>', 'a', 'dog']
 
 def _record(image_id, caption, data=None, ids=None):
   tokens = caption.split()
-  return mscoco.serialize(
+  return shards.serialize(
       image_id, testing.jpeg(image_id) if data is None else data, tokens,
       [_WORDS.index(token) if token in _WORDS else 4 for token in tokens]
       if ids is None else ids)
