@@ -55,6 +55,8 @@ def read(path):
     with open(path, 'rb') as f:
       return f.read()
   archive, members = _archive(location[0])
+  if location[1] not in members:
+    raise FileNotFoundError(path)
   try:
     return archive.read(members[location[1]])
   except BAD_ZIP as error:
@@ -89,6 +91,6 @@ def _archive(path):
   """Returns (ZipFile, name -> ZipInfo) of an archive; one a process."""
   archive = zipfile.ZipFile(path)
   files = [info for info in archive.infolist() if not info.is_dir()]
-  folders = {info.filename.rpartition('/')[0] for info in files}
-  start = len(folders.pop()) + 1 if len(folders) == 1 and '' not in folders else 0
+  folders = {''.join(info.filename.rpartition('/')[:2]) for info in files}
+  start = len(folders.pop()) if len(folders) == 1 else 0
   return archive, {info.filename[start:]: info for info in files}

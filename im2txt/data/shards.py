@@ -27,7 +27,8 @@ from typing import NamedTuple
 def serialize(image_id, data, tokens, ids):
   """Returns the bytes of a record of one picture and one caption.
 
-  They are those of SequenceExample.SerializeToString(deterministic=True).
+  They are those of SequenceExample.SerializeToString(deterministic=True), where
+  protobuf puts a longer name before one that it begins with.
 
   Args:
     image_id: int.
@@ -92,8 +93,8 @@ def _example(image_id, data, caption, caption_ids):
              + _entry(b'image/image_id', _int64_feature(image_id)))
   lists = b''.join(
       _entry(name, b''.join(_field(1, feature) for feature in features))
-      for name, features in ((b'image/caption', caption),
-                             (b'image/caption_ids', caption_ids)))
+      for name, features in ((b'image/caption_ids', caption_ids),
+                             (b'image/caption', caption)))
   return _field(1, context) + _field(2, lists)
 
 

@@ -64,7 +64,23 @@ def test_sound_shards(folder, workers):
   assert not problems.found
 
 
+def test_sound_compact_shards(folder, workers):
+  _write(folder / 'val-00000-of-00001', shards.serialize_compact(
+      3, testing.jpeg(3), [(['<S>', 'a', '</S>'], [0, 2, 1]),
+                           (['<S>', 'a', 'cat', '</S>'], [0, 2, 4, 1])]))
+  splits, problems = _validate(folder, workers)
+  assert splits['val'] == validation.Split(
+      shards=1, captions=2, images=1, words=3, unknown_words=1)
+  assert not problems.found
+
+
 _DAMAGE = {
+    'ids of other words in a compact record': (
+        shards.serialize_compact(
+            9, testing.jpeg(9), [(['<S>', 'a', '</S>'], [0, 2, 1]),
+                                 (['<S>', 'a', '</S>'], [0, 3, 1])]),
+        '1 captions with ids that are not those of their words: record 0 of '),
+
     'ids out of range': (
         _record(9, '<S> a </S>', ids=[0, 5, 1]),
         '1 captions with an id out of range: record 0 of '),
