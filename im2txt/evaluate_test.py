@@ -134,6 +134,32 @@ def test_scores_each_requested_caption_once(
     assert values[1000] == pytest.approx(value, rel=2e-4)
 
 
+def test_the_result_with_cached_features_is_exactly_that_without(
+    data, train_dir, model, tmp_path):
+  # Its flags are those of train too, so never two of them in one process.
+  from im2txt import evaluate  # pylint: disable=g-import-not-at-top
+  from im2txt.ops import inputs  # pylint: disable=g-import-not-at-top
+  files = inputs.list_files(data)
+  cache = str(tmp_path / 'features')
+
+  def run(*args):
+    return evaluate.Evaluator(files, *args).evaluate(str(train_dir))
+
+  for num_examples in (5, 9, 100):
+    expected = run(num_examples, 3)
+    assert run(num_examples, 3, cache) == expected
+  # Joint training changes Inception: never silently evaluated as it was.
+  other = tmp_path / 'other'
+  model.save(other, 1000)
+  prefix = checkpoints.resolve(str(other))
+  checkpoint = checkpoints.Checkpoint(prefix)
+  values = {name: checkpoint.get(name) for name in checkpoint.shapes}
+  values['InceptionV3/Conv2d_1a_3x3/weights'] += 1e-3
+  checkpoints.write(prefix, values)
+  with pytest.raises(ValueError, match='made from other Inception v3 weights'):
+    evaluate.Evaluator(files, 5, 3, cache).evaluate(str(other))
+
+
 # Deletes the files of step 800 just before they are opened and the weights of
 # step 900 just after, as a train that saves a newer one may do.
 _DELETE = '''
@@ -178,7 +204,7 @@ def test_watches_until_the_last_step(data, model, tmp_path):
   assert 'Traceback' not in log
   assert re.findall(r'global step (\d+): perplexity', log) == ['1000', '2000']
   # Images are only encoded again when Inception's weights have changed.
-  assert log.count('image 7 cannot be decoded') == 1
+  assert log.count('image(s) skipped: ids 7') == 1
   values = testing.read_events(str(eval_dir))['Perplexity'][1]
   assert list(values) == [1000, 2000]
   for step, value in values.items():

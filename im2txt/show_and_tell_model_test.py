@@ -124,6 +124,36 @@ def test_training_lowers_the_loss(small):
   assert int(small.global_step) == 30
 
 
+def test_loss_without_words_has_no_gradient(small):
+  batch = random_batch()
+  before = small.logits_weights.numpy()
+  for captions in ([x * 0 for x in batch[1:]], [x[:, :0] for x in batch[1:]]):
+    scalars = show_and_tell_model.sgd_step(
+        small, lambda: batch[0], *captions, 1.0, 5.0)
+    assert float(scalars['total_loss']) == 0
+    np.testing.assert_array_equal(small.logits_weights, before)
+
+
+def test_bfloat16_training_is_close_and_keeps_float32_weights(small):
+  rough = show_and_tell_model.ShowAndTellModel(
+      _SMALL, with_inception=False, training_dtype=tf.bfloat16)
+  for name, variable in rough.decoder_variables.items():
+    variable.assign(small.decoder_variables[name])
+  batch = random_batch()
+  np.testing.assert_array_equal(
+      rough.cross_entropies(*batch), small.cross_entropies(*batch))
+  for _ in range(5):
+    losses = [
+        float(show_and_tell_model.sgd_step(
+            model, lambda: batch[0], *batch[1:], 0.1, 5.0)['total_loss'])
+        for model in (small, rough)]
+    assert 0 < abs(losses[0] - losses[1]) < 0.02
+  for name, variable in rough.decoder_variables.items():
+    assert variable.dtype == tf.float32
+    np.testing.assert_allclose(
+        variable, small.decoder_variables[name], atol=0.02, err_msg=name)
+
+
 def test_clipping_bounds_the_update(small):
   batch = random_batch()
   before = {n: v.numpy() for n, v in small.decoder_variables.items()}

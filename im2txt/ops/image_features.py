@@ -53,29 +53,28 @@ class CaptionedFeatures:
     files: list of float32 [_IMAGES_PER_FILE, views + 1, 2048], in memory or
       mapped from disk; the last may hold fewer images.
     undecodable: indices of the images without features, a list.
+
+  Raises:
+    ValueError: no image has features.
   """
   captions: inputs.Captions
   files: list
   undecodable: list
 
   def __post_init__(self):
+    if len(self.undecodable) == len(self.captions.image_ids):
+      raise ValueError(
+          f'none of the {len(self.undecodable)} image(s) can be decoded')
     if self.undecodable:
       logging.warning(
-          '%d image(s) cannot be decoded, skipped: ids %s',
+          '%d image(s) skipped: ids %s',
           len(self.undecodable), ', '.join(
               map(str, self.captions.image_ids[self.undecodable])))
 
   def usable(self, limit=None):
-    """Indices of the captions whose image has features, of the first `limit`.
-
-    Raises:
-      ValueError: there is none.
-    """
-    found = np.flatnonzero(
+    """Indices of those of the first `limit` captions that have features."""
+    return np.flatnonzero(
         ~np.isin(self.captions.images[:limit], self.undecodable))
-    if not len(found):
-      raise ValueError('no caption has an image that can be decoded')
-    return found
 
   def batch(self, indices, views):
     """Returns (features, input_seqs, target_seqs, mask) of some captions.
@@ -225,7 +224,8 @@ def encode_in_memory(names, encode_fn, config, limit=None):
     limit: read at most so many captions.
 
   Raises:
-    ValueError: a damaged shard, or a word id outside the model's vocabulary.
+    ValueError: a damaged shard, a word id outside the model's vocabulary, or
+      not one good image.
   """
   captions = inputs.read_captions(names, limit)
   captions.check_ids(config.vocab_size)
@@ -251,12 +251,16 @@ def fingerprint(names, variables, config):
   for name, variable in sorted(variables.items()):
     digest.update(name.encode())
     digest.update(variable.numpy().tobytes())
-  stats = {os.path.basename(name): os.stat(name) for name in names}
+  # Without the directory, so that data and cache can be moved together.
+  keys = [os.path.basename(name) for name in names]
+  if len(set(keys)) < len(keys):
+    keys = names
+  stats = {key: os.stat(name) for key, name in zip(keys, names)}
   return {
       'format': _FORMAT,
       'image_size': [config.image_height, config.image_width],
       'inception': digest.hexdigest(),
-      'shards': {name: [s.st_size, s.st_mtime_ns] for name, s in stats.items()},
+      'shards': {key: [s.st_size, s.st_mtime_ns] for key, s in stats.items()},
   }
 
 

@@ -9,6 +9,7 @@ import hashlib
 import numpy as np
 import tensorflow as tf
 
+from im2txt import progress
 from im2txt.ops import image_processing
 
 IMAGE_ID = 'image/image_id'
@@ -149,29 +150,32 @@ def read_captions(files, limit=None):
   """
   index_of_key, image_ids, file_ends = {}, [], []
   images, words, ends = (array.array(code) for code in 'iiq')
-  for name in files:
-    dataset = tf.data.TFRecordDataset(name).map(
-        parse_sequence_example, num_parallel_calls=tf.data.AUTOTUNE)
-    if limit is not None:
-      dataset = dataset.take(limit - len(ends))
-    try:
-      for image_id, encoded, ids, lengths in dataset.prefetch(
-          64).as_numpy_iterator():
-        if len(ends) == limit:
-          break
-        key = image_id if image_id >= 0 else hashlib.sha256(encoded).digest()
-        if key not in index_of_key:
-          index_of_key[key] = len(image_ids)
-          image_ids.append(image_id)
-        for caption in np.split(ids, np.cumsum(lengths)[:-1]):
-          if len(ends) != limit:
-            images.append(index_of_key[key])
-            words.extend(caption)
-            ends.append(len(words))
-    except tf.errors.OpError as e:
-      raise ValueError(f'damaged record after {len(ends)} captions, in {name}: '
-                       f'{e.message}; make the shards again') from e
-    file_ends.append(len(ends))
+  with progress.Progress('reading captions', len(files), ' files') as bar:
+    for name in files:
+      dataset = tf.data.TFRecordDataset(name).map(
+          parse_sequence_example, num_parallel_calls=tf.data.AUTOTUNE)
+      if limit is not None:
+        dataset = dataset.take(limit - len(ends))
+      try:
+        for image_id, encoded, ids, lengths in dataset.prefetch(
+            64).as_numpy_iterator():
+          if len(ends) == limit:
+            break
+          key = image_id if image_id >= 0 else hashlib.sha256(encoded).digest()
+          if key not in index_of_key:
+            index_of_key[key] = len(image_ids)
+            image_ids.append(image_id)
+          # None for no limit, else what is left of it.
+          lengths = lengths[:limit and limit - len(ends)]
+          images.extend([index_of_key[key]] * len(lengths))
+          ends.extend(len(words) + np.cumsum(lengths))
+          words.extend(ids[:lengths.sum()])
+      except tf.errors.OpError as e:
+        raise ValueError(
+            f'damaged record after {len(ends)} captions, in {name}: '
+            f'{e.message}; make the shards again') from e
+      file_ends.append(len(ends))
+      bar.update(1)
   if not ends:
     raise ValueError(f'no caption in {files[0]} ...')
   return Captions(
@@ -289,19 +293,22 @@ def training_batches(files, config, seed=None, captions_per_image=1):
     return image, captions, lengths
 
   def flatten(images, captions, lengths):
-    present = tf.where(lengths > 0)
+    present = lengths >= 0
     captions = _check_ids(
-        config.vocab_size, tf.gather_nd(captions, present))
+        config.vocab_size, tf.boolean_mask(captions, present))
     mask = tf.sequence_mask(
-        tf.gather_nd(lengths, present) - 1, tf.shape(captions)[1] - 1)
+        tf.boolean_mask(lengths, present) - 1,
+        tf.maximum(tf.shape(captions)[1] - 1, 0))
     words_mask = tf.cast(mask, tf.int64)
-    return (images, present[:, 0], captions[:, :-1] * words_mask,
+    return (images, tf.where(present)[:, 0], captions[:, :-1] * words_mask,
             captions[:, 1:] * words_mask, tf.cast(mask, tf.int32))
 
   dataset = dataset.enumerate().map(
       read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=seed is not None)
   # Repeated only now, so that data without one good image come to an end.
   dataset = dataset.ignore_errors(log_warning=True).repeat()
-  return dataset.padded_batch(
-      config.batch_size // captions_per_image,
-      drop_remainder=True).map(flatten).prefetch(4)
+  dataset = dataset.padded_batch(
+      config.batch_size // captions_per_image, drop_remainder=True,
+      # No caption: a group that is smaller than others.
+      padding_values=(None, None, tf.constant(-1, tf.int64)))
+  return dataset.map(flatten).prefetch(4)
