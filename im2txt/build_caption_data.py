@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes the sharded TFRecords and the vocabulary of any captioned pictures.
+r"""Makes the sharded TFRecords and the vocabulary of any captioned pictures.
 
 Captions come in the formats that `caption_files` reads: COCO's JSON of any
 year, Flickr8k's and Flickr30k's files, Karpathy's dataset_*.json, CSV and
@@ -11,7 +11,8 @@ three ways:
     --val_captions_file=captions_val2017.json
   by lists of picture names:
     --captions_file=Flickr8k.token.txt \
-    --train_list=Flickr_8k.trainImages.txt --val_list=Flickr_8k.devImages.txt
+    --train_list=Flickr_8k.trainImages.txt \
+    --val_list=Flickr_8k.devImages.txt
   by the file itself:
     --captions_file=dataset_flickr8k.json
 

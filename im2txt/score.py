@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scores captions against those of humans: BLEU, METEOR, ROUGE-L, CIDEr, ...
+r"""Scores captions against those of humans: BLEU, METEOR, ROUGE-L, CIDEr, ...
 
 Captions that some program wrote, in the JSON format of COCO's evaluation
 server; several files make one table, side by side:
@@ -30,8 +30,8 @@ from im2txt.data import caption_files
 from im2txt.data import shards
 from im2txt.progress import Progress
 from im2txt.metrics import caption_scores
-from im2txt.metrics import diversity
 from im2txt.metrics import ranking
+from im2txt.metrics import summary
 
 FLAGS = flags.FLAGS
 
@@ -124,84 +124,6 @@ def write_json(path, content):
   os.replace(path + '.tmp', path)
 
 
-def score_captions(references, n_best, training=None):
-  """Returns the scores that need captions only, dict name -> number.
-
-  Args:
-    references: dict, image id -> captions of humans; may have more images.
-    n_best: dict, image id -> list of captions, the best first.
-    training: set of tokenized training captions, None if not known.
-
-  Raises:
-    ValueError: an image has no reference.
-  """
-  strangers = [image_id for image_id in n_best if image_id not in references]
-  if strangers:
-    raise ValueError(
-        f'{len(strangers)} images have no caption to score against, such as '
-        f'image_id {strangers[0]!r}: give the --annotations_file of the same '
-        'images')
-  best = {image_id: captions[0] if captions else ''
-          for image_id, captions in n_best.items()}
-  scores = {'images': len(best), **caption_scores.score(
-      {image_id: references[image_id] for image_id in best}, best)}
-  scores.update(diversity.diversity(
-      caption_scores.tokenize(list(best.values()))))
-  if training is not None:
-    scores['best_in_training'] = diversity.share_in_training(
-        caption_scores.tokenize(list(best.values())), training)
-    scores['n_best_in_training'] = diversity.share_in_training(
-        caption_scores.tokenize(
-            [text for captions in n_best.values() for text in captions]),
-        training)
-  return scores
-
-
-def read_examples(files, max_images=0, vocab=None):
-  """Returns {image id: (captions, their ids)} of shards, in order.
-
-  Args:
-    files: shard file names.
-    max_images: leave out the images after so many, if not 0.
-    vocab: the `Vocabulary` whose ids they should be, None for any.
-
-  Raises:
-    ValueError: a shard is damaged, or its ids are of another vocabulary.
-  """
-  examples = {}
-  for path in files:
-    for record in shards.read(path):
-      if record.image_id not in examples:
-        if max_images and len(examples) >= max_images:
-          continue
-        examples[record.image_id] = ([], [])
-      if vocab and record.ids != [vocab.word_to_id(w) for w in record.tokens]:
-        raise ValueError(
-            f'{path}: the word ids are not those of --vocab_file='
-            f'{FLAGS.vocab_file}: give the vocabulary that was made with the '
-            'shards, and a model that was trained with it')
-      captions, ids = examples[record.image_id]
-      captions.append(' '.join(record.tokens[1:-1]))
-      if len(record.ids) > 1:
-        ids.append(record.ids)
-  return examples
-
-
-def image_batches(files, wanted, batch_size):
-  """Yields lists of (image id, JPEG bytes) of each wanted image, once."""
-  left, batch = set(wanted), []
-  for path in files:
-    for record in shards.read(path):
-      if record.image_id in left:
-        left.remove(record.image_id)
-        batch.append((record.image_id, record.data))
-        if len(batch) == batch_size or not left:
-          yield batch
-          batch = []
-    if not left:
-      return
-
-
 def score_checkpoint(prefix, files, references, training):
   """Captions the images of shards with a checkpoint.
 
@@ -209,7 +131,7 @@ def score_checkpoint(prefix, files, references, training):
     prefix: of the checkpoint.
     files: shard file names.
     references: dict, image id -> captions, None for those of the shards.
-    training: see `score_captions`.
+    training: see `summary.summarize`.
 
   Returns:
     (scores, results): dict name -> number, list of {'image_id', 'caption'}.
@@ -222,10 +144,11 @@ def score_checkpoint(prefix, files, references, training):
       prefix, FLAGS.vocab_file, FLAGS.beam_size,
       FLAGS.max_caption_length, FLAGS.length_normalization_factor)
   scorer = likelihood.Likelihood(prefix)
-  examples = read_examples(files, FLAGS.max_images, captioner.vocab)
+  examples = shards.captions_by_image(files, FLAGS.max_images, captioner.vocab)
   n_best, features, losses = {}, [], []
   with Progress('Captioning', len(examples), 'images') as progress:
-    for batch in image_batches(files, examples, FLAGS.inference_batch_size):
+    for batch in shards.image_batches(
+        files, examples, FLAGS.inference_batch_size):
       images = {}
       for image_id, data in batch:
         try:
@@ -251,7 +174,7 @@ def score_checkpoint(prefix, files, references, training):
   if references is None:
     references = {image_id: captions
                   for image_id, (captions, _) in examples.items()}
-  scores = score_captions(references, n_best, training)
+  scores = summary.summarize(references, n_best, training)
   if losses:
     scores['perplexity'] = math.exp(
         np.concatenate(losses).mean(dtype=np.float64))
@@ -292,29 +215,6 @@ def training_captions(files):
   return set(caption_scores.tokenize(list(captions)))
 
 
-def table(runs):
-  """Returns a table of scores, a line each, a column for each run.
-
-  Args:
-    runs: dict, name -> dict, name of the score -> number.
-  """
-  names = list(dict.fromkeys(
-      name for scores in runs.values() for name in scores))
-  rows = [['', *runs]]
-  for name in names:
-    row = [name]
-    for scores in runs.values():
-      value = scores.get(name, '-')
-      row.append(f'{value:.4f}' if isinstance(value, float) else str(value))
-    rows.append(row)
-  widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-  return '\n'.join(
-      '  '.join([row[0].ljust(widths[0]),
-                 *(cell.rjust(width)
-                   for cell, width in zip(row[1:], widths[1:]))])
-      for row in rows)
-
-
 def _check_flags():
   """Raises ValueError for flags that do not go together."""
   if bool(FLAGS.results_file) == bool(FLAGS.checkpoint_path):
@@ -331,13 +231,17 @@ def _check_flags():
                'ranking_captions_per_image'):
     if getattr(FLAGS, name) < 1:
       raise ValueError(f'--{name}={getattr(FLAGS, name)} should be 1 or more')
+  if FLAGS.max_images < 0:
+    raise ValueError(f'--max_images={FLAGS.max_images} should be 0 or more')
 
 
 def _files(flag):
   """Returns the shards that a flag names, None if it is empty."""
-  from im2txt.ops import inputs  # pylint: disable=g-import-not-at-top
   pattern = getattr(FLAGS, flag)
-  return inputs.list_files(pattern, flag) if pattern else None
+  if not pattern:
+    return None
+  from im2txt.ops import inputs  # pylint: disable=g-import-not-at-top
+  return inputs.list_files(pattern, flag)
 
 
 def main(_):
@@ -365,7 +269,7 @@ def main(_):
   else:
     if references is None:
       references = {image_id: captions for image_id, (captions, _) in
-                    read_examples(files).items()}
+                    shards.captions_by_image(files).items()}
     paths = FLAGS.results_file.split(',')
     results = {path: read_results(path) for path in paths}
     stems = [os.path.splitext(os.path.basename(path))[0] for path in paths]
@@ -373,10 +277,10 @@ def main(_):
       if len(results[path]) < len(references):
         logging.warning('%s has captions of %d of the %d images', path,
                         len(results[path]), len(references))
-      runs[stem if stems.count(stem) == 1 else path] = score_captions(
+      runs[stem if stems.count(stem) == 1 else path] = summary.summarize(
           references, {i: [text] for i, text in results[path].items()},
           training)
-  print(table(runs))
+  print(summary.table(runs))
   if FLAGS.output_json:
     write_json(FLAGS.output_json,
                runs if len(runs) > 1 else next(iter(runs.values())))

@@ -16,6 +16,7 @@ import tensorflow as tf
 from im2txt import score
 from im2txt import testing
 from im2txt.data import shards
+from im2txt.metrics import caption_scores
 
 _WORDS = ['<S>', '</S>', 'a', 'man', 'dog', 'runs', '<UNK>']
 
@@ -24,7 +25,7 @@ _WORDS = ['<S>', '</S>', 'a', 'man', 'dog', 'runs', '<UNK>']
 def fixture_run(capsys, monkeypatch):
   """Runs the program; returns the lines of its table."""
   # METEOR starts for ten seconds; caption_scores_test tests it.
-  monkeypatch.setattr(score.caption_scores, 'unavailable',
+  monkeypatch.setattr(caption_scores, 'unavailable',
                       lambda: {'meteor': 'left out', 'spice': 'left out'})
 
   def run(**arguments):
@@ -121,11 +122,6 @@ def test_flags_that_do_not_go_together(run, arguments, part):
     run(**arguments)
 
 
-def test_table_marks_what_a_run_has_not():
-  assert score.table({'a': {'x': 1, 'y': 0.5}, 'bb': {'x': 22}}).split('\n') == [
-      '        a  bb', 'x       1  22', 'y  0.5000   -']
-
-
 @pytest.fixture(scope='module', name='model_dir')
 def fixture_model_dir(tmp_path_factory):
   """A model of random weights, its vocabulary, and two shards."""
@@ -203,21 +199,19 @@ def test_copies_of_training_captions(run, model_dir, tmp_path):
   assert json.loads(output.read_text())['best_in_training'] == 0.5
 
 
-def test_first_images_only(model_dir):
-  files = [str(model_dir / 'val-0'), str(model_dir / 'val-1')]
-  examples = score.read_examples(files, max_images=2)
-  assert list(examples) == [30, 20]
-  assert score.read_examples(files)[10] == (
-      ['a man runs', 'a dog runs'], [[0, 2, 3, 5, 1], [0, 2, 4, 5, 1]])
-  batches = list(score.image_batches(files, score.read_examples(files), 3))
-  assert [[image_id for image_id, _ in batch] for batch in batches] == [
-      [30, 20, 10], [40]]
+def test_first_images_only(run, model_dir, tmp_path):
+  results = tmp_path / 'results.json'
+  run(checkpoint_path=model_dir, vocab_file=model_dir / 'words.txt',
+      input_file_pattern=model_dir / 'val-*', max_images=2,
+      results_output=results)
+  assert [entry['image_id'] for entry in json.loads(results.read_text())] == [
+      20, 30]
 
 
 def test_shards_of_another_vocabulary_are_refused(run, model_dir, tmp_path):
   words = tmp_path / 'words.txt'
   words.write_text('\n'.join(f'{word} 5' for word in reversed(_WORDS[:-1])))
-  with pytest.raises(ValueError, match='not those of --vocab_file'):
+  with pytest.raises(ValueError, match='not those of the vocabulary'):
     run(checkpoint_path=model_dir, vocab_file=words,
         input_file_pattern=model_dir / 'val-*')
 

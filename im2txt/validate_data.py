@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads shards and their vocabulary back and tells whether they are sound.
+r"""Reads shards and their vocabulary back and tells whether they are sound.
 
   validate_data --vocab_file=word_counts.txt \
       --input_file_pattern='train-?????-of-00256,val-?????-of-00004'

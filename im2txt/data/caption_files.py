@@ -8,7 +8,7 @@
                may have a "split"
   Karpathy     JSON {"images": [{"filename", "split", "sentences": [{"raw"}]}]}
                with a "filepath" before the name and a "cocoid" in some
-               (dataset_coco.json, dataset_flickr8k.json, dataset_flickr30k.json)
+               (dataset_coco.json, dataset_flickr8k.json and so on)
   Flickr8k     lines `1000.jpg#0<tab>caption` (Flickr8k.token.txt, and
                results_20130124.token of Flickr30k)
   Flickr30k    lines `1000.jpg| 0| caption` after a header (results.csv)
@@ -108,7 +108,8 @@ def read_list(path, flag):
   Raises:
     ValueError: the file cannot be read or is empty.
   """
-  names = _read_text(path, flag).split()
+  lines = _read_text(path, flag).splitlines()
+  names = [line.strip() for line in lines if line.strip()]
   if not names:
     raise ValueError(f'{flag}={path} is empty: give a file of picture names, '
                      'one a line.')
@@ -307,11 +308,11 @@ def _bar_rows(text):
 
 
 def _csv_rows(text):
-  rows = csv.DictReader(io.StringIO(text, newline=''), restkey='', strict=True)
+  rows = csv.DictReader(io.StringIO(text, newline=''), strict=True)
   try:
     for row in rows:
       # Fields too many or too few: most often a comma without quotes.
-      yield rows.line_num, None if '' in row or None in row.values() else row
+      yield rows.line_num, None if None in (*row, *row.values()) else row
   except csv.Error:
     yield rows.line_num + 1, None
 

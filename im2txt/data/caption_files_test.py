@@ -46,8 +46,9 @@ _FORMATS = {
             Entry(None, 'b.jpg', ['A dog, running\nfast "now"', 'Dogs']),
             Entry(None, 'a.jpg', ['猫'])]),
     'csv with more columns': (
-        'image_id,split,image,caption\n5,dev,b.jpg,x\n4,train,a.jpg,y\n', [
-            Entry(5, 'b.jpg', ['x'], 'dev'), Entry(4, 'a.jpg', ['y'], 'train')]),
+        ',image_id,split,image,caption\n0,5,dev,b.jpg,x\n1,4,train,a.jpg,y\n', [
+            Entry(5, 'b.jpg', ['x'], 'dev'),
+            Entry(4, 'a.jpg', ['y'], 'train')]),
     'jsonl': (
         '{"file": "b.jpg", "caption": "A \\"dog\\"", "image_id": 3}\n\n'
         '{"file": "b.jpg", "caption": "Hund", "image_id": 3}\n', [
@@ -119,7 +120,7 @@ def test_numbers_only_what_has_none():
   assert [e.image_id for e in caption_files.numbered([b, a])] == [1, 2]
   with_ids = [a._replace(image_id=9), b._replace(image_id=0)]
   assert caption_files.numbered(with_ids) == with_ids
-  with pytest.raises(ValueError, match='1 pictures have no image_id, such as b'):
+  with pytest.raises(ValueError, match='1 pictures have no image_id, .* b'):
     caption_files.numbered([with_ids[0], b])
   with pytest.raises(ValueError, match='another has too, such as 9'):
     caption_files.numbered([with_ids[0], b._replace(image_id=9)])
@@ -136,12 +137,14 @@ def test_split_by_field():
 
 
 def test_split_by_lists(tmp_path):
-  entries = [Entry(i, f'dir/{i}.jpg', ['x']) for i in range(5)]
-  names = _write(tmp_path, '3.jpg\r\ndir/0.jpg\n')
+  entries = [Entry(i, f'dir/{i}.jpg', ['x']) for i in range(4)]
+  entries.append(Entry(4, 'a b.jpg', ['x']))
+  names = _write(tmp_path, '3.jpg\r\ndir/0.jpg\n\na b.jpg ')
   lists = {'train': ('--t', caption_files.read_list(names, '--t')),
            'test': ('--e', ['1.jpg'])}
   assert caption_files.split_by_lists(entries, lists) == (
-      {'train': [entries[0], entries[3]], 'val': [], 'test': [entries[1]]}, 2)
+      {'train': [entries[0], entries[3], entries[4]], 'val': [],
+       'test': [entries[1]]}, 1)
   with pytest.raises(ValueError, match='--e: 3.jpg is in the list of another'):
     caption_files.split_by_lists(
         entries, {**lists, 'test': ('--e', ['3.jpg'])})

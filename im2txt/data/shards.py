@@ -172,3 +172,48 @@ def parse(serialized):
             for caption in zip(tokens, ids, strict=True)]
   except ValueError as error:  # UnicodeDecodeError is one.
     raise ValueError('a caption has a word without text or id') from error
+
+
+def captions_by_image(files, max_images=0, vocab=None):
+  """Returns {image id: (captions, their ids)} of shards, in order.
+
+  Args:
+    files: shard file names.
+    max_images: leave out the images after so many, if not 0.
+    vocab: the `Vocabulary` whose ids they should be, None for any.
+
+  Raises:
+    ValueError: a shard is damaged, or its ids are of another vocabulary.
+  """
+  examples = {}
+  for path in files:
+    for record in read(path):
+      if record.image_id not in examples:
+        if max_images and len(examples) >= max_images:
+          continue
+        examples[record.image_id] = ([], [])
+      if vocab and record.ids != [vocab.word_to_id(w) for w in record.tokens]:
+        raise ValueError(
+            f'{path}: the word ids are not those of the vocabulary file: give '
+            'the one that was made with the shards, and a model that was '
+            'trained with it')
+      captions, ids = examples[record.image_id]
+      captions.append(' '.join(record.tokens[1:-1]))
+      if len(record.ids) > 1:
+        ids.append(record.ids)
+  return examples
+
+
+def image_batches(files, wanted, batch_size):
+  """Yields lists of (image id, JPEG bytes) of each wanted image, once."""
+  left, batch = set(wanted), []
+  for path in files:
+    for record in read(path):
+      if record.image_id in left:
+        left.remove(record.image_id)
+        batch.append((record.image_id, record.data))
+        if len(batch) == batch_size or not left:
+          yield batch
+          batch = []
+    if not left:
+      return

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from im2txt.data import shards
+from im2txt.inference_utils import vocabulary
 
 
 def _write(path, *contents):
@@ -83,6 +84,43 @@ def test_refusals(tmp_path):
   assert '\n' not in str(error.value)
   with pytest.raises(ValueError, match='nowhere'):
     list(shards.read(str(tmp_path / 'nowhere')))
+
+
+@pytest.fixture(name='files')
+def fixture_files(tmp_path):
+  """Two shards of pictures 30, 10, 20, 40, of which 10 is in both."""
+  records = [(30, b'c', 'a man', [2, 3]), (10, b'a', 'a dog', [2, 4]),
+             (20, b'b', 'a cat', [2, 5]), (40, b'd', '', []),
+             (10, b'a', 'dogs', [5])]
+  records = [shards.serialize(
+      image_id, data, ['<S>', *caption.split(), '</S>'], [0, *ids, 1])
+             for image_id, data, caption, ids in records]
+  return [_write(tmp_path / '0', *records[::2]),
+          _write(tmp_path / '1', *records[1::2])]
+
+
+def test_captions_by_image(files, tmp_path):
+  examples = shards.captions_by_image(files)
+  assert list(examples) == [30, 20, 10, 40]
+  assert examples[10] == (['dogs', 'a dog'], [[0, 5, 1], [0, 2, 4, 1]])
+  assert examples[40] == ([''], [[0, 1]])
+  assert list(shards.captions_by_image(files, max_images=2)) == [30, 20]
+  words = tmp_path / 'words'
+  words.write_text('<S>\n</S>\na\nman\ndog')
+  vocab = vocabulary.Vocabulary(str(words))
+  assert shards.captions_by_image(files, vocab=vocab) == examples
+  words.write_text('<S>\n</S>\na\ndog\nman')
+  vocab = vocabulary.Vocabulary(str(words))
+  with pytest.raises(ValueError, match='0: the word ids are not those'):
+    shards.captions_by_image(files, vocab=vocab)
+
+
+def test_image_batches(files):
+  batches = lambda *arguments: list(shards.image_batches(files, *arguments))
+  assert batches([10, 20, 30, 40], 3) == [
+      [(30, b'c'), (20, b'b'), (10, b'a')], [(40, b'd')]]
+  assert batches([20, 10], 8) == [[(20, b'b'), (10, b'a')]]
+  assert batches([], 8) == []
 
 
 if __name__ == '__main__':

@@ -17,7 +17,7 @@ from im2txt.ops import lstm
 # at a time: 50 MB at 12,000 words. More is no faster.
 _ROWS = 1024
 # LSTM states in memory at a time, 4 KB each at 512 units and 16 KB on the way.
-_STATES = 16384
+_STATES = 8192
 
 
 class Likelihood:

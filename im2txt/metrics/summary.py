@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All scores of a set of captions, and a table of those of several sets."""
+
+from im2txt.metrics import caption_scores
+from im2txt.metrics import diversity
+
+
+def summarize(references, n_best, training=None):
+  """Returns the scores that need captions only.
+
+  Args:
+    references: dict, image id -> captions of humans; may have more images.
+    n_best: dict, image id -> list of captions, the best first.
+    training: set of training captions, tokenized by `caption_scores.tokenize`;
+      None if not known.
+
+  Returns:
+    dict, name -> number: `images`, what `caption_scores.score` gives of the
+    best captions, `diversity.diversity` of these, and with `training` also
+    `best_in_training` and `n_best_in_training`, the shares found there.
+
+  Raises:
+    ValueError: an image has no reference.
+  """
+  strangers = [image_id for image_id in n_best if image_id not in references]
+  if strangers:
+    raise ValueError(
+        f'{len(strangers)} images have no caption to score against, such as '
+        f'image_id {strangers[0]!r}: give the references of the same '
+        'images')
+  best = {image_id: captions[0] for image_id, captions in n_best.items()}
+  scores = {'images': len(best), **caption_scores.score(
+      {image_id: references[image_id] for image_id in best}, best)}
+  tokenized = caption_scores.tokenize(list(best.values()))
+  scores.update(diversity.diversity(tokenized))
+  if training is not None:
+    scores['best_in_training'] = diversity.share_in_training(
+        tokenized, training)
+    scores['n_best_in_training'] = diversity.share_in_training(
+        caption_scores.tokenize(
+            [text for captions in n_best.values() for text in captions]),
+        training)
+  return scores
+
+
+def table(runs):
+  """Returns a table of scores, a line each, a column for each run.
+
+  Args:
+    runs: dict, name -> dict, name of the score -> number.
+  """
+  names = list(dict.fromkeys(
+      name for scores in runs.values() for name in scores))
+  rows = [['', *runs]]
+  for name in names:
+    row = [name]
+    for scores in runs.values():
+      value = scores.get(name, '-')
+      row.append(f'{value:.4f}' if isinstance(value, float) else str(value))
+    rows.append(row)
+  widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+  return '\n'.join(
+      '  '.join([row[0].ljust(widths[0]),
+                 *(cell.rjust(width)
+                   for cell, width in zip(row[1:], widths[1:]))])
+      for row in rows)

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of plot."""
+
+import os
+import sys
+import time
+
+from absl import flags
+from absl.testing import flagsaver
+from PIL import Image
+import pytest
+import tensorflow as tf
+
+from im2txt import plot
+
+
+def _log(directory, scalars, suffix='.z'):
+  """Writes one event file; scalars is a list of (tag, step, value)."""
+  writer = tf.summary.create_file_writer(str(directory), filename_suffix=suffix)
+  with writer.as_default():
+    for tag, step, value in scalars:
+      tf.summary.scalar(tag, value, step=step)
+    tf.summary.histogram('parameters/x', [1.0, 2.0], step=1)
+  writer.close()
+
+
+@pytest.fixture(name='folder')
+def fixture_folder(tmp_path):
+  _log(tmp_path / 'a' / 'train', [
+      ('losses/smoothed_loss', 10, 3.0), ('losses/smoothed_loss', 20, 2.0),
+      ('losses/batch_loss', 10, 7.0), ('learning_rate', 10, 2.0),
+      ('learning_rate', 20, 1.0)])
+  _log(tmp_path / 'a' / 'eval', [
+      ('Perplexity', 20, 9.0), ('metrics/bleu_4', 20, 0.2),
+      ('losses/cross_entropy', 20, 2.5)])
+  _log(tmp_path / 'b', [('losses/smoothed_loss', 5, 4.0),
+                        ('metrics/cider', 5, 0.0)])
+  return tmp_path
+
+
+def test_reads_scalars_only(folder):
+  scalars = plot.read_scalars(folder / 'a' / 'train')
+  assert {tag: [(step, value) for step, _, value in points]
+          for tag, points in scalars.items()} == {
+              'losses/smoothed_loss': [(10, 3.0), (20, 2.0)],
+              'losses/batch_loss': [(10, 7.0)],
+              'learning_rate': [(10, 2.0), (20, 1.0)]}
+
+
+def test_reads_what_tensorflow_1_wrote(tmp_path):
+  with tf.Graph().as_default():
+    writer = tf.compat.v1.summary.FileWriter(str(tmp_path))
+    writer.add_summary(tf.compat.v1.Summary(value=[
+        tf.compat.v1.Summary.Value(tag='learning_rate', simple_value=0.5)]), 3)
+    writer.close()
+  (_, _, value), = plot.read_scalars(tmp_path)['learning_rate']
+  assert value == 0.5
+
+
+def test_resumed_run_goes_on_from_its_checkpoint(folder):
+  directory = folder / 'a' / 'train'
+  time.sleep(1.1)  # Files tell when they were begun to the second.
+  _log(directory, [('losses/smoothed_loss', 15, 2.6),
+                   ('losses/smoothed_loss', 25, 1.5)], suffix='.a')
+  points = plot.read_scalars(directory)['losses/smoothed_loss']
+  assert [(step, round(value, 3)) for step, _, value in points] == [
+      (10, 3.0), (15, 2.6), (25, 1.5)]
+
+
+def test_file_that_is_being_written(folder):
+  path, = (folder / 'b').iterdir()
+  with open(path, 'r+b') as f:
+    f.truncate(path.stat().st_size - 3)
+  assert 'losses/smoothed_loss' in plot.read_scalars(folder / 'b')
+
+
+def test_panels_and_curves(folder):
+  runs = plot.find_runs([str(folder / 'a'), str(folder / 'b')])
+  assert list(runs) == ['a/eval', 'a/train', 'b']
+  axes = plot.draw(runs).axes
+  assert [a.get_ylabel() for a in axes[::2]] == [
+      'loss (nats a word)', 'perplexity', 'BLEU-4', 'CIDEr', 'learning rate']
+  assert {a.get_xlabel() for a in axes[::2]} == {'step'}
+  assert {a.get_xlabel() for a in axes[1::2]} == {'hours'}
+  curves = {line.get_label(): line.get_xydata().tolist()
+            for line in axes[0].lines}
+  assert curves == {'a/eval': [[20, 2.5]], 'a/train': [[10, 3], [20, 2]],
+                    'b': [[5, 4]]}
+  hours = axes[1].lines[1].get_xdata()
+  assert 0 <= hours[0] <= hours[1] < 0.1
+  assert axes[2].get_yscale() == 'log'
+  assert axes[6].get_yscale() == 'linear'
+
+
+def test_program_writes_a_png(folder, capsys):
+  output = folder / 'curves.png'
+  with flagsaver.flagsaver():
+    flags.FLAGS(['plot', f'--logdirs={folder}', f'--output={output}'])
+    plot.main([])
+  assert 'curves.png' in capsys.readouterr().out
+  with Image.open(output) as image:
+    assert image.format == 'PNG' and image.width == 1200
+  assert sorted(os.listdir(folder)) == ['a', 'b', 'curves.png']
+
+
+def test_nothing_to_draw_is_told(folder, tmp_path):
+  (tmp_path / 'empty').mkdir()
+  with pytest.raises(ValueError, match='no event files .* in .*empty or below'):
+    plot.find_runs([str(folder), str(tmp_path / 'empty')])
+  with pytest.raises(ValueError, match='none of the scalars'):
+    plot.draw({'x': {'global_norm': [(1, 0.0, 1.0)]}})
+
+
+if __name__ == '__main__':
+  sys.exit(pytest.main([__file__, '-v']))
