@@ -31,7 +31,7 @@ flags.DEFINE_integer(
     'num_images', 24, 'Pictures on the sheet, evenly from the whole file.')
 flags.DEFINE_integer('columns', 6, 'Pictures side by side.')
 
-_LINE_LENGTH = 34
+_LINE_LENGTH = 38
 
 
 def read_json(flag, path):
@@ -124,7 +124,7 @@ def draw(shown, columns, path):
                 transform=axis.transAxes, va='top', fontsize=8, color='grey',
                 parse_math=False)
   figure.subplots_adjust(0.01, 0.07, 0.99, 0.99, hspace=0.5, wspace=0.05)
-  figure.savefig(path + '.tmp', format='png', dpi=100)
+  figure.savefig(path + '.tmp', format='png', dpi=80, bbox_inches='tight')
   os.replace(path + '.tmp', path)
 
 

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes captions for image files, with a trained model."""
 
+import contextlib
 import glob
+import itertools
 import json
 import os
 import sys
@@ -10,7 +12,9 @@ from absl import flags
 from absl import logging
 
 from im2txt import program
+from im2txt import progress
 from im2txt.inference_utils import captioner as captioner_lib
+from im2txt.inference_utils import image_files
 
 FLAGS = flags.FLAGS
 
@@ -33,7 +37,11 @@ flags.DEFINE_enum(
     'output_format', 'text', ['text', 'json'],
     'text as in 2016, or a JSON object a line: {"image": file, "captions": '
     '[{"caption", "probability", "log_probability"}]}.')
-flags.DEFINE_integer('inference_batch_size', 8, 'Images captioned at once.')
+flags.DEFINE_integer('inference_batch_size', 16, 'Images captioned at once.')
+flags.DEFINE_enum(
+    'precision', 'float32', ['float32', 'bfloat16'],
+    'Of Inception v3. bfloat16 is faster on processors that have it (AVX512 '
+    'BF16, AMX) and changes some captions.')
 
 
 def input_files(patterns):
@@ -78,22 +86,29 @@ def main(_):
     raise ValueError(f'--input_files={FLAGS.input_files} matches no file')
   captioner = captioner_lib.Captioner(
       FLAGS.checkpoint_path, FLAGS.vocab_file, FLAGS.beam_size,
-      FLAGS.max_caption_length, FLAGS.length_normalization_factor)
+      FLAGS.max_caption_length, FLAGS.length_normalization_factor,
+      FLAGS.precision)
   logging.info('captioning %d file(s) with the checkpoint of step %d',
                len(files), captioner.global_step)
-  for start in range(0, len(files), FLAGS.inference_batch_size):
-    names, images = [], []
-    for name in files[start:start + FLAGS.inference_batch_size]:
-      try:
-        with open(name, 'rb') as f:
-          images.append(captioner.decode(f.read()))
-        names.append(name)
-      except (OSError, ValueError) as e:
-        print(f'skipped {name}: {e}', file=sys.stderr)
-        skipped += 1
-    for name, captions in zip(
-        names, captioner.caption(images) if images else []):
-      print_captions(name, captions, FLAGS.output_format)
+  size = FLAGS.inference_batch_size
+  with contextlib.ExitStack() as stack:
+    bar = None
+    # Captions that appear on the terminal themselves tell enough.
+    if len(files) > size and sys.stderr.isatty() and not sys.stdout.isatty():
+      bar = stack.enter_context(
+          progress.Progress('Captioning', len(files), 'images'))
+    images = image_files.read_images(files, captioner.decode, ahead=2 * size)
+    while batch := list(itertools.islice(images, size)):
+      for name, image in batch:
+        if isinstance(image, Exception):
+          print(f'skipped {name}: {image}', file=sys.stderr)
+          skipped += 1
+      good = [(n, i) for n, i in batch if not isinstance(i, Exception)]
+      for (name, _), captions in zip(
+          good, captioner.caption([i for _, i in good]) if good else []):
+        print_captions(name, captions, FLAGS.output_format)
+      if bar:
+        bar.update(len(batch))
   if skipped:
     print(f'{skipped} file(s) skipped', file=sys.stderr)
     return 1

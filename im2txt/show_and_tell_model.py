@@ -9,7 +9,7 @@ over the next word (equation 12).
 
 import tensorflow as tf
 
-from im2txt.ops import image_embedding
+from im2txt.ops import folded_inception
 from im2txt.ops import lstm
 
 
@@ -33,6 +33,9 @@ class ShowAndTellModel(tf.Module):
     self.train_inception = train_inception
     self.inception = None
     if with_inception:
+      # Here, because tf-slim takes seconds to import, which captioning need not
+      # wait for.
+      from im2txt.ops import image_embedding  # pylint: disable=g-import-not-at-top
       self.inception = image_embedding.InceptionV3(
           trainable=train_inception, height=config.image_height,
           width=config.image_width)
@@ -47,7 +50,7 @@ class ShowAndTellModel(tf.Module):
       return self._decoder[name]
 
     self.image_embedding_weights = add(
-        'image_embedding/weights', [image_embedding.FEATURE_SIZE, size])
+        'image_embedding/weights', [folded_inception.FEATURE_SIZE, size])
     self.embedding_map = add('seq_embedding/map', [config.vocab_size, size])
     self.lstm_kernel = add(
         'lstm/basic_lstm_cell/kernel', [size + units, 4 * units])

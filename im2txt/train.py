@@ -15,7 +15,7 @@ from im2txt import checkpoints
 from im2txt import configuration
 from im2txt import program
 from im2txt import show_and_tell_model
-from im2txt.ops import image_embedding
+from im2txt.ops import folded_inception
 from im2txt.ops import image_features
 from im2txt.ops import inputs
 
@@ -239,7 +239,7 @@ def batch_signature(config):
   words = tf.TensorSpec([None, None], tf.int64)
   captions = (words, words, tf.TensorSpec([None, None], tf.int32))
   if FLAGS.feature_cache_dir:
-    return (tf.TensorSpec([None, image_embedding.FEATURE_SIZE]), *captions)
+    return (tf.TensorSpec([None, folded_inception.FEATURE_SIZE]), *captions)
   images = tf.TensorSpec([None, config.image_height, config.image_width, 3])
   return (images, tf.TensorSpec([None], tf.int64), *captions)
 

@@ -13,7 +13,7 @@ import math
 import numpy as np
 
 # Words less probable than this are never tried.
-_MIN_PROBABILITY = 1e-12
+MIN_PROBABILITY = 1e-12
 
 
 @dataclasses.dataclass(eq=False)
@@ -83,7 +83,7 @@ class _Beam:
         captions, softmax, best_words, states):
       for word in words.tolist():
         p = float(probabilities[word])
-        if p < _MIN_PROBABILITY:
+        if p < MIN_PROBABILITY:
           break  # The words after it are no likelier.
         sentence = caption.sentence + [word]
         logprob = caption.logprob + math.log(p)

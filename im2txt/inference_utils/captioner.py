@@ -10,8 +10,10 @@ import tensorflow as tf
 from im2txt import checkpoints
 from im2txt import configuration
 from im2txt import show_and_tell_model
+from im2txt.inference_utils import beam_search
 from im2txt.inference_utils import caption_generator
 from im2txt.inference_utils import vocabulary
+from im2txt.ops import folded_inception
 from im2txt.ops import image_processing
 
 
@@ -40,6 +42,9 @@ class Captioner:
     beam_size: see `caption_generator.CaptionGenerator`.
     max_caption_length: likewise.
     length_normalization_factor: likewise.
+    precision: 'float32', or 'bfloat16' to compute Inception in that: faster
+      where the processor has such instructions, with features good to 2 or 3
+      digits.
 
   Raises:
     ValueError: the checkpoint or the vocabulary cannot be used, or do not fit
@@ -47,41 +52,60 @@ class Captioner:
   """
 
   def __init__(self, checkpoint_path, vocab_file, beam_size=3,
-               max_caption_length=20, length_normalization_factor=0.0):
+               max_caption_length=20, length_normalization_factor=0.0,
+               precision='float32'):
     self.vocab = vocabulary.Vocabulary(vocab_file)
     checkpoint = checkpoints.Checkpoint(checkpoint_path)
     config, _ = configuration.load(os.path.dirname(checkpoint.prefix))
     config = dataclasses.replace(config, **checkpoint.model_sizes())
     self.vocab.check_fits_model(config.vocab_size)
-    self.model = show_and_tell_model.ShowAndTellModel(config)
-    variables = self.model.named_variables
+    model = show_and_tell_model.ShowAndTellModel(config, with_inception=False)
+    variables = model.named_variables
     if 'global_step' not in checkpoint.shapes:
       # A caption does not depend on it; some converters dropped it.
       del variables['global_step']
-    self.unused_variables = checkpoint.restore(variables)
+    checkpoint.restore(variables)
     self.global_step = checkpoint.global_step
+    search = {
+        'start_id': self.vocab.start_id, 'end_id': self.vocab.end_id,
+        'beam_size': beam_size, 'max_caption_length': max_caption_length,
+        'length_normalization_factor': length_normalization_factor}
+    step = tf.function(
+        model.inference_step, autograph=False, input_signature=[
+            tf.TensorSpec([None], tf.int64),
+            tf.TensorSpec([None, 2 * config.num_lstm_units])])
+    self._generator = caption_generator.CaptionGenerator(
+        lambda words, states: [x.numpy() for x in step(words, states)],
+        **search)
 
-    image = tf.TensorSpec([None, config.image_height, config.image_width, 3])
-    state = tf.TensorSpec([None, 2 * config.num_lstm_units])
-    self._feed_image = tf.function(
-        lambda images: self.model.initial_state(  # pylint: disable=g-long-lambda
-            self.model.encode_images(images)),
-        input_signature=[image], autograph=False)
-    self._step = tf.function(
-        self.model.inference_step,
-        input_signature=[tf.TensorSpec([None], tf.int64), state],
-        autograph=False)
+    def caption(images):
+      states = model.initial_state(folded_inception.encode(images, inception))
+      captions = beam_search.beam_search(
+          model.inference_step, states, **search)
+      return states, captions, self._texts(captions)
+
+    self._caption = tf.function(
+        caption, autograph=False, input_signature=[tf.TensorSpec(
+            [None, config.image_height, config.image_width, 3])])
+    try:
+      inception = folded_inception.fold(checkpoint.get, tf.as_dtype(precision))
+      self._caption.get_concrete_function()
+    except checkpoints.CheckpointError:
+      raise
+    except ValueError as e:
+      raise ValueError(
+          f'checkpoint {checkpoint.prefix}: the shapes of its InceptionV3/ '
+          f'variables are not those of Inception v3 '
+          f'({str(e).splitlines()[0]}); give another checkpoint') from e
     self._process = tf.function(
         lambda encoded: image_processing.process_image(  # pylint: disable=g-long-lambda
             encoded, height=config.image_height, width=config.image_width),
         input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
-    self.generator = caption_generator.CaptionGenerator(
-        lambda words, states: [x.numpy() for x in self._step(words, states)],
-        self.vocab.start_id, self.vocab.end_id, beam_size, max_caption_length,
-        length_normalization_factor)
+    # Now, lest each of the threads that decode does so.
+    self._process.get_concrete_function()
 
   def decode(self, encoded_image):
-    """Decodes the bytes of a JPEG, PNG or GIF file.
+    """Decodes the bytes of a JPEG, PNG or GIF file; any thread may call it.
 
     Returns:
       float32 [height, width, 3], what `caption` takes.
@@ -105,9 +129,21 @@ class Captioner:
     Returns:
       For each image a list of `ScoredCaption`s, best first.
     """
-    states = self._feed_image(tf.stack(images)).numpy()
-    return [[ScoredCaption(self.text(c.sentence), c.logprob) for c in captions]
-            for captions in self.generator.beam_search(states)]
+    states, found, texts = self._caption(tf.stack(images))
+    results = []
+    for state, ambiguous, *captions in zip(
+        states, found.ambiguous.numpy(), texts.numpy(),
+        found.log_probabilities.numpy(), found.lengths.numpy()):
+      if ambiguous:
+        # Only the heap of the Python search knows the order of equal scores.
+        searched, = self._generator.beam_search(state[tf.newaxis])
+        results.append([
+            ScoredCaption(self.text(c.sentence), c.logprob) for c in searched])
+      else:
+        results.append([
+            ScoredCaption(text.decode(), float(log_probability))
+            for text, log_probability, length in zip(*captions) if length])
+    return results
 
   def text(self, sentence):
     """Joins the words of a list of ids, without <S> and a final </S>."""
@@ -115,3 +151,16 @@ class Captioner:
     if words and words[-1] == self.vocab.end_id:
       words = words[:-1]
     return ' '.join(self.vocab.id_to_word(w) for w in words)
+
+  def _texts(self, captions):
+    """`text` in the graph, for `beam_search.Captions`: string [batch, beam]."""
+    # A model may have more ids than there are words.
+    words = self.vocab.words + [self.vocab.id_to_word(len(self.vocab))]
+    looked_up = tf.gather(
+        words, tf.minimum(captions.sentences, len(self.vocab)))
+    position = tf.range(captions.sentences.shape[2])
+    shown = (position > 0) & (
+        position < captions.lengths[:, :, tf.newaxis]) & (
+            captions.sentences != self.vocab.end_id)
+    return tf.strings.strip(tf.strings.reduce_join(
+        tf.where(shown, ' ' + looked_up, ''), axis=2))

@@ -7,7 +7,6 @@ from im2txt.ops import slim_bridge
 
 slim = slim_bridge.tf_slim
 
-FEATURE_SIZE = 2048
 SCOPE = 'InceptionV3'
 # L2 coefficient of the convolution weights when they are trained.
 WEIGHT_DECAY = 0.00004

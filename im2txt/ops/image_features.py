@@ -32,7 +32,7 @@ import numpy as np
 import tensorflow as tf
 
 from im2txt import progress
-from im2txt.ops import image_embedding
+from im2txt.ops import folded_inception
 from im2txt.ops import image_processing
 from im2txt.ops import inputs
 
@@ -166,9 +166,9 @@ def encode(names, captions, encode_fn, config, views=0, seed=0, first=0):
                      2 * os.cpu_count())
     for start in range(first, num_images, _IMAGES_PER_FILE):
       features = np.full(
-          [min(_IMAGES_PER_FILE, num_images - start), views + 1, image_embedding.FEATURE_SIZE],
-          np.nan, np.float32)
-      flat = features.reshape([-1, image_embedding.FEATURE_SIZE])
+          [min(_IMAGES_PER_FILE, num_images - start), views + 1,
+           folded_inception.FEATURE_SIZE], np.nan, np.float32)
+      flat = features.reshape([-1, folded_inception.FEATURE_SIZE])
       rows, batch = [], []
       for image in range(len(features)):
         bar.update(1)
@@ -378,7 +378,7 @@ def _map_features(path, captions, views):
   number = int(path[-len('00000.npy'):-len('.npy')])
   shape = (min(_IMAGES_PER_FILE,
                len(captions.image_ids) - number * _IMAGES_PER_FILE),
-           views + 1, image_embedding.FEATURE_SIZE)
+           views + 1, folded_inception.FEATURE_SIZE)
   try:
     features = np.load(path, mmap_mode='r')
   except (ValueError, OSError) as e:

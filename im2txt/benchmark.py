@@ -1,0 +1,464 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measures what training and captioning reach of what the machine can do.
+
+  benchmark --output_dir=DIR
+
+First the machine's own limits: the rate of matrix products, of Inception v3
+alone and of decoding JPEGs. Beside them, in the same run: the training step
+from cached features and from images, captioning, and the programs as whole
+processes with their peak memory. Each figure is a median after a warm-up.
+
+A table is printed; DIR gets benchmark.json, time.png (where the time goes) and
+growth.png (how cost grows with batch, beam, caption length and vocabulary).
+
+Without --checkpoint_path the model has random weights of the default size. Its
+captions never end by themselves, so the search takes all of its steps: the
+slowest case.
+"""
+
+import dataclasses
+import io
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+from absl import flags
+import numpy as np
+import tensorflow as tf
+
+from im2txt import checkpoints
+from im2txt import configuration
+from im2txt import program
+from im2txt import show_and_tell_model
+from im2txt.data import mscoco
+from im2txt.data import sample_scenes
+from im2txt.inference_utils import captioner as captioner_lib
+from im2txt.inference_utils import image_files
+from im2txt.ops import folded_inception
+from im2txt.ops import image_embedding
+from im2txt.ops import image_processing
+from im2txt.progress import log
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string('output_dir', '', 'Directory for the JSON and the plots.')
+flags.DEFINE_string(
+    'checkpoint_path', '', 'Model to caption with; empty: random weights.')
+flags.DEFINE_string('vocab_file', '', 'Vocabulary of --checkpoint_path.')
+flags.DEFINE_integer('repeats', 7, 'Measurements, of which the median counts.')
+flags.DEFINE_integer('num_images', 64, 'JPEG files to caption.')
+flags.DEFINE_bool('growth', True, 'Whether to measure what growth.png shows.')
+
+# A caption of the benchmark: so many words are predicted, </S> among them.
+WORDS = 12
+_TRAINING_BATCH = 32
+_CAPTIONING_BATCH = 16
+
+
+def flops_per_caption(config, words=WORDS):
+  """Returns the floating-point operations to train on one caption.
+
+  Those of the matrix products alone, 2 for a multiplication and addition: the
+  image's embedding, the LSTM (the image and `words` words) and the logits of
+  `words` words; twice as many backwards, but for the image's embedding, whose
+  input needs no gradient.
+
+  Args:
+    config: a `configuration.ModelConfig`.
+    words: number of predicted words.
+  """
+  embedding, units = config.embedding_size, config.num_lstm_units
+  image = 2 * folded_inception.FEATURE_SIZE * embedding
+  lstm = 2 * (embedding + units) * 4 * units * (words + 1)
+  logits = 2 * units * config.vocab_size * words
+  return 2 * image + 3 * (lstm + logits)
+
+
+def median_seconds(fn, repeats):
+  """Returns the median time of a call of `fn`, after two that do not count."""
+  times = []
+  for i in range(repeats + 2):
+    start = time.perf_counter()
+    fn()
+    if i > 1:
+      times.append(time.perf_counter() - start)
+  return statistics.median(times)
+
+
+def matmul_rate(dtype, repeats, size=2048):
+  """Returns the floating-point operations a second of matrix products."""
+  a = tf.cast(tf.random.normal([size, size]), dtype)
+  product = tf.function(lambda: tf.reduce_sum(tf.matmul(a, a)))
+  return 2 * size**3 / median_seconds(lambda: product().numpy(), repeats)
+
+
+def jpegs(count):
+  """Returns the bytes of some JPEG files of 640 x 480 pixels, as COCO's are."""
+  rng = random.Random(0)
+  noise = np.random.default_rng(0).normal(0, 12, [480, 640, 3])
+  found = []
+  for _ in range(min(count, 16)):
+    scene = sample_scenes.render(sample_scenes.make_scene(rng), rng)
+    # With the grain that makes a file as long as a photo's.
+    pixels = np.asarray(scene.resize((640, 480)), np.float32) + noise
+    out = io.BytesIO()
+    sample_scenes.Image.fromarray(
+        np.clip(pixels, 0, 255).astype(np.uint8)).save(out, 'JPEG', quality=90)
+    found.append(out.getvalue())
+  return [found[i % len(found)] for i in range(count)]
+
+
+def random_batch(config, num_images, captions_per_image=1):
+  """Returns (features or None, rows, input_seqs, target_seqs, mask)."""
+  rng = np.random.default_rng(0)
+  captions = num_images * captions_per_image
+  ids = rng.integers(0, config.vocab_size, [captions, WORDS + 1])
+  return (tf.constant(rng.random([num_images, 2048], np.float32)),
+          tf.constant(np.repeat(np.arange(num_images), captions_per_image)),
+          tf.constant(ids[:, :-1]), tf.constant(ids[:, 1:]),
+          tf.ones([captions, WORDS], tf.int32))
+
+
+def training_step(config, dtype=tf.float32, captions_per_image=None):
+  """Returns a callable that takes one training step and waits for it.
+
+  Args:
+    config: a `configuration.ModelConfig`.
+    dtype: of the decoder's matrix products.
+    captions_per_image: None to train from features; else from images, each
+      with so many captions of the batch.
+  """
+  from_images = captions_per_image is not None
+  model = show_and_tell_model.ShowAndTellModel(
+      config, with_inception=from_images, training_dtype=dtype)
+  group = captions_per_image or 1
+  features, rows, *captions = random_batch(
+      config, config.batch_size // group, group)
+  images = tf.random.uniform(
+      [config.batch_size // group, 299, 299, 3], -1.0, 1.0)
+
+  @tf.function(autograph=False)
+  def step():
+    encode = (lambda: tf.gather(model.encode_images(images, True), rows)
+              ) if from_images else (lambda: features)
+    return show_and_tell_model.sgd_step(
+        model, encode, *captions, tf.constant(0.01), 5.0)['total_loss']
+
+  return lambda: step().numpy()
+
+
+def forward_pass(config):
+  """Returns a callable that computes a batch's losses, without gradients."""
+  model = show_and_tell_model.ShowAndTellModel(config, with_inception=False)
+  features, _, *captions = random_batch(config, config.batch_size)
+  losses = tf.function(lambda: model.losses(features, *captions)[0])
+  return lambda: losses().numpy()
+
+
+def write_random_model(directory, config):
+  """Writes a checkpoint of random weights and a vocabulary of its size."""
+  # A narrow normal keeps the signal of 94 layers finite.
+  inception = image_embedding.InceptionV3()
+  values = dict(inception.named_variables)
+  for name, variable in inception.named_variables.items():
+    if name.endswith('/weights'):
+      fan_in = np.prod(variable.shape[:-1])
+      values[name] = tf.random.normal(variable.shape, stddev=fan_in**-0.5)
+  model = show_and_tell_model.ShowAndTellModel(config, with_inception=False)
+  values.update(model.named_variables)
+  checkpoints.write(os.path.join(directory, 'model.ckpt-0'), values)
+  with open(os.path.join(directory, 'word_counts.txt'), 'w',
+            encoding='utf-8') as f:
+    f.write('<S> 2\n</S> 2\n')
+    f.writelines(f'w{i} 1\n' for i in range(config.vocab_size - 3))
+
+
+# Starts a program and prints how it ended, its time and its peak memory. The
+# kernel counts a process's memory from its fork on, so one forked from here
+# would seem as large as this one.
+_LAUNCHER = """
+import json, os, subprocess, sys, time
+start = time.perf_counter()
+process = subprocess.Popen(sys.argv[1:], stdout=sys.stderr)
+_, status, usage = os.wait4(process.pid, 0)
+print(json.dumps([os.waitstatus_to_exitcode(status),
+                  time.perf_counter() - start, usage.ru_maxrss * 1024]))
+"""
+
+
+def run_process(command):
+  """Runs a command to its end.
+
+  Returns:
+    (seconds, peak resident memory in bytes).
+
+  Raises:
+    ValueError: it failed.
+  """
+  launcher = subprocess.run(
+      [sys.executable, '-c', _LAUNCHER, *command], check=True,
+      capture_output=True, text=True)
+  status, seconds, memory = json.loads(launcher.stdout)
+  if status:
+    raise ValueError(f'{" ".join(command)} failed: {launcher.stderr[-500:]}')
+  return seconds, memory
+
+
+def median_process(command, repeats=3):
+  """Returns the medians of `run_process`, after one run that does not count."""
+  run_process(command)
+  seconds, memory = zip(*(run_process(command) for _ in range(repeats)))
+  return statistics.median(seconds), statistics.median(memory)
+
+
+class Benchmark:
+  """Measures one thing after another; what was found is in `results`.
+
+  Args:
+    directory: of files that last as long as the run.
+    repeats: measurements of each figure.
+  """
+
+  def __init__(self, directory, repeats):
+    self.directory = directory
+    self.repeats = repeats
+    self.results = {}
+    self.config = configuration.ModelConfig(batch_size=_TRAINING_BATCH)
+    self._prefix = FLAGS.checkpoint_path
+    self._vocab_file = FLAGS.vocab_file
+    self._encoded = jpegs(FLAGS.num_images)
+
+  def _add(self, name, value, unit, share_of=None):
+    self.results[name] = {'value': value, 'unit': unit}
+    text = f'{value:10.4g} {unit}'
+    if share_of:
+      limit = self.results[share_of]['value']
+      self.results[name].update(share=value / limit, share_of=share_of)
+      text += f'  = {value / limit:.2f} x {share_of}'
+    print(f'{name:45} {text}', flush=True)
+
+  def _seconds(self, fn):
+    return median_seconds(fn, self.repeats)
+
+  def machine(self):
+    """The limits: what the rest is compared with."""
+    for name, dtype in (('float32', tf.float32), ('bfloat16', tf.bfloat16)):
+      self._add(f'matrix products, {name}',
+                matmul_rate(dtype, self.repeats) / 1e9, 'GFLOP/s')
+    process = tf.function(image_processing.process_image, autograph=False)
+    dataset = tf.data.Dataset.from_tensor_slices(self._encoded).map(
+        process, num_parallel_calls=os.cpu_count())
+    decode = lambda: [None for _ in dataset]
+    self._add('decoding JPEGs, all processors',
+              len(self._encoded) / self._seconds(decode), 'images/s')
+
+  def training(self):
+    """The training step against the rate of matrix products."""
+    flops = flops_per_caption(self.config)
+    self._add('training, per caption', flops / 1e9, 'GFLOP')
+    size = self.config.batch_size
+    seconds = {}
+    for name, dtype, group in (
+        ('from features', tf.float32, None),
+        ('from features, bfloat16', tf.bfloat16, None),
+        ('from images', tf.float32, 1),
+        ('from images, 4 captions an image', tf.float32, 4)):
+      seconds[name] = self._seconds(
+          training_step(self.config, dtype, group))
+      self._add(f'training {name}', size / seconds[name], 'captions/s',
+                'training from features' if name != 'from features' else None)
+    self._add('training from features, rate',
+              flops * size / seconds['from features'] / 1e9, 'GFLOP/s',
+              'matrix products, float32')
+    forward = self._seconds(forward_pass(self.config))
+    self.results['training step, parts'] = {
+        'unit': 'ms a caption', 'forward': 1e3 * forward / size,
+        'backward and update': 1e3 * (seconds['from features'] - forward) / size}
+
+  def _captioner(self, **kwargs):
+    return captioner_lib.Captioner(self._prefix, self._vocab_file, **kwargs)
+
+  def captioning(self):
+    """Captioning against Inception v3 alone."""
+    if not self._prefix:
+      self._prefix = self.directory
+      self._vocab_file = os.path.join(self.directory, 'word_counts.txt')
+      write_random_model(self.directory, self.config)
+    checkpoint = checkpoints.Checkpoint(self._prefix)
+    size = _CAPTIONING_BATCH
+    for precision in ('float32', 'bfloat16'):
+      # As the captioner has it: one graph, its weights constants.
+      folded = folded_inception.fold(checkpoint.get, tf.as_dtype(precision))
+      captioner = self._captioner(precision=precision)
+      images = [captioner.decode(data) for data in self._encoded[:size]]
+      encode = tf.function(
+          lambda x, w=folded: folded_inception.encode(x, w),
+          autograph=False)
+      stacked = tf.stack(images)
+      alone = self._seconds(lambda: encode(stacked).numpy())
+      whole = self._seconds(lambda: captioner.caption(images))
+      self._add(f'Inception v3 alone, {precision}', size / alone, 'images/s',
+                'Inception v3 alone, float32' if precision != 'float32'
+                else None)
+      self._add(f'captioning, {precision}', size / whole, 'images/s',
+                f'Inception v3 alone, {precision}')
+      if precision == 'float32':
+        self._decode_and_caption(captioner, alone / size, whole / size)
+
+  def _decode_and_caption(self, captioner, inception, caption):
+    """From files on; `inception` and `caption` are seconds an image."""
+    names = []
+    for i, data in enumerate(self._encoded):
+      names.append(os.path.join(self.directory, f'{i}.jpg'))
+      with open(names[-1], 'wb') as f:
+        f.write(data)
+    decode = self._seconds(
+        lambda: captioner.decode(self._encoded[0]).numpy())
+
+    def run():
+      images = image_files.read_images(
+          names, captioner.decode, ahead=2 * _CAPTIONING_BATCH)
+      batch = []
+      for _, image in images:
+        batch.append(image)
+        if len(batch) == _CAPTIONING_BATCH:
+          captioner.caption(batch)
+          batch = []
+
+    seconds = median_seconds(run, 3)
+    self._add('captioning from files', len(names) / seconds, 'images/s',
+              'Inception v3 alone, float32')
+    self.results['captioning, parts'] = {
+        'unit': 'ms an image', 'decoding': 1e3 * decode,
+        'Inception v3': 1e3 * inception,
+        'beam search': 1e3 * (caption - inception)}
+
+  def programs(self):
+    """Whole processes: time from a cold start, and memory."""
+    start, _ = median_process([sys.executable, '-c', 'import tensorflow'])
+    self._add('importing tensorflow', start, 's')
+    python = [sys.executable, '-m']
+    image = os.path.join(self.directory, '0.jpg')
+    seconds, memory = median_process([
+        *python, 'im2txt.run_inference', f'--checkpoint_path={self._prefix}',
+        f'--vocab_file={self._vocab_file}', f'--input_files={image}'])
+    self._add('run_inference of one image', seconds, 's',
+              'importing tensorflow')
+    self._add('run_inference, peak memory', memory / 1e9, 'GB')
+    shard = os.path.join(self.directory, 'train-00000-of-00001')
+    with tf.io.TFRecordWriter(shard) as writer:
+      for i, data in enumerate(self._encoded):
+        writer.write(mscoco.serialize(i, data, ['<S>', 'w0', '</S>'], [0, 2, 1]))
+    train_dir = os.path.join(self.directory, 'train')
+    train = [*python, 'im2txt.train', f'--input_file_pattern={shard}',
+             f'--train_dir={train_dir}']
+    cache = f'--feature_cache_dir={os.path.join(self.directory, "features")}'
+    for name, command in (
+        ('train from features', [
+            *train, cache, '--feature_views=0', '--number_of_steps=3']),
+        ('train from images', [*train, '--number_of_steps=5']),
+        ('evaluate', [
+            *python, 'im2txt.evaluate', f'--input_file_pattern={shard}',
+            f'--checkpoint_dir={train_dir}', '--run_once',
+            '--min_global_step=0',
+            f'--eval_dir={os.path.join(self.directory, "eval")}'])):
+      self._add(f'{name}, peak memory', run_process(command)[1] / 1e9, 'GB')
+
+  def growth(self):
+    """How the cost of a caption grows; lists of (x, milliseconds)."""
+    found = self.results['growth'] = {}
+    size = _CAPTIONING_BATCH
+
+    def caption_ms(batch, **kwargs):
+      captioner = self._captioner(**kwargs)
+      images = [captioner.decode(data) for data in self._encoded[:batch]]
+      return 1e3 * median_seconds(lambda: captioner.caption(images), 3) / batch
+
+    log('Measuring growth')
+    found['captioning: batch size'] = [
+        (n, caption_ms(n)) for n in (1, 2, 4, 8, 16, 32)]
+    found['captioning: beam size'] = [
+        (n, caption_ms(size, beam_size=n)) for n in (1, 3, 5, 10, 20)]
+    found['captioning: longest caption'] = [
+        (n, caption_ms(size, max_caption_length=n)) for n in (5, 10, 20, 40)]
+    found['training: batch size'] = [
+        (n, self._step_ms(batch_size=n)) for n in (8, 16, 32, 64, 128)]
+    found['training: vocabulary'] = [
+        (n, self._step_ms(vocab_size=n)) for n in (1000, 4000, 12000, 24000)]
+
+  def _step_ms(self, **changes):
+    config = dataclasses.replace(self.config, **changes)
+    return 1e3 * median_seconds(training_step(config), 3) / config.batch_size
+
+
+def draw(results, directory):
+  """Draws time.png and, if it was measured, growth.png."""
+  import matplotlib  # pylint: disable=g-import-not-at-top
+  matplotlib.use('Agg')
+  from matplotlib import pyplot  # pylint: disable=g-import-not-at-top
+
+  def save(figure, name):
+    path = os.path.join(directory, name)
+    figure.savefig(path + '.tmp', format='png', dpi=100, bbox_inches='tight')
+    os.replace(path + '.tmp', path)
+
+  figure, axis = pyplot.subplots(figsize=(8, 2.2))
+  for name in ('captioning, parts', 'training step, parts'):
+    parts = {k: max(v, 0) for k, v in results[name].items() if k != 'unit'}
+    total = sum(parts.values())
+    left = 0.0
+    for part, value in parts.items():
+      axis.barh(f'{name.split(",")[0]}\n{total:.3g} {results[name]["unit"]}',
+                100 * value / total, left=left, label=part)
+      left += 100 * value / total
+  axis.set_xlabel('% of the time')
+  axis.legend(loc='upper center', bbox_to_anchor=(0.5, 1.3), ncols=5,
+              fontsize=8)
+  save(figure, 'time.png')
+  if 'growth' not in results:
+    return
+  growth = results['growth']
+  figure, axes = pyplot.subplots(1, len(growth), figsize=(3 * len(growth), 2.6))
+  for axis, (name, points) in zip(axes, growth.items()):
+    axis.plot(*zip(*points), marker='o')
+    axis.set_title(name, fontsize=9)
+    axis.set_ylim(bottom=0)
+    axis.set_ylabel('ms an image' if name.startswith('captioning')
+                    else 'ms a caption', fontsize=8)
+  figure.tight_layout()
+  save(figure, 'growth.png')
+
+
+def main(_):
+  program.require(FLAGS, 'output_dir')
+  if bool(FLAGS.checkpoint_path) != bool(FLAGS.vocab_file):
+    raise ValueError('--checkpoint_path and --vocab_file go together')
+  for name, least in (('repeats', 1), ('num_images', 32)):
+    if FLAGS[name].value < least:
+      raise ValueError(f'--{name}={FLAGS[name].value} should be {least} or more')
+  os.makedirs(FLAGS.output_dir, exist_ok=True)
+  with tempfile.TemporaryDirectory() as directory:
+    benchmark = Benchmark(directory, FLAGS.repeats)
+    benchmark.machine()
+    benchmark.training()
+    benchmark.captioning()
+    benchmark.programs()
+    if FLAGS.growth:
+      benchmark.growth()
+  path = os.path.join(FLAGS.output_dir, 'benchmark.json')
+  with open(path + '.tmp', 'w', encoding='utf-8') as f:
+    json.dump({'processors': os.cpu_count(), 'tensorflow': tf.__version__,
+               **benchmark.results}, f, indent=1)
+  os.replace(path + '.tmp', path)
+  draw(benchmark.results, FLAGS.output_dir)
+  print(f'{FLAGS.output_dir}: benchmark.json, time.png'
+        + (', growth.png' if FLAGS.growth else ''))
+
+
+if __name__ == '__main__':
+  program.run(main)

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of make_sample_data: what it makes is what the programs download."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from im2txt import checkpoints
+
+
+def run(program, *arguments):
+  return subprocess.run(
+      [sys.executable, '-m', f'im2txt.{program}', *arguments],
+      env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)},
+      capture_output=True, text=True, check=False)
+
+
+def test_prepare_and_get_inception_take_it(tmp_path):
+  source = tmp_path / 'source'
+  make = ['make_sample_data', '--num_train_images=20', '--num_val_images=20',
+          str(source)]
+  result = run(*make)
+  assert result.returncode == 0, result.stderr
+  result = run('download_and_preprocess_mscoco', f'--base_url=file://{source}',
+               '--train_shards=2', '--num_threads=2', str(tmp_path / 'mscoco'))
+  assert result.returncode == 0, result.stderr
+  assert result.stdout.splitlines()[-1].endswith(
+      "Finished processing all 10 image-caption pairs in data set 'test'.")
+  assert (tmp_path / 'mscoco' / 'train-00001-of-00002').exists()
+  assert '<S> 185\n' in (tmp_path / 'mscoco' / 'word_counts.txt').read_text()
+
+  archive = source / 'inception_v3_untrained.tar.gz'
+  result = run('get_inception', f'--url=file://{archive}',
+               str(tmp_path / 'inception'))
+  assert result.returncode == 0, result.stderr
+  checkpoint = checkpoints.Checkpoint(
+      str(tmp_path / 'inception' / 'inception_v3.ckpt'))
+  assert len(checkpoint.shapes) == 376
+
+  # Made once; an archive that was lost is made again.
+  archive.unlink()
+  before = (source / 'zips' / 'val2014.zip').stat().st_mtime_ns
+  assert run(*make).returncode == 0
+  assert archive.exists()
+  assert (source / 'zips' / 'val2014.zip').stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (['--num_val_images=3', 'x'], '--num_val_images=3'), ([], 'one directory')])
+def test_refuses(arguments, message):
+  result = run('make_sample_data', *arguments)
+  assert result.returncode == 1
+  assert message in result.stderr + result.stdout
+
+
+if __name__ == '__main__':
+  sys.exit(pytest.main([__file__, '-v']))

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Inception v3 for inference: batch norm folded into the convolutions.
+
+The network of `image_embedding`, written as a table over tensors: no tf-slim to
+import, no variables to make and fill, and each convolution is one fused kernel
+of weights, bias and ReLU.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+FEATURE_SIZE = 2048
+_SCOPE = 'InceptionV3/'
+_EPSILON = 0.001  # Of the batch norm.
+_MAX_POOL = 'MaxPool'
+_AVERAGE_POOL = 'AvgPool'
+
+# Layers in order, up to the first block. Kernels' sizes come from the weights.
+_STEM = ('Conv2d_1a_3x3', 'Conv2d_2a_3x3', 'Conv2d_2b_3x3', _MAX_POOL,
+         'Conv2d_3b_1x1', 'Conv2d_4a_3x3', _MAX_POOL)
+
+_FACTORIZED_7X7 = (
+    ('Conv2d_0a_1x1',),
+    ('Conv2d_0a_1x1', 'Conv2d_0b_1x7', 'Conv2d_0c_7x1'),
+    ('Conv2d_0a_1x1', 'Conv2d_0b_7x1', 'Conv2d_0c_1x7', 'Conv2d_0d_7x1',
+     'Conv2d_0e_1x7'),
+    (_AVERAGE_POOL, 'Conv2d_0b_1x1'),
+)
+
+# Block -> its branches, concatenated. A tuple inside a branch forks: its layers
+# read the same input and are concatenated.
+_BLOCKS = {
+    'Mixed_5b': (
+        ('Conv2d_0a_1x1',),
+        ('Conv2d_0a_1x1', 'Conv2d_0b_5x5'),
+        ('Conv2d_0a_1x1', 'Conv2d_0b_3x3', 'Conv2d_0c_3x3'),
+        (_AVERAGE_POOL, 'Conv2d_0b_1x1'),
+    ),
+    'Mixed_5c': (
+        ('Conv2d_0a_1x1',),
+        ('Conv2d_0b_1x1', 'Conv_1_0c_5x5'),
+        ('Conv2d_0a_1x1', 'Conv2d_0b_3x3', 'Conv2d_0c_3x3'),
+        (_AVERAGE_POOL, 'Conv2d_0b_1x1'),
+    ),
+    'Mixed_5d': (
+        ('Conv2d_0a_1x1',),
+        ('Conv2d_0a_1x1', 'Conv2d_0b_5x5'),
+        ('Conv2d_0a_1x1', 'Conv2d_0b_3x3', 'Conv2d_0c_3x3'),
+        (_AVERAGE_POOL, 'Conv2d_0b_1x1'),
+    ),
+    'Mixed_6a': (
+        ('Conv2d_1a_1x1',),
+        ('Conv2d_0a_1x1', 'Conv2d_0b_3x3', 'Conv2d_1a_1x1'),
+        (_MAX_POOL,),
+    ),
+    'Mixed_6b': _FACTORIZED_7X7,
+    'Mixed_6c': _FACTORIZED_7X7,
+    'Mixed_6d': _FACTORIZED_7X7,
+    'Mixed_6e': _FACTORIZED_7X7,
+    'Mixed_7a': (
+        ('Conv2d_0a_1x1', 'Conv2d_1a_3x3'),
+        ('Conv2d_0a_1x1', 'Conv2d_0b_1x7', 'Conv2d_0c_7x1', 'Conv2d_1a_3x3'),
+        (_MAX_POOL,),
+    ),
+    'Mixed_7b': (
+        ('Conv2d_0a_1x1',),
+        ('Conv2d_0a_1x1', ('Conv2d_0b_1x3', 'Conv2d_0b_3x1')),
+        ('Conv2d_0a_1x1', 'Conv2d_0b_3x3', ('Conv2d_0c_1x3', 'Conv2d_0d_3x1')),
+        (_AVERAGE_POOL, 'Conv2d_0b_1x1'),
+    ),
+    'Mixed_7c': (
+        ('Conv2d_0a_1x1',),
+        ('Conv2d_0a_1x1', ('Conv2d_0b_1x3', 'Conv2d_0c_3x1')),
+        ('Conv2d_0a_1x1', 'Conv2d_0b_3x3', ('Conv2d_0c_1x3', 'Conv2d_0d_3x1')),
+        (_AVERAGE_POOL, 'Conv2d_0b_1x1'),
+    ),
+}
+
+
+def _convolutions(prefix, layers):
+  """Yields the full names of the convolutions among (forked) layers."""
+  for layer in layers:
+    if isinstance(layer, tuple):
+      yield from _convolutions(prefix, layer)
+    elif layer not in (_MAX_POOL, _AVERAGE_POOL):
+      yield prefix + layer
+
+
+def _branches(block):
+  """Yields (prefix of its layers' names, layers) of each branch of a block."""
+  for i, layers in enumerate(_BLOCKS[block]):
+    yield f'{_SCOPE}{block}/Branch_{i}/', layers
+
+
+def fold(get, dtype=tf.float32):
+  """Folds batch norm into the weights of the 94 convolutions.
+
+  Args:
+    get: callable from a variable's checkpoint name to its value, an array.
+    dtype: of the result: tf.float32, or tf.bfloat16 to compute in that.
+
+  Returns:
+    dict from a convolution's name to (weights [height, width, in, out],
+    bias [out]), tensors of `dtype`.
+
+  Raises:
+    Whatever `get` raises for a name that is missing.
+  """
+  names = list(_convolutions(_SCOPE, _STEM))
+  for block in _BLOCKS:
+    for prefix, layers in _branches(block):
+      names += _convolutions(prefix, layers)
+  folded = {}
+  for name in names:
+    weights, beta, mean, variance = (
+        np.asarray(get(f'{name}/{part}')) for part in (
+            'weights', 'BatchNorm/beta', 'BatchNorm/moving_mean',
+            'BatchNorm/moving_variance'))
+    scale = 1.0 / np.sqrt(variance.astype(np.float64) + _EPSILON)
+    folded[name] = (
+        tf.cast(weights * scale.astype(np.float32), dtype),
+        tf.cast((beta - mean * scale).astype(np.float32), dtype))
+  return folded
+
+
+def encode(images, folded):
+  """Runs Inception v3 up to its pooled features, in the dtype of the weights.
+
+  Args:
+    images: float32 [batch, height, width, 3] in [-1, 1].
+    folded: what `fold` returns.
+
+  Returns:
+    float32 [batch, 2048].
+  """
+
+  def run(prefix, layer, net):
+    if isinstance(layer, tuple):
+      return tf.concat([run(prefix, fork, net) for fork in layer], 3)
+    if layer == _MAX_POOL:
+      return tf.nn.max_pool2d(net, 3, strides=2, padding='VALID')
+    if layer == _AVERAGE_POOL:
+      return tf.nn.avg_pool2d(net, 3, strides=1, padding='SAME')
+    weights, bias = folded[prefix + layer]
+    # In every part of the network the layers called 1a are those that halve
+    # the picture, and the stem pads in one layer alone.
+    halves = layer.startswith('Conv2d_1a_')
+    valid = halves or layer in ('Conv2d_2a_3x3', 'Conv2d_4a_3x3')
+    net = tf.nn.conv2d(net, weights, strides=2 if halves else 1,
+                       padding='VALID' if valid else 'SAME')
+    return tf.nn.relu(tf.nn.bias_add(net, bias))
+
+  net = tf.cast(images, next(iter(folded.values()))[0].dtype)
+  for layer in _STEM:
+    net = run(_SCOPE, layer, net)
+  for block in _BLOCKS:
+    outputs = []
+    for prefix, layers in _branches(block):
+      branch = net
+      for layer in layers:
+        branch = run(prefix, layer, branch)
+      outputs.append(branch)
+    net = tf.concat(outputs, 3)
+  return tf.reduce_mean(tf.cast(net, tf.float32), [1, 2])

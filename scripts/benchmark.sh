@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Measures this machine's figures beside the machine's own limits; about ten
+# minutes on two cores. Flags go to im2txt/benchmark.
+#
+#   scripts/benchmark.sh                      into data/benchmark
+#   scripts/benchmark.sh --output_dir=DIR --nogrowth
+
+set -euo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+scripts/setup.sh
+bazel build -c opt im2txt/benchmark
+export TF_CPP_MIN_LOG_LEVEL="${TF_CPP_MIN_LOG_LEVEL:-3}"
+exec bazel-bin/im2txt/benchmark --output_dir=data/benchmark "$@"
