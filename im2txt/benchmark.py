@@ -35,8 +35,8 @@ from im2txt import checkpoints
 from im2txt import configuration
 from im2txt import program
 from im2txt import show_and_tell_model
-from im2txt.data import mscoco
 from im2txt.data import sample_scenes
+from im2txt.data import shards
 from im2txt.inference_utils import captioner as captioner_lib
 from im2txt.inference_utils import image_files
 from im2txt.ops import folded_inception
@@ -353,7 +353,7 @@ class Benchmark:
     shard = os.path.join(self.directory, 'train-00000-of-00001')
     with tf.io.TFRecordWriter(shard) as writer:
       for i, data in enumerate(self._encoded):
-        writer.write(mscoco.serialize(i, data, ['<S>', 'w0', '</S>'], [0, 2, 1]))
+        writer.write(shards.serialize(i, data, ['<S>', 'w0', '</S>'], [0, 2, 1]))
     train_dir = os.path.join(self.directory, 'train')
     train = [*python, 'im2txt.train', f'--input_file_pattern={shard}',
              f'--train_dir={train_dir}']

@@ -3,12 +3,14 @@
 
   download_and_preprocess_mscoco [flags] DIR
 
-DIR/raw-data takes the archives, the pictures (train2014, val2014) and the
-captions (annotations); DIR takes the shards and word_counts.txt, as
-build_mscoco_data makes them. Its flags are taken too. What is done is skipped
-and what was interrupted goes on when the same command is run again.
+DIR/raw-data takes the archives of the pictures (train2014.zip, val2014.zip),
+which are read as they are, and the captions (annotations); DIR takes the shards
+and word_counts.txt, as build_mscoco_data makes them. Its flags are taken too.
+What is done is skipped and what was interrupted goes on when the same command
+is run again.
 
-The whole of MSCOCO takes about 150 GB.
+The whole of MSCOCO takes about 125 GB, with --layout=compact 45 GB;
+--unpack_images adds 25 GB.
 """
 
 import os
@@ -31,6 +33,12 @@ flags.DEFINE_string(
     'MSCOCO_BASE_URL sets the default. Of another place than the public one, '
     'checksums are read from a SHA256SUMS or MD5SUMS beside the archives.')
 
+flags.DEFINE_bool(
+    'unpack_images', False,
+    'Unpack the pictures into raw-data/train2014 and raw-data/val2014, as in '
+    '2016; without, they are read from the archives. Folders that are there '
+    'already are used in either case.')
+
 # Path, folder, bytes, MD5 and growth of the public archives.
 _ARCHIVES = [
     ('annotations/annotations_trainval2014.zip', 'annotations', 252872794,
@@ -41,7 +49,7 @@ _ARCHIVES = [
      '0da8c0bd3d6becc4dcb32757491aca88', 1.1),
 ]
 
-# A picture goes into the shards once a caption.
+# In the layout `pairs` a picture goes into the shards once a caption.
 _CAPTIONS_PER_IMAGE = 5
 
 
@@ -53,7 +61,9 @@ def _archives(base_url, raw_dir):
                      'or file://.')
   archives = []
   for path, folder, size, md5, growth in _ARCHIVES:
-    archive = download.Archive(f'{base_url}/{path}', folder, growth=growth)
+    archive = download.Archive(
+        f'{base_url}/{path}', folder, growth=growth,
+        unpack=folder == 'annotations' or flags.FLAGS.unpack_images)
     if base_url == _PUBLIC_URL:
       archive = archive._replace(size=size, checksum=('md5', md5))
     elif not download.is_done(archive, raw_dir):
@@ -73,7 +83,8 @@ def _check_space(archives, raw_dir):
   output_dir = flags.FLAGS.output_dir
   os.makedirs(output_dir, exist_ok=True)
   if os.stat(output_dir).st_dev == os.stat(raw_dir).st_dev:
-    needed += _CAPTIONS_PER_IMAGE * sum(
+    copies = 1 if flags.FLAGS.layout == 'compact' else _CAPTIONS_PER_IMAGE
+    needed += copies * sum(
         archive.size or 0 for archive in archives
         if archive.folder != 'annotations'
         and not download.is_done(archive, raw_dir))
@@ -89,8 +100,6 @@ def _download_and_build(directory):
   raw_dir = os.path.join(directory, 'raw-data')
   annotations = os.path.join(raw_dir, 'annotations')
   for name, path in {
-      'train_image_dir': os.path.join(raw_dir, 'train2014'),
-      'val_image_dir': os.path.join(raw_dir, 'val2014'),
       'train_captions_file': os.path.join(
           annotations, 'captions_train2014.json'),
       'val_captions_file': os.path.join(annotations, 'captions_val2014.json'),
@@ -98,14 +107,17 @@ def _download_and_build(directory):
       'word_counts_output_file': os.path.join(directory, 'word_counts.txt'),
   }.items():
     flags.FLAGS.set_default(name, path)  # A flag that was given stays.
-  options = build_mscoco_data.options_from_flags()
-  mscoco.check_options(options)
+  mscoco.check_options(build_mscoco_data.options_from_flags())
   os.makedirs(raw_dir, exist_ok=True)
   archives = _archives(flags.FLAGS.base_url, raw_dir)
   _check_space(archives, raw_dir)
   for archive in archives:
     download.obtain(archive, raw_dir)
-  mscoco.build(options)
+    if archive.folder != 'annotations':
+      flags.FLAGS.set_default(
+          archive.folder.replace('2014', '_image_dir'),
+          download.place(archive, raw_dir))
+  mscoco.build(build_mscoco_data.options_from_flags())
 
 
 def main(argv):

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from im2txt import score
 from im2txt import testing
-from im2txt.data import mscoco
+from im2txt.data import shards
 from im2txt.metrics import caption_scores
 
 _WORDS = ['<S>', '</S>', 'a', 'man', 'dog', 'runs', '<UNK>']
@@ -139,7 +139,7 @@ def fixture_model_dir(tmp_path_factory):
 
   def record(image_id, data, caption):
     tokens = ['<S>', *caption.split(), '</S>']
-    return mscoco.serialize(image_id, data, tokens, [
+    return shards.serialize(image_id, data, tokens, [
         _WORDS.index(t) if t in _WORDS else 6 for t in tokens])
 
   records = [record(image_id, testing.jpeg(image_id), caption)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Archives from a server, whole and checked, unpacked once.
+"""Archives from a server, whole and checked, unpacked once if they are to be.
 
 A directory that holds archives and what they contain has, for each archive
 X.zip that makes the folder X:
@@ -7,8 +7,8 @@ X.zip that makes the folder X:
   .X.zip.part  a download that is not finished; a later run goes on with it
   X.zip        the archive, checked
   .X.zip.unzip a folder being unpacked; begun anew when interrupted
-  X/           what the archive holds, complete
-  .X.zip.done  stamp: where X came from; nothing is left to do
+  X/           what the archive holds, complete, if it is unpacked
+  .X.zip.done  stamp: where X or X.zip came from; nothing is left to do
 """
 
 import hashlib
@@ -23,8 +23,8 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import zipfile
-import zlib
 
+from im2txt.data import pictures
 from im2txt.progress import log
 from im2txt.progress import Progress
 
@@ -35,8 +35,6 @@ _WAITS_SECONDS = (1, 2, 4, 8, 16, 32)
 _TRIES = len(_WAITS_SECONDS) + 1
 # Lists of checksums that a server may keep beside its archives.
 _SUMS = {'SHA256SUMS': 'sha256', 'MD5SUMS': 'md5'}
-# RuntimeError: encrypted, or packed in a way that zipfile does not know.
-_BAD_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
 
 
 class Archive(NamedTuple):
@@ -48,12 +46,14 @@ class Archive(NamedTuple):
     size: bytes, None if not known.
     checksum: (algorithm, hexadecimal digest), None if not known.
     growth: unpacked size over packed size, about.
+    unpack: whether the folder is wanted; if not, the archive will do.
   """
   url: str
   folder: str
   size: int = None
   checksum: tuple = None
   growth: float = 1.1
+  unpack: bool = True
 
   @property
   def name(self):
@@ -61,21 +61,31 @@ class Archive(NamedTuple):
 
 
 def is_done(archive, directory):
-  """Returns whether the archive's folder is in `directory`, complete.
+  """Returns whether nothing is left to do for what is wanted of the archive.
 
   A folder gets its name when it is complete, so one without a stamp is either
   that or was put there by the user; it is not touched in either case.
   """
+  return is_unpacked(archive, directory) or (
+      not archive.unpack and os.path.exists(path := _path(archive, directory))
+      and _read_stamp(archive, directory).get('bytes') == os.path.getsize(path))
+
+
+def is_unpacked(archive, directory):
+  """Returns whether the archive's folder is in `directory`, complete."""
   return os.path.isdir(os.path.join(directory, archive.folder))
 
 
+def place(archive, directory):
+  """Returns where the pictures are: the archive's folder, or the archive."""
+  if is_unpacked(archive, directory):
+    return os.path.join(directory, archive.folder)
+  return _path(archive, directory)
+
+
 def source(archive, directory):
-  """Returns the URL that a finished folder came from, None if not known."""
-  try:
-    with open(_stamp(archive, directory), encoding='utf-8') as f:
-      return json.load(f)['url']
-  except (OSError, ValueError, KeyError, TypeError):
-    return None
+  """Returns the URL that a finished archive came from, None if not known."""
+  return _read_stamp(archive, directory).get('url')
 
 
 def described(archive):
@@ -110,17 +120,17 @@ def described(archive):
 
 
 def space_needed(archive, directory):
-  """Returns the bytes that getting and unpacking the archive will take."""
+  """Returns the bytes that getting the archive, and its folder, will take."""
   if is_done(archive, directory) or not archive.size:
     return 0
-  needed = archive.size * archive.growth
-  if not os.path.exists(os.path.join(directory, archive.name)):
+  needed = archive.size * archive.growth if archive.unpack else 0
+  if not os.path.exists(_path(archive, directory)):
     needed += archive.size - _size(_part(archive, directory))
   return int(needed)
 
 
 def obtain(archive, directory):
-  """Makes the archive's folder in `directory` unless it is there.
+  """Gets the archive, and unpacks it if it is to be, unless that is done.
 
   Args:
     archive: Archive.
@@ -132,12 +142,13 @@ def obtain(archive, directory):
   """
   if is_done(archive, directory):
     url = source(archive, directory)
-    log(f'{os.path.join(directory, archive.folder)} is there already'
+    log(f'{place(archive, directory)} is there already'
         + (f' (from {url}).' if url else '.'))
     return
-  path = os.path.join(directory, archive.name)
+  path = _path(archive, directory)
   _download(archive, directory, path)
-  _unzip(archive, directory, path)
+  if archive.unpack:
+    _unzip(archive, directory, path)
   stamp = {'url': archive.url, 'bytes': os.path.getsize(path),
            'checksum': archive.checksum}
   temporary = _stamp(archive, directory) + '.tmp'
@@ -146,12 +157,26 @@ def obtain(archive, directory):
   os.replace(temporary, _stamp(archive, directory))
 
 
+def _path(archive, directory):
+  return os.path.join(directory, archive.name)
+
+
 def _part(archive, directory):
   return os.path.join(directory, f'.{archive.name}.part')
 
 
 def _stamp(archive, directory):
   return os.path.join(directory, f'.{archive.name}.done')
+
+
+def _read_stamp(archive, directory):
+  """Returns what the stamp says, a dict; empty without a sound stamp."""
+  try:
+    with open(_stamp(archive, directory), encoding='utf-8') as f:
+      stamp = json.load(f)
+  except (OSError, ValueError):
+    return {}
+  return stamp if isinstance(stamp, dict) else {}
 
 
 def _size(path):
@@ -312,7 +337,7 @@ def _is_right(archive, path):
       with zipfile.ZipFile(path) as archive_file:
         damaged = archive_file.testzip()
       return f'{damaged} in it is damaged' if damaged else None
-    except _BAD_ZIP as error:
+    except pictures.BAD_ZIP as error:
       return f'not a sound zip archive ({error})'
   algorithm, expected = archive.checksum
   digest = hashlib.new(algorithm, usedforsecurity=False)
@@ -344,7 +369,7 @@ def _unzip(archive, directory, path):
           progress.update(1)
     os.rename(os.path.join(staging, archive.folder),
               os.path.join(directory, archive.folder))
-  except _BAD_ZIP as error:
+  except pictures.BAD_ZIP as error:
     raise ValueError(
         f'Cannot unpack {path} ({error}): remove it to have it downloaded '
         'again.') from error

@@ -385,6 +385,38 @@ needs_punkt = pytest.mark.skipif(
     _punkt_is_missing(), reason='NLTK\'s punkt_tab is not installed')
 
 
+def test_downloads_and_leaves_packed(server, archive, tmp_path):
+  packed = archive._replace(unpack=False)
+  assert download.space_needed(packed, tmp_path) == archive.size
+  download.obtain(packed, str(tmp_path))
+  assert sorted(os.listdir(tmp_path)) == ['.train2014.zip.done', 'train2014.zip']
+  assert download.place(packed, tmp_path) == str(tmp_path / 'train2014.zip')
+  assert download.is_done(packed, tmp_path)
+  assert not download.is_done(archive, tmp_path)
+  assert download.space_needed(packed, tmp_path) == 0
+  server.requests_seen.clear()
+  download.obtain(packed, str(tmp_path))
+
+  # Unpacked after all, it is the folder that counts.
+  download.obtain(archive, str(tmp_path))
+  assert server.requests_seen == []
+  assert _is_unpacked(tmp_path)
+  assert download.place(packed, tmp_path) == str(tmp_path / 'train2014')
+  os.remove(tmp_path / 'train2014.zip')
+  assert download.is_done(packed, tmp_path)
+
+
+def test_another_archive_than_the_stamp_tells_is_fetched_again(
+    server, archive, tmp_path):
+  packed = archive._replace(unpack=False)
+  download.obtain(packed, str(tmp_path))
+  (tmp_path / 'train2014.zip').write_bytes(b'half')
+  assert not download.is_done(packed, tmp_path)
+  download.obtain(packed, str(tmp_path))
+  assert os.path.getsize(tmp_path / 'train2014.zip') == archive.size
+  assert len(server.requests_seen) == 2
+
+
 @needs_punkt
 def test_program_from_a_server_then_again(server, tmp_path):
   server.files = _coco_files()
@@ -402,16 +434,28 @@ def test_program_from_a_server_then_again(server, tmp_path):
     assert len(glob.glob(pattern)) == shards
   with open(os.path.join(directory, 'word_counts.txt'), encoding='utf-8') as f:
     assert f.read() == '<S> 23\na 23\ngrey 23\nsquare 23\n. 23\n</S> 23'
-  assert sorted(name for name in os.listdir(os.path.join(
-      directory, 'raw-data')) if name[0] != '.') == [
-          'annotations', 'annotations_trainval2014.zip', 'train2014',
-          'train2014.zip', 'val2014', 'val2014.zip']
+
+  def raw_data():
+    return sorted(name for name in os.listdir(os.path.join(
+        directory, 'raw-data')) if name[0] != '.')
+
+  assert raw_data() == ['annotations', 'annotations_trainval2014.zip',
+                        'train2014.zip', 'val2014.zip']
 
   server.requests_seen.clear()
   result = _run_program(*arguments)
   assert result.returncode == 0
   assert server.requests_seen == []
   assert 'Everything is built' in result.stdout
+
+  with open(os.path.join(directory, 'train-00003-of-00256'), 'rb') as f:
+    expected = f.read()
+  result = _run_program(*arguments, '--unpack_images')
+  assert result.returncode == 0, result.stderr
+  assert server.requests_seen == []
+  assert {'train2014', 'val2014'} < set(raw_data())
+  with open(os.path.join(directory, 'train-00003-of-00256'), 'rb') as f:
+    assert f.read() == expected != b''
 
 
 @needs_punkt
@@ -456,10 +500,13 @@ def test_program_checks_the_disk_before_it_downloads(server, tmp_path):
       'shutil.disk_usage = lambda _: usage(9, 0, 999)\n'
       'from im2txt import download_and_preprocess_mscoco as p\n'
       'p.program.run(p.main)\n')
-  for base_url, needed in ((server.url, '0.0'),
-                           ('http://images.cocodataset.org', '144.2')):
+  public = '--base_url=http://images.cocodataset.org'
+  for needed, *arguments in (
+      ('0.0', f'--base_url={server.url}'), ('122.1', public),
+      ('144.2', public, '--unpack_images'),
+      ('41.4', public, '--layout=compact')):
     result = subprocess.run(
-        [sys.executable, '-c', code, f'--base_url={base_url}', str(tmp_path)],
+        [sys.executable, '-c', code, *arguments, str(tmp_path)],
         env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path),
                  no_proxy='127.0.0.1'),
         stderr=subprocess.PIPE, text=True, check=False)

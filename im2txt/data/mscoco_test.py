@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 
 import numpy as np
 from PIL import Image as PilImage
@@ -21,6 +22,7 @@ import pytest
 import tensorflow as tf
 
 from im2txt.data import mscoco
+from im2txt.data import shards
 from im2txt.data import tokenizer
 
 _REFERENCE = os.environ.get('IM2TXT_REFERENCE_DIR')
@@ -173,7 +175,7 @@ def test_serialize_writes_what_the_2016_program_wrote():
   assert len(originals) == 8
   for original, fields in zip(originals, _records(path)):
     example = tf.train.SequenceExample.FromString(original)
-    ours = mscoco.serialize(*fields)
+    ours = shards.serialize(*fields)
     assert tf.train.SequenceExample.FromString(ours) == example
     assert ours == example.SerializeToString(deterministic=True)
 
@@ -185,7 +187,7 @@ def test_serialize_round_trip(tmp_path):
   path = str(tmp_path / 'x')
   record = (2**40, b'\xff\xd8\0', ['<S>', 'café', '</S>'], [1, 77, 2])
   with tf.io.TFRecordWriter(path) as writer:
-    writer.write(mscoco.serialize(*record))
+    writer.write(shards.serialize(*record))
   assert _records(path) == [record]
 
 
@@ -214,16 +216,24 @@ def test_split_is_by_image():
   assert [image for part in images for image in part] == train + val
 
 
-def test_shuffled_pairs_leave_the_global_generator_alone():
+def test_shuffling_leaves_the_global_generator_alone():
   images = [mscoco.Image(i, f'{i}.jpg', ['a', 'b']) for i in range(10)]
   random.seed(7)
   state = random.getstate()
-  pairs = mscoco.shuffled_pairs(images)
+  pairs = mscoco.shuffled_examples(images, 'pairs')
   assert random.getstate() == state
   random.seed(12345)
-  expected = [(i, caption) for i in range(10) for caption in 'ab']
+  expected = [(i, [caption]) for i in range(10) for caption in 'ab']
   random.shuffle(expected)
-  assert [(pair.image_id, pair.tokens) for pair in pairs] == expected
+  assert [(pair.image_id, pair.captions) for pair in pairs] == expected
+
+
+def test_a_compact_example_is_an_image():
+  images = [mscoco.Image(i, f'{i}.jpg', ['a', 'b']) for i in range(10)]
+  before = list(images)
+  shuffled = mscoco.shuffled_examples(images, 'compact')
+  assert images == before != shuffled
+  assert sorted(shuffled) == images
 
 
 def test_vocabulary_by_count_then_first_seen(tmp_path):
@@ -266,6 +276,62 @@ def test_output_does_not_depend_on_the_number_of_workers(built, tmp_path):
       word_counts_output_file=os.path.join(output, 'word_counts.txt'))
   mscoco.build(options)
   assert _shards(output) == _shards(built.output_dir)
+
+
+@needs_punkt
+def test_compact_shards_hold_the_same_with_each_picture_once(built, tmp_path):
+  options = dataclasses.replace(
+      built, layout='compact', output_dir=str(tmp_path),
+      word_counts_output_file=str(tmp_path / 'word_counts.txt'))
+  mscoco.build(options)
+  contents = _shards(tmp_path)
+  same = _shards(built.output_dir)
+  assert contents.keys() == same.keys()
+  assert contents['word_counts.txt'] == same['word_counts.txt']
+  for split, num_images in (('train', 29), ('val', 1), ('test', 2)):
+    groups = [group for name in sorted(contents) if name.startswith(split)
+              for group in shards.read_grouped(str(tmp_path / name))]
+    assert len({group[0].image_id for group in groups}) == num_images
+    assert len(groups) == num_images
+    assert sorted(tuple(r) for group in groups for r in group) == sorted(
+        record for name in same if name.startswith(split)
+        for record in _records(os.path.join(built.output_dir, name)))
+
+
+def _zip_directory(directory, compression):
+  """Makes x.zip of the directory x, which is moved away; returns its path."""
+  path = directory + '.zip'
+  with zipfile.ZipFile(path, 'w', compression) as archive:
+    for name in sorted(os.listdir(directory)):
+      archive.write(os.path.join(directory, name),
+                    f'{os.path.basename(directory)}/{name}')
+  shutil.move(directory, directory + '.away')
+  return path
+
+
+@needs_punkt
+def test_pictures_in_archives_give_the_same_files(built, tmp_path, capsys):
+  options = _make_dataset(tmp_path)
+  options = dataclasses.replace(
+      options,
+      train_image_dir=_zip_directory(
+          options.train_image_dir, zipfile.ZIP_STORED),
+      val_image_dir=_zip_directory(
+          options.val_image_dir, zipfile.ZIP_DEFLATED))
+  mscoco.build(options)
+  assert _shards(options.output_dir) == _shards(built.output_dir)
+  capsys.readouterr()
+  mscoco.build(options)
+  assert 'Everything is built' in capsys.readouterr().out
+  # A picture that is damaged within the archive is one that is left out.
+  with open(options.train_image_dir, 'r+b') as f:
+    f.seek(f.read().index(_jpeg(2)) + 500)
+    f.write(b'damage')
+  os.remove(os.path.join(options.output_dir, mscoco.JOURNAL))
+  mscoco.build(options)
+  output = capsys.readouterr().out
+  assert re.search('Skipping .*train2014.zip/train_000002.jpg: .*CRC', output)
+  assert '32 images, 1 cannot be decoded' in output
 
 
 @needs_punkt

@@ -6,7 +6,6 @@ import sys
 import pytest
 import tensorflow as tf
 
-from im2txt.data import mscoco
 from im2txt.data import shards
 from im2txt.inference_utils import vocabulary
 
@@ -22,12 +21,53 @@ def test_reads_what_was_written(tmp_path):
   records = [
       shards.Record(2**40, b'\xff\xd8\0', ['<S>', 'café', '</S>'], [1, 77, 2]),
       shards.Record(0, b'', [], [])]
-  path = _write(tmp_path / 'x', *(mscoco.serialize(*r) for r in records))
+  path = _write(tmp_path / 'x', *(shards.serialize(*r) for r in records))
   assert list(shards.read(path)) == records
 
 
+def _by_tensorflow(image_id, data, caption, caption_ids):
+  """Serializes lists of the values of each feature with TensorFlow's classes."""
+  train = tf.train
+  raw = lambda v: train.Feature(bytes_list=train.BytesList(value=v))
+  int64 = lambda v: train.Feature(int64_list=train.Int64List(value=v))
+  return train.SequenceExample(
+      context=train.Features(feature={
+          'image/image_id': int64([image_id]), 'image/data': raw([data])}),
+      feature_lists=train.FeatureLists(feature_list={
+          'image/caption': train.FeatureList(feature=[
+              raw([word.encode() for word in words]) for words in caption]),
+          'image/caption_ids': train.FeatureList(
+              feature=[int64(ids) for ids in caption_ids])})
+  ).SerializeToString(deterministic=True)
+
+
+@pytest.mark.parametrize('image_id', [0, 127, 128, 2**40, 2**63 - 1, -1])
+def test_bytes_are_those_of_tensorflow(image_id):
+  data = bytes(range(256)) * 70  # A length of three bytes.
+  tokens = ['<S>', 'café', '', 'x' * 200, '</S>']
+  ids = [0, 1, 300, image_id, 12000]
+  assert shards.serialize(image_id, data, tokens, ids) == _by_tensorflow(
+      image_id, data, [[token] for token in tokens], [[i] for i in ids])
+  captions = [(tokens, ids), (['<S>', '</S>'], [1, 2])]
+  assert shards.serialize_compact(image_id, data, captions) == _by_tensorflow(
+      image_id, data, *zip(*captions))
+
+
+def test_layouts_are_told_apart_by_record(tmp_path):
+  captions = [(['<S>', 'a', '</S>'], [1, 7, 2]), (['<S>', '</S>'], [1, 2])]
+  path = _write(
+      tmp_path / 'x', shards.serialize_compact(3, b'J', captions),
+      shards.serialize(4, b'K', *captions[1]),
+      shards.serialize_compact(5, b'L', captions[1:]))
+  groups = [[shards.Record(3, b'J', *caption) for caption in captions],
+            [shards.Record(4, b'K', *captions[1])],
+            [shards.Record(5, b'L', *captions[1])]]
+  assert list(shards.read_grouped(path)) == groups
+  assert list(shards.read(path)) == sum(groups, [])
+
+
 def test_refusals(tmp_path):
-  good = mscoco.serialize(1, b'x', ['a'], [1])
+  good = shards.serialize(1, b'x', ['a'], [1])
   no_image = tf.train.SequenceExample()
   no_word = tf.train.SequenceExample.FromString(good)
   no_word.feature_lists.feature_list['image/caption'].feature.add()
@@ -52,7 +92,7 @@ def fixture_files(tmp_path):
   records = [(30, b'c', 'a man', [2, 3]), (10, b'a', 'a dog', [2, 4]),
              (20, b'b', 'a cat', [2, 5]), (40, b'd', '', []),
              (10, b'a', 'dogs', [5])]
-  records = [mscoco.serialize(
+  records = [shards.serialize(
       image_id, data, ['<S>', *caption.split(), '</S>'], [0, *ids, 1])
              for image_id, data, caption, ids in records]
   return [_write(tmp_path / '0', *records[::2]),

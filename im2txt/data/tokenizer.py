@@ -9,6 +9,14 @@ vocabulary.
 
 import functools
 import os
+import re
+
+# One sentence of letters, commas, hyphens within words and a full stop at the
+# end: nine captions of ten. What NLTK does with such is simple, and it takes
+# twenty times as long as doing that. The exceptions are what it makes two
+# words of.
+_PLAIN = re.compile(r'[a-z]+(?:(?:-| ?, | )[a-z]+)*(?: ?\.)? ?')
+_NOT_ONE_WORD = re.compile('cannot|gimme|gonna|gotta|lemme|wanna')
 
 PUNKT_DIRECTORY = 'tokenizers/punkt_tab/english'
 
@@ -46,7 +54,11 @@ def tokenize(caption):
   Raises:
     ValueError: the Punkt model's data is missing.
   """
-  return _word_tokenize()(caption.lower())
+  word_tokenize = _word_tokenize()
+  caption = caption.lower()
+  if _PLAIN.fullmatch(caption) and not _NOT_ONE_WORD.search(caption):
+    return caption.replace(',', ' , ').replace('.', ' . ').split()
+  return word_tokenize(caption)
 
 
 @functools.lru_cache(maxsize=None)

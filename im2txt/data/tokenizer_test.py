@@ -3,9 +3,11 @@
 
 import json
 import os
+import random
 import subprocess
 import sys
 
+import nltk
 import pytest
 
 from im2txt.data import tokenizer
@@ -36,6 +38,24 @@ needs_punkt = pytest.mark.skipif(
 ])
 def test_tokens(caption, tokens):
   assert tokenizer.tokenize(caption) == tokens.split()
+
+
+@needs_punkt
+def test_plain_captions_are_as_by_nltk():
+  rng = random.Random(1)
+  words = ['a', 'dog', 't', 's', 'mr', 'etc', 'is', 'not', 'can', 'cannot',
+           'gimme', 'gonna', 'gotta', 'lemme', 'wanna', 'more', 'n', 'd', 'ye',
+           'tis', 'twas', 'vs', 'u', 'p', 'm', 'no', 'i', 'e']
+  gaps = [' ', '-', ', ', ' , ', ' ', ' ', '  ', ',', ' -', '']
+  ends = ['', '.', ' .', '. ', ' . ', ' ', '..', '!', '\n']
+  plain = 0
+  for _ in range(4000):
+    caption = ''.join(rng.choice(words) + rng.choice(gaps)
+                      for _ in range(rng.randrange(6)))
+    caption += rng.choice(words) + rng.choice(ends)
+    plain += bool(tokenizer._PLAIN.fullmatch(caption))
+    assert tokenizer.tokenize(caption) == nltk.word_tokenize(caption), caption
+  assert plain > 500
 
 
 @needs_punkt

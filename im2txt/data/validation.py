@@ -143,30 +143,35 @@ def _read_shard(path, vocab_file, special_words):
   counts = dict.fromkeys(
       ('captions', 'words', 'unknown_words', 'empty_captions'), 0)
   try:
-    for index, record in enumerate(shards.read(path)):
+    for index, records in enumerate(shards.read_grouped(path)):
       where = f'record {index} of {path}'
-      digest = hashlib.blake2b(record.data, digest_size=16).digest()
-      images.setdefault((record.image_id, digest), index)
-      ids = record.ids
-      counts['captions'] += 1
-      starts, ends = ids[:1] == [vocab.start_id], ids[-1:] == [vocab.end_id]
-      words = ids[starts:len(ids) - ends]
-      counts['words'] += len(words)
-      counts['unknown_words'] += words.count(vocab.unk_id)
-      counts['empty_captions'] += not words
-      if not starts:
-        problems.add('captions without the start word', where)
-      if not ends:
-        problems.add('captions without the end word', where)
-      if not all(0 <= i < len(vocab) for i in ids):
-        problems.add('captions with an id out of range', where)
-      elif ids != [vocab.word_to_id(token) for token in record.tokens]:
-        problems.add('captions with ids that are not those of their words',
-                     where)
+      digest = hashlib.blake2b(records[0].data, digest_size=16).digest()
+      images.setdefault((records[0].image_id, digest), index)
+      for record in records:
+        _check_caption(record, vocab, counts, problems, where)
   except ValueError as error:
     problems.add('shards damaged', str(error))
   return ({'shards': 1, **counts},
           [(*key, index) for key, index in images.items()], problems)
+
+
+def _check_caption(record, vocab, counts, problems, where):
+  """Adds a caption to the counts, and what is wrong with it to the problems."""
+  ids = record.ids
+  counts['captions'] += 1
+  starts, ends = ids[:1] == [vocab.start_id], ids[-1:] == [vocab.end_id]
+  words = ids[starts:len(ids) - ends]
+  counts['words'] += len(words)
+  counts['unknown_words'] += words.count(vocab.unk_id)
+  counts['empty_captions'] += not words
+  if not starts:
+    problems.add('captions without the start word', where)
+  if not ends:
+    problems.add('captions without the end word', where)
+  if not all(0 <= i < len(vocab) for i in ids):
+    problems.add('captions with an id out of range', where)
+  elif ids != [vocab.word_to_id(token) for token in record.tokens]:
+    problems.add('captions with ids that are not those of their words', where)
 
 
 def _check_images(places, problems, workers):
@@ -195,10 +200,10 @@ def _decode(path, indices):
   """Returns {index: reason} of the records whose image is no sound JPEG."""
   mscoco.worker_tensorflow()
   wanted, reasons = set(indices), {}
-  for index, record in enumerate(shards.read(path)):
+  for index, records in enumerate(shards.read_grouped(path)):
     if index in wanted:
       wanted.remove(index)
-      reason = mscoco.why_undecodable(record.data)
+      reason = mscoco.why_undecodable(records[0].data)
       if reason:
         reasons[index] = reason
     if not wanted:

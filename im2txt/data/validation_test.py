@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from im2txt import testing
 from im2txt.data import mscoco
+from im2txt.data import shards
 from im2txt.data import validation
 
 # The ids are 0, 1, ...; <UNK>, which is not in the file, is 4.
@@ -18,7 +19,7 @@ _WORDS = ['<S>', '</S>', 'a', 'dog']
 
 def _record(image_id, caption, data=None, ids=None):
   tokens = caption.split()
-  return mscoco.serialize(
+  return shards.serialize(
       image_id, testing.jpeg(image_id) if data is None else data, tokens,
       [_WORDS.index(token) if token in _WORDS else 4 for token in tokens]
       if ids is None else ids)
@@ -63,7 +64,23 @@ def test_sound_shards(folder, workers):
   assert not problems.found
 
 
+def test_sound_compact_shards(folder, workers):
+  _write(folder / 'val-00000-of-00001', shards.serialize_compact(
+      3, testing.jpeg(3), [(['<S>', 'a', '</S>'], [0, 2, 1]),
+                           (['<S>', 'a', 'cat', '</S>'], [0, 2, 4, 1])]))
+  splits, problems = _validate(folder, workers)
+  assert splits['val'] == validation.Split(
+      shards=1, captions=2, images=1, words=3, unknown_words=1)
+  assert not problems.found
+
+
 _DAMAGE = {
+    'ids of other words in a compact record': (
+        shards.serialize_compact(
+            9, testing.jpeg(9), [(['<S>', 'a', '</S>'], [0, 2, 1]),
+                                 (['<S>', 'a', '</S>'], [0, 3, 1])]),
+        '1 captions with ids that are not those of their words: record 0 of '),
+
     'ids out of range': (
         _record(9, '<S> a </S>', ids=[0, 5, 1]),
         '1 captions with an id out of range: record 0 of '),

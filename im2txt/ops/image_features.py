@@ -187,17 +187,20 @@ def encode(names, captions, encode_fn, config, views=0, seed=0, first=0):
 def _images(names, captions, first):
   """Yields (encoded image, index) of each distinct image from `first` on."""
   # np.unique sorts, and images are numbered as they come.
-  records = np.unique(captions.images, return_index=True)[1][first:]
+  first_captions = np.unique(captions.images, return_index=True)[1][first:]
   start = 0
   image = first
   for name, end in zip(names, captions.file_ends):
-    wanted = set(records[(records >= start) & (records < end)].tolist())
+    wanted = set(first_captions[
+        (first_captions >= start) & (first_captions < end)].tolist())
     if wanted:
-      dataset = tf.data.TFRecordDataset(name).enumerate(start)
-      for record, serialized in dataset.prefetch(8):
-        if int(record) in wanted:
-          yield inputs.parse_sequence_example(serialized)[1], image
+      caption = start
+      dataset = tf.data.TFRecordDataset(name).map(inputs.parse_sequence_example)
+      for _, encoded, _, lengths in dataset.prefetch(8):
+        if caption in wanted:
+          yield encoded, image
           image += 1
+        caption += len(lengths)
     start = end
 
 

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from im2txt import configuration
 from im2txt import testing
+from im2txt.data import shards as shards_lib
 from im2txt.ops import image_features
 from im2txt.ops import image_processing
 from im2txt.ops import inputs
@@ -82,6 +83,30 @@ def test_each_image_is_encoded_once(tmp_path, shards):
   np.testing.assert_array_equal(all_features(again), all_features(data))
   assert isinstance(again.files[0], np.memmap)
   assert again.undecodable == data.undecodable
+
+
+def test_compact_shards_give_the_same_features(tmp_path, shards):
+  compact = []
+  for name, images in (('a', (0, 1, 2)), ('b', (3, 4, 5, 6, 7))):
+    compact.append(str(tmp_path / name))
+    with tf.io.TFRecordWriter(compact[-1]) as writer:
+      for i in images:
+        ids = [1, *range(3, 5 + i), 2]
+        writer.write(shards_lib.serialize_compact(
+            i, testing.jpeg(i)[:-300 if i == 5 else None],
+            [(['w'] * len(ids), ids)] * 2))
+  expected = build(tmp_path, shards)
+  encoder = Encoder(most=20)
+  with pytest.raises(Killed):
+    build(tmp_path / 'compact', compact, encoder)
+  found = build(tmp_path / 'compact', compact)
+  assert len(found.captions) == 16
+  assert found.undecodable == expected.undecodable
+  np.testing.assert_array_equal(all_features(found), all_features(expected))
+  part = image_features.encode_in_memory(compact, Encoder(), _CONFIG, limit=5)
+  assert part.captions.images.tolist() == [0, 0, 1, 1, 2]
+  np.testing.assert_array_equal(
+      all_features(part)[:, 0], all_features(expected)[:3, 0])
 
 
 def test_view_0_is_undistorted_and_the_others_differ(tmp_path, shards):

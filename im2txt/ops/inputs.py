@@ -35,14 +35,17 @@ def list_files(file_pattern, flag='input_file_pattern'):
 
 
 def parse_sequence_example(serialized):
-  """Parses one record.
+  """Parses one record: an image and its caption, or several captions.
+
+  A record of one caption has a feature for each word, one of several (of the
+  compact layout) a feature for each caption with all of its words.
 
   Args:
     serialized: string scalar, a `tf.train.SequenceExample`.
 
   Returns:
-    (image_id int64 scalar, encoded image string scalar, caption int64 [n],
-    with the ids of <S> and </S>).
+    (image_id int64 scalar, encoded image string scalar, words int64 [n], the
+    ids of all captions, with <S> and </S>, lengths int64 [num_captions]).
   """
   context, sequence = tf.io.parse_single_sequence_example(
       serialized,
@@ -51,9 +54,14 @@ def parse_sequence_example(serialized):
           IMAGE_DATA: tf.io.FixedLenFeature([], tf.string),
       },
       sequence_features={
-          CAPTION_IDS: tf.io.FixedLenSequenceFeature([], tf.int64),
+          CAPTION_IDS: tf.io.RaggedFeature(
+              tf.int64, row_splits_dtype=tf.int64),
       })
-  return context[IMAGE_ID], context[IMAGE_DATA], sequence[CAPTION_IDS]
+  words = sequence[CAPTION_IDS].flat_values
+  lengths = sequence[CAPTION_IDS].row_lengths()
+  lengths = tf.cond(tf.reduce_any(lengths > 1), lambda: lengths,
+                    lambda: tf.size(words, tf.int64)[tf.newaxis])
+  return context[IMAGE_ID], context[IMAGE_DATA], words, lengths
 
 
 def _check_ids(vocab_size, caption):
@@ -149,15 +157,19 @@ def read_captions(files, limit=None):
       if limit is not None:
         dataset = dataset.take(limit - len(ends))
       try:
-        for image_id, encoded, caption in dataset.prefetch(
+        for image_id, encoded, ids, lengths in dataset.prefetch(
             64).as_numpy_iterator():
+          if len(ends) == limit:
+            break
           key = image_id if image_id >= 0 else hashlib.sha256(encoded).digest()
           if key not in index_of_key:
             index_of_key[key] = len(image_ids)
             image_ids.append(image_id)
-          images.append(index_of_key[key])
-          words.extend(caption)
-          ends.append(len(words))
+          # None for no limit, else what is left of it.
+          lengths = lengths[:limit and limit - len(ends)]
+          images.extend([index_of_key[key]] * len(lengths))
+          ends.extend(len(words) + np.cumsum(lengths))
+          words.extend(ids[:lengths.sum()])
       except tf.errors.OpError as e:
         raise ValueError(
             f'damaged record after {len(ends)} captions, in {name}: '
@@ -176,8 +188,8 @@ def _caption_groups(captions, size):
 
   Returns:
     (sorted_words, starts, sizes): the captions image by image, a RaggedTensor
-    of int64; and for each record, where its group starts in them and how many
-    it holds. A group is that of its first record: the others hold none.
+    of int64; and for each caption, where its group starts in them and how many
+    it holds. A group is that of its first caption: the others hold none.
   """
   order = np.argsort(captions.images, kind='stable')
   by_image = captions.images[order]
@@ -194,6 +206,17 @@ def _caption_groups(captions, size):
   return sorted_words, tf.constant(starts), tf.constant(sizes)
 
 
+def _is_compact(files):
+  """Returns whether the first record of some shards holds several captions."""
+  try:
+    for serialized in tf.data.TFRecordDataset(files).take(1):
+      return len(parse_sequence_example(serialized)[3]) > 1
+  except tf.errors.OpError as e:
+    raise ValueError(f'damaged record in {files[0]} ...: {e.message}; make the '
+                     'shards again') from e
+  return False
+
+
 def training_batches(files, config, seed=None, captions_per_image=1):
   """Endless shuffled batches of distorted images and their captions.
 
@@ -206,9 +229,10 @@ def training_batches(files, config, seed=None, captions_per_image=1):
     config: a `configuration.ModelConfig`.
     seed: int, makes order and distortion of examples repeatable.
     captions_per_image: captions of one image that share one distorted view of
-      it in a batch. Above 1, the shards are read once in advance to learn
-      which records are of the same image; then the first record of a group
-      stands for all of it, so that an epoch still has each caption once.
+      it in a batch. Above 1, shards that are not compact are read once in
+      advance to learn which records are of the same image; then the first
+      record of a group stands for all of it, so that an epoch still has each
+      caption once.
 
   Returns:
     A `tf.data.Dataset` of (images float32 [num_images, height, width, 3],
@@ -227,37 +251,46 @@ def training_batches(files, config, seed=None, captions_per_image=1):
         f'--captions_per_image={captions_per_image} does not divide '
         f'--batch_size={config.batch_size}: make that '
         f'{max(below, 1) * max(captions_per_image, 1)}, say')
-  first_records = np.zeros(len(files), np.int64)
-  groups = None
-  if captions_per_image > 1:
+  first_captions = np.zeros(len(files), np.int64)
+  groups, captions_per_example = None, 1
+  if captions_per_image > 1 and _is_compact(files):
+    captions_per_example = captions_per_image
+  elif captions_per_image > 1:
     captions = read_captions(files)
     captions.check_ids(config.vocab_size)
-    first_records[1:] = captions.file_ends[:-1]
+    first_captions[1:] = captions.file_ends[:-1]
     groups = _caption_groups(captions, captions_per_image)
 
-  dataset = tf.data.Dataset.from_tensor_slices((files, first_records))
+  def examples(serialized):
+    _, encoded, words, lengths = parse_sequence_example(serialized)
+    captions = tf.RaggedTensor.from_row_lengths(words, lengths).to_tensor()
+    return tf.data.Dataset.from_tensor_slices((captions, lengths)).batch(
+        captions_per_example).map(lambda captions, lengths: (
+            encoded, captions[:, :tf.reduce_max(lengths)], lengths))
+
+  dataset = tf.data.Dataset.from_tensor_slices((files, first_captions))
   dataset = dataset.shuffle(len(files), seed=seed)
   dataset = dataset.interleave(
-      lambda name, first: tf.data.TFRecordDataset(name).enumerate(first),
+      lambda name, first: tf.data.TFRecordDataset(name).flat_map(
+          examples).enumerate(first),
       cycle_length=min(len(files), 16), num_parallel_calls=tf.data.AUTOTUNE)
   if groups:
     words, starts, sizes = groups
-    dataset = dataset.filter(lambda record, _: sizes[record] > 0)
+    dataset = dataset.filter(lambda caption, _: sizes[caption] > 0)
   dataset = dataset.shuffle(
       config.values_per_input_shard * config.input_queue_capacity_factor,
       seed=seed)
 
   def read(index, example):
-    record, serialized = example
-    _, encoded, caption = parse_sequence_example(serialized)
+    caption, (encoded, captions, lengths) = example
     image = image_processing.process_image(
         encoded, is_training=True, height=config.image_height,
         width=config.image_width, ordering=index,
         seed=None if seed is None else tf.stack([seed, index]))
     if groups:
-      group = words[starts[record]:starts[record] + sizes[record]]
+      group = words[starts[caption]:starts[caption] + sizes[caption]]
       return image, group.to_tensor(), group.row_lengths()
-    return image, caption[tf.newaxis], tf.size(caption, tf.int64)[tf.newaxis]
+    return image, captions, lengths
 
   def flatten(images, captions, lengths):
     present = lengths >= 0

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from im2txt import configuration
 from im2txt import testing
+from im2txt.data import shards as shards_lib
 from im2txt.ops import inputs
 
 _CONFIG = configuration.ModelConfig(vocab_size=10, batch_size=2)
@@ -109,9 +110,61 @@ def fixture_captioned_twice(tmp_path):
   return files
 
 
+@pytest.fixture(name='compact')
+def fixture_compact(tmp_path):
+  """The images and captions of `captioned_twice`, in compact records."""
+  files = []
+  for number, images in enumerate([(4, 2), (), (1, 3)]):
+    files.append(str(tmp_path / f'compact{number}'))
+    with tf.io.TFRecordWriter(files[-1]) as writer:
+      for i in images:
+        writer.write(shards_lib.serialize_compact(
+            i, tf.io.encode_png(np.full([9, 9, 3], 20 * i, 'u1')).numpy(),
+            [(['w'] * 4, [1, i, n, 2]) for n in range(i)]))
+  return files
+
+
+def test_compact_captions_are_separate_examples(compact):
+  seen, together = [], 0
+  for images, rows, *captions in inputs.training_batches(
+      compact, _CONFIG, seed=1).take(5):
+    assert len(images) == 2 and rows.numpy().tolist() == [0, 1]
+    first, second = words(*captions)
+    together += first[1] == second[1]
+    seen += [first, second]
+  assert together < 5  # They are shuffled.
+  assert sorted(seen) == sorted(
+      (1, i, n, 2) for i in range(1, 5) for n in range(i))
+
+
+def test_compact_shards_are_grouped_without_reading_them_first(
+    compact, captioned_twice, monkeypatch):
+  config = configuration.ModelConfig(vocab_size=10, batch_size=4)
+  # In the other layout, they are read.
+  monkeypatch.delattr(inputs, 'read_captions')
+  inputs.training_batches(compact, config, captions_per_image=2)
+  with pytest.raises(NameError):
+    inputs.training_batches(captioned_twice, config, captions_per_image=2)
+
+
+def test_read_captions_of_compact_shards(compact):
+  whole = inputs.read_captions(compact)
+  assert whole.image_ids.tolist() == [4, 2, 1, 3]
+  assert whole.images.tolist() == [0, 0, 0, 0, 1, 1, 2, 3, 3, 3]
+  assert whole.file_ends.tolist() == [6, 6, 10]
+  assert [whole.caption(i).tolist() for i in range(len(whole))] == [
+      [1, i, n, 2] for i in (4, 2, 1, 3) for n in range(i)]
+  for limit in range(1, 10):
+    captions = inputs.read_captions(compact, limit)
+    assert captions.images.tolist() == whole.images[:limit].tolist()
+    assert captions.words.tolist() == whole.words[:4 * limit].tolist()
+    assert len(captions.image_ids) == captions.images[-1] + 1
+
+
+@pytest.mark.parametrize('layout', ['captioned_twice', 'compact'])
 @pytest.mark.parametrize('size, images_an_epoch', [(2, 6), (4, 4)])
 def test_captions_of_an_image_share_it(
-    captioned_twice, monkeypatch, size, images_an_epoch):
+    request, layout, monkeypatch, size, images_an_epoch):
   # Without distortion, an image is known by its grey.
   original = inputs.image_processing.process_image
   monkeypatch.setattr(
@@ -120,7 +173,7 @@ def test_captions_of_an_image_share_it(
           image, **kwargs))
   config = configuration.ModelConfig(vocab_size=10, batch_size=2 * size)
   batches = inputs.training_batches(
-      captioned_twice, config, seed=1, captions_per_image=size)
+      request.getfixturevalue(layout), config, seed=1, captions_per_image=size)
   epoch = []
   for images, rows, *captions in batches.take(images_an_epoch // 2):
     assert len(images) == 2

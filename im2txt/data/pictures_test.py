@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of pictures."""
+
+import os
+import sys
+import zipfile
+
+import pytest
+
+from im2txt.data import pictures
+
+
+def _zip(path, *names):
+  with zipfile.ZipFile(path, 'w') as archive:
+    for name in names:
+      archive.writestr(name, f'content of {name}')
+  return str(path)
+
+
+def test_a_directory(tmp_path):
+  (tmp_path / 'a.jpg').write_bytes(b'xyz')
+  stat = pictures.stats(str(tmp_path), '--image_dir')
+  path = str(tmp_path / 'a.jpg')
+  assert stat(path) == (3, os.stat(path).st_mtime_ns)
+  assert pictures.read(path) == b'xyz'
+  for function in (stat, pictures.read):
+    with pytest.raises(OSError):
+      function(str(tmp_path / 'b.jpg'))
+
+
+@pytest.mark.parametrize('members, name', [
+    (['train/', 'train/a.jpg', 'train/b.jpg'], 'a.jpg'),
+    (['a.jpg', 'b.jpg'], 'a.jpg'),
+    (['train/a.jpg', 'val/a.jpg'], 'train/a.jpg'),
+    (['coco/train/a.jpg'], 'a.jpg')])
+def test_an_archive(tmp_path, members, name):
+  archive = _zip(tmp_path / 'x.zip', *members)
+  stat = pictures.stats(archive, '--image_dir')
+  path = os.path.join(archive, name)
+  content = pictures.read(path)
+  assert content.startswith(b'content of ') and content.endswith(name.encode())
+  assert stat(path)[0] == len(content)
+  for function in (stat, pictures.read):
+    with pytest.raises(OSError):
+      function(os.path.join(archive, 'c.jpg'))
+
+
+def test_a_directory_that_is_called_as_an_archive(tmp_path):
+  directory = tmp_path / 'y.zip'
+  directory.mkdir()
+  (directory / 'a.jpg').write_bytes(b'xyz')
+  pictures.stats(str(directory), '--image_dir')(str(directory / 'a.jpg'))
+  assert pictures.read(str(directory / 'a.jpg')) == b'xyz'
+
+
+def test_refusals(tmp_path):
+  (tmp_path / 'file.zip').write_bytes(b'PK')
+  (tmp_path / 'file.tar').write_bytes(b'')
+  for name, part in (('nowhere', 'no image directory .*nowhere: give --image_d'),
+                     ('file.zip', '--image_dir=.*file.zip is no sound zip'),
+                     ('file.tar', '--image_dir=.*file.tar is a file')):
+    with pytest.raises(ValueError, match=part):
+      pictures.stats(str(tmp_path / name), '--image_dir')
+
+
+if __name__ == '__main__':
+  sys.exit(pytest.main([__file__, '-v']))
