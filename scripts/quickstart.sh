@@ -38,14 +38,15 @@ export MODEL_DIR="${sample}/model"
 export NUMBER_OF_STEPS=3500
 
 step 'prepare: shards and vocabulary'
-prepare --base_url="file://${sample}/source"
+prepare --base_url="file://${sample}/source" --unpack_images
 
 step 'get_inception: a checkpoint of Inception v3, an untrained one here'
 get_inception --url="file://${sample}/source/inception_v3_untrained.tar.gz"
 
 step "train: ${NUMBER_OF_STEPS} steps on a frozen Inception v3"
 # A small model for a small world; an epoch has 10,250 captions.
-train --cache_features --log_every_n_steps=250 --random_seed=1 \
+train --feature_cache_dir="${sample}/features" --feature_views=0 \
+  --log_every_n_steps=250 --random_seed=1 \
   --vocab_size=100 --embedding_size=256 --num_lstm_units=256 \
   --num_examples_per_epoch=10250 --num_epochs_per_decay=6
 
