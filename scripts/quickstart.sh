@@ -31,6 +31,7 @@ bazel-bin/im2txt/make_sample_data "${sample}/source"
 
 # From here on it is what one does for MSCOCO, with other places and sizes.
 source scripts/im2txt.sh
+unset VOCAB_FILE INCEPTION_CHECKPOINT CHECKPOINT_PATH
 export IM2TXT_BIN_DIR="${root}/bazel-bin/im2txt"
 export MSCOCO_DIR="${sample}/mscoco"
 export INCEPTION_DIR="${sample}/inception"
