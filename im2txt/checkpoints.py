@@ -64,11 +64,14 @@ def resolve(path):
 
 
 def _newest_prefix(directory):
-  """The prefix with the highest step, for a directory without state file."""
+  """The checkpoint of the highest step, for a directory without state file."""
   found = []
-  for index in glob.glob(os.path.join(glob.escape(directory), '*.index')):
-    match = re.search(r'-(\d+)\.index$', index)
-    found.append((int(match.group(1)) if match else -1, index[:-len('.index')]))
+  for path in glob.glob(os.path.join(glob.escape(directory), '*')):
+    prefix = path.removesuffix('.index')
+    match = re.search(r'-(\d+)$', prefix)
+    # A name that ends in the step is a V1 file.
+    if prefix != path or (match and os.path.basename(path).startswith(PREFIX)):
+      found.append((int(match.group(1)) if match else -1, prefix))
   return max(found)[1] if found else None
 
 

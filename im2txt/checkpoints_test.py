@@ -63,6 +63,8 @@ def test_every_vintage_loads(tmp_path, kernel, bias, version, step_type):
     saver.save(session, prefix)
   assert_restored(prefix)
   assert_restored(str(tmp_path))
+  (tmp_path / 'checkpoint').unlink()
+  assert_restored(str(tmp_path))
 
 
 def test_a_tf1_saver_reads_what_we_write(tmp_path):
