@@ -27,7 +27,6 @@ import collections
 import json
 import os
 
-from absl import app
 from absl import flags
 
 from im2txt import program
@@ -195,9 +194,7 @@ def build():
     write_annotations(dataset, options)
 
 
-def main(argv):
-  if len(argv) > 1:
-    raise app.UsageError(f'Too many arguments: {" ".join(argv[1:])}')
+def main(_):
   program.run_resumable(build)
 
 

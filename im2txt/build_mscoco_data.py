@@ -12,7 +12,6 @@ and the vocabulary, a line `word count` each, into word_counts_output_file.
 An interrupted run goes on where it stopped when it is started again.
 """
 
-from absl import app
 from absl import flags
 
 from im2txt import program
@@ -26,9 +25,7 @@ def options_from_flags():
   return mscoco.options_from_flags(flags.FLAGS, mscoco.Options)
 
 
-def main(argv):
-  if len(argv) > 1:
-    raise app.UsageError(f'Too many arguments: {" ".join(argv[1:])}')
+def main(_):
   program.run_resumable(lambda: mscoco.build(options_from_flags()))
 
 

@@ -183,9 +183,10 @@ def evaluate_latest(evaluator, writer, last_step):
 
 def main(_):
   program.require(FLAGS, 'input_file_pattern', 'checkpoint_dir', 'eval_dir')
-  if FLAGS.num_eval_examples < 1 or FLAGS.eval_interval_secs < 0:
-    raise ValueError('--num_eval_examples should be above zero and '
-                     '--eval_interval_secs not below')
+  if FLAGS.num_eval_examples < 1 or min(
+      FLAGS.eval_interval_secs, FLAGS.eval_batch_size) < 0:
+    raise ValueError('--num_eval_examples should be above zero, and '
+                     '--eval_interval_secs and --eval_batch_size not below')
   if 0 < FLAGS.number_of_steps < FLAGS.min_global_step and not FLAGS.run_once:
     raise ValueError(
         f'--number_of_steps={FLAGS.number_of_steps} is below '
@@ -198,8 +199,12 @@ def main(_):
   writer = tf.summary.create_file_writer(FLAGS.eval_dir)
   last_step = None
   if FLAGS.run_once:
-    last_step = evaluate_latest(evaluator, writer, None)
-    return 0 if last_step is not None else 1
+    if evaluate_latest(evaluator, writer, None) is None:
+      raise ValueError(
+          f'the latest checkpoint of --checkpoint_dir={FLAGS.checkpoint_dir} is '
+          f'of a step below --min_global_step={FLAGS.min_global_step}; lower '
+          'that')
+    return 0
   while True:
     start = time.time()
     try:

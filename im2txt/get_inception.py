@@ -145,4 +145,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  program.run(main)
+  program.run(main, takes_argument=True)

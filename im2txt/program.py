@@ -39,15 +39,21 @@ def run_resumable(job):
     sys.exit(130)  # As shells report an interrupted command.
 
 
-def run(main):
+def run(main, takes_argument=False):
   """Runs `main(argv)` under absl; a user's error becomes one line, status 1.
 
   Args:
     main: raises ValueError or OSError for what the user can put right.
+    takes_argument: whether there may be arguments that are no flags. Where
+      not, one is refused: `--train_inception false` would mean true.
   """
 
   def guarded(argv):
     try:
+      if len(argv) > 1 and not takes_argument:
+        raise ValueError(
+            f'unexpected argument {argv[1]}: write --flag=value, and file '
+            'names into a flag, separated by commas')
       return main(argv)
     except (ValueError, OSError) as e:
       if flags.FLAGS.debug:
