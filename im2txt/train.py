@@ -143,8 +143,11 @@ class StopSignal:
       # crash it.
       os._exit(128 + number)  # pylint: disable=protected-access
     self.received = number
-    logging.info('%s: finishing this step and saving (once more to leave '
-                 'without)', signal.Signals(number).name)
+    # Not through logging or print: the signal may have come in the midst of
+    # one, and neither can be entered twice.
+    os.write(2, (
+        f'{signal.Signals(number).name}: finishing this step and saving (once '
+        'more to leave without)\n').encode())
 
 
 def duration(seconds):
