@@ -68,10 +68,11 @@ def _newest_prefix(directory):
   found = []
   for path in glob.glob(os.path.join(glob.escape(directory), '*')):
     prefix = path.removesuffix('.index')
-    match = re.search(r'-(\d+)$', prefix)
-    # A name that ends in the step is a V1 file.
-    if prefix != path or (match and os.path.basename(path).startswith(PREFIX)):
-      found.append((int(match.group(1)) if match else -1, prefix))
+    step = re.search(r'-(\d+)$', prefix)
+    # A V1 file has the name that is the prefix of others.
+    if prefix != path or re.fullmatch(
+        re.escape(PREFIX) + r'-\d+', os.path.basename(path)):
+      found.append((int(step.group(1)) if step else -1, prefix))
   return max(found)[1] if found else None
 
 

@@ -54,7 +54,8 @@ def test_every_vintage_loads(tmp_path, kernel, bias, version, step_type):
   stored[kernel] = stored.pop(_KERNEL)
   stored[bias] = stored.pop(_BIAS)
   stored['global_step'] = step_type(7)
-  prefix = str(tmp_path / 'model.ckpt-7')
+  # Below the number in the name of the V2 data file.
+  prefix = str(tmp_path / 'model.ckpt-0')
   with tf.Graph().as_default(), tf.compat.v1.Session() as session:
     saver = tf.compat.v1.train.Saver(
         {n: tf.compat.v1.Variable(v) for n, v in stored.items()},
