@@ -41,7 +41,9 @@ flags.DEFINE_string(
     'Captions file, or several separated by commas, whose pictures the lists, '
     'or a split that it gives to each, part.')
 flags.DEFINE_string(
-    'image_dir', '', 'Directory of the pictures that the captions files name.')
+    'image_dir', '',
+    'Directory of the pictures that the captions files name, or a .zip file of '
+    'it.')
 for _split in caption_files.SPLITS:
   flags.DEFINE_string(
       f'{_split}_captions_file', '',
