@@ -67,7 +67,10 @@ def _archives(base_url, raw_dir):
     if base_url == _PUBLIC_URL:
       archive = archive._replace(size=size, checksum=('md5', md5))
     elif not download.is_done(archive, raw_dir):
-      archive = download.described(archive)
+      here = os.path.join(raw_dir, archive.name)
+      # An archive gets its name once it is checked.
+      archive = (archive._replace(size=os.path.getsize(here))
+                 if os.path.exists(here) else download.described(archive))
     archives.append(archive)
   return archives
 

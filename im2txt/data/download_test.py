@@ -502,7 +502,7 @@ def test_program_checks_the_disk_before_it_downloads(server, tmp_path):
       'usage = collections.namedtuple("usage", "total used free")\n'
       'shutil.disk_usage = lambda _: usage(9, 0, 999)\n'
       'from im2txt import download_and_preprocess_mscoco as p\n'
-      'p.program.run(p.main)\n')
+      'p.program.run(p.main, takes_argument=True)\n')
   public = '--base_url=http://images.cocodataset.org'
   for needed, *arguments in (
       ('0.0', f'--base_url={server.url}'), ('122.1', public),
