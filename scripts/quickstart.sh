@@ -72,7 +72,7 @@ step 'contact_sheet'
 
 cat <<EOF
 
-=== Done. The same for photos, with MSCOCO (about 150 GB of disk) and the
+=== Done. The same for photos, with MSCOCO (20 GB to download) and the
 published Inception v3:
 
   source scripts/im2txt.sh
