@@ -99,6 +99,9 @@ def _checked(name, kind, value, source):
       raise ValueError(f"{source}: {name}={value!r}; only 'SGD' is available")
   elif value < 0 or (value == 0 and name not in _MAY_BE_ZERO):
     raise ValueError(f'{source}: {name}={value} should be above zero')
+  # Inception v3 can read no smaller image, and the crop gives no larger one.
+  if name in ('image_height', 'image_width') and not 75 <= value <= 346:
+    raise ValueError(f'{source}: {name}={value} should be from 75 to 346')
   if name == 'lstm_dropout_keep_prob' and value > 1:
     raise ValueError(f'{source}: {name}={value} should be in (0, 1]')
   return kind(value)

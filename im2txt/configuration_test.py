@@ -65,6 +65,8 @@ def test_saved_is_what_is_loaded(tmp_path):
     ({'vocab_size': True}, 'of type int'),
     ({'clip_gradients': 'x'}, 'of type float'),
     ({'lstm_dropout_keep_prob': 1.5}, r'should be in \(0, 1\]'),
+    ({'image_height': 400}, 'from 75 to 346'),
+    ({'image_width': 74}, 'from 75 to 346'),
     ({'optimizer': 'Adam'}, "only 'SGD'"),
 ])
 def test_wrong_values_are_named(values, message):

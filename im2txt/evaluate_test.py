@@ -41,6 +41,7 @@ class _Model:
   """A model of random weights, and what it should score."""
 
   def __init__(self):
+    tf.random.set_seed(1)
     self._model = show_and_tell_model.ShowAndTellModel(_CONFIG)
     # Random Inceptions give features of thousands: too much for the LSTM.
     self._model.image_embedding_weights.assign(

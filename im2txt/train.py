@@ -348,9 +348,8 @@ def train(model, configs, batches, writer):
       last_save = time.time()
   if step == first_step and step < FLAGS.number_of_steps and not stop.received:
     raise ValueError(
-        f'--input_file_pattern={FLAGS.input_file_pattern} holds less than one '
-        f'batch of {model_config.batch_size} usable captions; lower '
-        '--batch_size')
+        f'--input_file_pattern={FLAGS.input_file_pattern} holds no record whose '
+        'image can be decoded; make the shards again')
   if saved_step != step:
     save()
   writer.flush()

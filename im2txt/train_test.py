@@ -357,7 +357,7 @@ def test_a_second_signal_leaves_without_saving(fine_tuned):
     ('both', ['--feature_cache_dir', '--train_inception']),
     ('groups', ['--captions_per_image=3 does not divide --batch_size=2']),
     ('id', ['--input_file_pattern=', 'word id', '--vocab_size=20;']),
-    ('no image', ['less than one batch of 2 usable captions']),
+    ('no image', ['no record whose image can be decoded']),
 ])
 def test_one_line_says_what_is_wrong(failures, name, parts):
   testing.assert_one_line_error(failures[name].result(), *parts)

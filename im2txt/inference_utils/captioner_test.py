@@ -29,6 +29,7 @@ def fixture_files(tmp_path_factory):
   config = configuration.ModelConfig(
       vocab_size=8, embedding_size=4, num_lstm_units=6)
   configuration.save(path, (config, configuration.TrainingConfig()))
+  tf.random.set_seed(1)
   model = show_and_tell_model.ShowAndTellModel(config)
   # Random features are large: the LSTM would be saturated, whatever the image.
   features = model.encode_images(tf.stack([

@@ -66,6 +66,7 @@ def test_work_is_shared():
 @pytest.fixture(scope='module', name='scorer')
 def fixture_scorer(tmp_path_factory):
   prefix = str(tmp_path_factory.mktemp('model') / 'model.ckpt-1')
+  tf.random.set_seed(1)
   model = show_and_tell_model.ShowAndTellModel(_CONFIG)
   checkpoints.write(prefix, model.named_variables)
   return model, likelihood.Likelihood(prefix)
