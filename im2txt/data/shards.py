@@ -66,9 +66,14 @@ def _varint(value):
   return bytes(encoded)
 
 
+def _header(number, length):
+  """Returns what precedes a protocol buffer's field of `length` bytes."""
+  return bytes([number << 3 | 2]) + _varint(length)
+
+
 def _field(number, content):
   """Returns a protocol buffer's field of bytes or of another message."""
-  return b''.join((bytes([number << 3 | 2]), _varint(len(content)), content))
+  return _header(number, len(content)) + content
 
 
 def _entry(name, value):
@@ -89,13 +94,19 @@ def _int64_feature(*values):
 
 def _example(image_id, data, caption, caption_ids):
   """Returns a SequenceExample, given the features of its lists."""
-  context = (_entry(b'image/data', _field(1, _field(1, data)))
-             + _entry(b'image/image_id', _int64_feature(image_id)))
   lists = b''.join(
       _entry(name, b''.join(_field(1, feature) for feature in features))
       for name, features in ((b'image/caption_ids', caption_ids),
                              (b'image/caption', caption)))
-  return _field(1, context) + _field(2, lists)
+  image_id = _entry(b'image/image_id', _int64_feature(image_id))
+  # From the inside out, so that the picture is copied once.
+  before = b''
+  for number, name in ((1, b''), (1, b''), (2, _field(1, b'image/data')),
+                       (1, b'')):
+    before = name + _header(number, len(before) + len(data)) + before
+  before = _header(
+      1, len(before) + len(data) + len(image_id)) + before
+  return b''.join((before, data, image_id, _field(2, lists)))
 
 
 class Record(NamedTuple):
