@@ -5,8 +5,9 @@
 
 First the machine's own limits: the rate of matrix products, of Inception v3
 alone and of decoding JPEGs. Beside them, in the same run: the training step
-from cached features and from images, captioning, and the programs as whole
-processes with their peak memory. Each figure is a median after a warm-up.
+from cached features and from images, the LSTM beside other ways to compute it,
+captioning, preparing shards, and the programs as whole processes with their
+peak memory. Each figure is a median after a warm-up.
 
 A table is printed; DIR gets benchmark.json, time.png (where the time goes) and
 growth.png (how cost grows with batch, beam, caption length and vocabulary).
@@ -18,9 +19,12 @@ slowest case.
 
 import dataclasses
 import io
+import itertools
 import json
 import os
 import random
+import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -42,6 +46,7 @@ from im2txt.inference_utils import image_files
 from im2txt.ops import folded_inception
 from im2txt.ops import image_embedding
 from im2txt.ops import image_processing
+from im2txt.ops import lstm
 from im2txt.progress import log
 
 FLAGS = flags.FLAGS
@@ -52,6 +57,9 @@ flags.DEFINE_string(
 flags.DEFINE_string('vocab_file', '', 'Vocabulary of --checkpoint_path.')
 flags.DEFINE_integer('repeats', 7, 'Measurements, of which the median counts.')
 flags.DEFINE_integer('num_images', 64, 'JPEG files to caption.')
+flags.DEFINE_integer(
+    'num_prepared', 2000,
+    'Pictures of which shards are made, 1 MB of disk each; 0: none.')
 flags.DEFINE_bool('growth', True, 'Whether to measure what growth.png shows.')
 
 # A caption of the benchmark: so many words are predicted, </S> among them.
@@ -160,6 +168,74 @@ def forward_pass(config):
   return lambda: losses().numpy()
 
 
+def lstms(config):
+  """Returns ways to run the LSTM forward and back over a batch of captions.
+
+  Args:
+    config: a `configuration.ModelConfig`.
+
+  Returns:
+    dict, name -> callable without arguments that returns (outputs
+    [steps, batch, units] of ones as inputs, gradients of their sum by inputs,
+    kernel and bias). All but Keras have the same weights.
+  """
+  steps, batch = WORDS + 1, config.batch_size
+  size, units = config.embedding_size, config.num_lstm_units
+  x = tf.ones([steps, batch, size])
+  zeros = tf.zeros([batch, units])
+  kernel = tf.random.stateless_uniform(
+      [size + units, 4 * units], [0, 0], -0.08, 0.08)
+  bias = tf.zeros([4 * units])
+  peephole = tf.zeros([units])
+
+  def ours(x, kernel, bias):
+    outputs = lstm.lstm_sequence(
+        tf.reshape(x, [-1, size]), tf.fill([steps], batch), kernel, bias)
+    return tf.reshape(outputs, [steps, batch, units])
+
+  def block_lstm(x, kernel, bias):
+    return tf.raw_ops.BlockLSTM(
+        seq_len_max=tf.constant(steps, tf.int64), x=x, cs_prev=zeros,
+        h_prev=zeros, w=kernel, wci=peephole, wcf=peephole, wco=peephole,
+        b=bias, forget_bias=lstm.FORGET_BIAS, cell_clip=-1.0).h
+
+  def unrolled(x, kernel, bias):
+    from_inputs = tf.unstack(tf.reshape(
+        tf.matmul(tf.reshape(x, [-1, size]), kernel[:size]) + bias,
+        [steps, batch, 4 * units]))
+    c, h, outputs = zeros, zeros, []
+    for gates in from_inputs:
+      i, j, f, o = tf.split(gates + tf.matmul(h, kernel[size:]), 4, axis=1)
+      c = (c * tf.sigmoid(f + lstm.FORGET_BIAS)
+           + tf.sigmoid(i) * tf.tanh(j))
+      h = tf.tanh(c) * tf.sigmoid(o)
+      outputs.append(h)
+    return tf.stack(outputs)
+
+  layer = tf.keras.layers.LSTM(units, return_sequences=True, time_major=True)
+  layer(x)
+
+  def keras(x, kernel, bias):
+    del kernel, bias  # The layer has its own.
+    return layer(x)
+
+  def run(fn, weights):
+    def outputs_and_gradients():
+      with tf.GradientTape() as tape:
+        tape.watch([x, *weights])
+        outputs = fn(x, kernel, bias)
+        total = tf.reduce_sum(outputs)
+      return outputs, tape.gradient(total, [x, *weights])
+    return tf.function(outputs_and_gradients, autograph=False)
+
+  return {
+      'own gradient': run(ours, [kernel, bias]),
+      'BlockLSTM': run(block_lstm, [kernel, bias]),
+      'unrolled': run(unrolled, [kernel, bias]),
+      'tf.keras': run(keras, [layer.cell.kernel, layer.cell.recurrent_kernel,
+                              layer.cell.bias])}
+
+
 def write_random_model(directory, config):
   """Writes a checkpoint of random weights and a vocabulary of its size."""
   # A narrow normal keeps the signal of 94 layers finite.
@@ -195,7 +271,7 @@ def run_process(command):
   """Runs a command to its end.
 
   Returns:
-    (seconds, peak resident memory in bytes).
+    (seconds, peak resident memory in bytes, what it wrote: str).
 
   Raises:
     ValueError: it failed.
@@ -206,13 +282,16 @@ def run_process(command):
   status, seconds, memory = json.loads(launcher.stdout)
   if status:
     raise ValueError(f'{" ".join(command)} failed: {launcher.stderr[-500:]}')
-  return seconds, memory
+  return seconds, memory, launcher.stderr
 
 
 def median_process(command, repeats=3):
-  """Returns the medians of `run_process`, after one run that does not count."""
+  """Returns the medians of seconds and memory of `run_process`.
+
+  A first run does not count.
+  """
   run_process(command)
-  seconds, memory = zip(*(run_process(command) for _ in range(repeats)))
+  seconds, memory, _ = zip(*(run_process(command) for _ in range(repeats)))
   return statistics.median(seconds), statistics.median(memory)
 
 
@@ -276,9 +355,19 @@ class Benchmark:
               flops * size / seconds['from features'] / 1e9, 'GFLOP/s',
               'matrix products, float32')
     forward = self._seconds(forward_pass(self.config))
+    self._add('evaluating from features', size / forward, 'captions/s',
+              'training from features')
     self.results['training step, parts'] = {
         'unit': 'ms a caption', 'forward': 1e3 * forward / size,
         'backward and update': 1e3 * (seconds['from features'] - forward) / size}
+
+  def lstm(self):
+    """The LSTM, and other ways to compute it."""
+    for name, run in lstms(self.config).items():
+      self._add(f'LSTM, forward and back, {name}',
+                1e3 * self._seconds(lambda run=run: run()[1][0].numpy()), 'ms',
+                'LSTM, forward and back, own gradient'
+                if name != 'own gradient' else None)
 
   def _captioner(self, **kwargs):
     return captioner_lib.Captioner(self._prefix, self._vocab_file, **kwargs)
@@ -323,12 +412,8 @@ class Benchmark:
     def run():
       images = image_files.read_images(
           names, captioner.decode, ahead=2 * _CAPTIONING_BATCH)
-      batch = []
-      for _, image in images:
-        batch.append(image)
-        if len(batch) == _CAPTIONING_BATCH:
-          captioner.caption(batch)
-          batch = []
+      while batch := list(itertools.islice(images, _CAPTIONING_BATCH)):
+        captioner.caption([image for _, image in batch])
 
     seconds = median_seconds(run, 3)
     self._add('captioning from files', len(names) / seconds, 'images/s',
@@ -361,13 +446,69 @@ class Benchmark:
     for name, command in (
         ('train from features', [
             *train, cache, '--feature_views=0', '--number_of_steps=3']),
-        ('train from images', [*train, '--number_of_steps=5']),
+        ('train from images', [
+            *train, '--number_of_steps=10', '--log_every_n_steps=10']),
         ('evaluate', [
             *python, 'im2txt.evaluate', f'--input_file_pattern={shard}',
             f'--checkpoint_dir={train_dir}', '--run_once',
             '--min_global_step=0',
             f'--eval_dir={os.path.join(self.directory, "eval")}'])):
-      self._add(f'{name}, peak memory', run_process(command)[1] / 1e9, 'GB')
+      _, memory, written = run_process(command)
+      self._add(f'{name}, peak memory', memory / 1e9, 'GB')
+      if name == 'train from images':
+        waiting = re.search(r'(\d+)% waiting for input', written)
+        self._add(f'{name}, waiting for input', int(waiting.group(1)), '%')
+
+  def preparing(self):
+    """Making shards against decoding the same files, start-up left out."""
+    few, many = FLAGS.num_prepared // 4, FLAGS.num_prepared
+    seconds = {}
+    for layout in ('pairs', 'compact'):
+      # What more pictures add is free of what starting takes.
+      seconds[layout] = statistics.median(
+          self._prepare(layout, many) - self._prepare(layout, few)
+          for _ in range(3))
+    paths = [self._picture(i) for i in range(many - few)]
+    decoded = tf.data.Dataset.from_tensor_slices(paths).map(
+        lambda path: tf.io.decode_jpeg(tf.io.read_file(path), channels=3),
+        num_parallel_calls=os.cpu_count())
+    alone = median_seconds(lambda: [None for _ in decoded], 3)
+    self._add('reading and decoding JPEGs', len(paths) / alone, 'images/s')
+    for layout, value in seconds.items():
+      self._add(f'preparing {layout}, 5 captions an image',
+                len(paths) / value, 'images/s', 'reading and decoding JPEGs')
+
+  def _picture(self, index):
+    """Returns the path of a JPEG file, made if it is not there."""
+    path = os.path.join(self.directory, f'prepared-{index}.jpg')
+    if not os.path.exists(path):
+      with open(path, 'wb') as f:
+        f.write(self._encoded[index % len(self._encoded)])
+    return path
+
+  def _prepare(self, layout, count):
+    """Returns the seconds that shards of so many pictures take."""
+    output = os.path.join(self.directory, 'prepared')
+    command = [
+        sys.executable, '-m', 'im2txt.build_mscoco_data',
+        f'--layout={layout}', f'--output_dir={output}',
+        f'--word_counts_output_file={output}/word_counts.txt']
+    for part, numbers in (('train', range(20, 20 + count)),
+                          ('val', range(20))):
+      captions_file = os.path.join(self.directory, f'captions_{part}.json')
+      with open(captions_file, 'w', encoding='utf-8') as f:
+        json.dump({
+            'images': [
+                {'id': i, 'file_name': os.path.basename(self._picture(i))}
+                for i in numbers],
+            'annotations': [
+                {'image_id': i, 'caption': f'A picture of {j} words, all red.'}
+                for i in numbers for j in range(5)]}, f)
+      command += [f'--{part}_image_dir={self.directory}',
+                  f'--{part}_captions_file={captions_file}']
+    seconds, _, _ = run_process(command)
+    shutil.rmtree(output)
+    return seconds
 
   def growth(self):
     """How the cost of a caption grows; lists of (x, milliseconds)."""
@@ -441,13 +582,19 @@ def main(_):
   for name, least in (('repeats', 1), ('num_images', 32)):
     if FLAGS[name].value < least:
       raise ValueError(f'--{name}={FLAGS[name].value} should be {least} or more')
+  if 0 < FLAGS.num_prepared < 100:
+    raise ValueError(
+        f'--num_prepared={FLAGS.num_prepared} should be 0, or 100 or more')
   os.makedirs(FLAGS.output_dir, exist_ok=True)
   with tempfile.TemporaryDirectory() as directory:
     benchmark = Benchmark(directory, FLAGS.repeats)
     benchmark.machine()
     benchmark.training()
+    benchmark.lstm()
     benchmark.captioning()
     benchmark.programs()
+    if FLAGS.num_prepared:
+      benchmark.preparing()
     if FLAGS.growth:
       benchmark.growth()
   path = os.path.join(FLAGS.output_dir, 'benchmark.json')

@@ -64,6 +64,36 @@ print(math.isfinite(benchmark.forward_pass(config)()))
   assert out.split() == ['True', '3', 'True', 'True']
 
 
+def test_ways_to_run_the_lstm_agree(tmp_path):
+  out = run(tmp_path, """
+import numpy as np
+config = configuration.ModelConfig(
+    batch_size=3, embedding_size=4, num_lstm_units=6)
+found = {name: fn() for name, fn in benchmark.lstms(config).items()}
+outputs, gradients = found.pop('own gradient')
+keras, _ = found.pop('tf.keras')
+assert keras.shape == outputs.shape == (benchmark.WORDS + 1, 3, 6)
+for name, (other, other_gradients) in found.items():
+  np.testing.assert_allclose(other, outputs, rtol=1e-5, err_msg=name)
+  for a, b in zip(other_gradients, gradients):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6, err_msg=name)
+  print(name)
+""")
+  assert out.split() == ['BlockLSTM', 'unrolled']
+
+
+def test_measures_preparing(tmp_path):
+  run(tmp_path, """
+flags.FLAGS.num_prepared, flags.FLAGS.num_images = 80, 32
+bench = benchmark.Benchmark(directory, 1)
+benchmark.statistics.median = lambda values: next(iter(values))
+bench.preparing()
+for name in ('reading and decoding JPEGs', 'preparing pairs, 5 captions an image',
+             'preparing compact, 5 captions an image'):
+  assert bench.results[name]['unit'] == 'images/s', bench.results
+""")
+
+
 def test_draws(tmp_path):
   run(tmp_path, """
 benchmark.draw({
@@ -79,17 +109,20 @@ benchmark.draw({
 
 def test_reports_the_status_and_memory_of_a_process(tmp_path):
   out = run(tmp_path, """
-print(*benchmark.run_process([sys.executable, '-c', 'x = bytearray(10**8)']))
+print(*benchmark.run_process(
+    [sys.executable, '-c', 'x = bytearray(10**8); print("end")']))
 try:
   benchmark.run_process([sys.executable, '-c', 'raise SystemExit("boom")'])
 except ValueError as e:
   print('boom' in str(e))
 """).split()
-  assert float(out[0]) > 0 and 1e8 < int(out[1]) < 3e8 and out[2] == 'True'
+  assert float(out[0]) > 0 and 1e8 < int(out[1]) < 3e8
+  assert out[2:] == ['end', 'True']
 
 
 @pytest.mark.parametrize('flag, message', [
     ('--num_images=1', '--num_images=1'),
+    ('--num_prepared=3', '--num_prepared=3'),
     ('--checkpoint_path=x', '--vocab_file')])
 def test_refuses(tmp_path, flag, message):
   result = subprocess.run(
