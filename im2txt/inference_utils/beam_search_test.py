@@ -221,5 +221,19 @@ def test_every_search_of_the_2016_program(reference, weights):
           for c in case['captions']], message, tolerance=1e-4)
 
 
+@pytest.mark.parametrize('n', [1, 3, 20])
+@pytest.mark.parametrize('vocab_size', [500, 2999, 12000])
+def test_top_words_are_those_of_top_k(vocab_size, n):
+  rng = np.random.default_rng(vocab_size)
+  distinct = rng.random([48, vocab_size], np.float32)
+  # Few values, so that most of the best are equal; and all of them.
+  tied = np.round(distinct[:, ::-1], 2)
+  same = np.zeros_like(distinct)
+  for softmax in distinct, tied, same:
+    for got, expected in zip(beam_search.top_words(tf.constant(softmax), n),
+                             tf.math.top_k(softmax, n)):
+      np.testing.assert_array_equal(got, expected)
+
+
 if __name__ == '__main__':
   sys.exit(pytest.main([__file__, '-v']))
