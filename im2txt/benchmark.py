@@ -205,10 +205,7 @@ def lstms(config):
         [steps, batch, 4 * units]))
     c, h, outputs = zeros, zeros, []
     for gates in from_inputs:
-      i, j, f, o = tf.split(gates + tf.matmul(h, kernel[size:]), 4, axis=1)
-      c = (c * tf.sigmoid(f + lstm.FORGET_BIAS)
-           + tf.sigmoid(i) * tf.tanh(j))
-      h = tf.tanh(c) * tf.sigmoid(o)
+      c, h = lstm.next_state(gates + tf.matmul(h, kernel[size:]), c)
       outputs.append(h)
     return tf.stack(outputs)
 

@@ -180,6 +180,7 @@ def define_flags(flags):
   Args:
     flags: the `absl.flags` module.
   """
+  flags.disclaim_key_flags()  # They are the program's, for its --help.
   flags.DEFINE_string(
       'hyperparameters', '',
       'JSON file of hyperparameters: {"batch_size": 64, ...}.')

@@ -16,6 +16,7 @@ def parse(*args):
   values = flags.FlagValues()
 
   class Flags:  # The part of absl.flags that define_flags needs.
+    disclaim_key_flags = staticmethod(flags.disclaim_key_flags)
     DEFINE_string = staticmethod(
         lambda *a: flags.DEFINE_string(*a, flag_values=values))
     DEFINE_integer = staticmethod(

@@ -59,8 +59,7 @@ def _fetch(url, directory):
   archive = download.Archive(url, folder='')
   part = os.path.join(directory, f'.{archive.name}.part')
   try:
-    # pylint: disable-next=protected-access
-    download._transfer(download.described(archive), part)
+    download.transfer(download.described(archive), part)
   except ValueError as e:
     # The downloader's advice is about another program's flag.
     raise ValueError(f'{url}: {e.__cause__ or e}. Give --url another '

@@ -244,7 +244,7 @@ def _download(archive, directory, path):
   part = _part(archive, directory)
   # One more time for a file that was damaged on the way or is an old part.
   for attempt in range(2):
-    _transfer(archive, part)
+    transfer(archive, part)
     wrong = _is_right(archive, part)
     if wrong is None:
       os.replace(part, path)
@@ -258,7 +258,7 @@ def _download(archive, directory, path):
       'should: give --base_url another place.')
 
 
-def _transfer(archive, part):
+def transfer(archive, part):
   """Downloads what is missing of `part`, as often as the line breaks."""
   failures = 0
   while True:

@@ -246,7 +246,7 @@ def test_lying_content_is_refused_after_a_second_try(
   assert os.listdir(tmp_path) == []
 
 
-def test_lying_length_is_refused_before_the_transfer(
+def test_lying_length_is_refused_before_thetransfer(
     server, archive, tmp_path):
   server.files['/zips/train2014.zip'] += b'more'
   with pytest.raises(ValueError, match=f'{archive.size} are expected'):

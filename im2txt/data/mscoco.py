@@ -101,6 +101,7 @@ def define_flags(flags, options_class):
     flags: the `absl.flags` module.
     options_class: BuildOptions or a subclass.
   """
+  flags.disclaim_key_flags()  # They are the program's, for its --help.
   for field in dataclasses.fields(options_class):
     text, values = field.metadata['help'], field.metadata['values']
     if values:

@@ -201,10 +201,7 @@ def _advance(c, h, parents, word_gates, state_kernel):
   """
   gates = word_gates + tf.gather(
       tf.einsum('bnu,ug->bng', h, state_kernel), parents, axis=1)
-  i, j, f, o = tf.split(gates, 4, axis=2)
-  c = (tf.gather(c, parents, axis=1) * tf.sigmoid(f + lstm.FORGET_BIAS)
-       + tf.sigmoid(i) * tf.tanh(j))
-  return c, tf.tanh(c) * tf.sigmoid(o)
+  return lstm.next_state(gates, tf.gather(c, parents, axis=1))
 
 
 def _log_probabilities(h, edge_nodes, edge_words, weights, biases):

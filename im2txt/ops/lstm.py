@@ -177,7 +177,17 @@ def lstm_step(inputs, state, kernel, bias):
   """
   c, h = tf.split(state, 2, axis=1)
   gates = tf.matmul(tf.concat([inputs, h], axis=1), kernel) + bias
-  i, j, f, o = tf.split(gates, 4, axis=1)
+  return tf.concat(next_state(gates, c), axis=1)
+
+
+def next_state(gates, c):
+  """Returns (c, h), float [..., units], of the next step.
+
+  Args:
+    gates: float [..., 4 * units], products of inputs and state with the kernel,
+      and the bias.
+    c: float [..., units], of the step before.
+  """
+  i, j, f, o = tf.split(gates, 4, axis=-1)
   c = c * tf.sigmoid(f + FORGET_BIAS) + tf.sigmoid(i) * tf.tanh(j)
-  h = tf.tanh(c) * tf.sigmoid(o)
-  return tf.concat([c, h], axis=1)
+  return c, tf.tanh(c) * tf.sigmoid(o)
