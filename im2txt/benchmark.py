@@ -47,6 +47,8 @@ from im2txt.ops import folded_inception
 from im2txt.ops import image_embedding
 from im2txt.ops import image_processing
 from im2txt.ops import lstm
+from im2txt.files import replacing
+from im2txt.files import write_json
 from im2txt.progress import log
 
 FLAGS = flags.FLAGS
@@ -541,9 +543,8 @@ def draw(results, directory):
   from matplotlib import pyplot  # pylint: disable=g-import-not-at-top
 
   def save(figure, name):
-    path = os.path.join(directory, name)
-    figure.savefig(path + '.tmp', format='png', dpi=100, bbox_inches='tight')
-    os.replace(path + '.tmp', path)
+    with replacing(os.path.join(directory, name)) as temporary:
+      figure.savefig(temporary, format='png', dpi=100, bbox_inches='tight')
 
   figure, axis = pyplot.subplots(figsize=(8, 2.2))
   for name in ('captioning, parts', 'training step, parts'):
@@ -583,6 +584,7 @@ def main(_):
     raise ValueError(
         f'--num_prepared={FLAGS.num_prepared} should be 0, or 100 or more')
   os.makedirs(FLAGS.output_dir, exist_ok=True)
+  tf.random.set_seed(1)  # Other weights end captions elsewhere.
   with tempfile.TemporaryDirectory() as directory:
     benchmark = Benchmark(directory, FLAGS.repeats)
     benchmark.machine()
@@ -594,11 +596,9 @@ def main(_):
       benchmark.preparing()
     if FLAGS.growth:
       benchmark.growth()
-  path = os.path.join(FLAGS.output_dir, 'benchmark.json')
-  with open(path + '.tmp', 'w', encoding='utf-8') as f:
-    json.dump({'processors': os.cpu_count(), 'tensorflow': tf.__version__,
-               **benchmark.results}, f, indent=1)
-  os.replace(path + '.tmp', path)
+  write_json(os.path.join(FLAGS.output_dir, 'benchmark.json'), {
+      'processors': os.cpu_count(), 'tensorflow': tf.__version__,
+      **benchmark.results})
   draw(benchmark.results, FLAGS.output_dir)
   print(f'{FLAGS.output_dir}: benchmark.json, time.png'
         + (', growth.png' if FLAGS.growth else ''))

@@ -50,6 +50,7 @@ print(benchmark.flops_per_caption(configuration.ModelConfig()))
 def test_random_model_captions_and_trains(tmp_path):
   (tmp_path / 'a.jpg').write_bytes(testing.jpeg())
   out = run(tmp_path, """
+benchmark.tf.random.set_seed(1)
 config = configuration.ModelConfig(
     vocab_size=20, embedding_size=4, num_lstm_units=6, batch_size=4)
 benchmark.write_random_model(directory, config)

@@ -8,6 +8,8 @@ import re
 import numpy as np
 import tensorflow as tf
 
+from im2txt.files import replacing
+
 PREFIX = 'model.ckpt'
 
 # What TensorFlow 1.x called the LSTM's variables over the years.
@@ -265,10 +267,9 @@ class CheckpointManager:
     names = [os.path.basename(p) for p in self._kept]
     lines = [f'model_checkpoint_path: "{os.path.basename(latest)}"']
     lines += [f'all_model_checkpoint_paths: "{name}"' for name in names]
-    path = os.path.join(self._directory, 'checkpoint')
-    with open(path + '.tmp', 'w', encoding='utf-8') as f:
-      f.write('\n'.join(lines) + '\n')
-    os.replace(path + '.tmp', path)
+    with replacing(os.path.join(self._directory, 'checkpoint')) as path:
+      with open(path, 'w', encoding='utf-8') as f:
+        f.write('\n'.join(lines) + '\n')
 
 
 def load_inception(path, inception):

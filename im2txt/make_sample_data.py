@@ -26,6 +26,7 @@ import tensorflow as tf
 from im2txt import checkpoints
 from im2txt import program
 from im2txt.data import sample_dataset
+from im2txt.files import replacing
 from im2txt.progress import log
 from im2txt.ops import image_processing
 from im2txt.ops import untrained_inception
@@ -64,10 +65,10 @@ def write_inception(directory, seed):
     checkpoints.write(os.path.join(staging, _CHECKPOINT),
                       untrained_inception.weights(images))
     # Random numbers do not get smaller: no time is spent on trying.
-    with tarfile.open(path + '.tmp', 'w:gz', compresslevel=1) as tar:
+    with replacing(path) as temporary, tarfile.open(
+        temporary, 'w:gz', compresslevel=1) as tar:
       for name in sorted(os.listdir(staging)):
         tar.add(os.path.join(staging, name), arcname=name)
-  os.replace(path + '.tmp', path)
 
 
 def main(argv):

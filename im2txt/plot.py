@@ -15,6 +15,7 @@ from absl import flags
 from absl import logging
 
 from im2txt import program
+from im2txt.files import replacing
 
 FLAGS = flags.FLAGS
 
@@ -165,9 +166,8 @@ def draw(runs):
 def main(_):
   program.require(FLAGS, 'logdirs', 'output')
   result = draw(find_runs(FLAGS.logdirs.split(',')))
-  temporary = FLAGS.output + '.tmp'
-  result.savefig(temporary, format='png', dpi=100)
-  os.replace(temporary, FLAGS.output)
+  with replacing(FLAGS.output) as temporary:
+    result.savefig(temporary, format='png', dpi=100)
   print(f'Wrote {FLAGS.output}')
 
 

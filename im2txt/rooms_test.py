@@ -12,12 +12,13 @@ _ROOT = os.path.dirname(os.path.abspath(__file__))
 # Module or folder -> what of this project it may import beside itself.
 _ROOMS = {
     'configuration': set(),
-    'checkpoints': set(),
+    'files': set(),
+    'checkpoints': {'files'},
     'metrics': set(),
     'progress': set(),
     'inference_utils.vocabulary': set(),
-    'data': {'inference_utils.vocabulary', 'progress'},
-    'ops': {'configuration', 'progress'},
+    'data': {'files', 'inference_utils.vocabulary', 'progress'},
+    'ops': {'configuration', 'files', 'progress'},
     'show_and_tell_model': {'configuration', 'ops'},
     'inference_utils': {'checkpoints', 'configuration', 'ops',
                         'show_and_tell_model'},

@@ -25,6 +25,7 @@ import urllib.request
 import zipfile
 
 from im2txt.data import pictures
+from im2txt.files import write_json
 from im2txt.progress import log
 from im2txt.progress import Progress
 
@@ -151,10 +152,7 @@ def obtain(archive, directory):
     _unzip(archive, directory, path)
   stamp = {'url': archive.url, 'bytes': os.path.getsize(path),
            'checksum': archive.checksum}
-  temporary = _stamp(archive, directory) + '.tmp'
-  with open(temporary, 'w', encoding='utf-8') as f:
-    json.dump(stamp, f)
-  os.replace(temporary, _stamp(archive, directory))
+  write_json(_stamp(archive, directory), stamp)
 
 
 def _path(archive, directory):

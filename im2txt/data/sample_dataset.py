@@ -20,6 +20,7 @@ import random
 import zipfile
 
 from im2txt.data import sample_scenes
+from im2txt.files import replacing
 from im2txt.progress import Progress
 
 SPLITS = ('train', 'val')
@@ -61,7 +62,8 @@ def write(directory, num_images, seed=1, num_workers=None):
           os.path.join(directory, 'zips', f'{split}2014.zip'), split,
           zip(ids, pool.map(functools.partial(_make, seed), ids, chunksize=20)),
           progress)
-  with _Archive(os.path.join(directory, _ANNOTATIONS)) as archive:
+  with replacing(os.path.join(directory, _ANNOTATIONS)) as temporary, (
+      zipfile.ZipFile(temporary, 'w')) as archive:
     for split, content in captions.items():
       archive.writestr(
           f'annotations/captions_{split}2014.json', json.dumps(content))
@@ -84,7 +86,8 @@ def _make(seed, image_id):
 def _write_images(path, split, made, progress):
   """Writes one archive of pictures; returns its captions as COCO has them."""
   images, annotations = [], []
-  with _Archive(path) as archive:
+  with replacing(path) as temporary, zipfile.ZipFile(
+      temporary, 'w') as archive:
     for image_id, (data, captions) in made:
       name = f'COCO_{split}2014_{image_id:012d}.jpg'
       archive.writestr(f'{split}2014/{name}', data)
@@ -97,19 +100,6 @@ def _write_images(path, split, made, progress):
             'image_id': image_id, 'caption': caption})
       progress.update(1)
   return {'images': images, 'annotations': annotations}
-
-
-class _Archive(zipfile.ZipFile):
-  """A zip archive that gets its name when it is whole."""
-
-  def __init__(self, path):
-    self._path = path
-    super().__init__(path + '.tmp', 'w')
-
-  def __exit__(self, kind, value, traceback):
-    super().__exit__(kind, value, traceback)
-    if kind is None:
-      os.replace(self._path + '.tmp', self._path)
 
 
 def _write_sums(folder):

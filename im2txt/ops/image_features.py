@@ -32,6 +32,8 @@ import numpy as np
 import tensorflow as tf
 
 from im2txt import progress
+from im2txt.files import replacing
+from im2txt.files import write_json
 from im2txt.ops import folded_inception
 from im2txt.ops import image_processing
 from im2txt.ops import inputs
@@ -314,15 +316,15 @@ def open_or_build(directory, names, encode_fn, variables, config, views=None,
   with open(os.path.join(directory, 'lock'), 'w', encoding='utf-8') as lock:
     try:
       fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
       logging.info('%s: waiting for another program that makes it', directory)
       fcntl.flock(lock, fcntl.LOCK_EX)
     captions, description = _open(directory, wanted)
     if captions is None:
       captions = inputs.read_captions(names)
       description = {'views': 0, 'seed': 0, **wanted}
-      with _writing(os.path.join(directory, 'captions.npz')) as f:
-        np.savez(f, **dataclasses.asdict(captions))
+      _save(os.path.join(directory, 'captions.npz'), np.savez,
+            **dataclasses.asdict(captions))
       _write_description(directory, description)
     captions.check_ids(config.vocab_size)
     paths = [
@@ -338,8 +340,7 @@ def open_or_build(directory, names, encode_fn, variables, config, views=None,
       for path, features in zip(paths[number:], encode(
           names, captions, encode_fn, config, description['views'],
           description['seed'], number * _IMAGES_PER_FILE)):
-        with _writing(path) as f:
-          np.save(f, features)
+        _save(path, np.save, features)
     files = [
         _map_features(path, captions, description['views']) for path in paths]
     if 'undecodable' not in description:
@@ -389,14 +390,12 @@ def _map_features(path, captions, views):
   return features
 
 
-@contextlib.contextmanager
-def _writing(path):
-  """Opens a file that has its name only once it is whole."""
-  with open(path + '.tmp', 'wb') as f:
-    yield f
-  os.replace(path + '.tmp', path)
+def _save(path, save, *args, **kwargs):
+  """Writes a file by NumPy's `save` or `savez`."""
+  # To an open file: to a name they add a suffix.
+  with replacing(path) as temporary, open(temporary, 'wb') as f:
+    save(f, *args, **kwargs)
 
 
 def _write_description(directory, description):
-  with _writing(os.path.join(directory, 'cache.json')) as f:
-    f.write(json.dumps(description, indent=2).encode() + b'\n')
+  write_json(os.path.join(directory, 'cache.json'), description)
