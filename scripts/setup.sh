@@ -61,6 +61,15 @@ install_apt_packages() {
     die "apt-get could not install ${packages[*]}"
 }
 
+check_bazel() {
+  local version
+  version="$(bazel --version)" || die "bazel --version failed: see above"
+  # Bazel 8 ignores WORKSPACE and has no rules for Python of its own.
+  [[ "${version}" =~ ^bazel\ ([4-7])\. ]] ||
+    die "'${version}' is not Bazel 4 to 7: install Bazelisk, which takes the" \
+      "version that .bazeliskrc names, or Debian's bazel-bootstrap"
+}
+
 # make_venv KIND: a .venv that has pip, and the TensorFlow of no other kind.
 make_venv() {
   if [[ -e "${unfinished}" ]]; then
@@ -126,6 +135,7 @@ main() {
   exec 9<"${root}"
   flock 9
   install_apt_packages
+  check_bazel
   make_venv "${kind}"
   install_python_packages "${kind}"
   [[ -z "${with_tests}" ]] || pip_install test requirements-test.txt

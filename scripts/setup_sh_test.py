@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests for scripts/setup.sh: what it refuses before it installs anything."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+_SOURCE = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'setup.sh')
+
+
+@pytest.fixture
+def setup(tmp_path):
+  """Returns a function that runs setup.sh in an empty project."""
+  scripts = tmp_path / 'scripts'
+  scripts.mkdir()
+  shutil.copy(_SOURCE, scripts)
+  # Nothing of these is to be reached.
+  venv = tmp_path / '.venv' / 'bin'
+  venv.mkdir(parents=True)
+  python = venv / 'python3'
+  python.write_text('#!/bin/sh\nexit 9\n')
+  python.chmod(0o755)
+  bazel = tmp_path / 'bin' / 'bazel'
+  bazel.parent.mkdir()
+
+  def run(*args, version='bazel 4.2.3', **env):
+    bazel.write_text(f'#!/bin/sh\necho "{version}"\n')
+    bazel.chmod(0o755)
+    return subprocess.run(
+        [scripts / 'setup.sh', *args], capture_output=True, text=True,
+        check=False, env={
+            **os.environ, 'PATH': f'{bazel.parent}:{os.environ["PATH"]}',
+            'PYTHON': '/missing/python3', **env})
+
+  return run
+
+
+@pytest.mark.parametrize('version', ['bazel 8.1.0', 'bazel 9.0.0-pre', 'other'])
+def test_refuses_a_bazel_that_cannot_build(setup, version):
+  result = setup(version=version)
+  assert result.returncode == 1
+  assert f"'{version}' is not Bazel 4 to 7" in result.stderr
+
+
+@pytest.mark.parametrize('version', ['bazel 4.2.3- (@non-git)', 'bazel 7.6.1'])
+def test_takes_a_bazel_that_can(setup, version):
+  result = setup(version=version)
+  # And stops at the next thing that is missing.
+  assert result.returncode == 1
+  assert 'no Python 3.11 to 3.13 with venv' in result.stderr
+
+
+def test_refuses_what_it_does_not_know(setup):
+  result = setup('--tests')
+  assert result.returncode == 1 and 'unknown argument: --tests' in result.stderr
+  result = setup(IM2TXT_TENSORFLOW='tpu')
+  assert result.returncode == 1 and 'IM2TXT_TENSORFLOW=tpu' in result.stderr
+
+
+if __name__ == '__main__':
+  sys.exit(pytest.main([__file__, '-v']))
