@@ -15,6 +15,7 @@ _ROOMS = {
     'checkpoints': set(),
     'metrics': set(),
     'progress': set(),
+    'caption_sheet': set(),
     'inference_utils.vocabulary': set(),
     'data': {'inference_utils.vocabulary', 'progress'},
     'ops': {'configuration', 'progress'},
