@@ -20,6 +20,9 @@ _ROOMS = {
     'data': {'inference_utils.vocabulary', 'progress'},
     'ops': {'configuration', 'progress'},
     'show_and_tell_model': {'configuration', 'ops'},
+    'best_checkpoint': {'checkpoints', 'configuration'},
+    'caption_evaluator': {'caption_sheet', 'data', 'inference_utils',
+                          'metrics', 'progress'},
     'inference_utils': {'checkpoints', 'configuration', 'ops',
                         'show_and_tell_model'},
 }
