@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Captions the same images with one model after another, and scores them."""
 
+import html
+
 from absl import logging
 
 from im2txt import caption_sheet
@@ -114,8 +116,12 @@ def markdown(pictures):
   Args:
     pictures: list of `caption_sheet.CaptionedPicture`.
   """
+  def cell(*captions):
+    # TensorBoard would take <UNK> for HTML.
+    return '<br>'.join(html.escape(caption, quote=False).replace('|', '\\|')
+                       for caption in captions)
+
   rows = [('picture', 'caption', 'by humans'), ('---',) * 3]
-  rows += [(picture.name, picture.caption, '<br>'.join(picture.humans))
+  rows += [(picture.name, cell(picture.caption), cell(*picture.humans))
            for picture in pictures]
-  return '\n'.join(
-      ' | '.join(cell.replace('|', '\\|') for cell in row) for row in rows)
+  return '\n'.join(map(' | '.join, rows))

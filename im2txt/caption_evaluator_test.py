@@ -17,7 +17,7 @@ from im2txt.inference_utils import vocabulary
 from im2txt.metrics import caption_scores
 
 _WORDS = ['<S>', '</S>', 'a', 'man', 'dog', 'runs', 'green|blue']
-_CAPTIONS = {30: ['a man', 'a green|blue man'], 10: ['a dog runs'],
+_CAPTIONS = {30: ['a man', 'a green|blue <UNK>'], 10: ['a dog runs'],
              20: ['a dog'], 40: ['a man runs', 'a man']}
 
 
@@ -101,7 +101,7 @@ def test_the_sample_stays_the_same(files, vocab):
          _CAPTIONS[image_id]) for image_id in (30, 20)]
   assert caption_evaluator.markdown(pictures) == (
       'picture | caption | by humans\n--- | --- | ---\n'
-      'image 30 | two 30 | a man<br>a green\\|blue man\n'
+      'image 30 | two 30 | a man<br>a green\\|blue &lt;UNK&gt;\n'
       'image 20 | two 20 | a dog')
 
 

@@ -209,12 +209,12 @@ def evaluate_captions(evaluator, captions, step):
   start = time.time()
   n_best = evaluator.caption(captions, FLAGS.metrics_images or None)
   scores = captions.score(n_best)
-  logging.info(
-      'global step %d: %s (%d images, %.1f s)', step,
-      ', '.join(
-          f'{name} = ' + (f'{value:.4f}' if isinstance(value, float)
-                          else str(value)) for name, value in scores.items()),
-      len(n_best), time.time() - start)
+  if scores:
+    logging.info(
+        'global step %d: %s (%d images, %.1f s)', step, ', '.join(
+            f'{name} = ' + (f'{value:.4f}' if isinstance(value, float)
+                            else str(value)) for name, value in scores.items()),
+        len(n_best), time.time() - start)
   for name, value in scores.items():
     tf.summary.scalar(f'metrics/{name}', value)
   samples = captions.sample(n_best, _SAMPLES)
