@@ -79,7 +79,7 @@ flags.DEFINE_string(
     'diversity. Empty: keep none.')
 caption_generator.define_flags(flags)
 
-# Pictures on the page of samples, and side by side.
+# The page of samples: pictures, side by side, and captions of humans of each.
 _SAMPLES = 12
 _COLUMNS = 4
 _HUMANS = 5
