@@ -5,12 +5,11 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 from PIL import Image
 import pytest
-
-from im2txt import contact_sheet
 
 _RESULTS = [{'image_id': 1, 'caption': 'a red star .'},
             {'image_id': 2, 'caption': 'a dog costs $ 5'}]
@@ -58,11 +57,14 @@ def test_draws_the_sheet_and_counts(files):
     ('results.json', '[{"image_id": 9, "caption": "a"}]', 'not of the pictures'),
     ('results.json', '[]', 'has no caption'),
     ('results.json', '[', 'results_file'),
-    ('annotations.json', '{}', 'as in COCO'),
+    ('annotations.json', '{}', '--annotations_file a COCO captions'),
     ('1.jpg', 'text', '1.jpg'),
+    ('1.jpg', None, 'give --image_dir the directory'),
 ])
 def test_refuses_in_one_line(files, name, content, message):
-  (files / name).write_text(content)
+  (files / name).write_text(content or '')
+  if content is None:
+    (files / name).unlink()
   result = run(files)
   assert result.returncode == 1
   line, = [line for line in result.stderr.splitlines() if line]
@@ -70,9 +72,17 @@ def test_refuses_in_one_line(files, name, content, message):
   assert not (files / 'sheet.png').exists()
 
 
-def test_words_count_not_their_writing():
-  assert contact_sheet.is_human('a red star .', ['x', 'A  red, star'])
-  assert not contact_sheet.is_human('a star red', ['A red star'])
+def test_pictures_in_an_archive(files):
+  with zipfile.ZipFile(files / 'images.zip', 'w') as archive:
+    for number in (1, 2):
+      archive.write(files / f'{number}.jpg', f'images/{number}.jpg')
+  assert run(files).returncode == 0
+  expected = (files / 'sheet.png').read_bytes()
+  for number in (1, 2):
+    (files / f'{number}.jpg').unlink()
+  result = run(files, f'--image_dir={files}/images.zip')
+  assert result.returncode == 0, result.stderr
+  assert (files / 'sheet.png').read_bytes() == expected
 
 
 if __name__ == '__main__':

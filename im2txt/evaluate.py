@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Watches a train directory and evaluates each new checkpoint: perplexity."""
+"""Watches a train directory and evaluates each new checkpoint.
+
+Perplexity always; with --metrics also BLEU, CIDEr and so on of captions that it
+writes. All goes to the log and to TensorBoard.
+"""
 
 import dataclasses
 import hashlib
@@ -11,10 +15,17 @@ from absl import flags
 from absl import logging
 import tensorflow as tf
 
+from im2txt import best_checkpoint
+from im2txt import caption_evaluator
+from im2txt import caption_sheet
 from im2txt import checkpoints
 from im2txt import configuration
 from im2txt import program
 from im2txt import show_and_tell_model
+from im2txt.inference_utils import caption_generator
+from im2txt.inference_utils import vocabulary
+from im2txt.metrics import caption_scores
+from im2txt.metrics import summary
 from im2txt.ops import image_features
 from im2txt.ops import inputs
 
@@ -49,6 +60,29 @@ flags.DEFINE_string(
 flags.DEFINE_integer(
     'eval_batch_size', 0,
     'Captions scored at once; 0: the batch_size of the training.')
+flags.DEFINE_list(
+    'metrics', [],
+    'Also caption the images and score the captions against those in the '
+    f'shards: any of {", ".join(summary.METRICS)}, or all.')
+flags.DEFINE_integer(
+    'metrics_images', 1000,
+    'Images captioned for --metrics, the first of those that perplexity is of; '
+    '0: all of these.')
+flags.DEFINE_string(
+    'vocab_file', '',
+    'Vocabulary of the shards and the model, for --metrics; word_counts.txt '
+    'beside the shards if not given.')
+flags.DEFINE_string(
+    'best_metric', '',
+    'Keep the checkpoint with the best value of this in eval_dir/best: '
+    'perplexity (the lowest), or one of --metrics but the measures of '
+    'diversity. Empty: keep none.')
+caption_generator.define_flags(flags)
+
+# The page of samples: pictures, side by side, and captions of humans of each.
+_SAMPLES = 12
+_COLUMNS = 4
+_HUMANS = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,6 +170,24 @@ class Evaluator:
       raise ValueError(f'no word to predict in {self._files[0]} ...')
     return Result(int(self._model.global_step), captions, words, total / words)
 
+  def named_variables(self):
+    """Returns those of the checkpoint evaluated last."""
+    return self._model.named_variables
+
+  def caption(self, captions, max_images):
+    """Captions images with the checkpoint evaluated last.
+
+    Args:
+      captions: a `caption_evaluator.CaptionEvaluator`.
+      max_images: of those whose captions are evaluated, the first so many;
+        None: all.
+
+    Returns:
+      See `caption_evaluator.CaptionEvaluator.caption`.
+    """
+    return captions.caption(
+        self._model, *self._data.images(self._num_examples, max_images))
+
   def _digest_inception(self):
     digest = hashlib.sha256()
     for variable in self._model.inception.variables:
@@ -143,11 +195,45 @@ class Evaluator:
     return digest.digest()
 
 
-def evaluate_latest(evaluator, writer, last_step):
+def evaluate_captions(evaluator, captions, step):
+  """Captions images with the checkpoint evaluated last; logs how well.
+
+  Args:
+    evaluator: an `Evaluator`.
+    captions: a `caption_evaluator.CaptionEvaluator`.
+    step: of the checkpoint.
+
+  Returns:
+    dict, name of the metric -> number.
+  """
+  start = time.time()
+  n_best = evaluator.caption(captions, FLAGS.metrics_images or None)
+  scores = captions.score(n_best)
+  if scores:
+    logging.info(
+        'global step %d: %s (%d images, %.1f s)', step, ', '.join(
+            f'{name} = ' + (f'{value:.4f}' if isinstance(value, float)
+                            else str(value)) for name, value in scores.items()),
+        len(n_best), time.time() - start)
+  for name, value in scores.items():
+    tf.summary.scalar(f'metrics/{name}', value)
+  samples = captions.sample(n_best, _SAMPLES)
+  tf.summary.text('samples/captions', caption_evaluator.markdown(samples))
+  try:
+    page = caption_sheet.draw(samples, min(_COLUMNS, len(samples)), _HUMANS)
+    tf.summary.image('samples/page', tf.io.decode_png(page, 3)[tf.newaxis])
+  except ValueError as e:
+    logging.warning('no page of samples: %s', e)
+  return scores
+
+
+def evaluate_latest(evaluator, captions, best, writer, last_step):
   """Evaluates the latest checkpoint, if there is a new one.
 
   Args:
     evaluator: an `Evaluator`.
+    captions: a `caption_evaluator.CaptionEvaluator`, None without --metrics.
+    best: a `best_checkpoint.BestCheckpoint`, None to keep none.
     writer: a summary writer.
     last_step: step evaluated last, or None.
 
@@ -177,29 +263,85 @@ def evaluate_latest(evaluator, writer, last_step):
   with writer.as_default(step=result.global_step):
     tf.summary.scalar('Perplexity', result.perplexity)
     tf.summary.scalar('losses/cross_entropy', result.cross_entropy)
+    writer.flush()
+    scores = {'perplexity': result.perplexity}
+    if captions:
+      scores.update(evaluate_captions(evaluator, captions, result.global_step))
   writer.flush()
+  if best and best.metric not in scores:
+    logging.warning('no %s of step %d: it cannot be the best', best.metric,
+                    result.global_step)
+  elif best and best.offer(scores[best.metric], evaluator.named_variables(),
+                           os.path.dirname(checkpoint.prefix)):
+    logging.info('global step %d: the best %s so far', result.global_step,
+                 best.metric)
   return result.global_step
+
+
+def check_metrics():
+  """Returns those of --metrics that this machine can compute, a list.
+
+  What it cannot is told in a line each.
+
+  Raises:
+    ValueError: one is not known, or --best_metric is none that can be had.
+  """
+  asked = list(summary.METRICS) if 'all' in FLAGS.metrics else FLAGS.metrics
+  for name in asked:
+    if name not in summary.METRICS:
+      raise ValueError(
+          f'--metrics={",".join(FLAGS.metrics)}: {name!r} is none of '
+          f'{", ".join(summary.METRICS)}, all; perplexity is always computed')
+  unavailable = caption_scores.unavailable()
+  if FLAGS.best_metric not in ('', 'perplexity'):
+    if FLAGS.best_metric not in caption_scores.METRICS:
+      raise ValueError(
+          f'--best_metric={FLAGS.best_metric} is none of perplexity, '
+          + ', '.join(caption_scores.METRICS))
+    if FLAGS.best_metric not in asked:
+      raise ValueError(f'--best_metric={FLAGS.best_metric} is not in '
+                       f'--metrics={",".join(FLAGS.metrics)}; add it')
+    if FLAGS.best_metric in unavailable:
+      raise ValueError(f'--best_metric={FLAGS.best_metric}: '
+                       + unavailable[FLAGS.best_metric])
+  if asked:
+    for line in caption_scores.shortcomings(asked):
+      logging.info('%s', line)
+  return [name for name in asked if name not in unavailable]
 
 
 def main(_):
   program.require(FLAGS, 'input_file_pattern', 'checkpoint_dir', 'eval_dir')
   if FLAGS.num_eval_examples < 1 or min(
-      FLAGS.eval_interval_secs, FLAGS.eval_batch_size) < 0:
-    raise ValueError('--num_eval_examples should be above zero, and '
-                     '--eval_interval_secs and --eval_batch_size not below')
+      FLAGS.eval_interval_secs, FLAGS.eval_batch_size,
+      FLAGS.metrics_images) < 0:
+    raise ValueError(
+        '--num_eval_examples should be above zero, and --eval_interval_secs, '
+        '--eval_batch_size and --metrics_images not below')
   if 0 < FLAGS.number_of_steps < FLAGS.min_global_step and not FLAGS.run_once:
     raise ValueError(
         f'--number_of_steps={FLAGS.number_of_steps} is below '
         f'--min_global_step={FLAGS.min_global_step}, so that its checkpoint '
         'would be passed over; lower --min_global_step')
+  metrics = check_metrics()
+  search = caption_generator.from_flags(FLAGS)
   files = inputs.list_files(FLAGS.input_file_pattern)
+  captions = best = None
+  if metrics:
+    captions = caption_evaluator.CaptionEvaluator(
+        files, vocabulary.Vocabulary(FLAGS.vocab_file or os.path.join(
+            os.path.dirname(files[0]), 'word_counts.txt')),
+        metrics, search, FLAGS.num_eval_examples)
+  if FLAGS.best_metric:
+    best = best_checkpoint.BestCheckpoint(
+        os.path.join(FLAGS.eval_dir, 'best'), FLAGS.best_metric)
   os.makedirs(FLAGS.eval_dir, exist_ok=True)
   evaluator = Evaluator(files, FLAGS.num_eval_examples, FLAGS.eval_batch_size,
                         FLAGS.feature_cache_dir)
   writer = tf.summary.create_file_writer(FLAGS.eval_dir)
   last_step = None
   if FLAGS.run_once:
-    if evaluate_latest(evaluator, writer, None) is None:
+    if evaluate_latest(evaluator, captions, best, writer, None) is None:
       raise ValueError(
           f'the latest checkpoint of --checkpoint_dir={FLAGS.checkpoint_dir} is '
           f'of a step below --min_global_step={FLAGS.min_global_step}; lower '
@@ -208,7 +350,8 @@ def main(_):
   while True:
     start = time.time()
     try:
-      last_step = evaluate_latest(evaluator, writer, last_step)
+      last_step = evaluate_latest(
+          evaluator, captions, best, writer, last_step)
     except checkpoints.CheckpointError as e:
       # Not there yet, or deleted by train while it was read: look again.
       logging.warning('%s', e)

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 
+from absl import flags
+from absl.testing import flagsaver
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -14,6 +16,9 @@ from im2txt import checkpoints
 from im2txt import configuration
 from im2txt import show_and_tell_model
 from im2txt import testing
+from im2txt.data import shards
+from im2txt.inference_utils import captioner as captioner_lib
+from im2txt.metrics import summary
 from im2txt.ops import image_processing
 
 _CONFIG = configuration.ModelConfig(
@@ -40,8 +45,8 @@ def fixture_data(tmp_path_factory):
 class _Model:
   """A model of random weights, and what it should score."""
 
-  def __init__(self):
-    tf.random.set_seed(1)
+  def __init__(self, seed=1):
+    tf.random.set_seed(seed)
     self._model = show_and_tell_model.ShowAndTellModel(_CONFIG)
     # Random Inceptions give features of thousands: too much for the LSTM.
     self._model.image_embedding_weights.assign(
@@ -213,6 +218,108 @@ def test_watches_until_the_last_step(data, model, tmp_path):
         np.exp(np.mean(model.cross_entropies(_CAPTIONS, step))), rel=2e-4)
 
 
+def _expected_scores(train_dir, vocab_file, metrics):
+  """Scores the captions that the images get from their bytes."""
+  captioner = captioner_lib.Captioner(
+      str(train_dir), str(vocab_file), beam_size=2, max_caption_length=7)
+  references = {}
+  for image_id, ids in _CAPTIONS:
+    references.setdefault(image_id, []).append(captioner.decoder.text(ids))
+  found = captioner.caption([
+      captioner.decode(testing.jpeg(image_id)) for image_id in references])
+  n_best = dict(zip(references, ([c.text for c in f] for f in found)))
+  return summary.summarize(references, n_best, metrics=metrics)
+
+
+def test_metrics_of_each_checkpoint(model, tmp_path, monkeypatch):
+  train_dir, eval_dir = tmp_path / 'train', tmp_path / 'eval'
+  vocab_file = tmp_path / 'word_counts.txt'
+  words = ['<S>', '</S>', *'abcdefghi', '<UNK>']
+  vocab_file.write_text(''.join(f'{word} 5\n' for word in words[:-1]))
+  with tf.io.TFRecordWriter(str(tmp_path / 'val-00000-of-00001')) as writer:
+    for image_id in [*dict(_CAPTIONS), 7]:
+      writer.write(shards.serialize_compact(
+          image_id, testing.jpeg(image_id) if image_id < 7 else b'no image', [
+              ([words[i] for i in ids], ids)
+              for i, ids in [*_CAPTIONS, (7, [0, 2, 1])] if i == image_id]))
+  # Without Java, so that scores are there at once.
+  monkeypatch.setenv('PATH', '')
+  process = subprocess.Popen(**testing.program('evaluate', *_flags(
+      input_file_pattern=tmp_path / 'val-*', checkpoint_dir=train_dir,
+      eval_dir=eval_dir, eval_interval_secs=1, min_global_step=0,
+      number_of_steps=2000, metrics='bleu_1,cider,meteor,mean_length',
+      best_metric='bleu_1', beam_size=2, max_caption_length=7)))
+  model.save(train_dir, 1000)
+  expected = [_expected_scores(train_dir, vocab_file, ['bleu_1', 'cider'])]
+  log = testing.read_until(process, 'no checkpoint newer than step 1000')
+  # Another Inception, so that images are to be encoded again.
+  _Model(seed=2).save(train_dir, 2000)
+  expected += [_expected_scores(train_dir, vocab_file, ['bleu_1', 'cider'])]
+  log += process.communicate(timeout=300)[1]
+  assert process.returncode == 0, log
+  assert 'no meteor: Java' in log and 'no spice' not in log
+  assert log.count('image(s) skipped: ids 7') == 2
+
+  found = testing.read_events(str(eval_dir))
+  assert set(found) == {
+      'Perplexity', 'losses/cross_entropy', 'metrics/bleu_1', 'metrics/cider',
+      'metrics/mean_length', 'samples/captions', 'samples/page'}
+  for values in expected:
+    assert values['images'] == 6
+  # One is better, so that it shows which is kept.
+  assert abs(expected[0]['bleu_1'] - expected[1]['bleu_1']) > 0.01
+  for name in ('bleu_1', 'cider'):
+    plugin, values = found[f'metrics/{name}']
+    assert plugin == 'scalars' and list(values) == [1000, 2000]
+    assert list(values.values()) == pytest.approx(
+        [scores[name] for scores in expected])
+    assert re.findall(rf'{name} = ([\d.]+)', log) == [
+        f'{scores[name]:.4f}' for scores in expected]
+  plugin, pages = found['samples/page']
+  assert plugin == 'images' and list(pages) == [1000, 2000]
+  assert pages[1000][0] == pages[2000][0] == b'838'  # Four columns.
+  table = found['samples/captions'][1][2000].item().decode()
+  assert re.findall(r'image (\d)', table) == ['3', '1', '2', '4', '5', '6']
+  assert table.splitlines()[2].endswith(' | a b c<br>e f g h i &lt;UNK&gt;')
+
+  best = max(range(2), key=lambda i: expected[i]['bleu_1'])
+  kept = checkpoints.Checkpoint(str(eval_dir / 'best'))
+  assert kept.global_step == (best + 1) * 1000
+  assert _expected_scores(
+      eval_dir / 'best', vocab_file, ['bleu_1', 'cider']) == expected[best]
+
+
+@pytest.mark.parametrize('arguments, part', [
+    (['--metrics=bleu_4,blue_1'], "'blue_1' is none of bleu_1"),
+    (['--metrics=perplexity'], 'perplexity is always computed'),
+    (['--best_metric=cider'], 'is not in --metrics=; add it'),
+    (['--metrics=all', '--best_metric=mean_length'], 'is none of perplexity'),
+    (['--metrics=all', '--best_metric=meteor'], 'Java is not installed'),
+])
+def test_metrics_that_cannot_be_had_are_refused(monkeypatch, arguments, part):
+  from im2txt import evaluate  # pylint: disable=g-import-not-at-top
+  monkeypatch.setenv('PATH', '')
+  with flagsaver.flagsaver():
+    flags.FLAGS(['evaluate', *arguments])
+    with pytest.raises(ValueError, match=part):
+      evaluate.check_metrics()
+
+
+def test_metrics_that_can_be_had(monkeypatch):
+  from im2txt import evaluate  # pylint: disable=g-import-not-at-top
+  monkeypatch.setenv('PATH', '')
+  for arguments, metrics in (
+      ([], []), (['--best_metric=perplexity'], []),
+      (['--metrics=meteor'], []), (['--metrics=cider,bleu_4'],
+                                   ['cider', 'bleu_4']),
+      (['--metrics=all', '--best_metric=cider'],
+       ['bleu_1', 'bleu_2', 'bleu_3', 'bleu_4', 'rouge_l', 'cider',
+        'distinct_captions', 'vocabulary_used', 'mean_length'])):
+    with flagsaver.flagsaver():
+      flags.FLAGS(['evaluate', *arguments])
+      assert evaluate.check_metrics() == metrics
+
+
 def test_an_interrupt_is_no_error(data, tmp_path):
   process = subprocess.Popen(**testing.program('evaluate', *_flags(
       input_file_pattern=data, checkpoint_dir=tmp_path / 'none',
@@ -237,6 +344,7 @@ def fixture_failures(tmp_path_factory, data, train_dir):
           'never': {'number_of_steps': 1000},
           'no checkpoint': {'checkpoint_dir': path / 'no', 'run_once': True},
           'id': {'input_file_pattern': path / 'ids', 'min_global_step': 0},
+          'no words': {'metrics': 'cider'},
       }.items()}
 
 
@@ -245,6 +353,7 @@ def fixture_failures(tmp_path_factory, data, train_dir):
     ('never', ['--number_of_steps=1000', '--min_global_step=5000']),
     ('no checkpoint', ['no checkpoint at', 'failures0/no']),
     ('id', ['word id 12', 'vocabulary size 12']),
+    ('no words', ['Cannot read the vocabulary file', 'word_counts.txt']),
 ])
 def test_one_line_says_what_is_wrong(failures, name, parts):
   process = failures[name]

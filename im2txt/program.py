@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every program's start has in common."""
 
+import os
 import signal
 import sys
 
@@ -23,6 +24,20 @@ def require(flag_values, *names):
   for name in names:
     if not getattr(flag_values, name):
       fail(f'--{name} is required (see --help)')
+
+
+def require_output_directories(flag_values, *names):
+  """Checks that the files these flags name can be made, before work starts.
+
+  Raises:
+    ValueError: a file's directory does not exist.
+  """
+  for name in names:
+    path = getattr(flag_values, name)
+    directory = os.path.dirname(path)
+    if directory and not os.path.isdir(directory):
+      raise ValueError(f'--{name}={path}: there is no directory {directory}; '
+                       'make it first')
 
 
 def run_resumable(job):

@@ -13,6 +13,7 @@ from absl import logging
 
 from im2txt import program
 from im2txt import progress
+from im2txt.inference_utils import caption_generator
 from im2txt.inference_utils import captioner as captioner_lib
 from im2txt.inference_utils import image_files
 
@@ -26,13 +27,7 @@ flags.DEFINE_string(
 flags.DEFINE_string(
     'input_files', '',
     'Image files (JPEG, PNG, GIF) or file patterns, separated by commas.')
-flags.DEFINE_integer('beam_size', 3, 'Captions kept by the search.')
-flags.DEFINE_integer(
-    'max_caption_length', 20,
-    'Longest caption in words, start and end word included.')
-flags.DEFINE_float(
-    'length_normalization_factor', 0.0,
-    'Above 0: divide the score of a caption by its length to this power.')
+caption_generator.define_flags(flags)
 flags.DEFINE_enum(
     'output_format', 'text', ['text', 'json'],
     'text as in 2016, or a JSON object a line: {"image": file, "captions": '
@@ -85,9 +80,8 @@ def main(_):
   if not files:
     raise ValueError(f'--input_files={FLAGS.input_files} matches no file')
   captioner = captioner_lib.Captioner(
-      FLAGS.checkpoint_path, FLAGS.vocab_file, FLAGS.beam_size,
-      FLAGS.max_caption_length, FLAGS.length_normalization_factor,
-      FLAGS.precision)
+      FLAGS.checkpoint_path, FLAGS.vocab_file, precision=FLAGS.precision,
+      **caption_generator.from_flags(FLAGS))
   logging.info('captioning %d file(s) with the checkpoint of step %d',
                len(files), captioner.global_step)
   size = FLAGS.inference_batch_size

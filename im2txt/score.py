@@ -28,10 +28,11 @@ from absl import logging
 from im2txt import program
 from im2txt.data import caption_files
 from im2txt.data import shards
-from im2txt.progress import Progress
+from im2txt.inference_utils import caption_generator
 from im2txt.metrics import caption_scores
 from im2txt.metrics import ranking
 from im2txt.metrics import summary
+from im2txt.progress import Progress
 
 FLAGS = flags.FLAGS
 
@@ -58,13 +59,7 @@ flags.DEFINE_string(
     'captions that are copied from them.')
 flags.DEFINE_integer(
     'max_images', 0, 'Score only so many images of the shards; 0: all.')
-flags.DEFINE_integer('beam_size', 3, 'Captions kept by the search.')
-flags.DEFINE_integer(
-    'max_caption_length', 20,
-    'Longest caption in words, start and end word included.')
-flags.DEFINE_float(
-    'length_normalization_factor', 0.0,
-    'Above 0: divide the score of a caption by its length to this power.')
+caption_generator.define_flags(flags)
 flags.DEFINE_integer('inference_batch_size', 8, 'Images captioned at once.')
 flags.DEFINE_bool(
     'ranking', False,
@@ -87,33 +82,6 @@ def read_annotations(path):
   return {entry.image_id: entry.captions
           for entry in caption_files.read_coco(path, '--annotations_file')
           if entry.captions}
-
-
-def read_results(path):
-  """Returns {image id: caption} of a COCO results file.
-
-  Raises:
-    ValueError: it is no such file, or has two captions of an image.
-  """
-  try:
-    with open(path, encoding='utf-8') as f:
-      results = json.load(f)
-    captions = {result['image_id']: result['caption'] for result in results}
-    if not all(isinstance(caption, str) for caption in captions.values()):
-      raise TypeError('a caption is no text')
-  except OSError as error:
-    raise ValueError(f'cannot read --results_file {path}: '
-                     f'{error.strerror}') from error
-  except (ValueError, TypeError, KeyError) as error:
-    raise ValueError(
-        f'--results_file {path} is not [{{"image_id": 42, "caption": "a '
-        f'man"}}, ...] ({type(error).__name__}: {error})') from error
-  if len(captions) < len(results):
-    raise ValueError(f'--results_file {path} has more than one caption of some '
-                     'image: leave the best')
-  if not captions:
-    raise ValueError(f'--results_file {path} has no caption')
-  return captions
 
 
 def write_json(path, content):
@@ -141,9 +109,8 @@ def score_checkpoint(prefix, files, references, training):
   from im2txt.inference_utils import likelihood  # pylint: disable=g-import-not-at-top
   import numpy as np  # pylint: disable=g-import-not-at-top
   captioner = captioner_lib.Captioner(
-      prefix, FLAGS.vocab_file, FLAGS.beam_size,
-      FLAGS.max_caption_length, FLAGS.length_normalization_factor)
-  scorer = likelihood.Likelihood(prefix)
+      prefix, FLAGS.vocab_file, **caption_generator.from_flags(FLAGS))
+  scorer = likelihood.Likelihood(captioner.model)
   examples = shards.captions_by_image(files, FLAGS.max_images, captioner.vocab)
   n_best, features, losses = {}, [], []
   with Progress('Captioning', len(examples), 'images') as progress:
@@ -156,11 +123,10 @@ def score_checkpoint(prefix, files, references, training):
         except ValueError as error:
           logging.warning('image %d left out: %s', image_id, error)
       if images:
-        captions = captioner.caption(list(images.values()))
+        encoded = captioner.encode(list(images.values())).numpy()
         n_best.update(zip(images, (
-            [caption.text for caption in n] for n in captions)))
-        encoded = scorer.encode(
-            [data for image_id, data in batch if image_id in images])
+            [caption.text for caption in n]
+            for n in captioner.decoder.caption(encoded))))
         features.append(encoded)
         pairs = [(row, ids) for row, image_id in zip(encoded, images)
                  for ids in examples[image_id][1]]
@@ -227,12 +193,14 @@ def _check_flags():
   if FLAGS.results_file and (FLAGS.ranking or FLAGS.results_output):
     raise ValueError(
         '--ranking and --results_output need a --checkpoint_path')
-  for name in ('beam_size', 'inference_batch_size', 'ranking_images',
+  for name in ('inference_batch_size', 'ranking_images',
                'ranking_captions_per_image'):
     if getattr(FLAGS, name) < 1:
       raise ValueError(f'--{name}={getattr(FLAGS, name)} should be 1 or more')
   if FLAGS.max_images < 0:
     raise ValueError(f'--max_images={FLAGS.max_images} should be 0 or more')
+  caption_generator.from_flags(FLAGS)
+  program.require_output_directories(FLAGS, 'output_json', 'results_output')
 
 
 def _files(flag):
@@ -246,11 +214,8 @@ def _files(flag):
 
 def main(_):
   _check_flags()
-  for metric, reason in caption_scores.unavailable().items():
-    print(f'no {metric}: {reason}', file=sys.stderr)
-  if not caption_scores.has_java():
-    print('captions are tokenized by NLTK: scores may differ from those made '
-          'with Java in the third digit', file=sys.stderr)
+  for line in caption_scores.shortcomings():
+    print(line, file=sys.stderr)
   references = training = None
   if FLAGS.annotations_file:
     references = read_annotations(FLAGS.annotations_file)
@@ -271,7 +236,8 @@ def main(_):
       references = {image_id: captions for image_id, (captions, _) in
                     shards.captions_by_image(files).items()}
     paths = FLAGS.results_file.split(',')
-    results = {path: read_results(path) for path in paths}
+    results = {path: caption_files.read_results(path, '--results_file')
+               for path in paths}
     stems = [os.path.splitext(os.path.basename(path))[0] for path in paths]
     for stem, path in zip(stems, paths):
       if len(results[path]) < len(references):

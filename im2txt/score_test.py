@@ -116,7 +116,11 @@ def test_unusable_results_are_refused(
     ({'results_file': 'a', 'annotations_file': 'b', 'ranking': True},
      'need a --checkpoint_path'),
     ({'results_file': 'a', 'annotations_file': 'b', 'beam_size': 0},
-     '--beam_size=0')])
+     '--beam_size=0'),
+    ({'results_file': 'a', 'annotations_file': 'b', 'output_json': 'no/x.json'},
+     '--output_json=no/x.json: there is no directory no;'),
+    ({'checkpoint_path': 'a', 'vocab_file': 'b', 'input_file_pattern': 'c',
+      'results_output': 'no/x.json'}, '--results_output=no/x.json')])
 def test_flags_that_do_not_go_together(run, arguments, part):
   with pytest.raises(ValueError, match=part):
     run(**arguments)

@@ -97,6 +97,7 @@ evaluate() (
     --input_file_pattern="${MSCOCO_DIR}/val-?????-of-00004" \
     --checkpoint_dir="${MODEL_DIR}/train" \
     --eval_dir="${MODEL_DIR}/eval" \
+    --vocab_file="${VOCAB_FILE}" \
     "$@"
 )
 

@@ -95,7 +95,8 @@ def test_defaults_are_in_the_project(shell, project):
       'evaluate',
       f'--input_file_pattern={data}/mscoco/val-?????-of-00004',
       f'--checkpoint_dir={data}/model/train',
-      f'--eval_dir={data}/model/eval']
+      f'--eval_dir={data}/model/eval',
+      f'--vocab_file={data}/mscoco/word_counts.txt']
   assert _called(shell, project, 'caption a.jpg') == [
       'run_inference',
       f'--checkpoint_path={data}/model/train',

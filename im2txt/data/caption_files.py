@@ -102,6 +102,40 @@ def read_coco(path, flag):
     raise _not_json(path, flag, error) from error
 
 
+def read_results(path, flag):
+  """Reads a COCO results file: [{"image_id": 42, "caption": "a man"}, ...].
+
+  Args:
+    path: path of the file.
+    flag: the flag that gave it, for messages.
+
+  Returns:
+    dict, image id -> caption, in the order of the file.
+
+  Raises:
+    ValueError: it is no such file, or has two captions of an image or none at
+      all.
+  """
+  try:
+    with open(path, encoding='utf-8') as f:
+      results = json.load(f)
+    captions = {result['image_id']: result['caption'] for result in results}
+    if not all(isinstance(caption, str) for caption in captions.values()):
+      raise TypeError('a caption is no text')
+  except OSError as error:
+    raise ValueError(f'cannot read {flag} {path}: {error.strerror}') from error
+  except (ValueError, TypeError, KeyError) as error:
+    raise ValueError(
+        f'{flag} {path} is not [{{"image_id": 42, "caption": "a man"}}, ...] '
+        f'({type(error).__name__}: {error})') from error
+  if len(captions) < len(results):
+    raise ValueError(f'{flag} {path} has more than one caption of some image: '
+                     'leave the best')
+  if not captions:
+    raise ValueError(f'{flag} {path} has no caption')
+  return captions
+
+
 def read_list(path, flag):
   """Returns the names in a file that has one a line, as Flickr8k's splits.
 

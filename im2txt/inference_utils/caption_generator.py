@@ -16,6 +16,39 @@ import numpy as np
 MIN_PROBABILITY = 1e-12
 
 
+def define_flags(flags):
+  """Defines the flags of the search, for a program's own --help.
+
+  Args:
+    flags: the `absl.flags` module.
+  """
+  flags.disclaim_key_flags()
+  flags.DEFINE_integer('beam_size', 3, 'Captions kept by the search.')
+  flags.DEFINE_integer(
+      'max_caption_length', 20,
+      'Longest caption in words, start and end word included.')
+  flags.DEFINE_float(
+      'length_normalization_factor', 0.0,
+      'Above 0: divide the score of a caption by its length to this power.')
+
+
+def from_flags(flag_values):
+  """Returns what the flags say, arguments of `CaptionGenerator`, a dict.
+
+  Args:
+    flag_values: `flags.FLAGS` after `define_flags`.
+
+  Raises:
+    ValueError: a value that no search can have.
+  """
+  for name in ('beam_size', 'max_caption_length'):
+    if getattr(flag_values, name) < 1:
+      raise ValueError(
+          f'--{name}={getattr(flag_values, name)} should be 1 or more')
+  return {name: getattr(flag_values, name) for name in (
+      'beam_size', 'max_caption_length', 'length_normalization_factor')}
+
+
 @dataclasses.dataclass(eq=False)
 class Caption:
   """A caption, complete or partial.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Encoded images in, captions out."""
+"""Images or their features in, captions out."""
 
 import dataclasses
 import math
@@ -33,103 +33,57 @@ class ScoredCaption:
     return math.exp(self.log_probability)
 
 
-class Captioner:
-  """A checkpoint and its vocabulary, ready to caption.
+class FeatureCaptioner:
+  """Captions images whose features are known.
 
   Args:
-    checkpoint_path: see `checkpoints.resolve`.
-    vocab_file: the word_counts.txt that the model was trained with.
+    model: a `ShowAndTellModel`; its variables may change between calls.
+    vocab: the `Vocabulary` that the model was trained with.
     beam_size: see `caption_generator.CaptionGenerator`.
     max_caption_length: likewise.
     length_normalization_factor: likewise.
-    precision: 'float32', or 'bfloat16' to compute Inception in that: faster
-      where the processor has such instructions, with features good to 2 or 3
-      digits.
 
   Raises:
-    ValueError: the checkpoint or the vocabulary cannot be used, or do not fit
-      each other.
+    ValueError: the sizes make no sense, or the vocabulary is larger than the
+      model's.
   """
 
-  def __init__(self, checkpoint_path, vocab_file, beam_size=3,
-               max_caption_length=20, length_normalization_factor=0.0,
-               precision='float32'):
-    self.vocab = vocabulary.Vocabulary(vocab_file)
-    checkpoint = checkpoints.Checkpoint(checkpoint_path)
-    config, _ = configuration.load(os.path.dirname(checkpoint.prefix))
-    config = dataclasses.replace(config, **checkpoint.model_sizes())
-    self.vocab.check_fits_model(config.vocab_size)
-    model = show_and_tell_model.ShowAndTellModel(config, with_inception=False)
-    variables = model.named_variables
-    if 'global_step' not in checkpoint.shapes:
-      # A caption does not depend on it; some converters dropped it.
-      del variables['global_step']
-    checkpoint.restore(variables)
-    self.global_step = checkpoint.global_step
+  def __init__(self, model, vocab, beam_size=3, max_caption_length=20,
+               length_normalization_factor=0.0):
+    vocab.check_fits_model(model.config.vocab_size)
+    self._vocab = vocab
     search = {
-        'start_id': self.vocab.start_id, 'end_id': self.vocab.end_id,
+        'start_id': vocab.start_id, 'end_id': vocab.end_id,
         'beam_size': beam_size, 'max_caption_length': max_caption_length,
         'length_normalization_factor': length_normalization_factor}
     step = tf.function(
         model.inference_step, autograph=False, input_signature=[
             tf.TensorSpec([None], tf.int64),
-            tf.TensorSpec([None, 2 * config.num_lstm_units])])
+            tf.TensorSpec([None, 2 * model.config.num_lstm_units])])
     self._generator = caption_generator.CaptionGenerator(
         lambda words, states: [x.numpy() for x in step(words, states)],
         **search)
 
-    def caption(images):
-      states = model.initial_state(folded_inception.encode(images, inception))
+    def search_graph(features):
+      states = model.initial_state(features)
       captions = beam_search.beam_search(
           model.inference_step, states, **search)
       return states, captions, self._texts(captions)
 
-    self._caption = tf.function(
-        caption, autograph=False, input_signature=[tf.TensorSpec(
-            [None, config.image_height, config.image_width, 3])])
-    try:
-      inception = folded_inception.fold(checkpoint.get, tf.as_dtype(precision))
-      self._caption.get_concrete_function()
-    except checkpoints.CheckpointError:
-      raise
-    except ValueError as e:
-      raise ValueError(
-          f'checkpoint {checkpoint.prefix}: the shapes of its InceptionV3/ '
-          f'variables are not those of Inception v3 '
-          f'({str(e).splitlines()[0]}); give another checkpoint') from e
-    self._process = tf.function(
-        lambda encoded: image_processing.process_image(  # pylint: disable=g-long-lambda
-            encoded, height=config.image_height, width=config.image_width),
-        input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
-    # Now, lest each of the threads that decode does so.
-    self._process.get_concrete_function()
+    self._search = tf.function(
+        search_graph, autograph=False, input_signature=[
+            tf.TensorSpec([None, folded_inception.FEATURE_SIZE])])
 
-  def decode(self, encoded_image):
-    """Decodes the bytes of a JPEG, PNG or GIF file; any thread may call it.
-
-    Returns:
-      float32 [height, width, 3], what `caption` takes.
-
-    Raises:
-      ValueError: the bytes are no such image, or damaged.
-    """
-    if not encoded_image:
-      raise ValueError('the file is empty')
-    try:
-      return self._process(encoded_image)
-    except tf.errors.InvalidArgumentError as e:
-      raise ValueError('not a JPEG, PNG or GIF image, or damaged') from e
-
-  def caption(self, images):
+  def caption(self, features):
     """Captions a batch of images.
 
     Args:
-      images: list of results of `decode`.
+      features: float32 [batch, 2048], of Inception v3.
 
     Returns:
       For each image a list of `ScoredCaption`s, best first.
     """
-    states, found, texts = self._caption(tf.stack(images))
+    states, found, texts = self._search(features)
     results = []
     for state, ambiguous, *captions in zip(
         states, found.ambiguous.numpy(), texts.numpy(),
@@ -148,19 +102,121 @@ class Captioner:
   def text(self, sentence):
     """Joins the words of a list of ids, without <S> and a final </S>."""
     words = sentence[1:]
-    if words and words[-1] == self.vocab.end_id:
+    if words and words[-1] == self._vocab.end_id:
       words = words[:-1]
-    return ' '.join(self.vocab.id_to_word(w) for w in words)
+    return ' '.join(self._vocab.id_to_word(w) for w in words)
 
   def _texts(self, captions):
     """`text` in the graph, for `beam_search.Captions`: string [batch, beam]."""
     # A model may have more ids than there are words.
-    words = self.vocab.words + [self.vocab.id_to_word(len(self.vocab))]
+    words = self._vocab.words + [self._vocab.id_to_word(len(self._vocab))]
     looked_up = tf.gather(
-        words, tf.minimum(captions.sentences, len(self.vocab)))
+        words, tf.minimum(captions.sentences, len(self._vocab)))
     position = tf.range(captions.sentences.shape[2])
     shown = (position > 0) & (
         position < captions.lengths[:, :, tf.newaxis]) & (
-            captions.sentences != self.vocab.end_id)
+            captions.sentences != self._vocab.end_id)
     return tf.strings.strip(tf.strings.reduce_join(
         tf.where(shown, ' ' + looked_up, ''), axis=2))
+
+
+class Captioner:
+  """A checkpoint and its vocabulary, ready to caption.
+
+  Args:
+    checkpoint_path: see `checkpoints.resolve`.
+    vocab_file: the word_counts.txt that the model was trained with.
+    beam_size: see `caption_generator.CaptionGenerator`.
+    max_caption_length: likewise.
+    length_normalization_factor: likewise.
+    precision: 'float32', or 'bfloat16' to compute Inception in that: faster
+      where the processor has such instructions, with features good to 2 or 3
+      digits.
+
+  Attributes:
+    vocab: the `Vocabulary`.
+    global_step: of the checkpoint, an int.
+    model: the `ShowAndTellModel`, without Inception.
+    decoder: the `FeatureCaptioner`, for results of `encode`.
+
+  Raises:
+    ValueError: the checkpoint or the vocabulary cannot be used, or do not fit
+      each other.
+  """
+
+  def __init__(self, checkpoint_path, vocab_file, beam_size=3,
+               max_caption_length=20, length_normalization_factor=0.0,
+               precision='float32'):
+    self.vocab = vocabulary.Vocabulary(vocab_file)
+    checkpoint = checkpoints.Checkpoint(checkpoint_path)
+    config, _ = configuration.load(os.path.dirname(checkpoint.prefix))
+    config = dataclasses.replace(config, **checkpoint.model_sizes())
+    self.model = show_and_tell_model.ShowAndTellModel(
+        config, with_inception=False)
+    self.decoder = FeatureCaptioner(
+        self.model, self.vocab, beam_size, max_caption_length,
+        length_normalization_factor)
+    variables = self.model.named_variables
+    if 'global_step' not in checkpoint.shapes:
+      # A caption does not depend on it; some converters dropped it.
+      del variables['global_step']
+    checkpoint.restore(variables)
+    self.global_step = checkpoint.global_step
+    try:
+      inception = folded_inception.fold(checkpoint.get, tf.as_dtype(precision))
+      self._encode = tf.function(
+          lambda images: folded_inception.encode(images, inception),
+          autograph=False, input_signature=[tf.TensorSpec(
+              [None, config.image_height, config.image_width, 3])])
+      self._encode.get_concrete_function()
+    except checkpoints.CheckpointError:
+      raise
+    except ValueError as e:
+      raise ValueError(
+          f'checkpoint {checkpoint.prefix}: the shapes of its InceptionV3/ '
+          f'variables are not those of Inception v3 '
+          f'({str(e).splitlines()[0]}); give another checkpoint') from e
+    self._process = tf.function(
+        lambda encoded: image_processing.process_image(  # pylint: disable=g-long-lambda
+            encoded, height=config.image_height, width=config.image_width),
+        input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
+    # Now, lest each of the threads that decode does so.
+    self._process.get_concrete_function()
+
+  def decode(self, encoded_image):
+    """Decodes the bytes of a JPEG, PNG or GIF file; any thread may call it.
+
+    Returns:
+      float32 [height, width, 3], what `encode` and `caption` take.
+
+    Raises:
+      ValueError: the bytes are no such image, or damaged.
+    """
+    if not encoded_image:
+      raise ValueError('the file is empty')
+    try:
+      return self._process(encoded_image)
+    except tf.errors.InvalidArgumentError as e:
+      raise ValueError('not a JPEG, PNG or GIF image, or damaged') from e
+
+  def encode(self, images):
+    """Encodes a batch of images with Inception v3.
+
+    Args:
+      images: list of results of `decode`.
+
+    Returns:
+      float32 [batch, 2048].
+    """
+    return self._encode(tf.stack(images))
+
+  def caption(self, images):
+    """Captions a batch of images.
+
+    Args:
+      images: list of results of `decode`.
+
+    Returns:
+      For each image a list of `ScoredCaption`s, best first.
+    """
+    return self.decoder.caption(self.encode(images))

@@ -63,10 +63,10 @@ def test_captions_of_a_batch_equal_those_of_each_alone(captioner):
 
 
 def test_text_keeps_the_last_word_of_an_incomplete_caption(captioner):
-  assert captioner.text([1, 0, 3, 2]) == 'a dog'
-  assert captioner.text([1, 0, 3]) == 'a dog'
-  assert captioner.text([1]) == ''
-  assert captioner.text([1, 7, 1, 2]) == '<UNK> <S>'
+  assert captioner.decoder.text([1, 0, 3, 2]) == 'a dog'
+  assert captioner.decoder.text([1, 0, 3]) == 'a dog'
+  assert captioner.decoder.text([1]) == ''
+  assert captioner.decoder.text([1, 7, 1, 2]) == '<UNK> <S>'
 
 
 def test_captions_are_those_of_the_python_search(files):
@@ -75,12 +75,12 @@ def test_captions_are_those_of_the_python_search(files):
       max_caption_length=6, length_normalization_factor=0.5)
   images = [captioner.decode(testing.jpeg(i)) for i in range(3)]
   found = captioner.caption(images)
-  states, captions, _ = captioner._caption(tf.stack(images))
+  states, captions, _ = captioner.decoder._search(captioner.encode(images))
   assert not captions.ambiguous.numpy().any()
-  expected = captioner._generator.beam_search(states)
+  expected = captioner.decoder._generator.beam_search(states)
   for mine, others in zip(found, expected):
     assert [c.text for c in mine] == [
-        captioner.text(c.sentence) for c in others]
+        captioner.decoder.text(c.sentence) for c in others]
     np.testing.assert_allclose([c.log_probability for c in mine],
                                [c.logprob for c in others], atol=1e-5)
 
@@ -94,18 +94,19 @@ def test_equal_scores_come_in_the_order_of_the_python_search(files, tmp_path):
   captioner = captioner_lib.Captioner(
       str(tmp_path / 'ties'), str(files / 'word_counts.txt'), beam_size=4)
   images = [captioner.decode(testing.jpeg())]
-  states, captions, _ = captioner._caption(tf.stack(images))
+  states, captions, _ = captioner.decoder._search(captioner.encode(images))
   assert captions.ambiguous.numpy().all()
-  expected, = captioner._generator.beam_search(states)
+  expected, = captioner.decoder._generator.beam_search(states)
   assert [c.text for c in captioner.caption(images)[0]] == [
-      captioner.text(c.sentence) for c in expected]
+      captioner.decoder.text(c.sentence) for c in expected]
 
 
 def test_bfloat16_moves_the_state(files, captioner):
   other = captioner_lib.Captioner(
       str(files), str(files / 'word_counts.txt'), precision='bfloat16')
-  images = tf.stack([captioner.decode(testing.jpeg(1))])
-  exact, near = captioner._caption(images)[0], other._caption(images)[0]
+  images = [captioner.decode(testing.jpeg(1))]
+  exact, near = (c.model.initial_state(c.encode(images))
+                 for c in (captioner, other))
   difference = np.abs(exact - near).max()
   assert 0 < difference < 0.2
 
@@ -193,7 +194,8 @@ def test_captions_of_real_photos_equal_those_of_2016(tmp_path):
       wanted = expected['beams'][name][str(beam_size)]
       # By their ids: in 2016 a caption cut short lost its last word in print.
       assert [c.text for c in captions] == [
-          captioner.text(w['ids']) for w in wanted], f'{name}, beam {beam_size}'
+          captioner.decoder.text(w['ids']) for w in wanted], (
+              f'{name}, beam {beam_size}')
       np.testing.assert_allclose(
           [c.log_probability for c in captions],
           [w['logprob'] for w in wanted], atol=1e-4)

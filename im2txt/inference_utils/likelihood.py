@@ -1,16 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How likely a checkpoint finds captions of images."""
+"""How likely a model finds captions of images."""
 
 import dataclasses
-import os
 
 import numpy as np
 import tensorflow as tf
 
-from im2txt import checkpoints
-from im2txt import configuration
-from im2txt import show_and_tell_model
-from im2txt.ops import image_processing
 from im2txt.ops import lstm
 
 # Pairs of image and node whose distributions over the vocabulary are in memory
@@ -21,39 +16,16 @@ _STATES = 8192
 
 
 class Likelihood:
-  """A checkpoint, ready to score captions.
+  """Scores captions of images whose features are known.
 
   Args:
-    checkpoint_path: see `checkpoints.resolve`.
-
-  Raises:
-    ValueError: the checkpoint cannot be used.
+    model: a `ShowAndTellModel`.
   """
 
-  def __init__(self, checkpoint_path):
-    checkpoint = checkpoints.Checkpoint(checkpoint_path)
-    config, _ = configuration.load(os.path.dirname(checkpoint.prefix))
-    self._config = dataclasses.replace(config, **checkpoint.model_sizes())
-    self._model = show_and_tell_model.ShowAndTellModel(self._config)
-    variables = self._model.named_variables
-    del variables['global_step']
-    checkpoint.restore(variables)
-    self._encode = tf.function(
-        self._model.encode_images, autograph=False, reduce_retracing=True)
+  def __init__(self, model):
+    self._model = model
     self._cross_entropies = tf.function(
-        self._model.cross_entropies, autograph=False, reduce_retracing=True)
-
-  def encode(self, encoded_images):
-    """Returns Inception's features of images, float32 [images, 2048].
-
-    Args:
-      encoded_images: list of bytes of sound JPEG files.
-    """
-    return self._encode(tf.stack([
-        image_processing.process_image(
-            image, height=self._config.image_height,
-            width=self._config.image_width)
-        for image in encoded_images])).numpy()
+        model.cross_entropies, autograph=False, reduce_retracing=True)
 
   def cross_entropies(self, features, captions):
     """Scores captions word by word, each of its own image.
@@ -78,7 +50,11 @@ class Likelihood:
                       progress=lambda images: None):
     """Scores every caption with every image.
 
-    See `log_likelihoods`, which does the work.
+    Captions that begin with the same words share the work for these: they are
+    put in a tree, one level of which is fed to the LSTM at a time. Neither the
+    product of word embedding and kernel nor that of an LSTM's state and kernel
+    is then done twice, and a softmax is normalized once for all that may
+    follow. The scores are the same as if each caption was scored alone.
 
     Args:
       features: float32 [images, 2048].
@@ -88,58 +64,39 @@ class Likelihood:
     Returns:
       float64 [images, captions], natural logarithms of probabilities.
     """
-    return log_likelihoods(self._model, features, captions, progress)
-
-
-def log_likelihoods(model, features, captions, progress=lambda images: None):
-  """Scores every caption with every image.
-
-  Captions that begin with the same words share the work for these: they are
-  put in a tree, one level of which is fed to the LSTM at a time. Neither the
-  product of word embedding and kernel nor that of an LSTM's state and kernel
-  is then done twice, and a softmax is normalized once for all that may follow.
-  The scores are the same as if each caption was scored alone.
-
-  Args:
-    model: a `ShowAndTellModel`.
-    features: float32 [images, 2048].
-    captions: list of lists of int, two ids or more.
-    progress: called with the number of images done, now and then.
-
-  Returns:
-    float64 [images, captions].
-  """
-  levels = _prefix_tree(captions)
-  scores = np.zeros([len(features), len(captions)])
-  widest = max(len(level.words) for level in levels)
-  block = min(_ROWS, max(1, _STATES // widest))
-  advance = tf.function(_advance, autograph=False, reduce_retracing=True)
-  log_probabilities = tf.function(
-      _log_probabilities, autograph=False, reduce_retracing=True)
-  embedding_size = model.config.embedding_size
-  word_kernel, state_kernel = (
-      model.lstm_kernel[:embedding_size], model.lstm_kernel[embedding_size:])
-  word_gates = [
-      tf.matmul(tf.gather(model.embedding_map, level.words), word_kernel)
-      + model.lstm_bias for level in levels]
-  for start in range(0, len(features), block):
-    rows = slice(start, min(start + block, len(features)))
-    c, h = tf.split(
-        model.initial_state(features[rows])[:, tf.newaxis], 2, axis=2)
-    for level, gates in zip(levels, word_gates):
-      c, h = advance(c, h, level.parents, gates, state_kernel)
-      step = max(1, _ROWS // h.shape[0])
-      parts = []
-      for first in range(0, len(level.words), step):
-        edges = slice(*np.searchsorted(level.edge_nodes, [first, first + step]))
-        parts.append(log_probabilities(
-            h[:, first:first + step], level.edge_nodes[edges] - first,
-            level.edge_words[edges], model.logits_weights,
-            model.logits_biases).numpy())
-      scores[rows, level.captions] += np.concatenate(
-          parts, axis=1)[:, level.edges]
-    progress(rows.stop)
-  return scores
+    model = self._model
+    levels = _prefix_tree(captions)
+    scores = np.zeros([len(features), len(captions)])
+    widest = max(len(level.words) for level in levels)
+    block = min(_ROWS, max(1, _STATES // widest))
+    advance = tf.function(_advance, autograph=False, reduce_retracing=True)
+    log_probabilities = tf.function(
+        _log_probabilities, autograph=False, reduce_retracing=True)
+    embedding_size = model.config.embedding_size
+    word_kernel, state_kernel = (
+        model.lstm_kernel[:embedding_size], model.lstm_kernel[embedding_size:])
+    word_gates = [
+        tf.matmul(tf.gather(model.embedding_map, level.words), word_kernel)
+        + model.lstm_bias for level in levels]
+    for start in range(0, len(features), block):
+      rows = slice(start, min(start + block, len(features)))
+      c, h = tf.split(
+          model.initial_state(features[rows])[:, tf.newaxis], 2, axis=2)
+      for level, gates in zip(levels, word_gates):
+        c, h = advance(c, h, level.parents, gates, state_kernel)
+        step = max(1, _ROWS // h.shape[0])
+        parts = []
+        for first in range(0, len(level.words), step):
+          edges = slice(*np.searchsorted(
+              level.edge_nodes, [first, first + step]))
+          parts.append(log_probabilities(
+              h[:, first:first + step], level.edge_nodes[edges] - first,
+              level.edge_words[edges], model.logits_weights,
+              model.logits_biases).numpy())
+        scores[rows, level.captions] += np.concatenate(
+            parts, axis=1)[:, level.edges]
+      progress(rows.stop)
+    return scores
 
 
 @dataclasses.dataclass

@@ -10,6 +10,8 @@ import os
 import shutil
 import subprocess
 
+from absl import logging
+
 METRICS = ('bleu_1', 'bleu_2', 'bleu_3', 'bleu_4', 'meteor', 'rouge_l',
            'cider', 'spice')
 
@@ -30,6 +32,16 @@ def unavailable():
         'its language models are not installed: Stanford CoreNLP 3.6.0\'s two '
         f'jars belong into {os.path.join(_package("spice"), "lib")}')
   return reasons
+
+
+def shortcomings(metrics=METRICS):
+  """Returns lines for the user: which of the metrics are left out, and why."""
+  lines = [f'no {metric}: {reason}'
+           for metric, reason in unavailable().items() if metric in metrics]
+  if not has_java():
+    lines.append('captions are tokenized by NLTK: scores may differ from those '
+                 'made with Java in the third digit')
+  return lines
 
 
 def has_java():
@@ -76,14 +88,15 @@ def score(references, candidates, metrics=METRICS):
   Args:
     references: dict, image id -> list of str, one or more captions.
     candidates: dict, image id -> str, for the same images.
-    metrics: names out of METRICS; those that are `unavailable` are left out.
+    metrics: names out of METRICS; those that are `unavailable` are left out,
+      and with a warning those whose scorer fails.
 
   Returns:
     dict, name of the metric -> float, in the order of METRICS.
 
   Raises:
     ValueError: the images are not the same, none, or one has no reference.
-    OSError: Java failed.
+    OSError: Java's tokenizer failed.
   """
   if not candidates or references.keys() != candidates.keys():
     raise ValueError(
@@ -100,21 +113,19 @@ def score(references, candidates, metrics=METRICS):
                 for image_id, captions in references.items()}
   candidates = {image_id: [next(tokens)] for image_id in references}
   scores = {}
-  if wanted & set(_BLEU):
-    from pycocoevalcap.bleu.bleu import Bleu  # pylint: disable=g-import-not-at-top
-    scores.update(zip(_BLEU, Bleu(4).compute_score(
-        references, candidates, verbose=0)[0]))
-  if 'meteor' in wanted:
-    scores['meteor'] = _meteor(references, candidates)
-  if 'rouge_l' in wanted:
-    from pycocoevalcap.rouge.rouge import Rouge  # pylint: disable=g-import-not-at-top
-    scores['rouge_l'] = Rouge().compute_score(references, candidates)[0]
-  if 'cider' in wanted:
-    from pycocoevalcap.cider.cider import Cider  # pylint: disable=g-import-not-at-top
-    scores['cider'] = Cider().compute_score(references, candidates)[0]
-  if 'spice' in wanted:
-    scores['spice'] = _spice(references, candidates)
-  return {name: float(scores[name]) for name in METRICS if name in wanted}
+  for names, scorer in ((_BLEU, _bleu), (('meteor',), _meteor),
+                        (('rouge_l',), _rouge_l), (('cider',), _cider),
+                        (('spice',), _spice)):
+    if wanted.isdisjoint(names):
+      continue
+    try:
+      scores.update(zip(names, map(float, scorer(references, candidates))))
+    # Whatever it is that the packages raise, the other scores are good.
+    except Exception as error:  # pylint: disable=broad-exception-caught
+      logging.warning('no %s: %s: %s', ', '.join(names), type(error).__name__,
+                      error)
+  return {name: scores[name] for name in METRICS
+          if name in wanted and name in scores}
 
 
 def _package(name):
@@ -152,21 +163,42 @@ def _nltk_split(lines):
       line, convert_parentheses=True)] for line in lines]
 
 
+# Each of the following returns a list of scores of tokenized captions.
+
+
+def _bleu(references, candidates):
+  from pycocoevalcap.bleu.bleu import Bleu  # pylint: disable=g-import-not-at-top
+  return Bleu(4).compute_score(references, candidates, verbose=0)[0]
+
+
 def _meteor(references, candidates):
-  """Returns METEOR, a float."""
   from pycocoevalcap.meteor.meteor import Meteor  # pylint: disable=g-import-not-at-top
+  meteor = Meteor()
   try:
-    return Meteor().compute_score(references, candidates)[0]
+    return [meteor.compute_score(references, candidates)[0]]
   except (OSError, ValueError) as error:
     raise OSError(f'METEOR\'s Java program failed ({error}): it needs 2 GB of '
                   'memory') from error
+  finally:
+    # An error leaves it taken, and its destructor would wait for it forever.
+    if meteor.lock.locked():
+      meteor.lock.release()
+
+
+def _rouge_l(references, candidates):
+  from pycocoevalcap.rouge.rouge import Rouge  # pylint: disable=g-import-not-at-top
+  return [Rouge().compute_score(references, candidates)[0]]
+
+
+def _cider(references, candidates):
+  from pycocoevalcap.cider.cider import Cider  # pylint: disable=g-import-not-at-top
+  return [Cider().compute_score(references, candidates)[0]]
 
 
 def _spice(references, candidates):
-  """Returns SPICE, a float."""
   from pycocoevalcap.spice.spice import Spice  # pylint: disable=g-import-not-at-top
   try:
-    return Spice().compute_score(references, candidates)[0]
+    return [Spice().compute_score(references, candidates)[0]]
   except subprocess.CalledProcessError as error:
     raise OSError(f'SPICE\'s Java program failed ({error}): it needs 8 GB of '
                   'memory, and a Java that it knows, such as 8') from error

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of caption_scores."""
 
+import gc
 import math
 import os
 import sys
@@ -127,6 +128,29 @@ def test_java_that_fails_is_told(monkeypatch, tmp_path):
   monkeypatch.setenv('PATH', f'{tmp_path}:{os.environ["PATH"]}')
   with pytest.raises(OSError, match='status 3 after 0 of 1.*no memory'):
     caption_scores.tokenize(['a'])
+
+
+def test_scorer_that_fails_is_left_out(monkeypatch, tmp_path, caplog):
+  java = tmp_path / 'java'
+  java.write_text('#!/bin/sh\nexit 3\n')
+  java.chmod(0o755)
+  monkeypatch.setenv('PATH', f'{tmp_path}:{os.environ["PATH"]}')
+  monkeypatch.setattr(caption_scores, 'has_java', lambda: False)
+  monkeypatch.setattr(caption_scores, 'unavailable', lambda: {})
+  scores = caption_scores.score({1: ['a man']}, {1: 'a man'},
+                                ['meteor', 'rouge_l'])
+  assert scores == {'rouge_l': pytest.approx(1)}
+  message, = caplog.messages
+  assert message.startswith('no meteor: OSError: METEOR\'s Java program failed')
+  # What it leaves is deleted without waiting for a lock forever.
+  gc.collect()
+
+
+def test_shortcomings_are_told_in_lines(monkeypatch):
+  monkeypatch.setenv('PATH', os.devnull)
+  meteor, tokens = caption_scores.shortcomings(['cider', 'meteor'])
+  assert meteor.startswith('no meteor: Java') and 'NLTK' in tokens
+  assert caption_scores.shortcomings(['cider']) == [tokens]
 
 
 @pytest.mark.parametrize('references, candidates', [

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How varied captions are, and how many of them were seen in training."""
 
+MEASURES = ('distinct_captions', 'vocabulary_used', 'mean_length')
+
 
 def diversity(captions):
   """Measures how varied the captions of a set of images are.
@@ -9,13 +11,13 @@ def diversity(captions):
     captions: list of str, tokens joined by blanks, one caption an image.
 
   Returns:
-    dict: `distinct_captions` (int), `vocabulary_used` (int, different words),
-    `mean_length` (float, words a caption).
+    dict of MEASURES: `distinct_captions` (int), `vocabulary_used` (int,
+    different words), `mean_length` (float, words a caption).
   """
   words = [word for caption in captions for word in caption.split()]
-  return {'distinct_captions': len(set(captions)),
-          'vocabulary_used': len(set(words)),
-          'mean_length': len(words) / max(len(captions), 1)}
+  return dict(zip(MEASURES, (
+      len(set(captions)), len(set(words)),
+      len(words) / max(len(captions), 1))))
 
 
 def share_in_training(captions, training_captions):

@@ -4,8 +4,10 @@
 from im2txt.metrics import caption_scores
 from im2txt.metrics import diversity
 
+METRICS = caption_scores.METRICS + diversity.MEASURES
 
-def summarize(references, n_best, training=None):
+
+def summarize(references, n_best, training=None, metrics=METRICS):
   """Returns the scores that need captions only.
 
   Args:
@@ -13,14 +15,17 @@ def summarize(references, n_best, training=None):
     n_best: dict, image id -> list of captions, the best first.
     training: set of training captions, tokenized by `caption_scores.tokenize`;
       None if not known.
+    metrics: names out of METRICS to be computed.
 
   Returns:
     dict, name -> number: `images`, what `caption_scores.score` gives of the
-    best captions, `diversity.diversity` of these, and with `training` also
+    best captions, `diversity.diversity` of these (unless `metrics` are
+    others), and with `training` also
     `best_in_training` and `n_best_in_training`, the shares found there.
 
   Raises:
     ValueError: an image has no reference.
+    OSError: Java's tokenizer failed.
   """
   strangers = [image_id for image_id in n_best if image_id not in references]
   if strangers:
@@ -30,9 +35,13 @@ def summarize(references, n_best, training=None):
         'images')
   best = {image_id: captions[0] for image_id, captions in n_best.items()}
   scores = {'images': len(best), **caption_scores.score(
-      {image_id: references[image_id] for image_id in best}, best)}
+      {image_id: references[image_id] for image_id in best}, best, metrics)}
+  if training is None and not set(metrics) & set(diversity.MEASURES):
+    return scores
   tokenized = caption_scores.tokenize(list(best.values()))
-  scores.update(diversity.diversity(tokenized))
+  scores.update((name, value)
+                for name, value in diversity.diversity(tokenized).items()
+                if name in metrics)
   if training is not None:
     scores['best_in_training'] = diversity.share_in_training(
         tokenized, training)

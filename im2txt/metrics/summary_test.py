@@ -29,6 +29,11 @@ def test_summarize():
   assert scores['bleu_4'] == pytest.approx(1)
   assert scores['cider'] == pytest.approx(10)
   assert scores['mean_length'] == 4.5
+  some = summary.summarize(references, n_best, metrics=['mean_length', 'cider'])
+  assert some == {name: scores[name]
+                  for name in ('images', 'cider', 'mean_length')}
+  assert list(summary.summarize(references, n_best, metrics=['cider'])) == [
+      'images', 'cider']
   scores = summary.summarize(
       references, n_best, {'a dog', 'men sit', 'two men sit there'})
   assert scores['best_in_training'] == 0.5

@@ -88,10 +88,30 @@ class CaptionedFeatures:
     Returns:
       float32 [batch, 2048] and what `inputs.Captions.sequences` returns.
     """
-    features = np.stack([
+    return (self._features(self.captions.images[indices], views),
+            *self.captions.sequences(indices))
+
+  def images(self, limit=None, max_images=None):
+    """Returns the images of captions, each once, undistorted.
+
+    Args:
+      limit: of the first so many captions, those whose image has features.
+      max_images: return the first so many of them at most.
+
+    Returns:
+      (image ids int64 [images], features float32 [images, 2048]), in the order
+      of the shards.
+    """
+    # Images are numbered as they come.
+    images = np.unique(self.captions.images[self.usable(limit)])[:max_images]
+    return (self.captions.image_ids[images],
+            self._features(images, np.zeros_like(images)))
+
+  def _features(self, images, views):
+    """Returns the features of views of images, float32 [n, 2048]."""
+    return np.stack([
         self.files[image // _IMAGES_PER_FILE][image % _IMAGES_PER_FILE, view]
-        for image, view in zip(self.captions.images[indices], views)])
-    return features, *self.captions.sequences(indices)
+        for image, view in zip(images, views)])
 
   def batches(self, batch_size, limit=None):
     """Yields captions once, in order, undistorted; the last may be a smaller.

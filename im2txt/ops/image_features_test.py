@@ -150,6 +150,17 @@ def test_evaluation_is_the_same_with_and_without(tmp_path, shards):
         np.testing.assert_array_equal(a, b)
 
 
+def test_images_come_once_in_order(tmp_path, shards):
+  data = build(tmp_path, shards)
+  everything = all_features(data)[:, 0]
+  for limit, most, expected in (
+      (None, None, [0, 1, 2, 3, 4, 6, 7]), (5, None, [0, 1, 2, 3]),
+      (7, 9, [0, 1, 2, 3, 4]), (None, 3, [0, 1, 2])):
+    ids, features = data.images(limit, most)
+    assert ids.tolist() == expected
+    np.testing.assert_array_equal(features, everything[expected])
+
+
 def test_any_views_do_for_evaluation(tmp_path, shards):
   build(tmp_path, shards, views=3, seed=5)
   assert build(tmp_path, shards, Encoder(most=0), views=None,

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A sheet of pictures with their captions and those of humans."""
+
+import io
+import re
+import textwrap
+from typing import NamedTuple
+
+_LINE_LENGTH = 38
+# In inches; a line is one of 8 points.
+_PICTURE_WIDTH, _PICTURE_HEIGHT = 2.5, 1.95
+_MARGIN = 0.06
+_LINE_HEIGHT = 0.135
+_DOTS_PER_INCH = 80
+
+
+class CaptionedPicture(NamedTuple):
+  """What is shown of one picture.
+
+  Attributes:
+    name: str, for messages.
+    data: bytes of the picture's file.
+    caption: str.
+    humans: list of str, the captions that humans wrote.
+  """
+  name: str
+  data: bytes
+  caption: str
+  humans: list
+
+
+def is_human(caption, humans):
+  """Returns whether a human wrote the caption too, word for word.
+
+  >>> is_human('a red star .', ['One star.', 'A  red, star'])
+  True
+  """
+  return _words(caption) in map(_words, humans)
+
+
+def _words(caption):
+  """Returns the words of a caption, lower-cased, without punctuation."""
+  return re.findall(r"[\w']+", caption.lower())
+
+
+def draw(pictures, columns, num_humans):
+  """Draws pictures, under each its caption, and in grey those of humans.
+
+  A caption that a human wrote too, word for word, is green.
+
+  Args:
+    pictures: list of CaptionedPicture.
+    columns: pictures side by side.
+    num_humans: captions of humans under a picture, at most.
+
+  Returns:
+    bytes of a PNG file.
+
+  Raises:
+    ValueError: a picture cannot be decoded.
+  """
+  from matplotlib import figure as figure_lib  # pylint: disable=g-import-not-at-top
+  from PIL import Image  # pylint: disable=g-import-not-at-top
+  wrapped = [
+      [textwrap.wrap(text, _LINE_LENGTH)
+       for text in (picture.caption, *picture.humans[:num_humans])]
+      for picture in pictures]
+  most_lines = max(sum(map(len, texts)) for texts in wrapped)
+  cell_width = _PICTURE_WIDTH + 2 * _MARGIN
+  cell_height = _PICTURE_HEIGHT + _LINE_HEIGHT * most_lines + 4 * _MARGIN
+  width = columns * cell_width
+  height = -(-len(pictures) // columns) * cell_height
+  figure = figure_lib.Figure(figsize=(width, height), dpi=_DOTS_PER_INCH)
+  for place, (picture, texts) in enumerate(zip(pictures, wrapped)):
+    row, column = divmod(place, columns)
+    left = column * cell_width + _MARGIN
+    bottom = height - row * cell_height - _MARGIN - _PICTURE_HEIGHT
+    axes = figure.add_axes((left / width, bottom / height,
+                            _PICTURE_WIDTH / width, _PICTURE_HEIGHT / height))
+    axes.set_axis_off()
+    # Above its text, whatever its shape.
+    axes.set_anchor('SW')
+    try:
+      with Image.open(io.BytesIO(picture.data)) as image:
+        axes.imshow(image.convert('RGB'))
+    except OSError as error:
+      raise ValueError(
+          f'cannot decode the picture {picture.name} ({error})') from error
+    top = bottom - _MARGIN
+    colors = ['green' if is_human(picture.caption, picture.humans) else 'black']
+    colors += ['grey'] * (len(texts) - 1)
+    for lines, color in zip(texts, colors):
+      for line in lines:
+        figure.text(left / width, top / height, line, color=color, fontsize=8,
+                    verticalalignment='top', parse_math=False)
+        top -= _LINE_HEIGHT
+  png = io.BytesIO()
+  figure.savefig(png, format='png')
+  return png.getvalue()
