@@ -15,6 +15,7 @@ from im2txt import checkpoints
 from im2txt import configuration
 from im2txt import program
 from im2txt import show_and_tell_model
+from im2txt import vocabulary_stamp
 from im2txt.ops import image_features
 from im2txt.ops import inputs
 
@@ -105,6 +106,11 @@ class Evaluator:
     config = dataclasses.replace(config, **checkpoint.model_sizes())
     if self._batch_size:
       config = dataclasses.replace(config, batch_size=self._batch_size)
+    if self._model is None:
+      vocabulary_stamp.check(
+          [*vocabulary_stamp.of_shards(self._files),
+           vocabulary_stamp.of_checkpoint(checkpoint.prefix)],
+          'give shards that were made with the vocabulary of the model')
     if self._model is None or self._model.config != config:
       self._model = show_and_tell_model.ShowAndTellModel(config)
       self._inception_digest = None

@@ -15,12 +15,13 @@ _ROOMS = {
     'checkpoints': set(),
     'metrics': set(),
     'progress': set(),
+    'vocabulary_stamp': set(),
     'inference_utils.vocabulary': set(),
-    'data': {'inference_utils.vocabulary', 'progress'},
+    'data': {'inference_utils.vocabulary', 'progress', 'vocabulary_stamp'},
     'ops': {'configuration', 'progress'},
     'show_and_tell_model': {'configuration', 'ops'},
     'inference_utils': {'checkpoints', 'configuration', 'ops',
-                        'show_and_tell_model'},
+                        'show_and_tell_model', 'vocabulary_stamp'},
 }
 
 

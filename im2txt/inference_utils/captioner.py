@@ -10,6 +10,7 @@ import tensorflow as tf
 from im2txt import checkpoints
 from im2txt import configuration
 from im2txt import show_and_tell_model
+from im2txt import vocabulary_stamp
 from im2txt.inference_utils import beam_search
 from im2txt.inference_utils import caption_generator
 from im2txt.inference_utils import vocabulary
@@ -22,7 +23,8 @@ class ScoredCaption:
   """A caption in words.
 
   Attributes:
-    text: words joined by blanks, without <S> and </S>.
+    text: words without <S> and </S>, joined by blanks, or by what the
+      tokenizer of the training captions wants.
     log_probability: natural logarithm, float.
   """
   text: str
@@ -59,6 +61,11 @@ class Captioner:
     config, _ = configuration.load(os.path.dirname(checkpoint.prefix))
     config = dataclasses.replace(config, **checkpoint.model_sizes())
     self.vocab.check_fits_model(config.vocab_size)
+    trained = vocabulary_stamp.of_checkpoint(checkpoint.prefix)
+    vocabulary_stamp.check(
+        [vocabulary_stamp.of_vocabulary(self.vocab, vocab_file), trained],
+        'give the word_counts.txt that the model was trained with')
+    self._separator = trained.stamp.separator if trained.stamp else ' '
     model = show_and_tell_model.ShowAndTellModel(config, with_inception=False)
     variables = model.named_variables
     if 'global_step' not in checkpoint.shapes:
@@ -150,7 +157,7 @@ class Captioner:
     words = sentence[1:]
     if words and words[-1] == self.vocab.end_id:
       words = words[:-1]
-    return ' '.join(self.vocab.id_to_word(w) for w in words)
+    return self._separator.join(self.vocab.id_to_word(w) for w in words)
 
   def _texts(self, captions):
     """`text` in the graph, for `beam_search.Captions`: string [batch, beam]."""
@@ -163,4 +170,4 @@ class Captioner:
         position < captions.lengths[:, :, tf.newaxis]) & (
             captions.sentences != self.vocab.end_id)
     return tf.strings.strip(tf.strings.reduce_join(
-        tf.where(shown, ' ' + looked_up, ''), axis=2))
+        tf.where(shown, self._separator + looked_up, ''), axis=2))
