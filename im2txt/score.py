@@ -11,12 +11,16 @@ A checkpoint, which captions every image of some shards first:
   score --checkpoint_path=train_dir --vocab_file=word_counts.txt \
       --input_file_pattern='val-?????-of-00004' --results_output=a.json
 
-The human captions are those of --annotations_file, or else of the shards. A
+The human captions are those of --annotations_file, or else of the shards. They
+are tokenized as COCO's scorers do, or, where the vocabulary.json beside the
+checkpoint, the annotations or the shards names another tokenizer than nltk, by
+that one. A
 table is printed; --output_json takes the same: {"bleu_1": 0.6, ...} of one
 run, {"a": {"bleu_1": 0.6, ...}, "b": {...}} of several. Scores are between 0
 and 1, but cider between 0 and 10.
 """
 
+import functools
 import json
 import math
 import os
@@ -26,8 +30,11 @@ from absl import flags
 from absl import logging
 
 from im2txt import program
+from im2txt import vocabulary_stamp
 from im2txt.data import caption_files
 from im2txt.data import shards
+from im2txt.data import tokenizer
+from im2txt.inference_utils import vocabulary
 from im2txt.progress import Progress
 from im2txt.metrics import caption_scores
 from im2txt.metrics import ranking
@@ -124,7 +131,29 @@ def write_json(path, content):
   os.replace(path + '.tmp', path)
 
 
-def score_checkpoint(prefix, files, references, training):
+def splitter(stamp):
+  """Returns what tokenizes captions for scores: list of str -> list of str.
+
+  Args:
+    stamp: the `vocabulary_stamp.Stamp` of the data, None if not known.
+  """
+  if stamp is None or stamp.tokenizer == 'nltk':
+    return caption_scores.tokenize
+  return functools.partial(
+      tokenizer.without_punctuation, name=stamp.tokenizer)
+
+
+def check_vocabulary(files):
+  """Raises ValueError if shards say that --vocab_file is not theirs."""
+  vocab = vocabulary_stamp.of_vocabulary(
+      vocabulary.Vocabulary(FLAGS.vocab_file), FLAGS.vocab_file)
+  # For shards without a stamp each id will be compared with its word.
+  vocabulary_stamp.check(
+      [vocab, *(h for h in vocabulary_stamp.of_shards(files) if h.stamp)],
+      'give the shards that were made with the vocabulary of the model')
+
+
+def score_checkpoint(prefix, files, references, training, split):
   """Captions the images of shards with a checkpoint.
 
   Args:
@@ -132,6 +161,7 @@ def score_checkpoint(prefix, files, references, training):
     files: shard file names.
     references: dict, image id -> captions, None for those of the shards.
     training: see `summary.summarize`.
+    split: likewise.
 
   Returns:
     (scores, results): dict name -> number, list of {'image_id', 'caption'}.
@@ -174,7 +204,7 @@ def score_checkpoint(prefix, files, references, training):
   if references is None:
     references = {image_id: captions
                   for image_id, (captions, _) in examples.items()}
-  scores = summary.summarize(references, n_best, training)
+  scores = summary.summarize(references, n_best, training, split)
   if losses:
     scores['perplexity'] = math.exp(
         np.concatenate(losses).mean(dtype=np.float64))
@@ -208,11 +238,11 @@ def rank(scorer, features, ids_of_image):
           **ranking.ranking(scores, owners)}
 
 
-def training_captions(files):
+def training_captions(files, split):
   """Returns the tokenized captions of shards, a set of str."""
   captions = {' '.join(record.tokens[1:-1])
               for path in files for record in shards.read(path)}
-  return set(caption_scores.tokenize(list(captions)))
+  return set(split(list(captions)))
 
 
 def _check_flags():
@@ -248,22 +278,30 @@ def main(_):
   _check_flags()
   for metric, reason in caption_scores.unavailable().items():
     print(f'no {metric}: {reason}', file=sys.stderr)
-  if not caption_scores.has_java():
+  files = _files('input_file_pattern')
+  if FLAGS.checkpoint_path:
+    from im2txt import checkpoints  # pylint: disable=g-import-not-at-top
+    # Once: in a directory there may be a newer one by and by.
+    prefix = checkpoints.resolve(FLAGS.checkpoint_path)
+    check_vocabulary(files)
+    stamp = vocabulary_stamp.of_checkpoint(prefix).stamp
+  elif FLAGS.annotations_file:
+    stamp = vocabulary_stamp.load(os.path.dirname(FLAGS.annotations_file))
+  else:
+    stamp = vocabulary_stamp.of_shards(files)[0].stamp
+  split = splitter(stamp)
+  if split is caption_scores.tokenize and not caption_scores.has_java():
     print('captions are tokenized by NLTK: scores may differ from those made '
           'with Java in the third digit', file=sys.stderr)
   references = training = None
   if FLAGS.annotations_file:
     references = read_annotations(FLAGS.annotations_file)
-  files = _files('input_file_pattern')
   if FLAGS.train_file_pattern:
-    training = training_captions(_files('train_file_pattern'))
+    training = training_captions(_files('train_file_pattern'), split)
   runs = {}
   if FLAGS.checkpoint_path:
-    from im2txt import checkpoints  # pylint: disable=g-import-not-at-top
-    # Once: in a directory there may be a newer one by and by.
-    prefix = checkpoints.resolve(FLAGS.checkpoint_path)
     runs[os.path.basename(prefix)], results = score_checkpoint(
-        prefix, files, references, training)
+        prefix, files, references, training, split)
     if FLAGS.results_output:
       write_json(FLAGS.results_output, results)
   else:
@@ -279,7 +317,7 @@ def main(_):
                         len(results[path]), len(references))
       runs[stem if stems.count(stem) == 1 else path] = summary.summarize(
           references, {i: [text] for i, text in results[path].items()},
-          training)
+          training, split)
   print(summary.table(runs))
   if FLAGS.output_json:
     write_json(FLAGS.output_json,

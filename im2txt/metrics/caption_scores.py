@@ -66,7 +66,7 @@ def tokenize(captions):
       for tokens in split(lines)]
 
 
-def score(references, candidates, metrics=METRICS):
+def score(references, candidates, metrics=METRICS, split=tokenize):
   """Scores one caption an image against those of humans.
 
   Corpus scores, as COCO's evaluation server gives them: 0 to 1, CIDEr 0 to 10.
@@ -77,6 +77,7 @@ def score(references, candidates, metrics=METRICS):
     references: dict, image id -> list of str, one or more captions.
     candidates: dict, image id -> str, for the same images.
     metrics: names out of METRICS; those that are `unavailable` are left out.
+    split: what tokenizes a list of captions, as `tokenize` does.
 
   Returns:
     dict, name of the metric -> float, in the order of METRICS.
@@ -93,7 +94,7 @@ def score(references, candidates, metrics=METRICS):
     if not captions:
       raise ValueError(f'image {image_id} has no caption to score against')
   wanted = set(metrics) - unavailable().keys()
-  tokens = iter(tokenize(
+  tokens = iter(split(
       [caption for captions in references.values() for caption in captions]
       + [candidates[image_id] for image_id in references]))
   references = {image_id: [next(tokens) for _ in captions]

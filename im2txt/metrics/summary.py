@@ -5,14 +5,16 @@ from im2txt.metrics import caption_scores
 from im2txt.metrics import diversity
 
 
-def summarize(references, n_best, training=None):
+def summarize(references, n_best, training=None,
+              split=caption_scores.tokenize):
   """Returns the scores that need captions only.
 
   Args:
     references: dict, image id -> captions of humans; may have more images.
     n_best: dict, image id -> list of captions, the best first.
-    training: set of training captions, tokenized by `caption_scores.tokenize`;
-      None if not known.
+    training: set of training captions, tokenized by `split`; None if not
+      known.
+    split: what tokenizes a list of captions.
 
   Returns:
     dict, name -> number: `images`, what `caption_scores.score` gives of the
@@ -30,15 +32,15 @@ def summarize(references, n_best, training=None):
         'images')
   best = {image_id: captions[0] for image_id, captions in n_best.items()}
   scores = {'images': len(best), **caption_scores.score(
-      {image_id: references[image_id] for image_id in best}, best)}
-  tokenized = caption_scores.tokenize(list(best.values()))
+      {image_id: references[image_id] for image_id in best}, best,
+      split=split)}
+  tokenized = split(list(best.values()))
   scores.update(diversity.diversity(tokenized))
   if training is not None:
     scores['best_in_training'] = diversity.share_in_training(
         tokenized, training)
     scores['n_best_in_training'] = diversity.share_in_training(
-        caption_scores.tokenize(
-            [text for captions in n_best.values() for text in captions]),
+        split([text for captions in n_best.values() for text in captions]),
         training)
   return scores
 
