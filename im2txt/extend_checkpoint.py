@@ -56,12 +56,12 @@ def check_extends(old, new):
     new: `Vocabulary` of --new_vocab_file.
   """
   for word_id, word in enumerate(old.words):
-    if word_id >= len(new) or new.words[word_id] != word:
+    if new.words[word_id:word_id + 1] != [word]:
+      other = repr(new.words[word_id]) if word_id < len(new) else 'no word'
       raise ValueError(
-          f'--new_vocab_file={FLAGS.new_vocab_file} does not extend '
-          f'--vocab_file={FLAGS.vocab_file}: the id {word_id} is of '
-          f'{new.words[word_id:word_id + 1] or "no word"} there and of '
-          f'{word!r} here; make it with --extend_vocab_file='
+          f'the id {word_id} is of {other} in --new_vocab_file='
+          f'{FLAGS.new_vocab_file} and of {word!r} in --vocab_file='
+          f'{FLAGS.vocab_file}: make the new one with --extend_vocab_file='
           f'{FLAGS.vocab_file}')
   if len(new) == len(old):
     raise ValueError(
