@@ -13,8 +13,10 @@ import pytest
 
 from im2txt import build_caption_data
 from im2txt import testing
+from im2txt import vocabulary_stamp
 from im2txt.data import shards
 from im2txt.data import tokenizer
+from im2txt.inference_utils import vocabulary
 
 
 def _punkt_is_missing():
@@ -131,6 +133,54 @@ def test_a_file_for_each_part(folder):
       'train': {1: (testing.jpeg(0), ['<S> a </S>']),
                 2: (testing.jpeg(1), ['<S> b </S>'])},
       'val': {3: (testing.jpeg(77), ['<S> c </S>'])}}
+
+
+_LANGUAGES = {
+    # Captions of two images, and a caption that ids must give back.
+    'German': ('unicode', ['Ein Mädchen läuft über die Straße.',
+                           'EIN MÄDCHEN läuft\u00a0über Gras, geht\u2019s?'],
+               'ein mädchen läuft über die straße .'),
+    'Hindi': ('unicode', ['एक लड़का क्षेत्र में दौड़ता है।', 'एक कुत्ता दौड़ता\u2028है।'],
+              'एक लड़का क्षेत्र में दौड़ता है ।'),
+    'Arabic': ('unicode', ['رجلٌ يركب حصانًا، في الصحراء.',
+                           '\u200fولد يركب دراجة.'],
+               'رجلٌ يركب حصانًا ، في الصحراء .'),
+    'Chinese': ('characters', ['一只狗在\u3000草地上。', '两只狗！'],
+                '一 只 狗 在 草 地 上 。'),
+    'Thai': ('characters', ['คนขี่ม้า', 'คนกำลังวิ่ง'], 'ค น ขี่ ม้ า'),
+    'split': ('whitespace', ['Ein Hund , läuft .', 'A\u00a0B'],
+              'Ein Hund , läuft .'),
+}
+
+
+@pytest.mark.parametrize('language', _LANGUAGES)
+def test_languages(folder, language):
+  name, captions, tokens = _LANGUAGES[language]
+  (folder / 'x.csv').write_text('file,caption\n' + ''.join(
+      f'{i}.jpg,"{caption}"\n' for i, caption in enumerate(captions)),
+                                encoding='utf-8')
+  _build(folder, captions_file=None, train_list=None, val_list=None,
+         train_captions_file=folder / 'x.csv', tokenizer=name)
+  path = folder / 'out' / 'word_counts.txt'
+  vocab = vocabulary.Vocabulary(path)
+  assert path.read_bytes().count(b'\n') == len(vocab) - 2
+  records = sorted(record for shard in ('0', '1') for record in shards.read(
+      str(folder / 'out' / f'train-0000{shard}-of-00002')))
+  for record in records:
+    assert vocab.unk_id not in record.ids
+    assert [vocab.id_to_word(i) for i in record.ids] == record.tokens
+  assert records[0].tokens == ['<S>', *tokens.split(), '</S>']
+  # What is printed is what was read, but for case and spaces.
+  stamp = vocabulary_stamp.load(folder / 'out')
+  assert (stamp.fingerprint, stamp.words, stamp.tokenizer) == (
+      vocab.fingerprint, len(vocab), name)
+  assert stamp.separator.join(tokens.split()) == (
+      ''.join(captions[0].split()) if name == 'characters' else tokens)
+
+
+def test_unknown_tokenizers_are_refused(folder):
+  with pytest.raises(flags.Error, match=r'nltk\|unicode\|characters\|whitespace'):
+    _build(folder, tokenizer='spacy')
 
 
 @pytest.mark.parametrize('changes, part', [

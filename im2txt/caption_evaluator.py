@@ -8,6 +8,7 @@ from absl import logging
 from im2txt import caption_sheet
 from im2txt.data import shards
 from im2txt.inference_utils import captioner
+from im2txt.metrics import caption_scores
 from im2txt.metrics import summary
 from im2txt.progress import Progress
 
@@ -23,17 +24,20 @@ class CaptionEvaluator:
     vocab: the `Vocabulary` of the shards and of the models.
     metrics: names out of `summary.METRICS`.
     search: dict, arguments of `captioner.FeatureCaptioner`.
+    split: what tokenizes captions, see `caption_scores.score`.
     max_images: images of the shards that may be captioned, the first ones.
 
   Raises:
     ValueError: a shard is damaged, or its ids are of another vocabulary.
   """
 
-  def __init__(self, files, vocab, metrics, search, max_images=0):
+  def __init__(self, files, vocab, metrics, search,
+               split=caption_scores.tokenize, max_images=0):
     self._files = files
     self._vocab = vocab
     self._metrics = metrics
     self._search = search
+    self._split = split
     self._references = {
         image_id: captions for image_id, (captions, _) in
         shards.captions_by_image(files, max_images, vocab).items()}
@@ -80,7 +84,7 @@ class CaptionEvaluator:
     """
     try:
       scores = summary.summarize(
-          self._references, n_best, metrics=self._metrics)
+          self._references, n_best, metrics=self._metrics, split=self._split)
     except OSError as error:
       logging.warning('captions are not scored: %s', error)
       return {}

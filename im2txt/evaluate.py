@@ -22,6 +22,8 @@ from im2txt import checkpoints
 from im2txt import configuration
 from im2txt import program
 from im2txt import show_and_tell_model
+from im2txt import vocabulary_stamp
+from im2txt.data import tokenizer
 from im2txt.inference_utils import caption_generator
 from im2txt.inference_utils import vocabulary
 from im2txt.metrics import caption_scores
@@ -139,6 +141,11 @@ class Evaluator:
     config = dataclasses.replace(config, **checkpoint.model_sizes())
     if self._batch_size:
       config = dataclasses.replace(config, batch_size=self._batch_size)
+    if self._model is None:
+      vocabulary_stamp.check(
+          [*vocabulary_stamp.of_shards(self._files),
+           vocabulary_stamp.of_checkpoint(checkpoint.prefix)],
+          'give shards that were made with the vocabulary of the model')
     if self._model is None or self._model.config != config:
       self._model = show_and_tell_model.ShowAndTellModel(config)
       self._inception_digest = None
@@ -278,10 +285,13 @@ def evaluate_latest(evaluator, captions, best, writer, last_step):
   return result.global_step
 
 
-def check_metrics():
+def check_metrics(split):
   """Returns those of --metrics that this machine can compute, a list.
 
   What it cannot is told in a line each.
+
+  Args:
+    split: what tokenizes captions, see `caption_scores.score`.
 
   Raises:
     ValueError: one is not known, or --best_metric is none that can be had.
@@ -305,7 +315,7 @@ def check_metrics():
       raise ValueError(f'--best_metric={FLAGS.best_metric}: '
                        + unavailable[FLAGS.best_metric])
   if asked:
-    for line in caption_scores.shortcomings(asked):
+    for line in caption_scores.shortcomings(asked, split):
       logging.info('%s', line)
   return [name for name in asked if name not in unavailable]
 
@@ -323,15 +333,19 @@ def main(_):
         f'--number_of_steps={FLAGS.number_of_steps} is below '
         f'--min_global_step={FLAGS.min_global_step}, so that its checkpoint '
         'would be passed over; lower --min_global_step')
-  metrics = check_metrics()
   search = caption_generator.from_flags(FLAGS)
   files = inputs.list_files(FLAGS.input_file_pattern)
+  stamp = vocabulary_stamp.of_shards(files)[0].stamp
+  if stamp:
+    search['separator'] = stamp.separator
+  split = tokenizer.for_scores(stamp) or caption_scores.tokenize
+  metrics = check_metrics(split)
   captions = best = None
   if metrics:
     captions = caption_evaluator.CaptionEvaluator(
         files, vocabulary.Vocabulary(FLAGS.vocab_file or os.path.join(
             os.path.dirname(files[0]), 'word_counts.txt')),
-        metrics, search, FLAGS.num_eval_examples)
+        metrics, search, split, FLAGS.num_eval_examples)
   if FLAGS.best_metric:
     best = best_checkpoint.BestCheckpoint(
         os.path.join(FLAGS.eval_dir, 'best'), FLAGS.best_metric)

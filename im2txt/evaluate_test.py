@@ -16,6 +16,7 @@ from im2txt import checkpoints
 from im2txt import configuration
 from im2txt import show_and_tell_model
 from im2txt import testing
+from im2txt import vocabulary_stamp
 from im2txt.data import shards
 from im2txt.inference_utils import captioner as captioner_lib
 from im2txt.metrics import summary
@@ -209,6 +210,8 @@ def test_watches_until_the_last_step(data, model, tmp_path):
   assert '--number_of_steps=2000 reached' in log
   assert 'Traceback' not in log
   assert re.findall(r'global step (\d+): perplexity', log) == ['1000', '2000']
+  # Neither has a stamp, which is said once.
+  assert log.count('not checked that the shards in') == 1
   # Images are only encoded again when Inception's weights have changed.
   assert log.count('image(s) skipped: ids 7') == 1
   values = testing.read_events(str(eval_dir))['Perplexity'][1]
@@ -332,10 +335,15 @@ def test_an_interrupt_is_no_error(data, tmp_path):
 
 
 @pytest.fixture(scope='module', name='failures')
-def fixture_failures(tmp_path_factory, data, train_dir):
+def fixture_failures(tmp_path_factory, data, train_dir, model):
   """Starts all runs that fail at once; returns a dict of processes."""
   path = tmp_path_factory.mktemp('failures')
   testing.write_shard(path / 'ids', [(1, testing.jpeg(), [0, 12, 1])])
+  for name, fingerprint in (('stamped', '12ab'), ('shards', '34cd')):
+    model.save(path / name, 1000)
+    vocabulary_stamp.save(
+        path / name, vocabulary_stamp.Stamp(fingerprint, 12, '/words.txt'))
+  testing.write_shard(path / 'shards' / 'val', [(1, testing.jpeg(), [0, 1])])
   common = dict(input_file_pattern=data, checkpoint_dir=train_dir,
                 eval_dir=path / 'eval')
   return {name: subprocess.Popen(**testing.program(
@@ -343,6 +351,9 @@ def fixture_failures(tmp_path_factory, data, train_dir):
           'no files': {'input_file_pattern': path / 'no'},
           'never': {'number_of_steps': 1000},
           'no checkpoint': {'checkpoint_dir': path / 'no', 'run_once': True},
+          'vocabulary': {'input_file_pattern': path / 'shards' / 'val',
+                         'checkpoint_dir': path / 'stamped',
+                         'min_global_step': 0},
           'id': {'input_file_pattern': path / 'ids', 'min_global_step': 0},
           'no words': {'metrics': 'cider'},
       }.items()}
@@ -352,6 +363,9 @@ def fixture_failures(tmp_path_factory, data, train_dir):
     ('no files', ['--input_file_pattern=', 'no file matches']),
     ('never', ['--number_of_steps=1000', '--min_global_step=5000']),
     ('no checkpoint', ['no checkpoint at', 'failures0/no']),
+    ('vocabulary', ['the shards in ', 'failures0/shards (fingerprint 34cd, 12 ',
+                    'stamped/model.ckpt-1000 (fingerprint 12ab, 12 words',
+                    'give shards']),
     ('id', ['word id 12', 'vocabulary size 12']),
     ('no words', ['Cannot read the vocabulary file', 'word_counts.txt']),
 ])

@@ -17,15 +17,17 @@ _ROOMS = {
     'metrics': set(),
     'progress': set(),
     'caption_sheet': set(),
+    'vocabulary_stamp': {'files'},
     'inference_utils.vocabulary': set(),
-    'data': {'files', 'inference_utils.vocabulary', 'progress'},
+    'data': {'files', 'inference_utils.vocabulary', 'progress',
+             'vocabulary_stamp'},
     'ops': {'configuration', 'files', 'progress'},
     'show_and_tell_model': {'configuration', 'ops'},
     'best_checkpoint': {'checkpoints', 'configuration'},
     'caption_evaluator': {'caption_sheet', 'data', 'inference_utils',
                           'metrics', 'progress'},
     'inference_utils': {'checkpoints', 'configuration', 'ops',
-                        'show_and_tell_model'},
+                        'show_and_tell_model', 'vocabulary_stamp'},
 }
 
 

@@ -11,7 +11,10 @@ A checkpoint, which captions every image of some shards first:
   score --checkpoint_path=train_dir --vocab_file=word_counts.txt \
       --input_file_pattern='val-?????-of-00004' --results_output=a.json
 
-The human captions are those of --annotations_file, or else of the shards. A
+The human captions are those of --annotations_file, or else of the shards. They
+are tokenized as COCO's scorers do, or, where the vocabulary.json beside the
+checkpoint, the annotations or the shards names another tokenizer than nltk, by
+that one. A
 table is printed; --output_json takes the same: {"bleu_1": 0.6, ...} of one
 run, {"a": {"bleu_1": 0.6, ...}, "b": {...}} of several. Scores are between 0
 and 1, but cider between 0 and 10.
@@ -26,9 +29,13 @@ from absl import flags
 from absl import logging
 
 from im2txt import program
+from im2txt import vocabulary_stamp
 from im2txt.data import caption_files
 from im2txt.data import shards
+from im2txt.data import tokenizer
+from im2txt.files import write_json
 from im2txt.inference_utils import caption_generator
+from im2txt.inference_utils import vocabulary
 from im2txt.metrics import caption_scores
 from im2txt.metrics import ranking
 from im2txt.metrics import summary
@@ -84,15 +91,17 @@ def read_annotations(path):
           if entry.captions}
 
 
-def write_json(path, content):
-  """Writes a JSON file under a temporary name, then gives it its own."""
-  with open(path + '.tmp', 'w', encoding='utf-8') as f:
-    json.dump(content, f, ensure_ascii=False, indent=1)
-    f.write('\n')
-  os.replace(path + '.tmp', path)
+def check_vocabulary(files):
+  """Raises ValueError if shards say that --vocab_file is not theirs."""
+  vocab = vocabulary_stamp.of_vocabulary(
+      vocabulary.Vocabulary(FLAGS.vocab_file), FLAGS.vocab_file)
+  # For shards without a stamp each id will be compared with its word.
+  vocabulary_stamp.check(
+      [vocab, *(h for h in vocabulary_stamp.of_shards(files) if h.stamp)],
+      'give the shards that were made with the vocabulary of the model')
 
 
-def score_checkpoint(prefix, files, references, training):
+def score_checkpoint(prefix, files, references, training, split):
   """Captions the images of shards with a checkpoint.
 
   Args:
@@ -100,6 +109,7 @@ def score_checkpoint(prefix, files, references, training):
     files: shard file names.
     references: dict, image id -> captions, None for those of the shards.
     training: see `summary.summarize`.
+    split: likewise.
 
   Returns:
     (scores, results): dict name -> number, list of {'image_id', 'caption'}.
@@ -140,7 +150,7 @@ def score_checkpoint(prefix, files, references, training):
   if references is None:
     references = {image_id: captions
                   for image_id, (captions, _) in examples.items()}
-  scores = summary.summarize(references, n_best, training)
+  scores = summary.summarize(references, n_best, training, split)
   if losses:
     scores['perplexity'] = math.exp(
         np.concatenate(losses).mean(dtype=np.float64))
@@ -174,11 +184,11 @@ def rank(scorer, features, ids_of_image):
           **ranking.ranking(scores, owners)}
 
 
-def training_captions(files):
+def training_captions(files, split):
   """Returns the tokenized captions of shards, a set of str."""
   captions = {' '.join(record.tokens[1:-1])
               for path in files for record in shards.read(path)}
-  return set(caption_scores.tokenize(list(captions)))
+  return set(split(list(captions)))
 
 
 def _check_flags():
@@ -214,21 +224,29 @@ def _files(flag):
 
 def main(_):
   _check_flags()
-  for line in caption_scores.shortcomings():
-    print(line, file=sys.stderr)
-  references = training = None
-  if FLAGS.annotations_file:
-    references = read_annotations(FLAGS.annotations_file)
   files = _files('input_file_pattern')
-  if FLAGS.train_file_pattern:
-    training = training_captions(_files('train_file_pattern'))
-  runs = {}
   if FLAGS.checkpoint_path:
     from im2txt import checkpoints  # pylint: disable=g-import-not-at-top
     # Once: in a directory there may be a newer one by and by.
     prefix = checkpoints.resolve(FLAGS.checkpoint_path)
+    check_vocabulary(files)
+    stamp = vocabulary_stamp.of_checkpoint(prefix).stamp
+  elif FLAGS.annotations_file:
+    stamp = vocabulary_stamp.load(os.path.dirname(FLAGS.annotations_file))
+  else:
+    stamp = vocabulary_stamp.of_shards(files)[0].stamp
+  split = tokenizer.for_scores(stamp) or caption_scores.tokenize
+  for line in caption_scores.shortcomings(split=split):
+    print(line, file=sys.stderr)
+  references = training = None
+  if FLAGS.annotations_file:
+    references = read_annotations(FLAGS.annotations_file)
+  if FLAGS.train_file_pattern:
+    training = training_captions(_files('train_file_pattern'), split)
+  runs = {}
+  if FLAGS.checkpoint_path:
     runs[os.path.basename(prefix)], results = score_checkpoint(
-        prefix, files, references, training)
+        prefix, files, references, training, split)
     if FLAGS.results_output:
       write_json(FLAGS.results_output, results)
   else:
@@ -245,7 +263,7 @@ def main(_):
                         len(results[path]), len(references))
       runs[stem if stems.count(stem) == 1 else path] = summary.summarize(
           references, {i: [text] for i, text in results[path].items()},
-          training)
+          training, split)
   print(summary.table(runs))
   if FLAGS.output_json:
     write_json(FLAGS.output_json,

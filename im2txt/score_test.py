@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of score."""
 
+import dataclasses
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 
@@ -15,6 +17,7 @@ import tensorflow as tf
 
 from im2txt import score
 from im2txt import testing
+from im2txt import vocabulary_stamp
 from im2txt.data import shards
 from im2txt.metrics import caption_scores
 
@@ -218,6 +221,58 @@ def test_shards_of_another_vocabulary_are_refused(run, model_dir, tmp_path):
   with pytest.raises(ValueError, match='not those of the vocabulary'):
     run(checkpoint_path=model_dir, vocab_file=words,
         input_file_pattern=model_dir / 'val-*')
+
+
+def test_stamps_of_two_vocabularies_are_refused(run, model_dir, tmp_path):
+  shutil.copy(model_dir / 'val-0', tmp_path)
+  vocabulary_stamp.save(
+      tmp_path, vocabulary_stamp.Stamp('34cd', 9, '/other.txt'))
+  words = model_dir / 'words.txt'
+  with pytest.raises(ValueError) as error:
+    run(checkpoint_path=model_dir, vocab_file=words,
+        input_file_pattern=tmp_path / 'val-0')
+  for part in (f'the vocabulary file {words} (fingerprint ',
+               f'the shards in {tmp_path} (fingerprint 34cd, 9 words of '
+               '/other.txt)'):
+    assert part in str(error.value)
+
+
+def test_captions_without_spaces(run, tmp_path):
+  annotations = _json(tmp_path / 'annotations.json', {
+      'images': [{'id': 1, 'file_name': '1.jpg'}],
+      'annotations': [{'image_id': 1, 'caption': '一只狗在草地上。'}]})
+  results = _json(tmp_path / 'a.json', [
+      {'image_id': 1, 'caption': '一只狗在跑'}])
+  output = tmp_path / 'scores.json'
+
+  def scores():
+    run(annotations_file=annotations, results_file=results, output_json=output)
+    return json.loads(output.read_text())
+
+  assert scores()['bleu_1'] < 0.01  # A word, and a wrong one.
+  vocabulary_stamp.save(tmp_path, vocabulary_stamp.Stamp(
+      '12ab', 9, '/words.txt', 'characters', ''))
+  found = scores()
+  # Four of five characters, and seven would be as long as the human's.
+  assert found['bleu_1'] == pytest.approx(4 / 5 * math.exp(1 - 7 / 5))
+  assert found['mean_length'] == 5
+
+
+def test_a_checkpoint_tells_the_tokenizer(run, model_dir, tmp_path):
+  for path in model_dir.iterdir():
+    shutil.copy(path, tmp_path)
+  words = str(model_dir / 'words.txt')
+  vocab = vocabulary_stamp.of_vocabulary(
+      score.vocabulary.Vocabulary(words), words)
+  vocabulary_stamp.save(tmp_path, dataclasses.replace(
+      vocab.stamp, tokenizer='characters', separator=''))
+  output, results = tmp_path / 'scores.json', tmp_path / 'results.json'
+  run(checkpoint_path=tmp_path, vocab_file=words, output_json=output,
+      input_file_pattern=tmp_path / 'val-*', results_output=results)
+  # As test_checkpoint has them with blanks between.
+  assert all(set(entry['caption']) == {'a'}
+             for entry in json.loads(results.read_text()))
+  assert json.loads(output.read_text())['mean_length'] > 10
 
 
 def test_program_ends_with_one_line_and_status_1(annotations):

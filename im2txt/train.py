@@ -15,6 +15,7 @@ from im2txt import checkpoints
 from im2txt import configuration
 from im2txt import program
 from im2txt import show_and_tell_model
+from im2txt import vocabulary_stamp
 from im2txt.ops import folded_inception
 from im2txt.ops import image_features
 from im2txt.ops import inputs
@@ -159,8 +160,13 @@ def duration(seconds):
   return f'{minutes}m{seconds:02}s' if minutes else f'{seconds}s'
 
 
-def prepare_model(train_dir, configs):
+def prepare_model(train_dir, configs, shards):
   """Builds the model and fills it from train_dir or Inception's checkpoint.
+
+  Args:
+    train_dir: directory of checkpoints.
+    configs: (ModelConfig, TrainingConfig).
+    shards: `vocabulary_stamp.of_shards` of the input files.
 
   Returns:
     A `ShowAndTellModel`.
@@ -181,8 +187,13 @@ def prepare_model(train_dir, configs):
             f'--{name}={getattr(configs[0], name)}, but the checkpoint '
             f'{checkpoint.prefix} has {size}; use --{name}={size} or another '
             '--train_dir')
+    shards = [*shards, vocabulary_stamp.of_checkpoint(checkpoint.prefix)]
   elif FLAGS.inception_checkpoint_file:
     checkpoints.resolve(FLAGS.inception_checkpoint_file)
+  vocabulary_stamp.check(
+      shards, f'give --input_file_pattern={FLAGS.input_file_pattern} the shards '
+      f'that were made with the vocabulary of --train_dir={train_dir}, or '
+      'another --train_dir; extend_checkpoint gives a model more words')
   model = show_and_tell_model.ShowAndTellModel(
       configs[0], train_inception=FLAGS.train_inception,
       training_dtype=tf.as_dtype(FLAGS.precision))
@@ -369,12 +380,13 @@ def main(_):
       raise ValueError('--feature_views should be 0 or more')
   if FLAGS.log_every_n_steps < 1:
     raise ValueError('--log_every_n_steps should be 1 or more')
-  inputs.list_files(FLAGS.input_file_pattern)
+  shards = vocabulary_stamp.of_shards(
+      inputs.list_files(FLAGS.input_file_pattern))
   os.makedirs(FLAGS.train_dir, exist_ok=True)
   configs = configuration.from_flags(FLAGS, FLAGS.train_dir)
   if FLAGS.random_seed is not None:
     tf.random.set_seed(FLAGS.random_seed)
-  model = prepare_model(FLAGS.train_dir, configs)
+  model = prepare_model(FLAGS.train_dir, configs, shards)
   if int(model.global_step) >= FLAGS.number_of_steps:
     logging.info(
         'nothing to do: --number_of_steps=%d is not above the current step %d '
@@ -382,6 +394,9 @@ def main(_):
         FLAGS.train_dir)
     return 0
   configuration.save(FLAGS.train_dir, configs)
+  stamp = next((holder.stamp for holder in shards if holder.stamp), None)
+  if stamp:
+    vocabulary_stamp.save(FLAGS.train_dir, stamp)
   batches = make_batches(model, configs)
   writer = tf.summary.create_file_writer(FLAGS.train_dir)
   return train(model, configs, batches, writer)

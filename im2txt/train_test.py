@@ -8,6 +8,7 @@ goes on from the checkpoints of those before it.
 import concurrent.futures
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 
 from im2txt import checkpoints
 from im2txt import testing
+from im2txt import vocabulary_stamp
 
 # The smallest network around Inception v3, on its smallest images.
 _SMALL = {'vocab_size': 20, 'embedding_size': 6, 'num_lstm_units': 5,
@@ -58,6 +60,7 @@ def fixture_data(tmp_path_factory):
   path = tmp_path_factory.mktemp('data')
   records = [(i, testing.jpeg(i), [0, *range(2, 4 + i % 5), 1])
              for i in range(7)]
+  vocabulary_stamp.save(path, vocabulary_stamp.Stamp('12ab', 20, '/words.txt'))
   testing.write_shard(path / 'train-00000-of-00002', records[:4])
   testing.write_shard(path / 'train-00001-of-00002',
                       records[4:] + [(7, b'no image', [0, 2, 1])])
@@ -106,6 +109,9 @@ def fixture_failures(tmp_path_factory, data):
       'global_step': np.int32(3),
       'seq_embedding/map': np.zeros([20, 6], np.float32),
       'lstm/basic_lstm_cell/bias': np.zeros([20], np.float32)})
+  stamped = path / 'stamped'
+  shutil.copytree(old, stamped)
+  vocabulary_stamp.save(stamped, vocabulary_stamp.Stamp('34cd', 9, '/w.txt'))
   testing.write_shard(path / 'ids', [(1, testing.jpeg(), [0, 20, 1])] * 4)
   testing.write_shard(path / 'bytes', [(1, b'no image', [0, 2, 1])] * 4)
   common = dict(_SMALL, input_file_pattern=data, train_dir=path / 'new',
@@ -116,6 +122,7 @@ def fixture_failures(tmp_path_factory, data):
       'no inception': _flags(
           **common, inception_checkpoint_file=path / 'inception_v3.ckpt'),
       'other size': _flags(**common | {'train_dir': old, 'vocab_size': 21}),
+      'vocabulary': _flags(**common | {'train_dir': stamped}),
       'both': _flags(
           **common, train_inception=True, feature_cache_dir=path / 'features'),
       'groups': _flags(**common, captions_per_image=3),
@@ -206,6 +213,12 @@ def test_stores_hyperparameters_the_defaults_with_file_and_flags(
       'initial_learning_rate': 2.0, 'learning_rate_decay_factor': 0.5,
       'num_epochs_per_decay': 8.0, 'train_inception_learning_rate': 0.0005,
       'clip_gradients': 5.0, 'max_checkpoints_to_keep': 5}
+
+
+def test_the_vocabulary_of_the_shards_is_that_of_the_checkpoints(small):
+  assert vocabulary_stamp.load(small[0]) == vocabulary_stamp.Stamp(
+      '12ab', 20, '/words.txt')
+  assert 'not checked' not in small[1]
 
 
 def test_log_lines(small):
@@ -302,6 +315,7 @@ def test_sigint_saves_too(resumed):
 def test_nothing_to_do_at_the_last_step(resumed):
   train_dir, _, _ = resumed
   step, = _values(train_dir, ['global_step'])
+  (train_dir / vocabulary_stamp.FILE_NAME).unlink()  # As of 2016.
   before = _files(train_dir)
   result = testing.run_program('train', *_flags(
       input_file_pattern=f'{train_dir}/*', train_dir=train_dir,
@@ -309,6 +323,8 @@ def test_nothing_to_do_at_the_last_step(resumed):
   assert result.returncode == 0
   assert (f'--number_of_steps={step} is not above the current step {step} of '
           f'--train_dir={train_dir}') in result.stderr
+  # No reason to refuse it, but to say so.
+  assert result.stderr.count('not checked that the shards in') == 1
   assert _files(train_dir) == before
 
 
@@ -354,6 +370,9 @@ def test_a_second_signal_leaves_without_saving(fine_tuned):
     ('no inception', ['no checkpoint at', 'inception_v3.ckpt']),
     ('other size', ['--vocab_size=21', 'old/model.ckpt-3 has 20',
                     'use --vocab_size=20 or another --train_dir']),
+    ('vocabulary', ['the shards in ', '/data0 (fingerprint 12ab, 20 words of ',
+                    'stamped/model.ckpt-3 (fingerprint 34cd, 9 words of /w.txt',
+                    'another --train_dir']),
     ('both', ['--feature_cache_dir', '--train_inception']),
     ('groups', ['--captions_per_image=3 does not divide --batch_size=2']),
     ('id', ['--input_file_pattern=', 'word id', '--vocab_size=20;']),

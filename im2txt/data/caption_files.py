@@ -142,7 +142,7 @@ def read_list(path, flag):
   Raises:
     ValueError: the file cannot be read or is empty.
   """
-  lines = _read_text(path, flag).splitlines()
+  lines = _read_text(path, flag).split('\n')
   names = [line.strip() for line in lines if line.strip()]
   if not names:
     raise ValueError(f'{flag}={path} is empty: give a file of picture names, '
@@ -326,15 +326,20 @@ def _jsonl_rows(text):
       yield number, row if isinstance(row, dict) else None
 
 
+def _lines(text):
+  """Returns the lines; U+2028 and the like are characters of a caption."""
+  return [line.removesuffix('\r') for line in text.split('\n')]
+
+
 def _token_rows(text):
-  for number, line in enumerate(text.splitlines(), start=1):
+  for number, line in enumerate(_lines(text), start=1):
     if line.strip():
       match = re.fullmatch(r'(.+)#\d+\t(.*)', line)
       yield number, match and {'file': match[1], 'caption': match[2]}
 
 
 def _bar_rows(text):
-  for number, line in enumerate(text.splitlines()[1:], start=2):
+  for number, line in enumerate(_lines(text)[1:], start=2):
     if line.strip():
       # The published file lacks the second bar in one line.
       match = re.fullmatch(r'([^|]+)\|\s*\d+\s*(?:\|\s*|\s)(.*)', line)

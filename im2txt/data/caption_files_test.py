@@ -35,11 +35,15 @@ _FORMATS = {
         'x.jpg.1#0\tA cat\r\n', [
             Entry(None, 'b_1.jpg', ['A dog , running .', 'Two "dogs"']),
             Entry(None, 'x.jpg.1', ['A cat'])]),
+    'flickr8k with line ends of Unicode': (
+        'b.jpg#0\tA\u2028dog\u0085\u2029runs\nb.jpg#1\tTwo\x1cdogs\n', [
+            Entry(None, 'b.jpg', ['A\u2028dog\u0085\u2029runs',
+                                  'Two\x1cdogs'])]),
     'flickr30k': (
         'image_name| comment_number| comment\nb.jpg| 0| A dog , running .\n'
-        'b.jpg| 4   A dog | runs .\n\nc.jpg| 0| 2 cats\n', [
+        'b.jpg| 4   A dog | runs .\n\nc.jpg| 0| 2\u2028cats\r\n', [
             Entry(None, 'b.jpg', ['A dog , running .', 'A dog | runs .']),
-            Entry(None, 'c.jpg', ['2 cats'])]),
+            Entry(None, 'c.jpg', ['2\u2028cats'])]),
     'csv': (
         '\ufefffile,caption\r\nb.jpg,"A dog, running\nfast ""now"""\r\n'
         'a.jpg,猫\r\nb.jpg,Dogs\r\n', [

@@ -27,6 +27,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from im2txt import vocabulary_stamp
 from im2txt.data import caption_files
 from im2txt.data import pictures
 from im2txt.data import shards
@@ -65,6 +66,14 @@ class BuildOptions:
   min_word_count: int = _flag(
       4, 'Least number of times that a word is in the training captions to be '
       'in the vocabulary.')
+  tokenizer: str = _flag(
+      'nltk', 'What splits captions into words. nltk: English, as in 2016. '
+      'unicode: any language with spaces between words. characters: one '
+      'without, such as Chinese, Japanese and Thai. whitespace: captions that '
+      'are split already.', tokenizer.NAMES)
+  extend_vocab_file: str = _flag(
+      '', 'Vocabulary file whose words keep their ids, all of them; new words '
+      'follow. For extend_checkpoint.')
   word_counts_output_file: str = _flag(
       '/tmp/word_counts.txt', 'Vocabulary file to write.')
   num_threads: int = _flag(
@@ -173,6 +182,8 @@ def build_datasets(datasets, stats, options):
   _check_space(stats, datasets, options)
 
   if not missing and journal.is_done(options.word_counts_output_file):
+    _save_stamp(_read_vocabulary(options.word_counts_output_file, options),
+                journal, options)
     log('Everything is built from the same input already.')
     for dataset in datasets:
       _log_finished(dataset, journal.undecodable)
@@ -182,11 +193,28 @@ def build_datasets(datasets, stats, options):
     datasets = _tokenized(workers, datasets, options)
     vocab = create_vocabulary(datasets[0], options)
     journal.add_file(options.word_counts_output_file)
+    _save_stamp(vocab, journal, options)
     if journal.undecodable is None:
       journal.add_undecodable(find_undecodable(
           workers, [image.path for d in datasets for image in d.images]))
     for dataset in datasets:
       _write_dataset(workers, dataset, vocab, journal, options)
+
+
+def _read_vocabulary(path, options):
+  return vocabulary.Vocabulary(
+      path, options.start_word, options.end_word, options.unknown_word)
+
+
+def _save_stamp(vocab, journal, options):
+  """Writes beside the shards of which vocabulary they are, once."""
+  path = os.path.join(options.output_dir, vocabulary_stamp.FILE_NAME)
+  if not journal.is_done(path):
+    vocabulary_stamp.save(options.output_dir, vocabulary_stamp.Stamp(
+        vocab.fingerprint, len(vocab),
+        os.path.abspath(options.word_counts_output_file), options.tokenizer,
+        tokenizer.separator(options.tokenizer)))
+    journal.add_file(path)
 
 
 # What must hold before any work ----------------------------------------------
@@ -226,7 +254,14 @@ def check_options(options):
     if words.count(word) > 1:
       raise ValueError(
           f'--{name}={word!r} is another special word too: give three words.')
-  tokenizer.load()
+  if options.extend_vocab_file:
+    _read_vocabulary(options.extend_vocab_file, options)
+    if (os.path.realpath(options.extend_vocab_file)
+        == os.path.realpath(options.word_counts_output_file)):
+      raise ValueError(
+          f'--extend_vocab_file={options.extend_vocab_file} would be written '
+          'over: give another --word_counts_output_file or --output_dir.')
+  tokenizer.load(options.tokenizer)
 
 
 def load_images(split_name, captions_file, image_dir):
@@ -285,7 +320,7 @@ def stat_images(split_name, images, image_dir):
 def _check_vocabulary_options(train, options):
   """Raises ValueError if the special words would be too rare to be kept."""
   captions = sum(len(image.captions) for image in train.images)
-  if captions < options.min_word_count:
+  if captions < options.min_word_count and not options.extend_vocab_file:
     raise ValueError(
         f'--min_word_count={options.min_word_count} is more than the '
         f'{captions} captions to train on: no word would be left. Give a '
@@ -394,12 +429,14 @@ def _shard_paths(datasets, options):
 
 def _fingerprint(datasets, stats, options):
   """Returns a digest of everything that the output depends on."""
-  import nltk  # pylint: disable=g-import-not-at-top
-  content = [_FORMAT, nltk.__version__, stats, datasets]
+  content = [_FORMAT, tokenizer.version(options.tokenizer), stats, datasets]
   for name in ('train_shards', 'val_shards', 'test_shards', 'start_word',
                'end_word', 'unknown_word', 'min_word_count', 'num_threads',
                'layout'):
     content.append(getattr(options, name))
+  if options.extend_vocab_file:
+    content.append(
+        _read_vocabulary(options.extend_vocab_file, options).fingerprint)
   return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
@@ -570,7 +607,8 @@ def _tokenized(workers, datasets, options):
   captions = [caption for dataset in datasets for image in dataset.images
               for caption in image.captions]
   starts = range(0, len(captions), _CAPTIONS_PER_TASK)
-  tasks = ((captions[i:i + _CAPTIONS_PER_TASK],) for i in starts)
+  tasks = ((captions[i:i + _CAPTIONS_PER_TASK], options.tokenizer)
+           for i in starts)
   tokens = []
   with Progress('Tokenizing', len(captions), 'captions') as progress:
     for result in workers.map(_tokenize, tasks):
@@ -588,15 +626,16 @@ def _tokenized(workers, datasets, options):
       for dataset in datasets]
 
 
-def _tokenize(captions):
-  return [tokenizer.tokenize(caption) for caption in captions]
+def _tokenize(captions, name):
+  return [tokenizer.tokenize(caption, name) for caption in captions]
 
 
 def create_vocabulary(train, options):
   """Writes the vocabulary file and returns the Vocabulary.
 
   Words by number of occurrences, equal ones in the order first seen; those
-  seen less than `min_word_count` times are left out.
+  seen less than `min_word_count` times are left out. With `extend_vocab_file`
+  its words come first, the unknown one too, whatever their number.
 
   Args:
     train: Dataset with tokens.
@@ -606,17 +645,22 @@ def create_vocabulary(train, options):
   for image in train.images:
     for tokens in image.captions:
       counter.update(tokens)
+  old = []
+  if options.extend_vocab_file:
+    old = _read_vocabulary(options.extend_vocab_file, options).words
+  known = set(old)
   counts = [entry for entry in counter.items()
-            if entry[1] >= options.min_word_count]
+            if entry[1] >= options.min_word_count and entry[0] not in known]
   counts.sort(key=lambda entry: entry[1], reverse=True)
+  counts = [(word, counter[word]) for word in old] + counts
   path = options.word_counts_output_file
   temporary = path + '.tmp'
   with open(temporary, 'w', encoding='utf-8', newline='\n') as f:
     f.write('\n'.join(f'{word} {count}' for word, count in counts))
   os.replace(temporary, path)
-  log(f'Wrote vocabulary file {path}: {len(counts)} of {len(counter)} words.')
-  return vocabulary.Vocabulary(
-      path, options.start_word, options.end_word, options.unknown_word)
+  log(f'Wrote vocabulary file {path}: {len(counts)} of '
+      f'{len(counter.keys() | known)} words.')
+  return _read_vocabulary(path, options)
 
 
 # Pictures --------------------------------------------------------------------

@@ -21,9 +21,11 @@ from PIL import Image as PilImage
 import pytest
 import tensorflow as tf
 
+from im2txt import vocabulary_stamp
 from im2txt.data import mscoco
 from im2txt.data import shards
 from im2txt.data import tokenizer
+from im2txt.inference_utils import vocabulary
 
 _REFERENCE = os.environ.get('IM2TXT_REFERENCE_DIR')
 needs_reference = pytest.mark.skipif(
@@ -249,6 +251,27 @@ def test_vocabulary_by_count_then_first_seen(tmp_path):
   assert os.listdir(tmp_path) == ['words.txt']
 
 
+def test_an_extended_vocabulary_begins_with_the_old_one(tmp_path):
+  old = tmp_path / 'old.txt'
+  old.write_text('a 9\n<S> 8\n</S> 8\ngone 7', encoding='utf-8')
+  options = mscoco.Options(
+      min_word_count=2, extend_vocab_file=str(old),
+      word_counts_output_file=str(tmp_path / 'new.txt'))
+  captions = [['<S>', *text.split(), '</S>'] for text in (
+      'new rare a', 'newer new', 'newer new')]
+  train = mscoco.Dataset('train', [mscoco.Image(1, '', captions)], 1)
+  vocab = mscoco.create_vocabulary(train, options)
+  assert (tmp_path / 'new.txt').read_text(encoding='utf-8') == (
+      'a 1\n<S> 3\n</S> 3\ngone 0\n<UNK> 0\nnew 3\nnewer 2')
+  assert vocab.unk_id == 4 == vocab.word_to_id('rare')
+  # And once more: <UNK> stays where it is.
+  options = dataclasses.replace(
+      options, min_word_count=1, extend_vocab_file=str(tmp_path / 'new.txt'),
+      word_counts_output_file=str(tmp_path / 'newer.txt'))
+  assert mscoco.create_vocabulary(train, options).words == [
+      *vocab.words, 'rare']
+
+
 # Whole builds.
 
 
@@ -347,6 +370,56 @@ def test_finished_build_is_left_alone(built, capsys):
       'Finished processing all 58 image-caption pairs in data set \'train\'.',
       'Finished processing all 2 image-caption pairs in data set \'val\'.',
       'Finished processing all 4 image-caption pairs in data set \'test\'.']
+
+
+@needs_punkt
+def test_the_stamp_of_the_vocabulary_lies_beside_the_shards(built):
+  vocab = vocabulary.Vocabulary(built.word_counts_output_file)
+  assert vocabulary_stamp.load(built.output_dir) == vocabulary_stamp.Stamp(
+      vocab.fingerprint, len(vocab), built.word_counts_output_file, 'nltk', ' ')
+  assert vocab.fingerprint == vocabulary.Vocabulary(
+      os.path.join(built.output_dir, 'word_counts.txt')).fingerprint
+
+
+@needs_punkt
+def test_another_tokenizer_or_old_vocabulary_is_another_build(
+    built, tmp_path, capsys):
+  options = dataclasses.replace(
+      built, output_dir=str(tmp_path), tokenizer='whitespace',
+      word_counts_output_file=str(tmp_path / 'word_counts.txt'))
+  mscoco.build(options)
+  assert vocabulary_stamp.load(tmp_path).tokenizer == 'whitespace'
+  assert 'A' in {token for path in glob.glob(str(tmp_path / '*-of-*'))
+                 for _, _, tokens, _ in _records(path) for token in tokens}
+  first = vocabulary_stamp.load(tmp_path).fingerprint
+  options = dataclasses.replace(
+      options, extend_vocab_file=built.word_counts_output_file)
+  mscoco.build(options)
+  assert vocabulary_stamp.load(tmp_path).fingerprint != first
+  assert {'A', 'café.', 'café'} <= set(
+      vocabulary.Vocabulary(options.word_counts_output_file).words)
+
+  # A finished build of before there were stamps gets one, and nothing else.
+  stamp = tmp_path / vocabulary_stamp.FILE_NAME
+  content = stamp.read_bytes()
+  before = os.stat(tmp_path / 'train-00000-of-00004').st_mtime_ns
+  stamp.write_text('damaged')
+  capsys.readouterr()
+  mscoco.build(options)
+  assert 'Everything is built' in capsys.readouterr().out
+  assert stamp.read_bytes() == content
+  assert os.stat(tmp_path / 'train-00000-of-00004').st_mtime_ns == before
+
+
+@needs_punkt
+def test_an_old_vocabulary_is_never_written_over(built):
+  options = dataclasses.replace(
+      built, extend_vocab_file=built.word_counts_output_file)
+  with pytest.raises(ValueError, match='--extend_vocab_file=.* written over'):
+    mscoco.build(options)
+  options = dataclasses.replace(options, extend_vocab_file='/nowhere')
+  with pytest.raises(ValueError, match='/nowhere'):
+    mscoco.build(options)
 
 
 @needs_punkt

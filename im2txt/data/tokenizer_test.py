@@ -71,6 +71,63 @@ def test_reference_vectors():
     assert tokenizer.tokenize(vector['caption']) == vector['tokens'], vector
 
 
+@pytest.mark.parametrize('name, caption, tokens', [
+    ('unicode', 'Ein Mädchen läuft über die STRASSE – Straße, 3,50 €.',
+     'ein mädchen läuft über die strasse – straße , 3,50 € .'),
+    ('unicode', 'Mu\u0308ller', 'müller'),
+    ("unicode", "L'été d\u2019hier n'est 'pas' là", "l'été d'hier n'est ' pas ' là"),
+    ('unicode', 'a t-shirt - 1,000.5 a.b 2.', 'a t-shirt - 1,000.5 a . b 2 .'),
+    ('unicode', 'एक लड़का क्षेत्र में दौड़ता है।', 'एक लड़का क्षेत्र में दौड़ता है ।'),
+    ('unicode', '\u200fرجلٌ يركب حصانًا، ٣ مرات؟', 'رجلٌ يركب حصانًا ، ٣ مرات ؟'),
+    ('unicode', 'می\u200cخواهم\u200c', 'می\u200cخواهم'),
+    ('unicode', 'So 👩\u200d👩\u200d👧❤️!', 'so 👩\u200d👩\u200d👧 ❤️ !'),
+    ('unicode', 'a\u00a0b\u3000c\u2028d\u0085e\ufefff\u200b \n', 'a b c d e f'),
+    ('characters', '一只 狗,在A1。\u3000跑', '一 只 狗 , 在 a 1 。 跑'),
+    ('characters', 'か\u3099ある', 'が あ る'),
+    ('characters', 'คนขี่ม้า', 'ค น ขี่ ม้ า'),
+    ('characters', '\ufeff\u200f 👩\u200d👧 \n', '👩\u200d👧'),
+    ('whitespace', 'Ein Hund\u3000, läuft\u00a0.\u2028x\n', 'Ein Hund , läuft . x'),
+    ('unicode', '', ''), ('characters', ' ', ''), ('whitespace', '\n', ''),
+])
+def test_other_languages(name, caption, tokens):
+  # Not by str.split, which the test is about.
+  assert tokenizer.tokenize(caption, name) == [
+      token for token in tokens.split(' ') if token]
+  assert tokenizer.tokenize(tokens, name) == tokenizer.tokenize(caption, name)
+
+
+@pytest.mark.parametrize('name', tokenizer.NAMES)
+def test_no_token_holds_a_space(name):
+  if name == 'nltk' and not _has_punkt():
+    pytest.skip('NLTK\'s punkt_tab is not installed')
+  spaces = [chr(i) for i in range(sys.maxunicode) if chr(i).isspace()]
+  assert len(spaces) > 20
+  for around in ('{}x{}y{}', '{}é\u0301{}1{}', '{}.{}\u0301{}'):
+    for space in spaces:
+      for token in tokenizer.tokenize(around.format(space, space, space), name):
+        assert len(token.split()) == 1 and token == token.strip()
+
+
+def test_names():
+  assert tokenizer.NAMES == ['nltk', 'unicode', 'characters', 'whitespace']
+  assert [tokenizer.separator(name) for name in tokenizer.NAMES] == [
+      ' ', ' ', '', ' ']
+  assert len({tokenizer.version(name) for name in tokenizer.NAMES}) == 4
+  for call in (lambda: tokenizer.load('spacy'),
+               lambda: tokenizer.tokenize('a', 'spacy')):
+    with pytest.raises(ValueError, match="'spacy': known are nltk, unicode, "
+                       'characters, whitespace'):
+      call()
+
+
+def test_without_punctuation():
+  assert tokenizer.without_punctuation(
+      ['Größe, 3 – „ja“!', '…', "geht's"], 'unicode') == [
+          'größe 3 ja', '', "geht's"]
+  assert tokenizer.without_punctuation(['一只狗。'], 'characters') == [
+      '一 只 狗']
+
+
 # Runs the tokenizer where only the given NLTK_DATA can be found.
 _ISOLATED = '''
 import sys, nltk.data
@@ -98,6 +155,7 @@ def test_missing_data_is_refused_in_one_line(tmp_path):
   assert output.startswith('refused ')
   assert output.count('\n') == 1
   assert 'scripts/setup.sh' in output and 'NLTK_DATA' in output
+  assert tokenizer.tokenize('x', 'unicode') == ['x']
 
 
 def test_incomplete_data_is_refused(tmp_path):

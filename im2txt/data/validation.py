@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 
+from im2txt import vocabulary_stamp
 from im2txt.data import caption_files
 from im2txt.data import mscoco
 from im2txt.data import shards
@@ -81,9 +82,10 @@ def validate(files, vocab_file, special_words, workers):
   Raises:
     ValueError: the vocabulary cannot be used.
   """
-  vocabulary.Vocabulary(vocab_file, *special_words)
+  vocab = vocabulary.Vocabulary(vocab_file, *special_words)
   splits = collections.defaultdict(Split)
   problems = Problems()
+  _check_stamps(files, vocab, vocab_file, problems)
   _check_completeness(files, problems)
   # Of each JPEG, by its digest: [(split, image id)], and where it is first.
   owners, place = collections.defaultdict(list), {}
@@ -115,6 +117,19 @@ def validate(files, vocab_file, special_words, workers):
       problems.add('ids that more than one image has', str(image_id))
   _check_images(place.values(), problems, workers)
   return dict(splits), problems
+
+
+def _check_stamps(files, vocab, vocab_file, problems):
+  """Adds the directories whose shards say that their vocabulary is another."""
+  given = vocabulary_stamp.of_vocabulary(vocab, vocab_file)
+  for holder in vocabulary_stamp.of_shards(files):
+    if holder.stamp:
+      try:
+        vocabulary_stamp.check([holder, given], 'give the vocabulary file that '
+                               'was made with the shards')
+      except ValueError as error:
+        problems.add('directories with shards of another vocabulary',
+                     str(error))
 
 
 def _check_completeness(files, problems):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of validation and of the program validate_data."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -9,9 +10,11 @@ import pytest
 import tensorflow as tf
 
 from im2txt import testing
+from im2txt import vocabulary_stamp
 from im2txt.data import mscoco
 from im2txt.data import shards
 from im2txt.data import validation
+from im2txt.inference_utils import vocabulary
 
 # The ids are 0, 1, ...; <UNK>, which is not in the file, is 4.
 _WORDS = ['<S>', '</S>', 'a', 'dog']
@@ -168,6 +171,22 @@ def test_program_and_its_status(folder):
   assert process.stdout.splitlines()[-1] == (
       'WRONG: 1 captions without the end word: record 0 of '
       f'{folder}/val-00000-of-00001')
+
+
+def test_shards_that_say_they_are_of_another_vocabulary(folder, workers):
+  stamp = vocabulary_stamp.of_vocabulary(
+      vocabulary.Vocabulary(folder / 'words.txt'), '/made/with.txt').stamp
+  vocabulary_stamp.save(folder, stamp)
+  assert not _validate(folder, workers)[1].found
+  vocabulary_stamp.save(
+      folder, dataclasses.replace(stamp, fingerprint='0123456789abcdef'))
+  _, problems = _validate(folder, workers)
+  line, = problems.lines()
+  for part in ('1 directories with shards of another vocabulary',
+               f'the shards in {folder} (fingerprint 0123456789abcdef, 5 words '
+               'of /made/with.txt)',
+               f'{folder}/words.txt (fingerprint {stamp.fingerprint}, 5 words)'):
+    assert part in line
 
 
 def test_program_refuses_another_vocabulary(folder):

@@ -10,6 +10,7 @@ import tensorflow as tf
 from im2txt import checkpoints
 from im2txt import configuration
 from im2txt import show_and_tell_model
+from im2txt import vocabulary_stamp
 from im2txt.inference_utils import beam_search
 from im2txt.inference_utils import caption_generator
 from im2txt.inference_utils import vocabulary
@@ -22,7 +23,8 @@ class ScoredCaption:
   """A caption in words.
 
   Attributes:
-    text: words joined by blanks, without <S> and </S>.
+    text: words without <S> and </S>, joined by blanks, or by what the
+      tokenizer of the training captions wants.
     log_probability: natural logarithm, float.
   """
   text: str
@@ -42,6 +44,7 @@ class FeatureCaptioner:
     beam_size: see `caption_generator.CaptionGenerator`.
     max_caption_length: likewise.
     length_normalization_factor: likewise.
+    separator: what stands between words, see `vocabulary_stamp.Stamp`.
 
   Raises:
     ValueError: the sizes make no sense, or the vocabulary is larger than the
@@ -49,9 +52,10 @@ class FeatureCaptioner:
   """
 
   def __init__(self, model, vocab, beam_size=3, max_caption_length=20,
-               length_normalization_factor=0.0):
+               length_normalization_factor=0.0, separator=' '):
     vocab.check_fits_model(model.config.vocab_size)
     self._vocab = vocab
+    self._separator = separator
     search = {
         'start_id': vocab.start_id, 'end_id': vocab.end_id,
         'beam_size': beam_size, 'max_caption_length': max_caption_length,
@@ -104,7 +108,7 @@ class FeatureCaptioner:
     words = sentence[1:]
     if words and words[-1] == self._vocab.end_id:
       words = words[:-1]
-    return ' '.join(self._vocab.id_to_word(w) for w in words)
+    return self._separator.join(self._vocab.id_to_word(w) for w in words)
 
   def _texts(self, captions):
     """`text` in the graph, for `beam_search.Captions`: string [batch, beam]."""
@@ -117,7 +121,7 @@ class FeatureCaptioner:
         position < captions.lengths[:, :, tf.newaxis]) & (
             captions.sentences != self._vocab.end_id)
     return tf.strings.strip(tf.strings.reduce_join(
-        tf.where(shown, ' ' + looked_up, ''), axis=2))
+        tf.where(shown, self._separator + looked_up, ''), axis=2))
 
 
 class Captioner:
@@ -151,11 +155,16 @@ class Captioner:
     checkpoint = checkpoints.Checkpoint(checkpoint_path)
     config, _ = configuration.load(os.path.dirname(checkpoint.prefix))
     config = dataclasses.replace(config, **checkpoint.model_sizes())
+    trained = vocabulary_stamp.of_checkpoint(checkpoint.prefix)
+    vocabulary_stamp.check(
+        [vocabulary_stamp.of_vocabulary(self.vocab, vocab_file), trained],
+        'give the word_counts.txt that the model was trained with')
     self.model = show_and_tell_model.ShowAndTellModel(
         config, with_inception=False)
     self.decoder = FeatureCaptioner(
         self.model, self.vocab, beam_size, max_caption_length,
-        length_normalization_factor)
+        length_normalization_factor,
+        trained.stamp.separator if trained.stamp else ' ')
     variables = self.model.named_variables
     if 'global_step' not in checkpoint.shapes:
       # A caption does not depend on it; some converters dropped it.

@@ -2,6 +2,7 @@
 """Tests of captioner."""
 # pylint: disable=protected-access
 
+import dataclasses
 import json
 import os
 import sys
@@ -14,6 +15,7 @@ from im2txt import checkpoints
 from im2txt import configuration
 from im2txt import show_and_tell_model
 from im2txt import testing
+from im2txt import vocabulary_stamp
 from im2txt.inference_utils import captioner as captioner_lib
 from im2txt.ops import image_processing
 
@@ -67,6 +69,44 @@ def test_text_keeps_the_last_word_of_an_incomplete_caption(captioner):
   assert captioner.decoder.text([1, 0, 3]) == 'a dog'
   assert captioner.decoder.text([1]) == ''
   assert captioner.decoder.text([1, 7, 1, 2]) == '<UNK> <S>'
+
+
+def test_words_stand_as_the_tokenizer_of_the_captions_wants(files, tmp_path):
+  for path in files.iterdir():
+    (tmp_path / path.name).symlink_to(path)
+  words = str(files / 'word_counts.txt')
+  stamp = vocabulary_stamp.of_vocabulary(
+      captioner_lib.vocabulary.Vocabulary(words), words).stamp
+  vocabulary_stamp.save(tmp_path, dataclasses.replace(stamp, separator=''))
+  captioner = captioner_lib.Captioner(
+      str(tmp_path), words, beam_size=2, max_caption_length=5)
+  assert captioner.text([1, 0, 3, 2]) == 'adog'
+  blanks = captioner_lib.Captioner(
+      str(files), words, beam_size=2, max_caption_length=5)
+  images = [captioner.decode(testing.jpeg(i)) for i in range(3)]
+  for joined, parted in zip(captioner.caption(images), blanks.caption(images)):
+    assert any(' ' in c.text for c in parted)
+    assert [c.text for c in joined] == [
+        c.text.replace(' ', '') for c in parted]
+
+
+def test_another_vocabulary_of_the_same_size_is_refused(files, tmp_path):
+  words = str(files / 'word_counts.txt')
+  (tmp_path / 'model.ckpt-0.index').symlink_to(files / 'model.ckpt-0.index')
+  data = 'model.ckpt-0.data-00000-of-00001'
+  (tmp_path / data).symlink_to(files / data)
+  (tmp_path / 'other.txt').write_text(
+      ''.join(f'{w} 1\n' for w in reversed(_WORDS)))
+  stamp = vocabulary_stamp.of_vocabulary(
+      captioner_lib.vocabulary.Vocabulary(words), words).stamp
+  vocabulary_stamp.save(tmp_path, stamp)
+  with pytest.raises(ValueError) as error:
+    captioner_lib.Captioner(
+        str(tmp_path / 'model.ckpt-0'), str(tmp_path / 'other.txt'))
+  for part in (f'the vocabulary file {tmp_path}/other.txt (fingerprint ',
+               f'the checkpoint {tmp_path}/model.ckpt-0 (fingerprint '
+               f'{stamp.fingerprint}, 6 words of {words})'):
+    assert part in str(error.value)
 
 
 def test_captions_are_those_of_the_python_search(files):

@@ -7,7 +7,12 @@ unknown is not in the file: it gets the id after the last.
 """
 
 import ast
+import hashlib
 import re
+
+# Only blanks and line ends of ASCII part what is in the file: a word of another
+# language may hold any other space, such as U+00A0.
+_LINE = re.compile(r'[ \t]*([^ \t]+)(?:[ \t]+[0-9]+)?[ \t]*')
 
 # What Python 3 builders wrote when they printed words that were still bytes:
 # b'word' or b"it's".
@@ -57,6 +62,14 @@ class Vocabulary:
   def __len__(self):
     return len(self.words)
 
+  @property
+  def fingerprint(self):
+    """16 hexadecimal digits that tell these words in this order from others.
+
+    It does not depend on counts, nor on whether the unknown word is implied.
+    """
+    return hashlib.sha256('\n'.join(self.words).encode()).hexdigest()[:16]
+
   def word_to_id(self, word):
     """Returns the id of `word`, `unk_id` if it has none of its own."""
     return self._ids.get(word, self.unk_id)
@@ -91,7 +104,7 @@ def _read_words(vocab_file):
   """Returns the first field of every line of a vocabulary file."""
   try:
     with open(vocab_file, encoding='utf-8') as f:
-      lines = f.read().rstrip().split('\n')
+      lines = f.read().rstrip(' \t\n').split('\n')
   except OSError as error:
     raise ValueError(
         f'Cannot read the vocabulary file {vocab_file} ({error.strerror}): '
@@ -107,17 +120,16 @@ def _read_words(vocab_file):
         'that build_mscoco_data wrote.')
   words = []
   for number, line in enumerate(lines, start=1):
-    fields = line.split()
     # Ids are line numbers, so a blank line must not be passed over; and a
     # file of another kind should not be taken for words.
     # The count itself is not used and may be missing.
-    if (not fields or len(fields) > 2
-        or not all(count.isdecimal() for count in fields[1:])):
+    match = _LINE.fullmatch(line)
+    if not match:
       raise ValueError(
           f'Line {number} of {vocab_file} is not "word count" but '
           f'{line[:40]!r}: give the word_counts.txt that build_mscoco_data '
           'wrote.')
-    words.append(fields[0])
+    words.append(match[1])
   # One such word could be a caption's own; all of them are an accident.
   if all(_BYTES_LITERAL.fullmatch(word) for word in words):
     try:

@@ -59,6 +59,30 @@ def test_utf8_whatever_the_locale_and_line_ends(tmp_path, monkeypatch):
   assert vocab.words == ['café', '<S>', '</S>', '\u201c', '<UNK>']
 
 
+def test_words_with_spaces_that_are_not_of_ascii(tmp_path):
+  words = ['a\u00a0b', '\u3000', 'x\u2028y', 'n\u0085', '\u202fz']
+  vocab = vocabulary.Vocabulary(_write(
+      tmp_path, '\n'.join(f'{word} 5' for word in ['<S>', '</S>', *words])))
+  assert vocab.words == ['<S>', '</S>', *words, '<UNK>']
+  assert [vocab.word_to_id(word) for word in words] == [2, 3, 4, 5, 6]
+
+
+def test_fingerprint_is_of_the_words_in_their_order(tmp_path):
+  def fingerprint(content):
+    return vocabulary.Vocabulary(_write(tmp_path, content)).fingerprint
+  first = fingerprint('<S> 5\n</S> 5\ndog 3')
+  assert len(first) == 16 and int(first, 16)
+  # hashlib.sha256(b'<S>\n</S>\ndog\n<UNK>'), for good.
+  assert first == '107f560c7ddfcb14'
+  assert first == fingerprint('<S>\n</S>\ndog\n')
+  assert first == fingerprint('<S> 9\n</S> 9\ndog 9\n<UNK> 0\n')
+  assert first == fingerprint("b'<S>' 5\nb'</S>' 5\nb'dog' 3")
+  others = {first, *map(fingerprint, (
+      '<S> 5\n</S> 5\ncat 3', '<S> 5\ndog 5\n</S> 3',
+      '<S> 5\n</S> 5\ndog 3\ncat 3', '<S> 5\n</S> 5\n<UNK> 1\ndog 3'))}
+  assert len(others) == 5
+
+
 def test_lines_of_bytes_literals(tmp_path):
   vocab = vocabulary.Vocabulary(_write(
       tmp_path,

@@ -34,16 +34,6 @@ def unavailable():
   return reasons
 
 
-def shortcomings(metrics=METRICS):
-  """Returns lines for the user: which of the metrics are left out, and why."""
-  lines = [f'no {metric}: {reason}'
-           for metric, reason in unavailable().items() if metric in metrics]
-  if not has_java():
-    lines.append('captions are tokenized by NLTK: scores may differ from those '
-                 'made with Java in the third digit')
-  return lines
-
-
 def has_java():
   """Returns whether there is a Java to run."""
   return shutil.which('java') is not None
@@ -78,7 +68,22 @@ def tokenize(captions):
       for tokens in split(lines)]
 
 
-def score(references, candidates, metrics=METRICS):
+def shortcomings(metrics=METRICS, split=tokenize):
+  """Returns lines for the user: which metrics are left out, and why.
+
+  Args:
+    metrics: names out of METRICS.
+    split: what tokenizes captions, see `score`.
+  """
+  lines = [f'no {metric}: {reason}'
+           for metric, reason in unavailable().items() if metric in metrics]
+  if split is tokenize and not has_java():
+    lines.append('captions are tokenized by NLTK: scores may differ from those '
+                 'made with Java in the third digit')
+  return lines
+
+
+def score(references, candidates, metrics=METRICS, split=tokenize):
   """Scores one caption an image against those of humans.
 
   Corpus scores, as COCO's evaluation server gives them: 0 to 1, CIDEr 0 to 10.
@@ -90,6 +95,7 @@ def score(references, candidates, metrics=METRICS):
     candidates: dict, image id -> str, for the same images.
     metrics: names out of METRICS; those that are `unavailable` are left out,
       and with a warning those whose scorer fails.
+    split: what tokenizes a list of captions, as `tokenize` does.
 
   Returns:
     dict, name of the metric -> float, in the order of METRICS.
@@ -106,7 +112,7 @@ def score(references, candidates, metrics=METRICS):
     if not captions:
       raise ValueError(f'image {image_id} has no caption to score against')
   wanted = set(metrics) - unavailable().keys()
-  tokens = iter(tokenize(
+  tokens = iter(split(
       [caption for captions in references.values() for caption in captions]
       + [candidates[image_id] for image_id in references]))
   references = {image_id: [next(tokens) for _ in captions]

@@ -7,15 +7,17 @@ from im2txt.metrics import diversity
 METRICS = caption_scores.METRICS + diversity.MEASURES
 
 
-def summarize(references, n_best, training=None, metrics=METRICS):
+def summarize(references, n_best, training=None, metrics=METRICS,
+              split=caption_scores.tokenize):
   """Returns the scores that need captions only.
 
   Args:
     references: dict, image id -> captions of humans; may have more images.
     n_best: dict, image id -> list of captions, the best first.
-    training: set of training captions, tokenized by `caption_scores.tokenize`;
-      None if not known.
+    training: set of training captions, tokenized by `split`; None if not
+      known.
     metrics: names out of METRICS to be computed.
+    split: what tokenizes a list of captions.
 
   Returns:
     dict, name -> number: `images`, what `caption_scores.score` gives of the
@@ -35,10 +37,11 @@ def summarize(references, n_best, training=None, metrics=METRICS):
         'images')
   best = {image_id: captions[0] for image_id, captions in n_best.items()}
   scores = {'images': len(best), **caption_scores.score(
-      {image_id: references[image_id] for image_id in best}, best, metrics)}
+      {image_id: references[image_id] for image_id in best}, best, metrics,
+      split)}
   if training is None and not set(metrics) & set(diversity.MEASURES):
     return scores
-  tokenized = caption_scores.tokenize(list(best.values()))
+  tokenized = split(list(best.values()))
   scores.update((name, value)
                 for name, value in diversity.diversity(tokenized).items()
                 if name in metrics)
@@ -46,8 +49,7 @@ def summarize(references, n_best, training=None, metrics=METRICS):
     scores['best_in_training'] = diversity.share_in_training(
         tokenized, training)
     scores['n_best_in_training'] = diversity.share_in_training(
-        caption_scores.tokenize(
-            [text for captions in n_best.values() for text in captions]),
+        split([text for captions in n_best.values() for text in captions]),
         training)
   return scores
 

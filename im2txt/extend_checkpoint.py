@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""Gives a trained model more words.
+
+First the shards of the new data, with a vocabulary that goes on from the old
+one; every word that the model knows keeps its id:
+
+  build_caption_data --extend_vocab_file=old/word_counts.txt \
+      --output_dir=new ...
+
+then the model, which goes on from there with `train --train_dir=extended`:
+
+  extend_checkpoint --checkpoint_path=model/train \
+      --vocab_file=old/word_counts.txt \
+      --new_vocab_file=new/word_counts.txt --output_dir=extended
+
+Captions of old words are as likely as before; new words start with a part of
+the unknown word's probability. The step is kept, and with it the learning rate
+that has decayed up to it: --initial_learning_rate of `train` raises it.
+"""
+
+import dataclasses
+import os
+
+from absl import flags
+from absl import logging
+import numpy as np
+
+from im2txt import checkpoints
+from im2txt import configuration
+from im2txt import program
+from im2txt import vocabulary_stamp
+from im2txt.inference_utils import vocabulary
+from im2txt.ops import new_words
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string(
+    'checkpoint_path', '',
+    'Model checkpoint: a file prefix, or a directory (its latest is taken).')
+flags.DEFINE_string(
+    'vocab_file', '', 'Vocabulary the model was trained with.')
+flags.DEFINE_string(
+    'new_vocab_file', '',
+    'Vocabulary that was made with --extend_vocab_file=that one.')
+flags.DEFINE_string(
+    'output_dir', '', 'Directory for the new checkpoint, a train_dir.')
+
+_ROWS = ('seq_embedding/map', 'logits/weights', 'logits/biases')
+
+
+def check_extends(old, new):
+  """Raises ValueError unless all words of `old` have the same id in `new`.
+
+  Args:
+    old: `Vocabulary` of --vocab_file.
+    new: `Vocabulary` of --new_vocab_file.
+  """
+  for word_id, word in enumerate(old.words):
+    if new.words[word_id:word_id + 1] != [word]:
+      other = repr(new.words[word_id]) if word_id < len(new) else 'no word'
+      raise ValueError(
+          f'the id {word_id} is of {other} in --new_vocab_file='
+          f'{FLAGS.new_vocab_file} and of {word!r} in --vocab_file='
+          f'{FLAGS.vocab_file}: make the new one with --extend_vocab_file='
+          f'{FLAGS.vocab_file}')
+  if len(new) == len(old):
+    raise ValueError(
+        f'--new_vocab_file={FLAGS.new_vocab_file} has no word that '
+        f'--vocab_file={FLAGS.vocab_file} has not: train on as it is')
+
+
+def main(_):
+  program.require(
+      FLAGS, 'checkpoint_path', 'vocab_file', 'new_vocab_file', 'output_dir')
+  old = vocabulary.Vocabulary(FLAGS.vocab_file)
+  new = vocabulary.Vocabulary(FLAGS.new_vocab_file)
+  check_extends(old, new)
+  checkpoint = checkpoints.Checkpoint(FLAGS.checkpoint_path)
+  old.check_fits_model(checkpoint.model_sizes()['vocab_size'])
+  trained = vocabulary_stamp.of_checkpoint(checkpoint.prefix)
+  given = vocabulary_stamp.of_vocabulary(old, FLAGS.vocab_file)
+  vocabulary_stamp.check(
+      [given, trained], 'give the word_counts.txt that the model was trained '
+      'with')
+  if os.path.isdir(FLAGS.output_dir) and os.listdir(FLAGS.output_dir):
+    raise ValueError(f'--output_dir={FLAGS.output_dir} is not empty: give '
+                     'another')
+  os.makedirs(FLAGS.output_dir, exist_ok=True)
+  values = {name: checkpoint.get(name) for name in checkpoint.shapes}
+  # Some converters dropped it; train wants one.
+  values.setdefault('global_step', np.int32(0))
+  values.update(zip(_ROWS, new_words.add(
+      *(values[name] for name in _ROWS), old.unk_id,
+      range(len(old), len(new)))))
+  model_config, training_config = configuration.load(
+      os.path.dirname(checkpoint.prefix))
+  sizes = {**checkpoint.model_sizes(), 'vocab_size': len(values[_ROWS[0]])}
+  configuration.save(FLAGS.output_dir, (
+      dataclasses.replace(model_config, **sizes), training_config))
+  vocabulary_stamp.save(FLAGS.output_dir, dataclasses.replace(
+      trained.stamp or given.stamp, fingerprint=new.fingerprint,
+      words=len(new), file=os.path.abspath(FLAGS.new_vocab_file)))
+  # Last: a directory with a checkpoint has all that belongs to it.
+  prefix = checkpoints.CheckpointManager(FLAGS.output_dir).save(values)
+  logging.info('%d new words, %d in all, in %s', len(new) - len(old), len(new),
+               prefix)
+
+
+if __name__ == '__main__':
+  program.run(main)
