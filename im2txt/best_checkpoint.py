@@ -12,6 +12,8 @@ from absl import logging
 
 from im2txt import checkpoints
 from im2txt import configuration
+from im2txt.files import replacing
+from im2txt.files import write_json
 
 FILE_NAME = 'best.json'
 _LOWER_IS_BETTER = ('perplexity',)
@@ -98,9 +100,8 @@ class BestCheckpoint:
     for name in _SIDECARS:
       source = os.path.join(train_dir, name)
       if os.path.exists(source):
-        target = os.path.join(self._directory, name)
-        shutil.copyfile(source, target + '.tmp')
-        os.replace(target + '.tmp', target)
+        with replacing(os.path.join(self._directory, name)) as temporary:
+          shutil.copyfile(source, temporary)
     try:
       checkpoints.CheckpointManager(
           self._directory, max_to_keep=1).save(named_variables)
@@ -110,10 +111,7 @@ class BestCheckpoint:
           os.remove(path)
       raise
     best = {'metric': self.metric, 'value': float(value), 'global_step': step}
-    with open(self._path + '.tmp', 'w', encoding='utf-8') as f:
-      json.dump(best, f)
-      f.write('\n')
-    os.replace(self._path + '.tmp', self._path)
+    write_json(self._path, best)
     self._best = best
     self._remove_all_but(step)
     return True

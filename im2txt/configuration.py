@@ -9,6 +9,8 @@ import dataclasses
 import json
 import os
 
+from im2txt.files import write_json
+
 FILE_NAME = 'configuration.json'
 
 
@@ -154,11 +156,7 @@ def save(directory, configs):
   values = {}
   for config in configs:
     values.update(dataclasses.asdict(config))
-  path = os.path.join(directory, FILE_NAME)
-  with open(path + '.tmp', 'w', encoding='utf-8') as f:
-    json.dump(values, f, indent=2)
-    f.write('\n')
-  os.replace(path + '.tmp', path)
+  write_json(os.path.join(directory, FILE_NAME), values)
 
 
 def load(directory):

@@ -18,6 +18,7 @@ from im2txt import caption_sheet
 from im2txt import program
 from im2txt.data import caption_files
 from im2txt.data import pictures
+from im2txt.files import replacing
 
 FLAGS = flags.FLAGS
 
@@ -82,9 +83,9 @@ def main(_):
           f'cannot read the picture {path} ({error}): give --image_dir the '
           'directory of the pictures, or a .zip file of it') from error
   png = caption_sheet.draw(shown, min(FLAGS.columns, count), num_humans=1)
-  with open(FLAGS.output_file + '.tmp', 'wb') as f:
-    f.write(png)
-  os.replace(FLAGS.output_file + '.tmp', FLAGS.output_file)
+  with replacing(FLAGS.output_file) as temporary:
+    with open(temporary, 'wb') as f:
+      f.write(png)
   same = sum(caption_sheet.is_human(caption, humans)
              for _, caption, humans in found)
   print(f'{same} of {len(found)} captions are one of the human captions of '

@@ -11,8 +11,8 @@ _ROOT = os.path.dirname(os.path.abspath(__file__))
 
 # Module or folder -> what of this project it may import beside itself.
 _ROOMS = {
-    'configuration': set(),
     'files': set(),
+    'configuration': {'files'},
     'checkpoints': {'files'},
     'metrics': set(),
     'progress': set(),
@@ -23,7 +23,7 @@ _ROOMS = {
              'vocabulary_stamp'},
     'ops': {'configuration', 'files', 'progress'},
     'show_and_tell_model': {'configuration', 'ops'},
-    'best_checkpoint': {'checkpoints', 'configuration'},
+    'best_checkpoint': {'checkpoints', 'configuration', 'files'},
     'caption_evaluator': {'caption_sheet', 'data', 'inference_utils',
                           'metrics', 'progress'},
     'inference_utils': {'checkpoints', 'configuration', 'ops',

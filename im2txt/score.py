@@ -150,7 +150,8 @@ def score_checkpoint(prefix, files, references, training, split):
   if references is None:
     references = {image_id: captions
                   for image_id, (captions, _) in examples.items()}
-  scores = summary.summarize(references, n_best, training, split)
+  scores = summary.summarize(
+      references, n_best, training, split=split)
   if losses:
     scores['perplexity'] = math.exp(
         np.concatenate(losses).mean(dtype=np.float64))
@@ -263,7 +264,7 @@ def main(_):
                         len(results[path]), len(references))
       runs[stem if stems.count(stem) == 1 else path] = summary.summarize(
           references, {i: [text] for i, text in results[path].items()},
-          training, split)
+          training, split=split)
   print(summary.table(runs))
   if FLAGS.output_json:
     write_json(FLAGS.output_json,

@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 from absl import logging
 
+from im2txt.files import write_json
+
 FILE_NAME = 'vocabulary.json'
 
 
@@ -49,11 +51,7 @@ class Holder(NamedTuple):
 
 def save(directory, stamp):
   """Writes the file into a directory."""
-  path = os.path.join(directory, FILE_NAME)
-  with open(path + '.tmp', 'w', encoding='utf-8') as f:
-    json.dump(dataclasses.asdict(stamp), f, indent=2, ensure_ascii=False)
-    f.write('\n')
-  os.replace(path + '.tmp', path)
+  write_json(os.path.join(directory, FILE_NAME), dataclasses.asdict(stamp))
 
 
 def load(directory):

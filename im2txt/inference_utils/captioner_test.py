@@ -80,7 +80,7 @@ def test_words_stand_as_the_tokenizer_of_the_captions_wants(files, tmp_path):
   vocabulary_stamp.save(tmp_path, dataclasses.replace(stamp, separator=''))
   captioner = captioner_lib.Captioner(
       str(tmp_path), words, beam_size=2, max_caption_length=5)
-  assert captioner.text([1, 0, 3, 2]) == 'adog'
+  assert captioner.decoder.text([1, 0, 3, 2]) == 'adog'
   blanks = captioner_lib.Captioner(
       str(files), words, beam_size=2, max_caption_length=5)
   images = [captioner.decode(testing.jpeg(i)) for i in range(3)]
