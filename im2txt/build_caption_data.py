@@ -21,6 +21,9 @@ so on of the parts that there are, and the vocabulary. Beside them the captions
 of each part, train_annotations.json and so on, in COCO's format: they tell which
 file an image_id is, and `score` takes them. An interrupted run goes on where
 it stopped when it is started again.
+
+--tokenizer is for captions in other languages than English, and
+--extend_vocab_file for a model that is to learn more words.
 """
 
 import collections
