@@ -21,10 +21,12 @@ so on of the parts that there are, and the vocabulary. Beside them the captions
 of each part, train_annotations.json and so on, in COCO's format: they tell which
 file an image_id is, and `score` takes them. An interrupted run goes on where
 it stopped when it is started again.
+
+--tokenizer is for captions in other languages than English, and
+--extend_vocab_file for a model that is to learn more words.
 """
 
 import collections
-import json
 import os
 
 from absl import flags
@@ -32,6 +34,7 @@ from absl import flags
 from im2txt import program
 from im2txt.data import caption_files
 from im2txt.data import mscoco
+from im2txt.files import write_json
 from im2txt.progress import log
 
 FLAGS = flags.FLAGS
@@ -172,10 +175,7 @@ def write_annotations(dataset, options):
           for number, (image_id, caption) in enumerate((
               (image.image_id, caption) for image in dataset.images
               for caption in image.captions), start=1)]}
-  path = annotations_path(dataset, options)
-  with open(path + '.tmp', 'w', encoding='utf-8') as f:
-    json.dump(content, f, ensure_ascii=False)
-  os.replace(path + '.tmp', path)
+  write_json(annotations_path(dataset, options), content, indent=None)
 
 
 def build():

@@ -140,7 +140,8 @@ _LANGUAGES = {
     'German': ('unicode', ['Ein Mädchen läuft über die Straße.',
                            'EIN MÄDCHEN läuft\u00a0über Gras, geht\u2019s?'],
                'ein mädchen läuft über die straße .'),
-    'Hindi': ('unicode', ['एक लड़का क्षेत्र में दौड़ता है।', 'एक कुत्ता दौड़ता\u2028है।'],
+    'Hindi': ('unicode', ['एक लड़का क्षेत्र में दौड़ता है।',
+                          'एक कुत्ता दौड़ता\u2028है।'],
               'एक लड़का क्षेत्र में दौड़ता है ।'),
     'Arabic': ('unicode', ['رجلٌ يركب حصانًا، في الصحراء.',
                            '\u200fولد يركب دراجة.'],
@@ -179,7 +180,8 @@ def test_languages(folder, language):
 
 
 def test_unknown_tokenizers_are_refused(folder):
-  with pytest.raises(flags.Error, match=r'nltk\|unicode\|characters\|whitespace'):
+  with pytest.raises(
+      flags.Error, match=r'nltk\|unicode\|characters\|whitespace'):
     _build(folder, tokenizer='spacy')
 
 

@@ -8,7 +8,8 @@ files as COCO publishes them. Written into output_dir:
   val-00000-of-00004 ... val-00003-of-00004
   test-00000-of-00008 ... test-00007-of-00008
 
-and the vocabulary, a line `word count` each, into word_counts_output_file.
+and vocabulary.json, which tells their vocabulary from others; and that, a line
+`word count` each, into word_counts_output_file.
 An interrupted run goes on where it stopped when it is started again.
 """
 

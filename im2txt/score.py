@@ -11,13 +11,14 @@ A checkpoint, which captions every image of some shards first:
   score --checkpoint_path=train_dir --vocab_file=word_counts.txt \
       --input_file_pattern='val-?????-of-00004' --results_output=a.json
 
-The human captions are those of --annotations_file, or else of the shards. They
-are tokenized as COCO's scorers do, or, where the vocabulary.json beside the
-checkpoint, the annotations or the shards names another tokenizer than nltk, by
-that one. A
+The human captions are those of --annotations_file, or else of the shards. A
 table is printed; --output_json takes the same: {"bleu_1": 0.6, ...} of one
 run, {"a": {"bleu_1": 0.6, ...}, "b": {...}} of several. Scores are between 0
 and 1, but cider between 0 and 10.
+
+Captions are tokenized as COCO does, which is English, unless vocabulary.json
+beside the checkpoint, the annotations or the shards names another tokenizer
+than nltk: then by that.
 """
 
 import json

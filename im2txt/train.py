@@ -191,7 +191,7 @@ def prepare_model(train_dir, configs, shards):
   elif FLAGS.inception_checkpoint_file:
     checkpoints.resolve(FLAGS.inception_checkpoint_file)
   vocabulary_stamp.check(
-      shards, f'give --input_file_pattern={FLAGS.input_file_pattern} the shards '
+      shards, f'give --input_file_pattern={FLAGS.input_file_pattern} shards '
       f'that were made with the vocabulary of --train_dir={train_dir}, or '
       'another --train_dir; extend_checkpoint gives a model more words')
   model = show_and_tell_model.ShowAndTellModel(
@@ -393,8 +393,13 @@ def main(_):
         'of --train_dir=%s', FLAGS.number_of_steps, int(model.global_step),
         FLAGS.train_dir)
     return 0
-  configuration.save(FLAGS.train_dir, configs)
   stamp = next((holder.stamp for holder in shards if holder.stamp), None)
+  if stamp and stamp.words > configs[0].vocab_size:
+    raise ValueError(
+        f'the vocabulary of the shards has {stamp.words} words ({stamp.file}), '
+        f'more than --vocab_size={configs[0].vocab_size}; use --vocab_size='
+        f'{stamp.words}')
+  configuration.save(FLAGS.train_dir, configs)
   if stamp:
     vocabulary_stamp.save(FLAGS.train_dir, stamp)
   batches = make_batches(model, configs)

@@ -123,6 +123,7 @@ def fixture_failures(tmp_path_factory, data):
           **common, inception_checkpoint_file=path / 'inception_v3.ckpt'),
       'other size': _flags(**common | {'train_dir': old, 'vocab_size': 21}),
       'vocabulary': _flags(**common | {'train_dir': stamped}),
+      'words': _flags(**common | {'vocab_size': 19}),
       'both': _flags(
           **common, train_inception=True, feature_cache_dir=path / 'features'),
       'groups': _flags(**common, captions_per_image=3),
@@ -373,6 +374,8 @@ def test_a_second_signal_leaves_without_saving(fine_tuned):
     ('vocabulary', ['the shards in ', '/data0 (fingerprint 12ab, 20 words of ',
                     'stamped/model.ckpt-3 (fingerprint 34cd, 9 words of /w.txt',
                     'another --train_dir']),
+    ('words', ['the shards has 20 words (/words.txt)', '--vocab_size=19;',
+               'use --vocab_size=20']),
     ('both', ['--feature_cache_dir', '--train_inception']),
     ('groups', ['--captions_per_image=3 does not divide --batch_size=2']),
     ('id', ['--input_file_pattern=', 'word id', '--vocab_size=20;']),

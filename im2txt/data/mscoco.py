@@ -32,6 +32,7 @@ from im2txt.data import caption_files
 from im2txt.data import pictures
 from im2txt.data import shards
 from im2txt.data import tokenizer
+from im2txt.files import replacing
 from im2txt.inference_utils import vocabulary
 from im2txt.progress import log
 from im2txt.progress import Progress
@@ -654,10 +655,9 @@ def create_vocabulary(train, options):
   counts.sort(key=lambda entry: entry[1], reverse=True)
   counts = [(word, counter[word]) for word in old] + counts
   path = options.word_counts_output_file
-  temporary = path + '.tmp'
-  with open(temporary, 'w', encoding='utf-8', newline='\n') as f:
-    f.write('\n'.join(f'{word} {count}' for word, count in counts))
-  os.replace(temporary, path)
+  with replacing(path) as temporary:
+    with open(temporary, 'w', encoding='utf-8', newline='\n') as f:
+      f.write('\n'.join(f'{word} {count}' for word, count in counts))
   log(f'Wrote vocabulary file {path}: {len(counts)} of '
       f'{len(counter.keys() | known)} words.')
   return _read_vocabulary(path, options)

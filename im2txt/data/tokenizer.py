@@ -158,7 +158,8 @@ def _unicode(caption):
 _TOKENIZERS = {
     'nltk': _nltk,
     'unicode': _unicode,
-    'characters': functools.partial(_found, _CHARACTER),
+    # The unknown word, as printed captions may have it, is not five characters.
+    'characters': functools.partial(_found, '<unk>|' + _CHARACTER),
     'whitespace': str.split,
 }
 NAMES = list(_TOKENIZERS)

@@ -75,10 +75,13 @@ def test_reference_vectors():
     ('unicode', 'Ein Mädchen läuft über die STRASSE – Straße, 3,50 €.',
      'ein mädchen läuft über die strasse – straße , 3,50 € .'),
     ('unicode', 'Mu\u0308ller', 'müller'),
-    ("unicode", "L'été d\u2019hier n'est 'pas' là", "l'été d'hier n'est ' pas ' là"),
+    ('unicode', "L'été d\u2019hier n'est 'pas' là",
+     "l'été d'hier n'est ' pas ' là"),
     ('unicode', 'a t-shirt - 1,000.5 a.b 2.', 'a t-shirt - 1,000.5 a . b 2 .'),
-    ('unicode', 'एक लड़का क्षेत्र में दौड़ता है।', 'एक लड़का क्षेत्र में दौड़ता है ।'),
-    ('unicode', '\u200fرجلٌ يركب حصانًا، ٣ مرات؟', 'رجلٌ يركب حصانًا ، ٣ مرات ؟'),
+    ('unicode', 'एक लड़का क्षेत्र में दौड़ता है।',
+     'एक लड़का क्षेत्र में दौड़ता है ।'),
+    ('unicode', '\u200fرجلٌ يركب حصانًا، ٣ مرات؟',
+     'رجلٌ يركب حصانًا ، ٣ مرات ؟'),
     ('unicode', 'می\u200cخواهم\u200c', 'می\u200cخواهم'),
     ('unicode', 'So 👩\u200d👩\u200d👧❤️!', 'so 👩\u200d👩\u200d👧 ❤️ !'),
     ('unicode', 'a\u00a0b\u3000c\u2028d\u0085e\ufefff\u200b \n', 'a b c d e f'),
@@ -86,7 +89,8 @@ def test_reference_vectors():
     ('characters', 'か\u3099ある', 'が あ る'),
     ('characters', 'คนขี่ม้า', 'ค น ขี่ ม้ า'),
     ('characters', '\ufeff\u200f 👩\u200d👧 \n', '👩\u200d👧'),
-    ('whitespace', 'Ein Hund\u3000, läuft\u00a0.\u2028x\n', 'Ein Hund , läuft . x'),
+    ('whitespace', 'Ein Hund\u3000, läuft\u00a0.\u2028x\n',
+     'Ein Hund , läuft . x'),
     ('unicode', '', ''), ('characters', ' ', ''), ('whitespace', '\n', ''),
 ])
 def test_other_languages(name, caption, tokens):
@@ -124,8 +128,8 @@ def test_without_punctuation():
   assert tokenizer.without_punctuation(
       ['Größe, 3 – „ja“!', '…', "geht's"], 'unicode') == [
           'größe 3 ja', '', "geht's"]
-  assert tokenizer.without_punctuation(['一只狗。'], 'characters') == [
-      '一 只 狗']
+  assert tokenizer.without_punctuation(
+      ['一只狗。', '一<UNK>狗'], 'characters') == ['一 只 狗', '一 <unk> 狗']
 
 
 # Runs the tokenizer where only the given NLTK_DATA can be found.

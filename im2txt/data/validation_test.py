@@ -182,10 +182,11 @@ def test_shards_that_say_they_are_of_another_vocabulary(folder, workers):
       folder, dataclasses.replace(stamp, fingerprint='0123456789abcdef'))
   _, problems = _validate(folder, workers)
   line, = problems.lines()
+  given = f'{folder}/words.txt (fingerprint {stamp.fingerprint}, 5 words)'
   for part in ('1 directories with shards of another vocabulary',
                f'the shards in {folder} (fingerprint 0123456789abcdef, 5 words '
                'of /made/with.txt)',
-               f'{folder}/words.txt (fingerprint {stamp.fingerprint}, 5 words)'):
+               given):
     assert part in line
 
 
