@@ -19,6 +19,7 @@ from im2txt import testing
 from im2txt import vocabulary_stamp
 from im2txt.data import shards
 from im2txt.inference_utils import captioner as captioner_lib
+from im2txt.metrics import caption_scores
 from im2txt.metrics import summary
 from im2txt.ops import image_processing
 
@@ -305,7 +306,7 @@ def test_metrics_that_cannot_be_had_are_refused(monkeypatch, arguments, part):
   with flagsaver.flagsaver():
     flags.FLAGS(['evaluate', *arguments])
     with pytest.raises(ValueError, match=part):
-      evaluate.check_metrics()
+      evaluate.check_metrics(caption_scores.tokenize)
 
 
 def test_metrics_that_can_be_had(monkeypatch):
@@ -320,7 +321,7 @@ def test_metrics_that_can_be_had(monkeypatch):
         'distinct_captions', 'vocabulary_used', 'mean_length'])):
     with flagsaver.flagsaver():
       flags.FLAGS(['evaluate', *arguments])
-      assert evaluate.check_metrics() == metrics
+      assert evaluate.check_metrics(caption_scores.tokenize) == metrics
 
 
 def test_an_interrupt_is_no_error(data, tmp_path):

@@ -58,8 +58,10 @@ flags.DEFINE_integer(
 flags.DEFINE_integer(
     'captions_per_image', 1,
     'Without --feature_cache_dir: captions of an image that share one pass of '
-    'Inception in a batch. Above 1, the input files are read once in advance. '
-    'Must divide --batch_size.')
+    'Inception in a batch. Must divide --batch_size. Where it does not divide '
+    'the captions of an image, batches are smaller: for five of each give 5, '
+    'and 30 as --batch_size, say. Above 1, the input files are read once in '
+    'advance.')
 flags.DEFINE_enum(
     'precision', 'float32', ['float32', 'bfloat16'],
     'Of the matrix products of the LSTM and the softmax layer in training; '
