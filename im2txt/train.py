@@ -57,11 +57,11 @@ flags.DEFINE_integer(
     'feature_seed', 0, 'Seed of the distortions in --feature_cache_dir.')
 flags.DEFINE_integer(
     'captions_per_image', 1,
-    'Without --feature_cache_dir: captions of an image that share one pass of '
-    'Inception in a batch. Must divide --batch_size. Where it does not divide '
-    'the captions of an image, batches are smaller: for five of each give 5, '
-    'and 30 as --batch_size, say. Above 1, the input files are read once in '
-    'advance.')
+    'Captions of an image that stand together in a batch. Without '
+    '--feature_cache_dir they share one pass of Inception, and above 1 the '
+    'input files are read once in advance. Must divide --batch_size. Where it '
+    'does not divide the captions of an image, batches are smaller: for five '
+    'of each give 5, and 30 as --batch_size, say.')
 flags.DEFINE_enum(
     'precision', 'float32', ['float32', 'bfloat16'],
     'Of the matrix products of the LSTM and the softmax layer in training; '
@@ -233,7 +233,8 @@ def make_batches(model, configs):
                len(data.captions.image_ids), len(data.captions),
                FLAGS.feature_cache_dir)
   return iter(tf.data.Dataset.from_generator(
-      lambda: data.training_batches(config.batch_size, FLAGS.random_seed),
+      lambda: data.training_batches(
+          config.batch_size, FLAGS.random_seed, FLAGS.captions_per_image),
       output_signature=batch_signature(config)).prefetch(4))
 
 
@@ -375,9 +376,6 @@ def main(_):
     if FLAGS.train_inception:
       raise ValueError('--feature_cache_dir needs a frozen Inception v3: leave '
                        'out --train_inception')
-    if FLAGS.captions_per_image != 1:
-      raise ValueError('--captions_per_image is of no use with '
-                       '--feature_cache_dir: leave one out')
     if FLAGS.feature_views < 0:
       raise ValueError('--feature_views should be 0 or more')
   if FLAGS.log_every_n_steps < 1:

@@ -125,22 +125,39 @@ class CaptionedFeatures:
       indices = usable[start:start + batch_size]
       yield self.batch(indices, np.zeros_like(indices))
 
-  def training_batches(self, batch_size, seed=None):
-    """Yields full batches forever, each epoch in another order.
+  def training_batches(self, batch_size, seed=None, captions_per_image=1):
+    """Yields batches forever, each epoch in another order.
 
-    Each caption comes with a view drawn from the distorted ones, or if there
-    are none with the undistorted one.
+    Args:
+      batch_size: captions in a batch.
+      seed: int, makes the order repeatable.
+      captions_per_image: captions of one image that stand together in a batch,
+        with one view of it: drawn from the distorted ones, or if there are none
+        the undistorted one. Images with fewer left make a batch smaller, as by
+        `inputs.training_batches`.
+
+    Raises:
+      ValueError: captions_per_image does not divide the batch size.
     """
+    inputs.check_captions_per_image(captions_per_image, batch_size)
     rng = np.random.default_rng(seed)
     usable = self.usable()
+    order = usable[np.argsort(self.captions.images[usable], kind='stable')]
+    images = self.captions.images[order]
+    place = np.arange(len(order)) - np.searchsorted(images, images)
+    groups = np.flatnonzero(place % captions_per_image == 0)
+    ends = np.append(groups[1:], len(order))
+    num_groups = batch_size // captions_per_image
     views = self.files[0].shape[1] - 1
-    pending = usable[:0]
+    pending = np.array([], int)
     while True:
-      while len(pending) < batch_size:
-        pending = np.concatenate([pending, rng.permutation(usable)])
-      yield self.batch(pending[:batch_size],
-                       rng.integers(min(views, 1), views + 1, batch_size))
-      pending = pending[batch_size:]
+      while len(pending) < num_groups:
+        pending = np.concatenate([pending, rng.permutation(len(groups))])
+      chosen, pending = pending[:num_groups], pending[num_groups:]
+      drawn = rng.integers(min(views, 1), views + 1, num_groups)
+      yield self.batch(
+          np.concatenate([order[groups[i]:ends[i]] for i in chosen]),
+          np.repeat(drawn, ends[chosen] - groups[chosen]))
 
 
 def encode(names, captions, encode_fn, config, views=0, seed=0, first=0):

@@ -266,6 +266,28 @@ def test_training_goes_through_every_epoch_and_view(tmp_path, shards):
   assert not any(view == 0 for _, view in views)
 
 
+def test_captions_of_an_image_stand_together(tmp_path, shards):
+  data = build(tmp_path, shards)
+  features = all_features(data)
+  batches = data.training_batches(4, seed=0, captions_per_image=2)
+  # 10 captions, 3 of image 0 and 2 of image 1: 8 groups, two in a batch.
+  for _ in range(5):
+    epoch, sizes = [], []
+    for found, _, _, mask in itertools.islice(batches, 4):
+      rows = [int(m.sum()) - 3 for m in mask]
+      for image in set(rows):
+        at = [i for i, row in enumerate(rows) if row == image]
+        sizes.append((image, len(at)))
+        assert at == list(range(at[0], at[-1] + 1))
+      for row, image in zip(found, rows):
+        assert (features[image] == row).all(axis=1).any()
+      epoch += rows
+    assert sorted(epoch) == [0, 0, 0, 1, 1, 2, 3, 4, 6, 7]
+    assert (1, 2) in sizes
+  with pytest.raises(ValueError, match='--captions_per_image=3'):
+    next(data.training_batches(4, captions_per_image=3))
+
+
 def test_without_distorted_views_training_takes_the_other(tmp_path, shards):
   data = build(tmp_path, shards, views=0)
   features, *_ = next(data.training_batches(2, seed=0))

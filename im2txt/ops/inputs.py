@@ -217,6 +217,16 @@ def _is_compact(files):
   return False
 
 
+def check_captions_per_image(captions_per_image, batch_size):
+  """Raises ValueError unless it divides the batch size."""
+  if captions_per_image < 1 or batch_size % captions_per_image:
+    below = batch_size // max(captions_per_image, 1)
+    raise ValueError(
+        f'--captions_per_image={captions_per_image} does not divide '
+        f'--batch_size={batch_size}: make that '
+        f'{max(below, 1) * max(captions_per_image, 1)}, say')
+
+
 def training_batches(files, config, seed=None, captions_per_image=1):
   """Endless shuffled batches of distorted images and their captions.
 
@@ -245,12 +255,7 @@ def training_batches(files, config, seed=None, captions_per_image=1):
     ValueError: captions_per_image does not divide the batch size, or shards
       cannot be read.
   """
-  if captions_per_image < 1 or config.batch_size % captions_per_image:
-    below = config.batch_size // max(captions_per_image, 1)
-    raise ValueError(
-        f'--captions_per_image={captions_per_image} does not divide '
-        f'--batch_size={config.batch_size}: make that '
-        f'{max(below, 1) * max(captions_per_image, 1)}, say')
+  check_captions_per_image(captions_per_image, config.batch_size)
   first_captions = np.zeros(len(files), np.int64)
   groups, captions_per_example = None, 1
   if captions_per_image > 1 and _is_compact(files):
