@@ -2,23 +2,21 @@
 """The best checkpoint by some metric, apart from the last few that train keeps.
 """
 
+import contextlib
 import glob
 import json
 import math
 import os
-import shutil
 
 from absl import logging
 
 from im2txt import checkpoints
 from im2txt import configuration
-from im2txt.files import replacing
+from im2txt import vocabulary_stamp
 from im2txt.files import write_json
 
 FILE_NAME = 'best.json'
 _LOWER_IS_BETTER = ('perplexity',)
-# Files of a train directory that belong to its checkpoints.
-_SIDECARS = ('vocabulary.json',)
 
 
 class BestCheckpoint:
@@ -26,27 +24,32 @@ class BestCheckpoint:
 
   It is one as train leaves it, with configuration and state file, and takes
   its place wherever a checkpoint is asked for; and it has a best.json,
-  {"metric": "cider", "value": 0.7, "global_step": 1000}, from which the best
-  is remembered when a program starts again.
+  {"metric": "cider", "value": 0.7, "global_step": 1000, "measured_on": ...},
+  from which the best is remembered when a program starts again.
 
   Args:
     directory: str; it is made when there is something to keep.
     metric: name of what values are of.
+    measured_on: dict of what else values depend on, to be written as JSON:
+      values of other images, say, are not comparable.
 
   Attributes:
     metric: str.
 
   Raises:
-    ValueError: the directory's best.json is damaged or of another metric.
+    ValueError: the directory's best.json is damaged, or of another metric or
+      measured on something else.
   """
 
-  def __init__(self, directory, metric):
+  def __init__(self, directory, metric, measured_on):
     self.metric = metric
+    self._measured_on = measured_on
     self._directory = directory
     self._path = os.path.join(directory, FILE_NAME)
     self._best = self._read()
     if self._best:
       self._remove_all_but(self._best['global_step'])
+      self._remove_state_unless_of(self._best['global_step'])
 
   def _read(self):
     """Returns what best.json says, None if there is no best yet."""
@@ -67,6 +70,12 @@ class BestCheckpoint:
       raise ValueError(
           f'{self._directory} holds the best checkpoint by {metric}, not by '
           f'--best_metric={self.metric}: give that, or move the directory away')
+    others = best.get('measured_on')
+    if others != self._measured_on:
+      raise ValueError(
+          f'{self._directory} holds the best checkpoint measured on {others}, '
+          f'not on {self._measured_on}: give the same flags, or move the '
+          'directory away')
     if not os.path.exists(self._prefix(step) + '.index'):
       logging.warning('%s is of a checkpoint that is not there: begun anew',
                       self._path)
@@ -97,27 +106,35 @@ class BestCheckpoint:
     step = int(named_variables['global_step'])
     os.makedirs(self._directory, exist_ok=True)
     configuration.save(self._directory, configuration.load(train_dir))
-    for name in _SIDECARS:
-      source = os.path.join(train_dir, name)
-      if os.path.exists(source):
-        with replacing(os.path.join(self._directory, name)) as temporary:
-          shutil.copyfile(source, temporary)
+    vocabulary_stamp.copy(train_dir, self._directory)
+    best = {'metric': self.metric, 'value': float(value), 'global_step': step,
+            'measured_on': self._measured_on}
     try:
+      # The one before stays until best.json names the new one.
       checkpoints.CheckpointManager(
-          self._directory, max_to_keep=1).save(named_variables)
+          self._directory, max_to_keep=2).save(named_variables)
+      write_json(self._path, best)
     except OSError:
       if not self._best or self._best['global_step'] != step:
         for path in glob.glob(glob.escape(self._prefix(step)) + '.*'):
           os.remove(path)
+      self._remove_state_unless_of(self._best and self._best['global_step'])
       raise
-    best = {'metric': self.metric, 'value': float(value), 'global_step': step}
-    write_json(self._path, best)
     self._best = best
     self._remove_all_but(step)
     return True
 
   def _prefix(self, step):
     return os.path.join(self._directory, f'{checkpoints.PREFIX}-{step}')
+
+  def _remove_state_unless_of(self, step):
+    """Removes a state file that names another checkpoint: none is as good."""
+    path = os.path.join(self._directory, 'checkpoint')
+    with contextlib.suppress(FileNotFoundError):
+      with open(path, encoding='utf-8') as f:
+        latest = f.readline()
+      if f'"{checkpoints.PREFIX}-{step}"' not in latest:
+        os.remove(path)
 
   def _remove_all_but(self, step):
     """Removes other checkpoints, such as the parts of an interrupted one."""

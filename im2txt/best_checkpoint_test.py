@@ -12,6 +12,7 @@ import pytest
 from im2txt import best_checkpoint
 from im2txt import checkpoints
 from im2txt import configuration
+from im2txt import vocabulary_stamp
 
 _CONFIGS = (configuration.ModelConfig(vocab_size=77),
             configuration.TrainingConfig())
@@ -41,7 +42,7 @@ def _kept(directory):
     ('perplexity', [20.0, 21.0, 20.0, 9.0, float('inf')], [1, 1, 1, 4, 4])])
 def test_keeps_the_best(train_dir, tmp_path, metric, values, steps):
   directory = tmp_path / 'eval' / 'best'
-  best = best_checkpoint.BestCheckpoint(str(directory), metric)
+  best = best_checkpoint.BestCheckpoint(str(directory), metric, {})
   for step, (value, expected) in enumerate(zip(values, steps), start=1):
     kept = best.offer(value, _variables(step), str(train_dir))
     assert kept == (expected == step)
@@ -51,18 +52,19 @@ def test_keeps_the_best(train_dir, tmp_path, metric, values, steps):
       'best.json', 'checkpoint', 'configuration.json',
       'model.ckpt-4.data-00000-of-00001', 'model.ckpt-4.index']
   assert json.loads((directory / 'best.json').read_text()) == {
-      'metric': metric, 'value': values[3], 'global_step': 4}
+      'metric': metric, 'value': values[3], 'global_step': 4,
+      'measured_on': {}}
 
 
 def test_is_remembered(train_dir, tmp_path):
   directory = tmp_path / 'best'
-  best_checkpoint.BestCheckpoint(str(directory), 'cider').offer(
+  best_checkpoint.BestCheckpoint(str(directory), 'cider', {}).offer(
       0.5, _variables(3), str(train_dir))
   # What a save that was killed leaves.
   for name in ('model.ckpt-4.data-00000-of-00001',
                'model.ckpt-3.data-00000-of-00001.tempstate1'):
     (directory / name).write_text('half')
-  again = best_checkpoint.BestCheckpoint(str(directory), 'cider')
+  again = best_checkpoint.BestCheckpoint(str(directory), 'cider', {})
   assert not [name for name in os.listdir(directory)
               if 'ckpt-4' in name or 'tempstate' in name]
   assert not again.offer(0.4, _variables(5), str(train_dir))
@@ -70,22 +72,22 @@ def test_is_remembered(train_dir, tmp_path):
   assert again.offer(0.6, _variables(6), str(train_dir))
   assert _kept(directory) == 6
   with pytest.raises(ValueError, match='by cider, not by --best_metric=bleu_4'):
-    best_checkpoint.BestCheckpoint(str(directory), 'bleu_4')
+    best_checkpoint.BestCheckpoint(str(directory), 'bleu_4', {})
   # One whose checkpoint somebody has removed counts no more.
   (directory / 'model.ckpt-6.index').unlink()
-  assert best_checkpoint.BestCheckpoint(str(directory), 'cider').offer(
+  assert best_checkpoint.BestCheckpoint(str(directory), 'cider', {}).offer(
       0.1, _variables(7), str(train_dir))
   for content in ('{', '[]', '{"metric": "cider"}',
                   '{"metric": "cider", "value": null, "global_step": 7}'):
     (directory / 'best.json').write_text(content)
     with pytest.raises(ValueError, match='best.json .*delete it') as error:
-      best_checkpoint.BestCheckpoint(str(directory), 'cider')
+      best_checkpoint.BestCheckpoint(str(directory), 'cider', {})
     assert '\n' not in str(error.value)
 
 
 def test_a_failed_save_leaves_the_best_before(train_dir, tmp_path, monkeypatch):
   directory = tmp_path / 'best'
-  best = best_checkpoint.BestCheckpoint(str(directory), 'cider')
+  best = best_checkpoint.BestCheckpoint(str(directory), 'cider', {})
 
   def fail(prefix, _):
     (directory / f'{os.path.basename(prefix)}.data-00000-of-00001').write_text(
@@ -109,15 +111,52 @@ def test_a_failed_save_leaves_the_best_before(train_dir, tmp_path, monkeypatch):
   assert _kept(directory) == 5
 
 
+def test_the_best_before_stays_until_the_new_one_is_noted(
+    train_dir, tmp_path, monkeypatch):
+  directory = tmp_path / 'best'
+
+  def fail(*_):
+    raise kind('now')
+
+  # A full disk, and a kill, after which nothing is put in order.
+  for kind in (OSError, KeyboardInterrupt):
+    best = best_checkpoint.BestCheckpoint(str(directory), 'cider', {})
+    best.offer(0.5, _variables(3), str(train_dir))
+    with monkeypatch.context() as patch:
+      patch.setattr(best_checkpoint, 'write_json', fail)
+      with pytest.raises(kind):
+        best.offer(0.6, _variables(4), str(train_dir))
+    if kind is OSError:
+      assert _kept(directory) == 3
+  again = best_checkpoint.BestCheckpoint(str(directory), 'cider', {})
+  assert _kept(directory) == 3
+  assert not again.offer(0.4, _variables(5), str(train_dir))
+  assert again.offer(0.6, _variables(6), str(train_dir))
+  assert _kept(directory) == 6
+
+
+def test_values_of_other_images_are_not_compared(train_dir, tmp_path):
+  directory = str(tmp_path / 'best')
+  best_checkpoint.BestCheckpoint(directory, 'cider', {'images': 5}).offer(
+      0.5, _variables(3), str(train_dir))
+  best_checkpoint.BestCheckpoint(directory, 'cider', {'images': 5})
+  with pytest.raises(ValueError, match=r"measured on \{'images': 5\}, not on "):
+    best_checkpoint.BestCheckpoint(directory, 'cider', {'images': 6})
+
+
 def test_what_belongs_to_it_comes_along(train_dir, tmp_path):
-  (train_dir / 'vocabulary.json').write_text('{"words": 1}')
-  best = best_checkpoint.BestCheckpoint(str(tmp_path / 'best'), 'cider')
+  stamp = vocabulary_stamp.Stamp('12ab', 7, 'words.txt')
+  vocabulary_stamp.save(train_dir, stamp)
+  best = best_checkpoint.BestCheckpoint(
+      str(tmp_path / 'best'), 'cider', {})
   best.offer(0.5, _variables(3), str(train_dir))
-  assert (tmp_path / 'best' / 'vocabulary.json').read_text() == '{"words": 1}'
+  assert vocabulary_stamp.load(tmp_path / 'best') == stamp
   larger = (dataclasses.replace(_CONFIGS[0], vocab_size=78), _CONFIGS[1])
   configuration.save(train_dir, larger)
+  (train_dir / 'vocabulary.json').unlink()
   best.offer(0.6, _variables(4), str(train_dir))
   assert configuration.load(tmp_path / 'best') == larger
+  assert vocabulary_stamp.load(tmp_path / 'best') is None
 
 
 if __name__ == '__main__':

@@ -107,10 +107,12 @@ class CaptionEvaluator:
       found = dict(image for batch in shards.image_batches(
           self._files, wanted, count) for image in batch)
       self._pictures = {image_id: found[image_id] for image_id in wanted}
+    separator = self._search.get('separator', ' ')
     return [
         caption_sheet.CaptionedPicture(
             f'image {image_id}', data, n_best[image_id][0],
-            self._references[image_id])
+            [caption.replace(' ', separator)
+             for caption in self._references[image_id]])
         for image_id, data in self._pictures.items()]
 
 

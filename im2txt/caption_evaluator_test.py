@@ -86,8 +86,8 @@ def test_scores_what_was_asked_for(files, vocab, monkeypatch, caplog):
   def fail(captions):
     raise OSError(f'no Java for {len(captions)}')
 
-  monkeypatch.setattr(caption_scores, 'tokenize', fail)
-  assert evaluator.score(n_best) == {}
+  assert caption_evaluator.CaptionEvaluator(
+      files, vocab, ['bleu_1'], {}, split=fail).score(n_best) == {}
   assert caplog.messages == ['captions are not scored: no Java for 6']
 
 
@@ -103,6 +103,13 @@ def test_the_sample_stays_the_same(files, vocab):
       'picture | caption | by humans\n--- | --- | ---\n'
       'image 30 | two 30 | a man<br>a green\\|blue &lt;UNK&gt;\n'
       'image 20 | two 20 | a dog')
+
+
+def test_human_captions_stand_as_those_of_the_model(files, vocab):
+  evaluator = caption_evaluator.CaptionEvaluator(
+      files, vocab, [], {'separator': ''})
+  picture, = evaluator.sample({20: ['adog']}, 1)
+  assert picture.humans == ['adog']
 
 
 def test_another_vocabulary_is_refused(files, vocab, tmp_path):

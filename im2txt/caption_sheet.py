@@ -4,6 +4,7 @@
 import io
 import re
 import textwrap
+import warnings
 from typing import NamedTuple
 
 _LINE_LENGTH = 38
@@ -60,6 +61,7 @@ def draw(pictures, columns, num_humans):
     ValueError: a picture cannot be decoded.
   """
   from matplotlib import figure as figure_lib  # pylint: disable=g-import-not-at-top
+  from matplotlib import font_manager  # pylint: disable=g-import-not-at-top
   from PIL import Image  # pylint: disable=g-import-not-at-top
   wrapped = [
       [textwrap.wrap(text, _LINE_LENGTH)
@@ -70,6 +72,10 @@ def draw(pictures, columns, num_humans):
   cell_height = _PICTURE_HEIGHT + _LINE_HEIGHT * most_lines + 4 * _MARGIN
   width = columns * cell_width
   height = -(-len(pictures) // columns) * cell_height
+  # For scripts that the first has not; a letter that none has is a box.
+  fonts = ['DejaVu Sans', *sorted(
+      name for name in font_manager.get_font_names()
+      if name.startswith('Noto Sans'))]
   figure = figure_lib.Figure(figsize=(width, height), dpi=_DOTS_PER_INCH)
   for place, (picture, texts) in enumerate(zip(pictures, wrapped)):
     row, column = divmod(place, columns)
@@ -92,8 +98,11 @@ def draw(pictures, columns, num_humans):
     for lines, color in zip(texts, colors):
       for line in lines:
         figure.text(left / width, top / height, line, color=color, fontsize=8,
-                    verticalalignment='top', parse_math=False)
+                    fontfamily=fonts, verticalalignment='top',
+                    parse_math=False)
         top -= _LINE_HEIGHT
   png = io.BytesIO()
-  figure.savefig(png, format='png')
+  with warnings.catch_warnings():
+    warnings.filterwarnings('ignore', 'Glyph .* missing')
+    figure.savefig(png, format='png')
   return png.getvalue()

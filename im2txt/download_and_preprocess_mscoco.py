@@ -9,7 +9,7 @@ and word_counts.txt, as build_mscoco_data makes them. Its flags are taken too.
 What is done is skipped and what was interrupted goes on when the same command
 is run again.
 
-The whole of MSCOCO takes about 125 GB, with --layout=compact 45 GB;
+The whole of MSCOCO takes about 122 GB, with --layout=compact 41 GB;
 --unpack_images adds 25 GB.
 """
 

@@ -335,20 +335,32 @@ def main(_):
         'would be passed over; lower --min_global_step')
   search = caption_generator.from_flags(FLAGS)
   files = inputs.list_files(FLAGS.input_file_pattern)
-  stamp = vocabulary_stamp.of_shards(files)[0].stamp
+  stamp = vocabulary_stamp.first_known([
+      *vocabulary_stamp.of_shards(files),
+      vocabulary_stamp.of_checkpoint(
+          os.path.join(FLAGS.checkpoint_dir, checkpoints.PREFIX)
+          if os.path.isdir(FLAGS.checkpoint_dir) else FLAGS.checkpoint_dir)])
   if stamp:
     search['separator'] = stamp.separator
   split = tokenizer.for_scores(stamp) or caption_scores.tokenize
   metrics = check_metrics(split)
   captions = best = None
   if metrics:
+    vocab_file = FLAGS.vocab_file or os.path.join(
+        os.path.dirname(files[0]), 'word_counts.txt')
+    if not os.path.exists(vocab_file):
+      raise ValueError(f'--metrics needs the vocabulary, and there is no '
+                       f'{vocab_file}: give --vocab_file')
     captions = caption_evaluator.CaptionEvaluator(
-        files, vocabulary.Vocabulary(FLAGS.vocab_file or os.path.join(
-            os.path.dirname(files[0]), 'word_counts.txt')),
-        metrics, search, split, FLAGS.num_eval_examples)
+        files, vocabulary.Vocabulary(vocab_file), metrics, search, split,
+        FLAGS.num_eval_examples)
   if FLAGS.best_metric:
+    measured_on = {'input_file_pattern': FLAGS.input_file_pattern,
+                   'num_eval_examples': FLAGS.num_eval_examples}
+    if FLAGS.best_metric != 'perplexity':
+      measured_on.update(metrics_images=FLAGS.metrics_images, **search)
     best = best_checkpoint.BestCheckpoint(
-        os.path.join(FLAGS.eval_dir, 'best'), FLAGS.best_metric)
+        os.path.join(FLAGS.eval_dir, 'best'), FLAGS.best_metric, measured_on)
   os.makedirs(FLAGS.eval_dir, exist_ok=True)
   evaluator = Evaluator(files, FLAGS.num_eval_examples, FLAGS.eval_batch_size,
                         FLAGS.feature_cache_dir)

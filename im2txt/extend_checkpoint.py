@@ -85,13 +85,13 @@ def main(_):
   if os.path.isdir(FLAGS.output_dir) and os.listdir(FLAGS.output_dir):
     raise ValueError(f'--output_dir={FLAGS.output_dir} is not empty: give '
                      'another')
+  rows = [checkpoint.get(name) for name in _ROWS]
   os.makedirs(FLAGS.output_dir, exist_ok=True)
   values = {name: checkpoint.get(name) for name in checkpoint.shapes}
   # Some converters dropped it; train wants one.
   values.setdefault('global_step', np.int32(0))
   values.update(zip(_ROWS, new_words.add(
-      *(values[name] for name in _ROWS), old.unk_id,
-      range(len(old), len(new)))))
+      *rows, old.unk_id, range(len(old), len(new)))))
   model_config, training_config = configuration.load(
       os.path.dirname(checkpoint.prefix))
   sizes = {**checkpoint.model_sizes(), 'vocab_size': len(values[_ROWS[0]])}

@@ -232,11 +232,13 @@ def main(_):
     # Once: in a directory there may be a newer one by and by.
     prefix = checkpoints.resolve(FLAGS.checkpoint_path)
     check_vocabulary(files)
-    stamp = vocabulary_stamp.of_checkpoint(prefix).stamp
+    stamp = vocabulary_stamp.first_known([
+        vocabulary_stamp.of_checkpoint(prefix),
+        *vocabulary_stamp.of_shards(files)])
   elif FLAGS.annotations_file:
     stamp = vocabulary_stamp.load(os.path.dirname(FLAGS.annotations_file))
   else:
-    stamp = vocabulary_stamp.of_shards(files)[0].stamp
+    stamp = vocabulary_stamp.first_known(vocabulary_stamp.of_shards(files))
   split = tokenizer.for_scores(stamp) or caption_scores.tokenize
   for line in caption_scores.shortcomings(split=split):
     print(line, file=sys.stderr)

@@ -393,14 +393,15 @@ def main(_):
         'of --train_dir=%s', FLAGS.number_of_steps, int(model.global_step),
         FLAGS.train_dir)
     return 0
-  stamp = next((holder.stamp for holder in shards if holder.stamp), None)
+  stamp = vocabulary_stamp.first_known(shards)
   if stamp and stamp.words > configs[0].vocab_size:
     raise ValueError(
         f'the vocabulary of the shards has {stamp.words} words ({stamp.file}), '
         f'more than --vocab_size={configs[0].vocab_size}; use --vocab_size='
         f'{stamp.words}')
   configuration.save(FLAGS.train_dir, configs)
-  if stamp:
+  # What a checkpoint was trained with before is not known from the shards.
+  if stamp and not int(model.global_step):
     vocabulary_stamp.save(FLAGS.train_dir, stamp)
   batches = make_batches(model, configs)
   writer = tf.summary.create_file_writer(FLAGS.train_dir)

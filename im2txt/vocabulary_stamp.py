@@ -8,6 +8,7 @@ What was made before there were such files has none, and is taken with a
 warning.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -71,6 +72,21 @@ def load(directory):
         f'{path} is damaged ({error}): copy it again from where it was '
         'written, or remove it to go on without a check of the '
         'vocabulary') from error
+
+
+def copy(source, target):
+  """Makes the file of one directory that of another, which may lose its own."""
+  stamp = load(source)
+  if stamp:
+    save(target, stamp)
+  else:
+    with contextlib.suppress(FileNotFoundError):
+      os.remove(os.path.join(target, FILE_NAME))
+
+
+def first_known(holders):
+  """Returns the first Stamp of a list of Holders, None if there is none."""
+  return next((holder.stamp for holder in holders if holder.stamp), None)
 
 
 def of_vocabulary(vocab, vocab_file):

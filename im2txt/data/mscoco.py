@@ -262,6 +262,12 @@ def check_options(options):
       raise ValueError(
           f'--extend_vocab_file={options.extend_vocab_file} would be written '
           'over: give another --word_counts_output_file or --output_dir.')
+    stamp = vocabulary_stamp.load(os.path.dirname(options.extend_vocab_file))
+    if stamp and stamp.tokenizer != options.tokenizer:
+      raise ValueError(
+          f'--tokenizer={options.tokenizer} is not that of '
+          f'--extend_vocab_file={options.extend_vocab_file}: give '
+          f'--tokenizer={stamp.tokenizer}')
   tokenizer.load(options.tokenizer)
 
 

@@ -392,8 +392,11 @@ def test_another_tokenizer_or_old_vocabulary_is_another_build(
   assert 'A' in {token for path in glob.glob(str(tmp_path / '*-of-*'))
                  for _, _, tokens, _ in _records(path) for token in tokens}
   first = vocabulary_stamp.load(tmp_path).fingerprint
-  options = dataclasses.replace(
-      options, extend_vocab_file=built.word_counts_output_file)
+  # From before there were stamps, so of a tokenizer that nobody knows.
+  old = tmp_path / 'old' / 'word_counts.txt'
+  old.parent.mkdir()
+  shutil.copy(built.word_counts_output_file, old)
+  options = dataclasses.replace(options, extend_vocab_file=str(old))
   mscoco.build(options)
   assert vocabulary_stamp.load(tmp_path).fingerprint != first
   assert {'A', 'café.', 'café'} <= set(
@@ -417,6 +420,9 @@ def test_an_old_vocabulary_is_never_written_over(built):
       built, extend_vocab_file=built.word_counts_output_file)
   with pytest.raises(ValueError, match='--extend_vocab_file=.* written over'):
     mscoco.build(options)
+  with pytest.raises(ValueError, match='give --tokenizer=nltk'):
+    mscoco.build(dataclasses.replace(
+        options, tokenizer='unicode', word_counts_output_file='/tmp/other'))
   options = dataclasses.replace(options, extend_vocab_file='/nowhere')
   with pytest.raises(ValueError, match='/nowhere'):
     mscoco.build(options)

@@ -205,9 +205,9 @@ def captions_by_image(files, max_images=0, vocab=None):
         examples[record.image_id] = ([], [])
       if vocab and record.ids != [vocab.word_to_id(w) for w in record.tokens]:
         raise ValueError(
-            f'{path}: the word ids are not those of the vocabulary file: give '
-            'the one that was made with the shards, and a model that was '
-            'trained with it')
+            f'{path}: the word ids are not those of the vocabulary file '
+            f'{vocab.file}: give --vocab_file the one that was made with the '
+            'shards, and a model that was trained with it')
       captions, ids = examples[record.image_id]
       captions.append(' '.join(record.tokens[1:-1]))
       if len(record.ids) > 1:

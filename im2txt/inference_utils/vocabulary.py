@@ -23,6 +23,7 @@ class Vocabulary:
   """The words of a vocabulary file and their ids.
 
   Attributes:
+    file: path of the vocabulary file.
     words: list of str, the word of each id.
     start_id: int, id of the word that begins every caption.
     end_id: int, id of the word that ends every caption.
@@ -43,7 +44,7 @@ class Vocabulary:
       ValueError: the file cannot be read, is empty or malformed, or lacks
         the start or the end word.
     """
-    self._vocab_file = vocab_file
+    self.file = vocab_file
     self.words = _read_words(vocab_file)
     self._ids = {word: i for i, word in enumerate(self.words)}
     for role, word in (('start', start_word), ('end', end_word)):
@@ -66,9 +67,12 @@ class Vocabulary:
   def fingerprint(self):
     """16 hexadecimal digits that tell these words in this order from others.
 
-    It does not depend on counts, nor on whether the unknown word is implied.
+    It depends neither on counts nor on what the unknown word is called: that is
+    implied mostly, and whoever reads the file calls it as they like.
     """
-    return hashlib.sha256('\n'.join(self.words).encode()).hexdigest()[:16]
+    words = list(self.words)
+    words[self.unk_id] = '<UNK>'
+    return hashlib.sha256('\n'.join(words).encode()).hexdigest()[:16]
 
   def word_to_id(self, word):
     """Returns the id of `word`, `unk_id` if it has none of its own."""
@@ -94,7 +98,7 @@ class Vocabulary:
     """
     if len(self) > vocab_size:
       raise ValueError(
-          f'The vocabulary file {self._vocab_file} has {len(self)} words (with '
+          f'The vocabulary file {self.file} has {len(self)} words (with '
           f'the unknown word), more than the vocab_size of {vocab_size} of the '
           'model: give the file that was made with the model\'s data, or a '
           'model with a vocab_size of at least that.')

@@ -75,6 +75,8 @@ def test_fingerprint_is_of_the_words_in_their_order(tmp_path):
   # hashlib.sha256(b'<S>\n</S>\ndog\n<UNK>'), for good.
   assert first == '107f560c7ddfcb14'
   assert first == fingerprint('<S>\n</S>\ndog\n')
+  assert first == vocabulary.Vocabulary(
+      _write(tmp_path, '<S> 5\n</S> 5\ndog 3'), unk_word='rare').fingerprint
   assert first == fingerprint('<S> 9\n</S> 9\ndog 9\n<UNK> 0\n')
   assert first == fingerprint("b'<S>' 5\nb'</S>' 5\nb'dog' 3")
   others = {first, *map(fingerprint, (
