@@ -64,10 +64,12 @@ install_apt_packages() {
 check_bazel() {
   local version
   version="$(bazel --version)" || die "bazel --version failed: see above"
-  # Bazel 8 ignores WORKSPACE and has no rules for Python of its own.
-  [[ "${version}" =~ ^bazel\ ([4-7])\. ]] ||
-    die "'${version}' is not Bazel 4 to 7: install Bazelisk, which takes the" \
-      "version that .bazeliskrc names, or Debian's bazel-bootstrap"
+  # Bazel 8 ignores WORKSPACE and has no rules for Python of its own. That of
+  # Debian's bazel-bootstrap says no number.
+  if [[ "${version}" =~ ^bazel\ ([0-9]+)\. ]] && ((BASH_REMATCH[1] >= 8)); then
+    die "'${version}' is too new: install Bazelisk, which takes the version" \
+      "that .bazeliskrc names, or Debian's bazel-bootstrap"
+  fi
 }
 
 # make_venv KIND: a .venv that has pip, and the TensorFlow of no other kind.

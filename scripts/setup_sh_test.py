@@ -38,14 +38,14 @@ def setup(tmp_path):
   return run
 
 
-@pytest.mark.parametrize('version', ['bazel 8.1.0', 'bazel 9.0.0-pre', 'other'])
+@pytest.mark.parametrize('version', ['bazel 8.1.0', 'bazel 10.0.0-pre'])
 def test_refuses_a_bazel_that_cannot_build(setup, version):
   result = setup(version=version)
   assert result.returncode == 1
-  assert f"'{version}' is not Bazel 4 to 7" in result.stderr
+  assert f"'{version}' is too new" in result.stderr
 
 
-@pytest.mark.parametrize('version', ['bazel 4.2.3- (@non-git)', 'bazel 7.6.1'])
+@pytest.mark.parametrize('version', ['bazel no_version', 'bazel 4.2.3', 'bazel 7.6.1'])
 def test_takes_a_bazel_that_can(setup, version):
   result = setup(version=version)
   # And stops at the next thing that is missing.
