@@ -39,10 +39,12 @@ from im2txt import checkpoints
 from im2txt import configuration
 from im2txt import program
 from im2txt import show_and_tell_model
+from im2txt import vocabulary_stamp
 from im2txt.data import sample_scenes
 from im2txt.data import shards
 from im2txt.inference_utils import captioner as captioner_lib
 from im2txt.inference_utils import image_files
+from im2txt.inference_utils import vocabulary
 from im2txt.ops import folded_inception
 from im2txt.ops import image_embedding
 from im2txt.ops import image_processing
@@ -251,6 +253,8 @@ def write_random_model(directory, config):
             encoding='utf-8') as f:
     f.write('<S> 2\n</S> 2\n')
     f.writelines(f'w{i} 1\n' for i in range(config.vocab_size - 3))
+  holder = vocabulary_stamp.of_vocabulary(vocabulary.Vocabulary(f.name), f.name)
+  vocabulary_stamp.save(directory, holder.stamp)
 
 
 # Starts a program and prints how it ended, its time and its peak memory. The
