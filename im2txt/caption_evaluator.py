@@ -8,7 +8,9 @@ from absl import logging
 from im2txt import caption_sheet
 from im2txt.data import shards
 from im2txt.inference_utils import captioner
+from im2txt.inference_utils import likelihood
 from im2txt.metrics import caption_scores
+from im2txt.metrics import ranking
 from im2txt.metrics import summary
 from im2txt.progress import Progress
 
@@ -26,21 +28,24 @@ class CaptionEvaluator:
     search: dict, arguments of `captioner.FeatureCaptioner`.
     split: what tokenizes captions, see `caption_scores.score`.
     max_images: images of the shards that may be captioned, the first ones.
+    training: see `summary.summarize`.
 
   Raises:
     ValueError: a shard is damaged, or its ids are of another vocabulary.
   """
 
   def __init__(self, files, vocab, metrics, search,
-               split=caption_scores.tokenize, max_images=0):
+               split=caption_scores.tokenize, max_images=0, training=None):
     self._files = files
     self._vocab = vocab
     self._metrics = metrics
     self._search = search
     self._split = split
-    self._references = {
-        image_id: captions for image_id, (captions, _) in
-        shards.captions_by_image(files, max_images, vocab).items()}
+    self._training = training
+    self._references, self._ids = {}, {}
+    for image_id, (captions, ids) in shards.captions_by_image(
+        files, max_images, vocab).items():
+      self._references[image_id], self._ids[image_id] = captions, ids
     self._model = self._captioner = None
     self._pictures = {}
 
@@ -84,11 +89,27 @@ class CaptionEvaluator:
     """
     try:
       scores = summary.summarize(
-          self._references, n_best, metrics=self._metrics, split=self._split)
+          self._references, n_best, self._training, self._metrics,
+          self._split)
     except OSError as error:
       logging.warning('captions are not scored: %s', error)
       return {}
-    return {name: scores[name] for name in self._metrics if name in scores}
+    return {name: scores[name] for name in self._metrics + [
+        'best_in_training', 'n_best_in_training'] if name in scores}
+
+  def rank(self, model, image_ids, features):
+    """Ranks images and the first caption of each.
+
+    Args:
+      model: a `ShowAndTellModel`.
+      image_ids: int [images].
+      features: float32 [images, 2048].
+
+    Returns:
+      See `rank`.
+    """
+    return rank(likelihood.Likelihood(model), features,
+                [self._ids[image_id][:1] for image_id in image_ids.tolist()])
 
   def sample(self, n_best, count):
     """Returns some of the pictures with their captions, always the same ones.
@@ -114,6 +135,27 @@ class CaptionEvaluator:
             [caption.replace(' ', separator)
              for caption in self._references[image_id]])
         for image_id, data in self._pictures.items()]
+
+
+def rank(scorer, features, ids_of_image):
+  """Returns what `ranking` says of the likelihoods, and of how many.
+
+  Args:
+    scorer: a `Likelihood`.
+    features: float32 [images, 2048].
+    ids_of_image: for each image a list of captions, lists of ids.
+  """
+  owners, captions = zip(*(
+      (row, ids) for row, image in enumerate(ids_of_image) for ids in image))
+  with Progress('Ranking', len(features), 'images') as progress:
+    done = 0
+    def advance(images):
+      nonlocal done
+      progress.update(images - done)
+      done = images
+    scores = scorer.log_likelihoods(features, captions, advance)
+  return {'ranking_images': len(features), 'ranking_captions': len(captions),
+          **ranking.ranking(scores, owners)}
 
 
 def markdown(pictures):

@@ -23,6 +23,7 @@ from im2txt import configuration
 from im2txt import program
 from im2txt import show_and_tell_model
 from im2txt import vocabulary_stamp
+from im2txt.data import shards
 from im2txt.data import tokenizer
 from im2txt.inference_utils import caption_generator
 from im2txt.inference_utils import vocabulary
@@ -70,6 +71,15 @@ flags.DEFINE_integer(
     'metrics_images', 1000,
     'Images captioned for --metrics, the first of those that perplexity is of; '
     '0: all of these.')
+flags.DEFINE_string(
+    'train_file_pattern', '',
+    'File pattern of the shards the model is trained on: adds to --metrics the '
+    'shares of captions that are copied from them.')
+flags.DEFINE_integer(
+    'ranking_images', 0,
+    'Adds to --metrics how well so many of the images find the first caption '
+    'of each, and these the images, by likelihood. The cost grows with the '
+    'square: minutes for 1,000. 0: none.')
 flags.DEFINE_string(
     'vocab_file', '',
     'Vocabulary of the shards and the model, for --metrics; word_counts.txt '
@@ -195,6 +205,11 @@ class Evaluator:
     return captions.caption(
         self._model, *self._data.images(self._num_examples, max_images))
 
+  def rank(self, captions, max_images):
+    """Ranks with the checkpoint evaluated last; see `caption`."""
+    return captions.rank(
+        self._model, *self._data.images(self._num_examples, max_images))
+
   def _digest_inception(self):
     digest = hashlib.sha256()
     for variable in self._model.inception.variables:
@@ -216,6 +231,8 @@ def evaluate_captions(evaluator, captions, step):
   start = time.time()
   n_best = evaluator.caption(captions, FLAGS.metrics_images or None)
   scores = captions.score(n_best)
+  if FLAGS.ranking_images:
+    scores.update(evaluator.rank(captions, FLAGS.ranking_images))
   if scores:
     logging.info(
         'global step %d: %s (%d images, %.1f s)', step, ', '.join(
@@ -324,10 +341,10 @@ def main(_):
   program.require(FLAGS, 'input_file_pattern', 'checkpoint_dir', 'eval_dir')
   if FLAGS.num_eval_examples < 1 or min(
       FLAGS.eval_interval_secs, FLAGS.eval_batch_size,
-      FLAGS.metrics_images) < 0:
+      FLAGS.metrics_images, FLAGS.ranking_images) < 0:
     raise ValueError(
         '--num_eval_examples should be above zero, and --eval_interval_secs, '
-        '--eval_batch_size and --metrics_images not below')
+        '--eval_batch_size, --metrics_images and --ranking_images not below')
   if 0 < FLAGS.number_of_steps < FLAGS.min_global_step and not FLAGS.run_once:
     raise ValueError(
         f'--number_of_steps={FLAGS.number_of_steps} is below '
@@ -345,7 +362,14 @@ def main(_):
   split = tokenizer.for_scores(stamp) or caption_scores.tokenize
   metrics = check_metrics(split)
   captions = best = None
+  for name in ('train_file_pattern', 'ranking_images'):
+    if getattr(FLAGS, name) and not metrics:
+      raise ValueError(f'--{name} needs --metrics')
   if metrics:
+    training = None
+    if FLAGS.train_file_pattern:
+      training = set(split(shards.distinct_captions(inputs.list_files(
+          FLAGS.train_file_pattern, 'train_file_pattern'))))
     vocab_file = FLAGS.vocab_file or os.path.join(
         os.path.dirname(files[0]), 'word_counts.txt')
     if not os.path.exists(vocab_file):
@@ -353,7 +377,7 @@ def main(_):
                        f'{vocab_file}: give --vocab_file')
     captions = caption_evaluator.CaptionEvaluator(
         files, vocabulary.Vocabulary(vocab_file), metrics, search, split,
-        FLAGS.num_eval_examples)
+        FLAGS.num_eval_examples, training)
   if FLAGS.best_metric:
     measured_on = {'input_file_pattern': FLAGS.input_file_pattern,
                    'num_eval_examples': FLAGS.num_eval_examples}

@@ -252,7 +252,8 @@ def test_metrics_of_each_checkpoint(model, tmp_path, monkeypatch):
       input_file_pattern=tmp_path / 'val-*', checkpoint_dir=train_dir,
       eval_dir=eval_dir, eval_interval_secs=1, min_global_step=0,
       number_of_steps=2000, metrics='bleu_1,cider,meteor,mean_length',
-      best_metric='bleu_1', beam_size=2, max_caption_length=7)))
+      best_metric='bleu_1', beam_size=2, max_caption_length=7,
+      train_file_pattern=tmp_path / 'val-*', ranking_images=5)))
   model.save(train_dir, 1000)
   expected = [_expected_scores(train_dir, vocab_file, ['bleu_1', 'cider'])]
   log = testing.read_until(process, 'no checkpoint newer than step 1000')
@@ -267,7 +268,16 @@ def test_metrics_of_each_checkpoint(model, tmp_path, monkeypatch):
   found = testing.read_events(str(eval_dir))
   assert set(found) == {
       'Perplexity', 'losses/cross_entropy', 'metrics/bleu_1', 'metrics/cider',
-      'metrics/mean_length', 'samples/captions', 'samples/page'}
+      'metrics/mean_length', 'samples/captions', 'samples/page',
+      'metrics/best_in_training', 'metrics/n_best_in_training',
+      'metrics/ranking_images', 'metrics/ranking_captions',
+      *(f'metrics/{way}_{measure}'
+        for way in ('image_to_caption', 'caption_to_image')
+        for measure in ('recall_1', 'recall_5', 'recall_10', 'median_rank'))}
+  assert found['metrics/ranking_captions'][1] == {1000: 5, 2000: 5}
+  assert found['metrics/caption_to_image_recall_5'][1] == {1000: 1, 2000: 1}
+  assert all(0 <= share <= 1 for share in found[
+      'metrics/n_best_in_training'][1].values())
   for values in expected:
     assert values['images'] == 6
   # One is better, so that it shows which is kept.
@@ -357,6 +367,7 @@ def fixture_failures(tmp_path_factory, data, train_dir, model):
                          'min_global_step': 0},
           'id': {'input_file_pattern': path / 'ids', 'min_global_step': 0},
           'no words': {'metrics': 'cider'},
+          'no metrics': {'ranking_images': 5},
       }.items()}
 
 
@@ -368,7 +379,8 @@ def fixture_failures(tmp_path_factory, data, train_dir, model):
                     'stamped/model.ckpt-1000 (fingerprint 12ab, 12 words',
                     'give shards']),
     ('id', ['word id 12', 'vocabulary size 12']),
-    ('no words', ['Cannot read the vocabulary file', 'word_counts.txt']),
+    ('no metrics', ['--ranking_images needs --metrics']),
+    ('no words', ['no ', 'word_counts.txt: give --vocab_file']),
 ])
 def test_one_line_says_what_is_wrong(failures, name, parts):
   process = failures[name]

@@ -38,7 +38,6 @@ from im2txt.files import write_json
 from im2txt.inference_utils import caption_generator
 from im2txt.inference_utils import vocabulary
 from im2txt.metrics import caption_scores
-from im2txt.metrics import ranking
 from im2txt.metrics import summary
 from im2txt.progress import Progress
 
@@ -116,6 +115,7 @@ def score_checkpoint(prefix, files, references, training, split):
     (scores, results): dict name -> number, list of {'image_id', 'caption'}.
   """
   # TensorFlow is not needed to score results.
+  from im2txt import caption_evaluator  # pylint: disable=g-import-not-at-top
   from im2txt.inference_utils import captioner as captioner_lib  # pylint: disable=g-import-not-at-top
   from im2txt.inference_utils import likelihood  # pylint: disable=g-import-not-at-top
   import numpy as np  # pylint: disable=g-import-not-at-top
@@ -157,40 +157,12 @@ def score_checkpoint(prefix, files, references, training, split):
     scores['perplexity'] = math.exp(
         np.concatenate(losses).mean(dtype=np.float64))
   if FLAGS.ranking:
-    scores.update(rank(
+    scores.update(caption_evaluator.rank(
         scorer, np.concatenate(features)[:FLAGS.ranking_images],
         [examples[i][1][:FLAGS.ranking_captions_per_image]
          for i in list(n_best)[:FLAGS.ranking_images]]))
   return scores, [{'image_id': image_id, 'caption': captions[0]}
                   for image_id, captions in sorted(n_best.items())]
-
-
-def rank(scorer, features, ids_of_image):
-  """Returns what `ranking` says of the likelihoods, and of how many.
-
-  Args:
-    scorer: a `Likelihood`.
-    features: float32 [images, 2048].
-    ids_of_image: for each image a list of captions, lists of ids.
-  """
-  owners, captions = zip(*(
-      (row, ids) for row, image in enumerate(ids_of_image) for ids in image))
-  with Progress('Ranking', len(features), 'images') as progress:
-    done = 0
-    def advance(images):
-      nonlocal done
-      progress.update(images - done)
-      done = images
-    scores = scorer.log_likelihoods(features, captions, advance)
-  return {'ranking_images': len(features), 'ranking_captions': len(captions),
-          **ranking.ranking(scores, owners)}
-
-
-def training_captions(files, split):
-  """Returns the tokenized captions of shards, a set of str."""
-  captions = {' '.join(record.tokens[1:-1])
-              for path in files for record in shards.read(path)}
-  return set(split(list(captions)))
 
 
 def _check_flags():
@@ -246,7 +218,8 @@ def main(_):
   if FLAGS.annotations_file:
     references = read_annotations(FLAGS.annotations_file)
   if FLAGS.train_file_pattern:
-    training = training_captions(_files('train_file_pattern'), split)
+    training = set(split(shards.distinct_captions(
+        _files('train_file_pattern'))))
   runs = {}
   if FLAGS.checkpoint_path:
     runs[os.path.basename(prefix)], results = score_checkpoint(

@@ -215,6 +215,12 @@ def captions_by_image(files, max_images=0, vocab=None):
   return examples
 
 
+def distinct_captions(files):
+  """Returns the captions of shards, each text once, a list of str."""
+  return list({' '.join(record.tokens[1:-1])
+               for path in files for record in read(path)})
+
+
 def image_batches(files, wanted, batch_size):
   """Yields lists of (image id, JPEG bytes) of each wanted image, once."""
   left, batch = set(wanted), []
