@@ -55,7 +55,7 @@ def fixture_files(tmp_path_factory):
   configuration.save(path / 'train', (_CONFIG, configuration.TrainingConfig(
       initial_learning_rate=0.25)))
   vocabulary_stamp.save(path / 'train', _stamp(
-      path / 'old.txt', tokenizer='unicode', separator='_'))
+      path / 'old.txt', tokenizer='unicode'))
   return path
 
 
@@ -104,7 +104,7 @@ def test_all_but_the_rows_of_words_stays(files, extended):
   assert model.vocab_size == 10 and model.batch_size == 4
   assert training.initial_learning_rate == 0.25
   assert vocabulary_stamp.load(extended) == _stamp(
-      files / 'new.txt', tokenizer='unicode', separator='_')
+      files / 'new.txt', tokenizer='unicode')
 
 
 def test_captions_of_old_words_are_as_likely_as_before(files, extended):

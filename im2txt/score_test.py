@@ -251,7 +251,7 @@ def test_captions_without_spaces(run, tmp_path):
 
   assert scores()['bleu_1'] < 0.01  # A word, and a wrong one.
   vocabulary_stamp.save(tmp_path, vocabulary_stamp.Stamp(
-      '12ab', 9, '/words.txt', 'characters', ''))
+      '12ab', 9, '/words.txt', 'characters'))
   found = scores()
   # Four of five characters, and seven would be as long as the human's.
   assert found['bleu_1'] == pytest.approx(4 / 5 * math.exp(1 - 7 / 5))
@@ -265,7 +265,7 @@ def test_a_checkpoint_tells_the_tokenizer(run, model_dir, tmp_path):
   vocab = vocabulary_stamp.of_vocabulary(
       score.vocabulary.Vocabulary(words), words)
   vocabulary_stamp.save(tmp_path, dataclasses.replace(
-      vocab.stamp, tokenizer='characters', separator=''))
+      vocab.stamp, tokenizer='characters'))
   output, results = tmp_path / 'scores.json', tmp_path / 'results.json'
   run(checkpoint_path=tmp_path, vocab_file=words, output_json=output,
       input_file_pattern=tmp_path / 'val-*', results_output=results)

@@ -30,13 +30,16 @@ class Stamp:
     words: how many it has, the unknown word included.
     file: path of the vocabulary file.
     tokenizer: name of what split the captions into its words.
-    separator: what stands between the words of a printed caption.
   """
   fingerprint: str
   words: int
   file: str
   tokenizer: str = 'nltk'
-  separator: str = ' '
+
+  @property
+  def separator(self):
+    """What stands between the words of a printed caption, a str."""
+    return '' if self.tokenizer == 'characters' else ' '
 
 
 class Holder(NamedTuple):

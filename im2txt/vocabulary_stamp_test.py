@@ -9,7 +9,7 @@ import pytest
 from im2txt import vocabulary_stamp
 from im2txt.inference_utils import vocabulary
 
-_STAMP = vocabulary_stamp.Stamp('12ab', 7, '/data/wörter.txt', 'characters', '')
+_STAMP = vocabulary_stamp.Stamp('12ab', 7, '/data/wörter.txt', 'characters')
 
 
 def _checked(caplog, *holders):
@@ -33,6 +33,12 @@ def test_damage_is_told(tmp_path, content):
   with pytest.raises(ValueError, match='vocabulary.json is damaged') as error:
     vocabulary_stamp.load(tmp_path)
   assert '\n' not in str(error.value)
+
+
+def test_words_of_characters_are_printed_without_spaces():
+  assert _STAMP.separator == ''
+  for tokenizer in ('nltk', 'unicode', 'whitespace'):
+    assert vocabulary_stamp.Stamp('12ab', 7, 'x', tokenizer).separator == ' '
 
 
 def test_who_has_which(tmp_path):

@@ -213,8 +213,7 @@ def _save_stamp(vocab, journal, options):
   if not journal.is_done(path):
     vocabulary_stamp.save(options.output_dir, vocabulary_stamp.Stamp(
         vocab.fingerprint, len(vocab),
-        os.path.abspath(options.word_counts_output_file), options.tokenizer,
-        tokenizer.separator(options.tokenizer)))
+        os.path.abspath(options.word_counts_output_file), options.tokenizer))
     journal.add_file(path)
 
 

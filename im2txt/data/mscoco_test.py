@@ -376,7 +376,7 @@ def test_finished_build_is_left_alone(built, capsys):
 def test_the_stamp_of_the_vocabulary_lies_beside_the_shards(built):
   vocab = vocabulary.Vocabulary(built.word_counts_output_file)
   assert vocabulary_stamp.load(built.output_dir) == vocabulary_stamp.Stamp(
-      vocab.fingerprint, len(vocab), built.word_counts_output_file, 'nltk', ' ')
+      vocab.fingerprint, len(vocab), built.word_counts_output_file, 'nltk')
   assert vocab.fingerprint == vocabulary.Vocabulary(
       os.path.join(built.output_dir, 'word_counts.txt')).fingerprint
 

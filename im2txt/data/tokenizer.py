@@ -88,11 +88,6 @@ def tokenize(caption, name='nltk'):
   return _TOKENIZERS[name](caption)
 
 
-def separator(name):
-  """Returns what stands between the tokens of a printed caption."""
-  return '' if name == 'characters' else ' '
-
-
 def version(name):
   """Returns a str that changes when a tokenizer may give other tokens."""
   if name == 'nltk':

@@ -114,8 +114,6 @@ def test_no_token_holds_a_space(name):
 
 def test_names():
   assert tokenizer.NAMES == ['nltk', 'unicode', 'characters', 'whitespace']
-  assert [tokenizer.separator(name) for name in tokenizer.NAMES] == [
-      ' ', ' ', '', ' ']
   assert len({tokenizer.version(name) for name in tokenizer.NAMES}) == 4
   for call in (lambda: tokenizer.load('spacy'),
                lambda: tokenizer.tokenize('a', 'spacy')):

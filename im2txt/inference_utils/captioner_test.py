@@ -77,7 +77,8 @@ def test_words_stand_as_the_tokenizer_of_the_captions_wants(files, tmp_path):
   words = str(files / 'word_counts.txt')
   stamp = vocabulary_stamp.of_vocabulary(
       captioner_lib.vocabulary.Vocabulary(words), words).stamp
-  vocabulary_stamp.save(tmp_path, dataclasses.replace(stamp, separator=''))
+  vocabulary_stamp.save(tmp_path, dataclasses.replace(
+      stamp, tokenizer='characters'))
   captioner = captioner_lib.Captioner(
       str(tmp_path), words, beam_size=2, max_caption_length=5)
   assert captioner.decoder.text([1, 0, 3, 2]) == 'adog'
