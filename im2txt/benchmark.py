@@ -253,7 +253,7 @@ def write_random_model(directory, config):
             encoding='utf-8') as f:
     f.write('<S> 2\n</S> 2\n')
     f.writelines(f'w{i} 1\n' for i in range(config.vocab_size - 3))
-  holder = vocabulary_stamp.of_vocabulary(vocabulary.Vocabulary(f.name), f.name)
+  holder = vocabulary_stamp.of_vocabulary(vocabulary.Vocabulary(f.name))
   vocabulary_stamp.save(directory, holder.stamp)
 
 

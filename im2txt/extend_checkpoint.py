@@ -78,7 +78,7 @@ def main(_):
   checkpoint = checkpoints.Checkpoint(FLAGS.checkpoint_path)
   old.check_fits_model(checkpoint.model_sizes()['vocab_size'])
   trained = vocabulary_stamp.of_checkpoint(checkpoint.prefix)
-  given = vocabulary_stamp.of_vocabulary(old, FLAGS.vocab_file)
+  given = vocabulary_stamp.of_vocabulary(old)
   vocabulary_stamp.check(
       [given, trained], 'give the word_counts.txt that the model was trained '
       'with')

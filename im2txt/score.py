@@ -94,7 +94,7 @@ def read_annotations(path):
 def check_vocabulary(files):
   """Raises ValueError if shards say that --vocab_file is not theirs."""
   vocab = vocabulary_stamp.of_vocabulary(
-      vocabulary.Vocabulary(FLAGS.vocab_file), FLAGS.vocab_file)
+      vocabulary.Vocabulary(FLAGS.vocab_file))
   # For shards without a stamp each id will be compared with its word.
   vocabulary_stamp.check(
       [vocab, *(h for h in vocabulary_stamp.of_shards(files) if h.stamp)],

@@ -263,7 +263,7 @@ def test_a_checkpoint_tells_the_tokenizer(run, model_dir, tmp_path):
     shutil.copy(path, tmp_path)
   words = str(model_dir / 'words.txt')
   vocab = vocabulary_stamp.of_vocabulary(
-      score.vocabulary.Vocabulary(words), words)
+      score.vocabulary.Vocabulary(words))
   vocabulary_stamp.save(tmp_path, dataclasses.replace(
       vocab.stamp, tokenizer='characters'))
   output, results = tmp_path / 'scores.json', tmp_path / 'results.json'

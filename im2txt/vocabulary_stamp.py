@@ -92,10 +92,10 @@ def first_known(holders):
   return next((holder.stamp for holder in holders if holder.stamp), None)
 
 
-def of_vocabulary(vocab, vocab_file):
-  """Returns the Holder of a `Vocabulary` and the file that it was read from."""
-  return Holder(f'the vocabulary file {vocab_file}',
-                Stamp(vocab.fingerprint, len(vocab), vocab_file))
+def of_vocabulary(vocab):
+  """Returns the Holder of a `Vocabulary`."""
+  return Holder(f'the vocabulary file {vocab.file}',
+                Stamp(vocab.fingerprint, len(vocab), vocab.file))
 
 
 def of_shards(files):

@@ -44,8 +44,8 @@ def test_words_of_characters_are_printed_without_spaces():
 def test_who_has_which(tmp_path):
   words = tmp_path / 'words.txt'
   words.write_text('<S> 1\n</S> 1\n')
-  vocab = vocabulary.Vocabulary(words)
-  name, stamp = vocabulary_stamp.of_vocabulary(vocab, str(words))
+  vocab = vocabulary.Vocabulary(str(words))
+  name, stamp = vocabulary_stamp.of_vocabulary(vocab)
   assert name == f'the vocabulary file {words}'
   assert (stamp.fingerprint, stamp.words, stamp.file) == (
       vocab.fingerprint, 3, str(words))

@@ -85,7 +85,7 @@ def validate(files, vocab_file, special_words, workers):
   vocab = vocabulary.Vocabulary(vocab_file, *special_words)
   splits = collections.defaultdict(Split)
   problems = Problems()
-  _check_stamps(files, vocab, vocab_file, problems)
+  _check_stamps(files, vocab, problems)
   _check_completeness(files, problems)
   # Of each JPEG, by its digest: [(split, image id)], and where it is first.
   owners, place = collections.defaultdict(list), {}
@@ -119,9 +119,9 @@ def validate(files, vocab_file, special_words, workers):
   return dict(splits), problems
 
 
-def _check_stamps(files, vocab, vocab_file, problems):
+def _check_stamps(files, vocab, problems):
   """Adds the directories whose shards say that their vocabulary is another."""
-  given = vocabulary_stamp.of_vocabulary(vocab, vocab_file)
+  given = vocabulary_stamp.of_vocabulary(vocab)
   for holder in vocabulary_stamp.of_shards(files):
     if holder.stamp:
       try:

@@ -174,8 +174,9 @@ def test_program_and_its_status(folder):
 
 
 def test_shards_that_say_they_are_of_another_vocabulary(folder, workers):
-  stamp = vocabulary_stamp.of_vocabulary(
-      vocabulary.Vocabulary(folder / 'words.txt'), '/made/with.txt').stamp
+  vocab = vocabulary.Vocabulary(folder / 'words.txt')
+  stamp = vocabulary_stamp.Stamp(
+      vocab.fingerprint, len(vocab), '/made/with.txt')
   vocabulary_stamp.save(folder, stamp)
   assert not _validate(folder, workers)[1].found
   vocabulary_stamp.save(

@@ -157,7 +157,7 @@ class Captioner:
     config = dataclasses.replace(config, **checkpoint.model_sizes())
     trained = vocabulary_stamp.of_checkpoint(checkpoint.prefix)
     vocabulary_stamp.check(
-        [vocabulary_stamp.of_vocabulary(self.vocab, vocab_file), trained],
+        [vocabulary_stamp.of_vocabulary(self.vocab), trained],
         'give the word_counts.txt that the model was trained with')
     self.model = show_and_tell_model.ShowAndTellModel(
         config, with_inception=False)

@@ -76,7 +76,7 @@ def test_words_stand_as_the_tokenizer_of_the_captions_wants(files, tmp_path):
     (tmp_path / path.name).symlink_to(path)
   words = str(files / 'word_counts.txt')
   stamp = vocabulary_stamp.of_vocabulary(
-      captioner_lib.vocabulary.Vocabulary(words), words).stamp
+      captioner_lib.vocabulary.Vocabulary(words)).stamp
   vocabulary_stamp.save(tmp_path, dataclasses.replace(
       stamp, tokenizer='characters'))
   captioner = captioner_lib.Captioner(
@@ -99,7 +99,7 @@ def test_another_vocabulary_of_the_same_size_is_refused(files, tmp_path):
   (tmp_path / 'other.txt').write_text(
       ''.join(f'{w} 1\n' for w in reversed(_WORDS)))
   stamp = vocabulary_stamp.of_vocabulary(
-      captioner_lib.vocabulary.Vocabulary(words), words).stamp
+      captioner_lib.vocabulary.Vocabulary(words)).stamp
   vocabulary_stamp.save(tmp_path, stamp)
   with pytest.raises(ValueError) as error:
     captioner_lib.Captioner(
