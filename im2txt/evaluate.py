@@ -191,24 +191,18 @@ class Evaluator:
     """Returns those of the checkpoint evaluated last."""
     return self._model.named_variables
 
-  def caption(self, captions, max_images):
-    """Captions images with the checkpoint evaluated last.
+  def model_and_images(self, max_images):
+    """Returns what there is to caption with the checkpoint evaluated last.
 
     Args:
-      captions: a `caption_evaluator.CaptionEvaluator`.
       max_images: of those whose captions are evaluated, the first so many;
         None: all.
 
     Returns:
-      See `caption_evaluator.CaptionEvaluator.caption`.
+      (`ShowAndTellModel`, image ids int64 [images], features float32
+      [images, 2048]).
     """
-    return captions.caption(
-        self._model, *self._data.images(self._num_examples, max_images))
-
-  def rank(self, captions, max_images):
-    """Ranks with the checkpoint evaluated last; see `caption`."""
-    return captions.rank(
-        self._model, *self._data.images(self._num_examples, max_images))
+    return self._model, *self._data.images(self._num_examples, max_images)
 
   def _digest_inception(self):
     digest = hashlib.sha256()
@@ -229,10 +223,12 @@ def evaluate_captions(evaluator, captions, step):
     dict, name of the metric -> number.
   """
   start = time.time()
-  n_best = evaluator.caption(captions, FLAGS.metrics_images or None)
+  n_best = captions.caption(
+      *evaluator.model_and_images(FLAGS.metrics_images or None))
   scores = captions.score(n_best)
   if FLAGS.ranking_images:
-    scores.update(evaluator.rank(captions, FLAGS.ranking_images))
+    scores.update(captions.rank(
+        *evaluator.model_and_images(FLAGS.ranking_images)))
   if scores:
     logging.info(
         'global step %d: %s (%d images, %.1f s)', step, ', '.join(
