@@ -68,7 +68,7 @@ class CaptionEvaluator:
           model, self._vocab, **self._search)
       self._model = model
     n_best = {}
-    with Progress('captioning', len(image_ids), ' images') as progress:
+    with Progress('Captioning', len(image_ids), 'images') as progress:
       for start in range(0, len(image_ids), _BATCH_SIZE):
         batch = slice(start, start + _BATCH_SIZE)
         found = self._captioner.caption(features[batch])

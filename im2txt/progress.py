@@ -33,7 +33,9 @@ class Progress:
       scale: bool, whether to write large numbers with k, M, G.
     """
     self._title = title
-    self._line = dict(total=total, unit=unit, unit_scale=scale, initial=done)
+    # tqdm puts the name just after the number, which is right after 1.5M only.
+    self._line = dict(total=total, unit=unit if scale else f' {unit}',
+                      unit_scale=scale, initial=done)
     self._done = done
     self._start = self._last = time.monotonic()
     self._bar = None

@@ -150,7 +150,7 @@ def read_captions(files, limit=None):
   """
   index_of_key, image_ids, file_ends = {}, [], []
   images, words, ends = (array.array(code) for code in 'iiq')
-  with progress.Progress('reading captions', len(files), ' files') as bar:
+  with progress.Progress('Reading captions', len(files), 'files') as bar:
     for name in files:
       dataset = tf.data.TFRecordDataset(name).map(
           parse_sequence_example, num_parallel_calls=tf.data.AUTOTUNE)
