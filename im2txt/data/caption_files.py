@@ -142,7 +142,7 @@ def read_list(path, flag):
   Raises:
     ValueError: the file cannot be read or is empty.
   """
-  lines = _read_text(path, flag).split('\n')
+  lines = _lines(_read_text(path, flag))
   names = [line.strip() for line in lines if line.strip()]
   if not names:
     raise ValueError(f'{flag}={path} is empty: give a file of picture names, '
