@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of download and of the program download_and_preprocess_mscoco."""
 
+import contextlib
 import glob
 import hashlib
 import http.server
@@ -73,10 +74,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     body = content[start:]
     if server.break_after:
       body = body[:server.break_after.pop(0)]
-    try:
+    with contextlib.suppress(OSError):  # The other side may stop reading.
       self.wfile.write(body)
-    except OSError:
-      pass  # The other side may stop reading.
 
 
 @pytest.fixture(name='server')

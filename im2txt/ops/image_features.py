@@ -200,7 +200,7 @@ def encode(names, captions, encode_fn, config, views=0, seed=0, first=0):
     pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(
         os.cpu_count()))
     bar = stack.enter_context(progress.Progress(
-        'encoding images', num_images, ' images', done=first))
+        'Encoding', num_images, 'images', done=first))
     decoded = _ahead(pool, process, _images(names, captions, first),
                      2 * os.cpu_count())
     for start in range(first, num_images, _IMAGES_PER_FILE):
@@ -211,11 +211,10 @@ def encode(names, captions, encode_fn, config, views=0, seed=0, first=0):
       rows, batch = [], []
       for image in range(len(features)):
         bar.update(1)
-        try:
+        # The rows of an image that cannot be decoded stay NaN.
+        with contextlib.suppress(tf.errors.InvalidArgumentError):
           batch.extend(next(decoded).result())
           rows.extend(range(image * (views + 1), (image + 1) * (views + 1)))
-        except tf.errors.InvalidArgumentError:
-          pass  # Stays NaN.
         last = image == len(features) - 1
         while len(batch) >= _BATCH_SIZE or (batch and last):
           flat[rows[:_BATCH_SIZE]] = run(batch[:_BATCH_SIZE])
