@@ -284,8 +284,8 @@ def test_program_ends_with_one_line_and_status_1(annotations):
   assert process.returncode == 1
   assert process.stdout == ''
   assert process.stderr.splitlines()[-1] == (
-      'error: cannot read --results_file nowhere.json: No such file or '
-      'directory')
+      'error: Cannot read the captions file nowhere.json (No such file or '
+      'directory): give --results_file the path of one.')
 
 
 if __name__ == '__main__':

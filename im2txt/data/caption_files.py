@@ -116,14 +116,12 @@ def read_results(path, flag):
     ValueError: it is no such file, or has two captions of an image or none at
       all.
   """
+  text = _read_text(path, flag)
   try:
-    with open(path, encoding='utf-8') as f:
-      results = json.load(f)
+    results = json.loads(text)
     captions = {result['image_id']: result['caption'] for result in results}
     if not all(isinstance(caption, str) for caption in captions.values()):
       raise TypeError('a caption is no text')
-  except OSError as error:
-    raise ValueError(f'cannot read {flag} {path}: {error.strerror}') from error
   except (ValueError, TypeError, KeyError) as error:
     raise ValueError(
         f'{flag} {path} is not [{{"image_id": 42, "caption": "a man"}}, ...] '
