@@ -172,7 +172,7 @@ def forward_pass(config):
   return lambda: losses().numpy()
 
 
-def lstms(config):
+def lstm_variants(config):
   """Returns ways to run the LSTM forward and back over a batch of captions.
 
   Args:
@@ -366,7 +366,7 @@ class Benchmark:
 
   def lstm(self):
     """The LSTM, and other ways to compute it."""
-    for name, run in lstms(self.config).items():
+    for name, run in lstm_variants(self.config).items():
       self._add(f'LSTM, forward and back, {name}',
                 1e3 * self._seconds(lambda run=run: run()[1][0].numpy()), 'ms',
                 'LSTM, forward and back, own gradient'

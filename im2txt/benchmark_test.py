@@ -70,7 +70,7 @@ def test_ways_to_run_the_lstm_agree(tmp_path):
 import numpy as np
 config = configuration.ModelConfig(
     batch_size=3, embedding_size=4, num_lstm_units=6)
-found = {name: fn() for name, fn in benchmark.lstms(config).items()}
+found = {name: fn() for name, fn in benchmark.lstm_variants(config).items()}
 outputs, gradients = found.pop('own gradient')
 keras, _ = found.pop('tf.keras')
 assert keras.shape == outputs.shape == (benchmark.WORDS + 1, 3, 6)
