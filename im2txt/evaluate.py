@@ -333,6 +333,44 @@ def check_metrics(split):
   return [name for name in asked if name not in unavailable]
 
 
+def make_caption_evaluator(files, search):
+  """Returns the `CaptionEvaluator` that --metrics asks for, None without.
+
+  Args:
+    files: shard file names.
+    search: dict, options of the search.
+
+  Raises:
+    ValueError: the flags do not go together, or the vocabulary is not that of
+      the shards.
+  """
+  stamp = vocabulary_stamp.first_known([
+      *vocabulary_stamp.of_shards(files),
+      vocabulary_stamp.of_checkpoint(
+          os.path.join(FLAGS.checkpoint_dir, checkpoints.PREFIX)
+          if os.path.isdir(FLAGS.checkpoint_dir) else FLAGS.checkpoint_dir)])
+  split = tokenizer.for_scores(stamp) or caption_scores.tokenize
+  metrics = check_metrics(split)
+  for name in ('train_file_pattern', 'ranking_images'):
+    if getattr(FLAGS, name) and not metrics:
+      raise ValueError(f'--{name} needs --metrics')
+  if not metrics:
+    return None
+  vocab_file = FLAGS.vocab_file or os.path.join(
+      os.path.dirname(files[0]), 'word_counts.txt')
+  if not os.path.exists(vocab_file):
+    raise ValueError(f'--metrics needs the vocabulary, and there is no '
+                     f'{vocab_file}: give --vocab_file')
+  training = None
+  if FLAGS.train_file_pattern:
+    training = set(split(shards.distinct_captions(inputs.list_files(
+        FLAGS.train_file_pattern, 'train_file_pattern'))))
+  return caption_evaluator.CaptionEvaluator(
+      files, vocabulary.Vocabulary(vocab_file), metrics,
+      {**search, 'separator': stamp.separator if stamp else ' '}, split,
+      FLAGS.num_eval_examples, training)
+
+
 def main(_):
   program.require(FLAGS, 'input_file_pattern', 'checkpoint_dir', 'eval_dir')
   if FLAGS.num_eval_examples < 1 or min(
@@ -348,32 +386,8 @@ def main(_):
         'would be passed over; lower --min_global_step')
   search = caption_generator.from_flags(FLAGS)
   files = inputs.list_files(FLAGS.input_file_pattern)
-  stamp = vocabulary_stamp.first_known([
-      *vocabulary_stamp.of_shards(files),
-      vocabulary_stamp.of_checkpoint(
-          os.path.join(FLAGS.checkpoint_dir, checkpoints.PREFIX)
-          if os.path.isdir(FLAGS.checkpoint_dir) else FLAGS.checkpoint_dir)])
-  if stamp:
-    search['separator'] = stamp.separator
-  split = tokenizer.for_scores(stamp) or caption_scores.tokenize
-  metrics = check_metrics(split)
-  captions = best = None
-  for name in ('train_file_pattern', 'ranking_images'):
-    if getattr(FLAGS, name) and not metrics:
-      raise ValueError(f'--{name} needs --metrics')
-  if metrics:
-    training = None
-    if FLAGS.train_file_pattern:
-      training = set(split(shards.distinct_captions(inputs.list_files(
-          FLAGS.train_file_pattern, 'train_file_pattern'))))
-    vocab_file = FLAGS.vocab_file or os.path.join(
-        os.path.dirname(files[0]), 'word_counts.txt')
-    if not os.path.exists(vocab_file):
-      raise ValueError(f'--metrics needs the vocabulary, and there is no '
-                       f'{vocab_file}: give --vocab_file')
-    captions = caption_evaluator.CaptionEvaluator(
-        files, vocabulary.Vocabulary(vocab_file), metrics, search, split,
-        FLAGS.num_eval_examples, training)
+  captions = make_caption_evaluator(files, search)
+  best = None
   if FLAGS.best_metric:
     measured_on = {'input_file_pattern': FLAGS.input_file_pattern,
                    'num_eval_examples': FLAGS.num_eval_examples}
