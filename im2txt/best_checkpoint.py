@@ -30,8 +30,8 @@ class BestCheckpoint:
   Args:
     directory: str; it is made when there is something to keep.
     metric: name of what values are of.
-    measured_on: dict of what else values depend on, to be written as JSON:
-      values of other images, say, are not comparable.
+    measured_on: dict, name of a flag -> value, of what else values depend on:
+      those of other images, say, are not comparable.
 
   Attributes:
     metric: str.
@@ -70,12 +70,13 @@ class BestCheckpoint:
       raise ValueError(
           f'{self._directory} holds the best checkpoint by {metric}, not by '
           f'--best_metric={self.metric}: give that, or move the directory away')
-    others = best.get('measured_on')
-    if others != self._measured_on:
-      raise ValueError(
-          f'{self._directory} holds the best checkpoint measured on {others}, '
-          f'not on {self._measured_on}: give the same flags, or move the '
-          'directory away')
+    before = best.get('measured_on', {})
+    for name, now in self._measured_on.items():
+      if before.get(name) != now:
+        raise ValueError(
+            f'{self._directory} holds the best checkpoint with --{name}='
+            f'{before.get(name)}, not --{name}={now}: give that, or move the '
+            'directory away')
     if not os.path.exists(self._prefix(step) + '.index'):
       logging.warning('%s is of a checkpoint that is not there: begun anew',
                       self._path)

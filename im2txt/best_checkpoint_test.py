@@ -140,7 +140,7 @@ def test_values_of_other_images_are_not_compared(train_dir, tmp_path):
   best_checkpoint.BestCheckpoint(directory, 'cider', {'images': 5}).offer(
       0.5, _variables(3), str(train_dir))
   best_checkpoint.BestCheckpoint(directory, 'cider', {'images': 5})
-  with pytest.raises(ValueError, match=r"measured on \{'images': 5\}, not on "):
+  with pytest.raises(ValueError, match='with --images=5, not --images=6: '):
     best_checkpoint.BestCheckpoint(directory, 'cider', {'images': 6})
 
 
