@@ -296,12 +296,14 @@ def test_resumes_at_the_step_with_the_stored_hyperparameters(resumed, default):
   # The first even step is the first that is logged.
   assert _steps(log)[0] == before + 2 - before % 2
   assert 'lr 0.5)' in log
-  # Inception is still what it was, and one step's clipped gradient moves no
-  # weight by more than learning rate * clip_gradients.
+  # Inception is still what it was, and a step's clipped gradient moves no
+  # weight by more than learning rate * clip_gradients. More steps than the one
+  # logged may have been made before the signal came.
   old, new = _values(train_dir / f'model.ckpt-{before}'), _values(train_dir)
   for found, expected in zip(new[1:], _values(default)[1:]):
     np.testing.assert_array_equal(found, expected)
-  assert 0 < np.abs(new[0] - old[0]).max() < 1
+  steps = _values(train_dir, ['global_step'])[0] - before
+  assert 0 < np.abs(new[0] - old[0]).max() <= .5 * 5.0 * steps
 
 
 def test_sigint_saves_too(resumed):
