@@ -22,11 +22,11 @@ import os
 import re
 import unicodedata
 
-# One sentence of letters, commas, hyphens within words and a full stop at the
-# end: nine captions of ten. What NLTK does with such is simple, and it takes
-# twenty times as long as doing that. The exceptions are what it makes two
+# One sentence of letters, digits, commas, hyphens within words and a full stop
+# at the end: nine captions of ten. What NLTK does with such is simple, and it
+# takes twenty times as long as doing that. The exceptions are what it makes two
 # words of.
-_PLAIN = re.compile(r'[a-z]+(?:(?:-| ?, | )[a-z]+)*(?: ?\.)? ?')
+_PLAIN = re.compile(r'[a-z0-9]+(?:(?:-| ?, | )[a-z0-9]+)*(?: ?\.)? ?')
 _NOT_ONE_WORD = re.compile('cannot|gimme|gonna|gotta|lemme|wanna')
 
 # What a reader takes for one character (\X), if there is something to see: no

@@ -45,7 +45,8 @@ def test_plain_captions_are_as_by_nltk():
   rng = random.Random(1)
   words = ['a', 'dog', 't', 's', 'mr', 'etc', 'is', 'not', 'can', 'cannot',
            'gimme', 'gonna', 'gotta', 'lemme', 'wanna', 'more', 'n', 'd', 'ye',
-           'tis', 'twas', 'vs', 'u', 'p', 'm', 'no', 'i', 'e']
+           'tis', 'twas', 'vs', 'u', 'p', 'm', 'no', 'i', 'e', '3', '1990s',
+           '12', '1st']
   gaps = [' ', '-', ', ', ' , ', ' ', ' ', '  ', ',', ' -', '']
   ends = ['', '.', ' .', '. ', ' . ', ' ', '..', '!', '\n']
   plain = 0
