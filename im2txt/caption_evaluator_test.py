@@ -31,7 +31,7 @@ def fixture_vocab(tmp_path):
 @pytest.fixture(name='files')
 def fixture_files(tmp_path, vocab):
   """A compact shard."""
-  with tf.io.TFRecordWriter(str(tmp_path / 'val')) as writer:
+  with shards.Writer(tmp_path / 'val') as writer:
     for image_id, captions in _CAPTIONS.items():
       tokens = [['<S>', *caption.split(), '</S>'] for caption in captions]
       writer.write(shards.serialize_compact(

@@ -50,7 +50,7 @@ def test_draws_the_sheet_and_counts(files):
   green = (colors[..., 1] - colors[..., [0, 2]].max(axis=2)) > 60
   assert green[:, :green.shape[1] // 2].any()
   assert not green[:, green.shape[1] // 2:].any()
-  assert not (files / 'sheet.png.tmp').exists()
+  assert not (files / '.sheet.png.tmp').exists()
 
 
 @pytest.mark.parametrize('name, content, message', [

@@ -240,7 +240,7 @@ def test_metrics_of_each_checkpoint(model, tmp_path, monkeypatch):
   vocab_file = tmp_path / 'word_counts.txt'
   words = ['<S>', '</S>', *'abcdefghi', '<UNK>']
   vocab_file.write_text(''.join(f'{word} 5\n' for word in words[:-1]))
-  with tf.io.TFRecordWriter(str(tmp_path / 'val-00000-of-00001')) as writer:
+  with shards.Writer(tmp_path / 'val-00000-of-00001') as writer:
     for image_id in [*dict(_CAPTIONS), 7]:
       writer.write(shards.serialize_compact(
           image_id, testing.jpeg(image_id) if image_id < 7 else b'no image', [

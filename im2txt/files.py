@@ -10,12 +10,13 @@ import os
 def replacing(path):
   """Yields another name in the same directory; what is there becomes `path`.
 
-  If the block fails, `path` stays as it was and what was written goes.
+  The name is hidden, so that no pattern of files has it before its time. If the block fails, `path` stays as it was and what was written goes.
 
   Args:
     path: str.
   """
-  temporary = f'{path}.tmp'
+  directory, name = os.path.split(path)
+  temporary = os.path.join(directory, f'.{name}.tmp')
   try:
     yield temporary
     os.replace(temporary, path)

@@ -155,7 +155,7 @@ def fixture_model_dir(tmp_path_factory):
   records += [record(40, b'\xff\xd8 damaged', 'a man')]
   records += [record(10, testing.jpeg(10), 'a man runs')]
   for shard in range(2):
-    with tf.io.TFRecordWriter(str(directory / f'val-{shard}')) as writer:
+    with shards.Writer(directory / f'val-{shard}') as writer:
       for item in records[shard::2]:
         writer.write(item)
   return directory

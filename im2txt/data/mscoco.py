@@ -780,20 +780,11 @@ def _write_shard(path, layout, records):
   Raises:
     OSError: a picture cannot be read or the shard not written.
   """
-  tf = worker_tensorflow()
-  directory, name = os.path.split(path)
-  temporary = os.path.join(directory, f'.{name}.tmp')
-  try:
-    with tf.io.TFRecordWriter(temporary) as writer:
+  with replacing(path) as temporary:
+    with shards.Writer(temporary) as writer:
       for image_id, image_path, captions in records:
         data = pictures.read(image_path)
         writer.write(
             shards.serialize_compact(image_id, data, captions)
             if layout == 'compact' else
             shards.serialize(image_id, data, *captions[0]))
-    os.replace(temporary, path)
-  except tf.errors.OpError as error:
-    raise OSError(f'Cannot write {path}: {error.message}') from error
-  finally:
-    if os.path.exists(temporary):
-      os.remove(temporary)

@@ -11,7 +11,7 @@ from im2txt.inference_utils import vocabulary
 
 
 def _write(path, *contents):
-  with tf.io.TFRecordWriter(str(path)) as writer:
+  with shards.Writer(path) as writer:
     for content in contents:
       writer.write(content)
   return str(path)
@@ -46,11 +46,36 @@ def test_bytes_are_those_of_tensorflow(image_id):
   data = bytes(range(256)) * 70  # A length of three bytes.
   tokens = ['<S>', 'café', '', 'x' * 200, '</S>']
   ids = [0, 1, 300, image_id, 12000]
-  assert shards.serialize(image_id, data, tokens, ids) == _by_tensorflow(
+  found = shards.serialize(image_id, data, tokens, ids)
+  assert b''.join(found) == _by_tensorflow(
       image_id, data, [[token] for token in tokens], [[i] for i in ids])
   captions = [(tokens, ids), (['<S>', '</S>'], [1, 2])]
-  assert shards.serialize_compact(image_id, data, captions) == _by_tensorflow(
-      image_id, data, *zip(*captions))
+  found = shards.serialize_compact(image_id, data, captions)
+  assert b''.join(found) == _by_tensorflow(image_id, data, *zip(*captions))
+
+
+def test_files_are_those_of_tensorflow(tmp_path):
+  records = [[], [b''], [b'ab', b'c'], [bytes(range(256)) * 5000],
+             [b'x' * (1 << 19), b'y', b'z' * 70000], [b'end']]
+  with tf.io.TFRecordWriter(str(tmp_path / 'expected')) as writer:
+    for record in records:
+      writer.write(b''.join(record))
+  path = _write(tmp_path / 'found', *records)
+  assert (tmp_path / 'found').read_bytes() == (
+      tmp_path / 'expected').read_bytes()
+  assert list(tf.data.TFRecordDataset(path).as_numpy_iterator()) == [
+      b''.join(record) for record in records]
+
+
+def test_errors_of_writing_name_the_file(tmp_path):
+  with pytest.raises(OSError, match='nowhere/x'):
+    shards.Writer(str(tmp_path / 'nowhere' / 'x'))
+  with pytest.raises(OSError, match='No space left.*/dev/full'):
+    with shards.Writer('/dev/full') as writer:
+      writer.write([b'x' * (1 << 20)])
+  with pytest.raises(OSError, match='No space left.*/dev/full'):
+    with shards.Writer('/dev/full') as writer:
+      writer.write([b'small enough to be kept until the end'])
 
 
 def test_layouts_are_told_apart_by_record(tmp_path):
@@ -69,12 +94,12 @@ def test_layouts_are_told_apart_by_record(tmp_path):
 def test_refusals(tmp_path):
   good = shards.serialize(1, b'x', ['a'], [1])
   no_image = tf.train.SequenceExample()
-  no_word = tf.train.SequenceExample.FromString(good)
+  no_word = tf.train.SequenceExample.FromString(b''.join(good))
   no_word.feature_lists.feature_list['image/caption'].feature.add()
   for content, part in ((b'\xff\xff', 'no SequenceExample'),
                         (no_image.SerializeToString(), 'lacks image/image_id'),
                         (no_word.SerializeToString(), 'without text or id')):
-    path = _write(tmp_path / 'bad', good, content)
+    path = _write(tmp_path / 'bad', good, [content])
     with pytest.raises(ValueError, match=f'bad is .* 1 good .*{part}'):
       list(shards.read(path))
   with open(path, 'r+b') as f:

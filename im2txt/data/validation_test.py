@@ -7,7 +7,6 @@ import subprocess
 import sys
 
 import pytest
-import tensorflow as tf
 
 from im2txt import testing
 from im2txt import vocabulary_stamp
@@ -29,7 +28,7 @@ def _record(image_id, caption, data=None, ids=None):
 
 
 def _write(path, *records):
-  with tf.io.TFRecordWriter(str(path)) as writer:
+  with shards.Writer(path) as writer:
     for record in records:
       writer.write(record)
 
@@ -108,7 +107,7 @@ _DAMAGE = {
     'an id of another image': (
         _record(2, '<S> a </S>', data=testing.jpeg(9)),
         '1 ids that more than one image has: 2'),
-    'no example': (b'\xff', '1 shards damaged: '),
+    'no example': ([b'\xff'], '1 shards damaged: '),
 }
 
 

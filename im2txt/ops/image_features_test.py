@@ -89,7 +89,7 @@ def test_compact_shards_give_the_same_features(tmp_path, shards):
   compact = []
   for name, images in (('a', (0, 1, 2)), ('b', (3, 4, 5, 6, 7))):
     compact.append(str(tmp_path / name))
-    with tf.io.TFRecordWriter(compact[-1]) as writer:
+    with shards_lib.Writer(compact[-1]) as writer:
       for i in images:
         ids = [1, *range(3, 5 + i), 2]
         writer.write(shards_lib.serialize_compact(
@@ -176,7 +176,7 @@ def test_a_killed_build_goes_on_after_the_finished_files(tmp_path, shards):
   directory = tmp_path / 'cache'
   names = {p.name: p.stat().st_mtime_ns for p in directory.iterdir()}
   assert 'features-00000.npy' in names and 'features-00001.npy' not in names
-  (directory / 'features-00001.npy.tmp').write_bytes(b'half a file')
+  (directory / '.features-00001.npy.tmp').write_bytes(b'half a file')
   encoder = Encoder()
   data = build(tmp_path, shards, encoder)
   np.testing.assert_array_equal(all_features(data), expected)
@@ -184,7 +184,7 @@ def test_a_killed_build_goes_on_after_the_finished_files(tmp_path, shards):
   assert 4 * 3 <= encoder.count <= 4 * 3 + 6
   assert (directory / 'features-00000.npy').stat().st_mtime_ns == (
       names['features-00000.npy'])
-  assert not list(directory.glob('*.tmp'))
+  assert not list(directory.glob('.*.tmp'))
 
 
 @pytest.mark.parametrize('changes, message', [

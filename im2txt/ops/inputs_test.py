@@ -116,7 +116,7 @@ def fixture_compact(tmp_path):
   files = []
   for number, images in enumerate([(4, 2), (), (1, 3)]):
     files.append(str(tmp_path / f'compact{number}'))
-    with tf.io.TFRecordWriter(files[-1]) as writer:
+    with shards_lib.Writer(files[-1]) as writer:
       for i in images:
         writer.write(shards_lib.serialize_compact(
             i, tf.io.encode_png(np.full([9, 9, 3], 20 * i, 'u1')).numpy(),
