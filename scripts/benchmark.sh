@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Measures this machine's figures beside the machine's own limits; about ten
+# Measures this machine's figures beside the machine's own limits; about seven
 # minutes on two cores. Flags go to im2txt/benchmark.
 #
 #   scripts/benchmark.sh                      into data/benchmark
