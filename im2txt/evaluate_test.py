@@ -206,7 +206,7 @@ def test_watches_until_the_last_step(data, model, tmp_path):
   log += testing.read_until(process, 'global step 1000: perplexity')
   log += testing.read_until(process, 'no checkpoint newer than step 1000')
   model.save(train_dir, 2000)
-  log += process.communicate(timeout=300)[1]
+  log += testing.rest(process)
   assert process.returncode == 0, log
   assert '--number_of_steps=2000 reached' in log
   assert 'Traceback' not in log
@@ -260,7 +260,7 @@ def test_metrics_of_each_checkpoint(model, tmp_path, monkeypatch):
   # Another Inception, so that images are to be encoded again.
   _Model(seed=2).save(train_dir, 2000)
   expected += [_expected_scores(train_dir, vocab_file, ['bleu_1', 'cider'])]
-  log += process.communicate(timeout=300)[1]
+  log += testing.rest(process)
   assert process.returncode == 0, log
   assert 'no meteor: Java' in log and 'no spice' not in log
   assert log.count('image(s) skipped: ids 7') == 2
@@ -340,7 +340,7 @@ def test_an_interrupt_is_no_error(data, tmp_path):
       eval_dir=tmp_path / 'eval')))
   testing.read_until(process, 'no checkpoint at')
   process.send_signal(signal.SIGINT)
-  rest = process.communicate(timeout=60)[1]
+  rest = testing.rest(process)
   assert process.returncode == 128 + signal.SIGINT
   assert 'Traceback' not in rest
 

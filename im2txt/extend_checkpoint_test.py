@@ -130,7 +130,8 @@ def test_training_goes_on_with_the_new_words(files, extended):
   result = testing.run_program(
       'train', f'--input_file_pattern={data}/train', f'--train_dir={train_dir}',
       '--number_of_steps=80', '--batch_size=3', '--initial_learning_rate=1',
-      f'--feature_cache_dir={data}/features', '--feature_views=0')
+      f'--feature_cache_dir={data}/features', '--feature_views=0',
+      '--random_seed=1')
   assert result.returncode == 0, result.stderr
   assert f'resuming from {train_dir}/model.ckpt-40' in result.stderr
   assert 'not checked' not in result.stderr

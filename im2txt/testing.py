@@ -107,6 +107,16 @@ def read_until(process, pattern):
   raise AssertionError(f'{pattern!r} is not in:\n{text}')
 
 
+def rest(process):
+  """Reads what `read_until` left of the standard error, to the process's end.
+
+  `Popen.communicate` would lose the lines that are in the reader's buffer.
+  """
+  text = process.stderr.read()
+  process.wait(timeout=60)
+  return text
+
+
 def assert_one_line_error(result, *parts):
   """Holds that a program ended with one line that contains all `parts`."""
   lines = result.stderr.splitlines()

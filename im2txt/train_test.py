@@ -50,7 +50,7 @@ def _signal(process, pattern, *signals):
   log = testing.read_until(process, pattern)
   for number in signals:
     process.send_signal(number)
-  log += process.communicate(timeout=300)[1]
+  log += testing.rest(process)
   return process.returncode, log
 
 

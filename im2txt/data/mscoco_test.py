@@ -515,7 +515,7 @@ def _children(pid):
   return children
 
 
-def _wait_until(condition, seconds=60):
+def _wait_until(condition, seconds=300):
   end = time.monotonic() + seconds
   while not condition():
     assert time.monotonic() < end, 'nothing happened'
