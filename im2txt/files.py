@@ -10,8 +10,8 @@ import os
 def replacing(path):
   """Yields another name in the same directory; what is there becomes `path`.
 
-  The name is hidden, so that no pattern of files matches it. If the block fails,
-  `path` stays as it was and what was written goes.
+  The name is hidden, so that no pattern of files matches it. If the block
+  fails, `path` stays as it was and what was written goes.
 
   Args:
     path: str.

@@ -44,7 +44,7 @@ class Writer:
     """Makes the file `path`, a str, or makes it empty.
 
     Raises:
-      OSError: it cannot be written; so do `write` and the end of the context.
+      OSError: it cannot be made.
     """
     self._path = path
     self._file = open(path, 'wb', buffering=_BYTES_A_WRITE)
@@ -57,7 +57,15 @@ class Writer:
       self._file.close()
 
   def write(self, record):
-    """Adds a record, given as a list of the bytes that it consists of."""
+    """Adds a record.
+
+    Args:
+      record: list of bytes, the parts that it consists of.
+
+    Raises:
+      OSError: the file cannot be written; the end of the context may raise it
+        too, as what is little is kept until then.
+    """
     size = struct.pack('<Q', sum(map(len, record)))
     checksum = functools.reduce(google_crc32c.extend, record, 0)
     with self._naming():
