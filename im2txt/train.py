@@ -55,6 +55,11 @@ flags.DEFINE_integer(
     'sees no distortion.')
 flags.DEFINE_integer(
     'feature_seed', 0, 'Seed of the distortions in --feature_cache_dir.')
+flags.DEFINE_enum(
+    'feature_precision', 'float32', ['float32', 'bfloat16'],
+    'Precision of Inception v3 when it fills --feature_cache_dir. bfloat16 '
+    'takes half the time on processors that have it (AVX512 BF16, AMX); the '
+    'features are good to 2 or 3 digits.')
 flags.DEFINE_integer(
     'captions_per_image', 1,
     'Captions of an image that stand together in a batch. Without '
@@ -224,11 +229,15 @@ def make_batches(model, configs):
   if not FLAGS.feature_cache_dir:
     return iter(inputs.training_batches(
         files, config, FLAGS.random_seed, FLAGS.captions_per_image))
+  variables = model.inception.named_variables
   data = image_features.open_or_build(
       FLAGS.feature_cache_dir, files,
+      folded_inception.make_encoder(
+          lambda name: variables[name].numpy(), FLAGS.feature_precision)
+      if FLAGS.feature_precision != 'float32' else
       tf.function(model.encode_images, reduce_retracing=True),
-      model.inception.named_variables, config, FLAGS.feature_views,
-      FLAGS.feature_seed)
+      variables, config, FLAGS.feature_views, FLAGS.feature_seed,
+      FLAGS.feature_precision)
   logging.info('training from the features of %d images, %d captions, in %s',
                len(data.captions.image_ids), len(data.captions),
                FLAGS.feature_cache_dir)

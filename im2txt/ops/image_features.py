@@ -318,14 +318,16 @@ def _difference(found, wanted):
   for name, stat in wanted['shards'].items():
     if found['shards'][name] != stat:
       return f'another {name} (its size or time has changed)'
-  for key, flag in (('views', 'feature_views'), ('seed', 'feature_seed')):
+  # Caches of earlier versions do not say their precision.
+  found = {'precision': 'float32', **found}
+  for key in ('views', 'seed', 'precision'):
     if found[key] != wanted.get(key, found[key]):
-      return f'--{flag}={found[key]}, not {wanted[key]}'
+      return f'--feature_{key}={found[key]}, not {wanted[key]}'
   return None
 
 
 def open_or_build(directory, names, encode_fn, variables, config, views=None,
-                  seed=None):
+                  seed=None, precision='float32'):
   """Opens the cache in a directory, after making or finishing it if need be.
 
   Args:
@@ -336,6 +338,8 @@ def open_or_build(directory, names, encode_fn, variables, config, views=None,
     config: a `configuration.ModelConfig`.
     views: distorted views of each image; None: whatever the cache has.
     seed: of the distortions; None: whatever the cache has.
+    precision: of `encode_fn`, 'float32' or 'bfloat16'. Compared only where
+      `views` is.
 
   Returns:
     `CaptionedFeatures`, mapped from disk.
@@ -348,7 +352,7 @@ def open_or_build(directory, names, encode_fn, variables, config, views=None,
   os.makedirs(directory, exist_ok=True)
   wanted = fingerprint(names, variables, config)
   if views is not None:
-    wanted.update(views=views, seed=seed)
+    wanted.update(views=views, seed=seed, precision=precision)
   with open(os.path.join(directory, 'lock'), 'w', encoding='utf-8') as lock:
     try:
       fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -358,7 +362,7 @@ def open_or_build(directory, names, encode_fn, variables, config, views=None,
     captions, description = _open(directory, wanted)
     if captions is None:
       captions = inputs.read_captions(names)
-      description = {'views': 0, 'seed': 0, **wanted}
+      description = {'views': 0, 'seed': 0, 'precision': precision, **wanted}
       _save(os.path.join(directory, 'captions.npz'), np.savez,
             **dataclasses.asdict(captions))
       _write_description(directory, description)

@@ -64,10 +64,10 @@ def variables(value=1.0):
 
 
 def build(tmp_path, shards, encode_fn=None, weights=1.0, views=2, seed=0,
-          config=_CONFIG):
+          config=_CONFIG, precision='float32'):
   return image_features.open_or_build(
       str(tmp_path / 'cache'), shards, encode_fn or Encoder(),
-      variables(weights), config, views, seed)
+      variables(weights), config, views, seed, precision)
 
 
 def all_features(data):
@@ -191,6 +191,7 @@ def test_a_killed_build_goes_on_after_the_finished_files(tmp_path, shards):
     ({'weights': 1.5}, 'other Inception v3 weights'),
     ({'views': 4}, '--feature_views=2, not 4'),
     ({'seed': 1}, '--feature_seed=0, not 1'),
+    ({'precision': 'bfloat16'}, '--feature_precision=float32, not bfloat16'),
     ({'config': dataclasses.replace(_CONFIG, image_height=80)},
      'images of 75x75 pixels, not 80x75'),
 ])
@@ -199,6 +200,17 @@ def test_a_foreign_cache_is_refused(tmp_path, shards, changes, message):
   with pytest.raises(ValueError, match=(
       f'--feature_cache_dir=.*cache was made from {message}; give another')):
     build(tmp_path, shards, Encoder(most=0), **changes)
+
+
+def test_a_cache_of_unsaid_precision_is_float32(tmp_path, shards):
+  build(tmp_path, shards)
+  path = tmp_path / 'cache' / 'cache.json'
+  description = json.loads(path.read_text())
+  assert description.pop('precision') == 'float32'
+  path.write_text(json.dumps(description))
+  build(tmp_path, shards, Encoder(most=0))
+  with pytest.raises(ValueError, match='--feature_precision=float32, not'):
+    build(tmp_path, shards, Encoder(most=0), precision='bfloat16')
 
 
 def test_changed_data_are_refused(tmp_path, shards):
