@@ -205,7 +205,8 @@ def test_where_that_cannot_be_reached_takes_the_package(
   expected = _values(1)
   with np.load(os.path.join(os.path.dirname(__file__), '..', '..', 'data',
                             'inception_v3_refit.npz')) as refit:
-    assert set(refit) == {f'{_REFIT}/weights', f'{_REFIT}/BatchNorm/moving_mean'}
+    assert set(refit) == {
+        f'{_REFIT}/weights', f'{_REFIT}/BatchNorm/moving_mean'}
     expected.update(
         {name: refit[name].astype(np.float32) for name in refit})
   _assert_has(directory, expected)

