@@ -12,6 +12,7 @@ from absl import logging
 
 from im2txt import checkpoints
 from im2txt import configuration
+from im2txt import encoder_stamp
 from im2txt import vocabulary_stamp
 from im2txt.files import write_json
 
@@ -108,6 +109,7 @@ class BestCheckpoint:
     os.makedirs(self._directory, exist_ok=True)
     configuration.save(self._directory, configuration.load(train_dir))
     vocabulary_stamp.copy(train_dir, self._directory)
+    encoder_stamp.copy(train_dir, self._directory)
     best = {'metric': self.metric, 'value': float(value), 'global_step': step,
             'measured_on': self._measured_on}
     try:

@@ -12,10 +12,12 @@ import pytest
 from im2txt import best_checkpoint
 from im2txt import checkpoints
 from im2txt import configuration
+from im2txt import encoder_stamp
 from im2txt import vocabulary_stamp
 
 _CONFIGS = (configuration.ModelConfig(vocab_size=77),
             configuration.TrainingConfig())
+_ENCODER = encoder_stamp.Stamp('12ab', encoder_stamp.URL, 'file:///a')
 
 
 def _variables(step):
@@ -27,6 +29,7 @@ def fixture_train_dir(tmp_path):
   path = tmp_path / 'train'
   path.mkdir()
   configuration.save(path, _CONFIGS)
+  encoder_stamp.save(path, _ENCODER)
   return path
 
 
@@ -48,8 +51,9 @@ def test_keeps_the_best(train_dir, tmp_path, metric, values, steps):
     assert kept == (expected == step)
     assert _kept(directory) == expected
   assert configuration.load(directory) == _CONFIGS
+  assert encoder_stamp.load(directory) == _ENCODER
   assert sorted(os.listdir(directory)) == [
-      'best.json', 'checkpoint', 'configuration.json',
+      'best.json', 'checkpoint', 'configuration.json', 'inception_v3.json',
       'model.ckpt-4.data-00000-of-00001', 'model.ckpt-4.index']
   assert json.loads((directory / 'best.json').read_text()) == {
       'metric': metric, 'value': values[3], 'global_step': 4,
@@ -101,7 +105,8 @@ def test_a_failed_save_leaves_the_best_before(train_dir, tmp_path, monkeypatch):
         best.offer(0.6, _variables(step), str(train_dir))
 
   offer_in_vain(2)
-  assert os.listdir(directory) == ['configuration.json']
+  assert sorted(os.listdir(directory)) == [
+      'configuration.json', 'inception_v3.json']
   best.offer(0.5, _variables(3), str(train_dir))
   names = sorted(os.listdir(directory))
   offer_in_vain(4)

@@ -168,6 +168,27 @@ class Checkpoint:
     return {'vocab_size': vocab_size, 'embedding_size': embedding_size,
             'num_lstm_units': self.shapes[_LSTM + 'bias'][0] // 4}
 
+  def values(self, shapes):
+    """Returns variables' values, a dict from today's name to array.
+
+    Args:
+      shapes: dict from today's name to the shape that it must have, a list.
+
+    Raises:
+      CheckpointError: variables missing or of another shape; all are named.
+    """
+    missing = sorted(set(shapes) - set(self.shapes))
+    if missing:
+      raise CheckpointError(
+          f'checkpoint {self.prefix} lacks {_listed(missing)}')
+    wrong = [f'{name} {self.shapes[name]} (the model has {shape})'
+             for name, shape in sorted(shapes.items())
+             if self.shapes[name] != shape]
+    if wrong:
+      raise CheckpointError(
+          f'checkpoint {self.prefix} has other shapes: {_listed(wrong)}')
+    return {name: self.get(name) for name in shapes}
+
   def restore(self, named_variables):
     """Assigns every given variable, or none of them.
 
@@ -180,18 +201,8 @@ class Checkpoint:
     Raises:
       CheckpointError: variables missing or of another shape; all are named.
     """
-    missing = sorted(set(named_variables) - set(self.shapes))
-    if missing:
-      raise CheckpointError(
-          f'checkpoint {self.prefix} lacks {_listed(missing)}')
-    wrong = [
-        f'{name} {self.shapes[name]} (the model has {v.shape.as_list()})'
-        for name, v in sorted(named_variables.items())
-        if self.shapes[name] != v.shape.as_list()]
-    if wrong:
-      raise CheckpointError(
-          f'checkpoint {self.prefix} has other shapes: {_listed(wrong)}')
-    values = {name: self.get(name) for name in named_variables}
+    values = self.values(
+        {name: v.shape.as_list() for name, v in named_variables.items()})
     for name, variable in named_variables.items():
       variable.assign(values[name].astype(variable.dtype.as_numpy_dtype))
     return sorted(

@@ -6,7 +6,6 @@ writes. All goes to the log and to TensorBoard.
 """
 
 import dataclasses
-import hashlib
 import math
 import os
 import time
@@ -20,6 +19,7 @@ from im2txt import caption_evaluator
 from im2txt import caption_sheet
 from im2txt import checkpoints
 from im2txt import configuration
+from im2txt import encoder_stamp
 from im2txt import program
 from im2txt import show_and_tell_model
 from im2txt import vocabulary_stamp
@@ -136,7 +136,7 @@ class Evaluator:
     self._batch_size = batch_size
     self._feature_cache_dir = feature_cache_dir
     self._model = None
-    self._inception_digest = None
+    self._inception_fingerprint = None
     self._data = None
 
   def evaluate(self, checkpoint_path):
@@ -158,14 +158,15 @@ class Evaluator:
           'give shards that were made with the vocabulary of the model')
     if self._model is None or self._model.config != config:
       self._model = show_and_tell_model.ShowAndTellModel(config)
-      self._inception_digest = None
+      self._inception_fingerprint = None
       self._encode = tf.function(
           self._model.encode_images, autograph=False, reduce_retracing=True)
       self._score = tf.function(
           self._model.cross_entropies, autograph=False, reduce_retracing=True)
     checkpoint.restore(self._model.named_variables)
-    digest = self._digest_inception()
-    if digest != self._inception_digest:
+    fingerprint = encoder_stamp.fingerprint(
+        self._model.inception.named_variables)
+    if fingerprint != self._inception_fingerprint:
       if self._feature_cache_dir:
         self._data = image_features.open_or_build(
             self._feature_cache_dir, self._files, self._encode,
@@ -173,7 +174,7 @@ class Evaluator:
       else:
         self._data = image_features.encode_in_memory(
             self._files, self._encode, config, limit=self._num_examples)
-      self._inception_digest = digest
+      self._inception_fingerprint = fingerprint
       if len(self._data.captions) < self._num_examples:
         logging.info('%d captions (--num_eval_examples=%d)',
                      len(self._data.captions), self._num_examples)
@@ -203,12 +204,6 @@ class Evaluator:
       [images, 2048]).
     """
     return self._model, *self._data.images(self._num_examples, max_images)
-
-  def _digest_inception(self):
-    digest = hashlib.sha256()
-    for variable in self._model.inception.variables:
-      digest.update(variable.numpy().tobytes())
-    return digest.digest()
 
 
 def evaluate_captions(evaluator, captions, step):

@@ -27,6 +27,7 @@ import numpy as np
 
 from im2txt import checkpoints
 from im2txt import configuration
+from im2txt import encoder_stamp
 from im2txt import program
 from im2txt import vocabulary_stamp
 from im2txt.inference_utils import vocabulary
@@ -100,6 +101,7 @@ def main(_):
   vocabulary_stamp.save(FLAGS.output_dir, dataclasses.replace(
       trained.stamp or given.stamp, fingerprint=new.fingerprint,
       words=len(new), file=os.path.abspath(FLAGS.new_vocab_file)))
+  encoder_stamp.copy(os.path.dirname(checkpoint.prefix), FLAGS.output_dir)
   # Last: a directory with a checkpoint has all that belongs to it.
   prefix = checkpoints.CheckpointManager(FLAGS.output_dir).save(values)
   logging.info('%d new words, %d in all, in %s', len(new) - len(old), len(new),

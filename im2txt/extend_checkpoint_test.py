@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from im2txt import checkpoints
 from im2txt import configuration
+from im2txt import encoder_stamp
 from im2txt import extend_checkpoint
 from im2txt import show_and_tell_model
 from im2txt import testing
@@ -25,6 +26,7 @@ _NEW = [*_OLD, '<UNK>', 'zebra', 'sleeps', 'red']
 _CONFIG = configuration.ModelConfig(
     vocab_size=7, embedding_size=6, num_lstm_units=5, batch_size=4,
     image_height=75, image_width=75, initializer_scale=0.5)
+_ENCODER = encoder_stamp.Stamp('12ab', encoder_stamp.URL, 'file:///a')
 _DECODER = ('seq_embedding/map', 'logits/weights', 'logits/biases')
 
 
@@ -54,6 +56,7 @@ def fixture_files(tmp_path_factory):
       model.named_variables)
   configuration.save(path / 'train', (_CONFIG, configuration.TrainingConfig(
       initial_learning_rate=0.25)))
+  encoder_stamp.save(path / 'train', _ENCODER)
   vocabulary_stamp.save(path / 'train', _stamp(
       path / 'old.txt', tokenizer='unicode'))
   return path
@@ -103,6 +106,7 @@ def test_all_but_the_rows_of_words_stays(files, extended):
   model, training = configuration.load(extended)
   assert model.vocab_size == 10 and model.batch_size == 4
   assert training.initial_learning_rate == 0.25
+  assert encoder_stamp.load(extended) == _ENCODER
   assert vocabulary_stamp.load(extended) == _stamp(
       files / 'new.txt', tokenizer='unicode')
 
@@ -206,7 +210,7 @@ def test_nothing_is_written_over(files):
     _run(files, output_dir=files / 'train')
   with open(files / 'train' / 'configuration.json', encoding='utf-8') as f:
     assert json.load(f)['vocab_size'] == 7
-  assert len(os.listdir(files / 'train')) == 5
+  assert len(os.listdir(files / 'train')) == 6
 
 
 if __name__ == '__main__':

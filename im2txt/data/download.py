@@ -38,6 +38,19 @@ _TRIES = len(_WAITS_SECONDS) + 1
 _SUMS = {'SHA256SUMS': 'sha256', 'MD5SUMS': 'md5'}
 
 
+class UnreachableError(ConnectionError):
+  """A server that does not answer, or a connection that breaks for good.
+
+  Attributes:
+    reason: str, in a few words.
+  """
+
+  def __init__(self, url, reason):
+    super().__init__(f'Cannot download {url} ({reason}): the same command goes '
+                     'on with what is there already.')
+    self.reason = reason
+
+
 class Archive(NamedTuple):
   """A zip archive on a server and the one folder that it makes.
 
@@ -89,7 +102,7 @@ def source(archive, directory):
   return _read_stamp(archive, directory).get('url')
 
 
-def described(archive):
+def described(archive, tries=_TRIES, timeout=_TIMEOUT_SECONDS):
   """Returns the archive with its size and checksum as the server tells them.
 
   For an archive whose size or checksum nobody knew before: the size is the
@@ -97,11 +110,14 @@ def described(archive):
 
   Args:
     archive: Archive.
+    tries: int, how often to ask a server that does not answer.
+    timeout: seconds to wait for an answer.
 
   Raises:
     ValueError: the archive is not there.
+    UnreachableError: there is no answer.
   """
-  with _open(archive.url, _TRIES) as response:
+  with _open(archive.url, tries, timeout=timeout) as response:
     size = _int_or_none(response.headers.get('Content-Length'))
   checksum = None
   for name, algorithm in _SUMS.items():
@@ -188,17 +204,18 @@ def _int_or_none(text):
 # Download --------------------------------------------------------------------
 
 
-def _open(url, tries, start=0):
+def _open(url, tries, start=0, timeout=_TIMEOUT_SECONDS):
   """Returns the response to a GET of `url` from byte `start`.
 
   Args:
     url: str.
     tries: int, how often to ask a server that does not answer.
     start: int, a range is asked for if it is not 0.
+    timeout: seconds to wait for an answer.
 
   Raises:
     ValueError: the server says that it has not got that.
-    OSError: there is no answer.
+    UnreachableError: there is no answer.
   """
   headers = {'User-Agent': 'im2txt'}
   if start:
@@ -207,7 +224,7 @@ def _open(url, tries, start=0):
     try:
       return urllib.request.urlopen(
           urllib.request.Request(url, headers=headers),
-          timeout=_TIMEOUT_SECONDS)
+          timeout=timeout)
     except urllib.error.HTTPError as error:
       with error:
         # Only these say that asking again may help.
@@ -226,15 +243,13 @@ def _open(url, tries, start=0):
       reason = str(error) or type(error).__name__
     if attempt + 1 < tries:
       time.sleep(_WAITS_SECONDS[attempt])
-  raise ConnectionError(
-      f'Cannot download {url} ({reason}): the same command goes on with what '
-      'is there already.')
+  raise UnreachableError(url, reason)
 
 
 def _download(archive, directory, path):
   """Leaves the checked archive at `path`."""
   if os.path.exists(path):
-    if _is_right(archive, path) is None:
+    if fault(archive, path) is None:
       log(f'{path} is there already.')
       return
     log(f'{path} is not what it should be: downloading it again.')
@@ -243,7 +258,7 @@ def _download(archive, directory, path):
   # One more time for a file that was damaged on the way or is an old part.
   for attempt in range(2):
     transfer(archive, part)
-    wrong = _is_right(archive, part)
+    wrong = fault(archive, part)
     if wrong is None:
       os.replace(part, path)
       log(f'Downloaded {archive.url}')
@@ -271,9 +286,7 @@ def transfer(archive, part):
       return
     failures = 0 if _size(part) > start else failures + 1
     if failures == _TRIES:
-      raise ConnectionError(
-          f'Cannot download {archive.url} ({reason}): the same command goes on '
-          'with what is there already.')
+      raise UnreachableError(archive.url, reason)
     log(f'{archive.url}: {reason}. Going on.')
     time.sleep(_WAITS_SECONDS[min(failures, len(_WAITS_SECONDS) - 1)])
 
@@ -324,8 +337,8 @@ def _transfer_once(archive, part, start):
   return None
 
 
-def _is_right(archive, path):
-  """Returns None if `path` is the archive, else what is wrong with it."""
+def fault(archive, path):
+  """Returns what is wrong with `path` as the archive, None if it is right."""
   size = os.path.getsize(path)
   if archive.size is not None and size != archive.size:
     return f'{size} bytes where {archive.size} are expected'

@@ -11,7 +11,6 @@ is a MSCOCO server to download_and_preprocess_mscoco.
 
 import concurrent.futures
 import functools
-import hashlib
 import io
 import json
 import multiprocessing
@@ -21,6 +20,7 @@ import zipfile
 
 from im2txt.data import sample_scenes
 from im2txt.files import replacing
+from im2txt.files import sha256
 from im2txt.progress import Progress
 
 SPLITS = ('train', 'val')
@@ -107,8 +107,7 @@ def _write_sums(folder):
   lines = []
   for name in sorted(os.listdir(folder)):
     if name.endswith('.zip'):
-      with open(os.path.join(folder, name), 'rb') as f:
-        lines.append(f'{hashlib.file_digest(f, "sha256").hexdigest()}  {name}\n')
+      lines.append(f'{sha256(os.path.join(folder, name))}  {name}\n')
   with open(os.path.join(folder, _SUMS), 'w', encoding='utf-8') as f:
     f.writelines(lines)
 

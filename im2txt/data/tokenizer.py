@@ -22,6 +22,8 @@ import os
 import re
 import unicodedata
 
+from im2txt import files
+
 # One sentence of letters, digits, commas, hyphens within words and a full stop
 # at the end: nine captions of ten. What NLTK does with such is simple, and it
 # takes twenty times as long as doing that. The exceptions are what it makes two
@@ -43,15 +45,8 @@ PUNKT_DIRECTORY = 'tokenizers/punkt_tab/english'
 
 
 def project_data_directory():
-  """Returns the project's own place for NLTK data, `data/nltk_data`.
-
-  Under Bazel this file is a link in the runfiles; the data lies beside what
-  it points to.
-  """
-  root = os.path.realpath(__file__)
-  for _ in range(3):
-    root = os.path.dirname(root)
-  return os.path.join(root, 'data', 'nltk_data')
+  """Returns the project's own place for NLTK data, `data/nltk_data`."""
+  return files.in_project('data', 'nltk_data')
 
 
 def load(name='nltk'):

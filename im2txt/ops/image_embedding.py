@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Inception v3 as the image encoder (Szegedy et al. 2015, through tf-slim)."""
 
+import functools
+
 import tensorflow as tf
 
 from im2txt.ops import slim_bridge
@@ -76,6 +78,17 @@ def inception_v3(images,
               scope='dropout')
           net = slim.flatten(net, scope='flatten')
   return net
+
+
+@functools.cache
+def variable_shapes():
+  """Returns the shapes of Inception v3's variables.
+
+  Returns:
+    dict from each of the 376 checkpoint names to a list of int.
+  """
+  return {name: variable.shape.as_list()
+          for name, variable in InceptionV3().named_variables.items()}
 
 
 class InceptionV3(tf.Module):

@@ -22,7 +22,6 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import fcntl
-import hashlib
 import json
 import os
 import re
@@ -31,6 +30,7 @@ from absl import logging
 import numpy as np
 import tensorflow as tf
 
+from im2txt import encoder_stamp
 from im2txt import progress
 from im2txt.files import replacing
 from im2txt.files import write_json
@@ -285,10 +285,6 @@ def fingerprint(names, variables, config):
     variables: dict from name to variable of Inception v3.
     config: a `configuration.ModelConfig`.
   """
-  digest = hashlib.sha256()
-  for name, variable in sorted(variables.items()):
-    digest.update(name.encode())
-    digest.update(variable.numpy().tobytes())
   # Without the directory, so that data and cache can be moved together.
   keys = [os.path.basename(name) for name in names]
   if len(set(keys)) < len(keys):
@@ -297,7 +293,7 @@ def fingerprint(names, variables, config):
   return {
       'format': _FORMAT,
       'image_size': [config.image_height, config.image_width],
-      'inception': digest.hexdigest(),
+      'inception': encoder_stamp.fingerprint(variables),
       'shards': {key: [s.st_size, s.st_mtime_ns] for key, s in stats.items()},
   }
 

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""Packages a trained model for get_model: small files, for others.
+
+  package_model --checkpoint_path=model/train \
+      --vocab_file=data/word_counts.txt --output_dir=package
+
+The package holds the decoder, in float16, and names the encoder: Inception v3
+as get_inception gets it, frozen in training.
+"""
+
+import json
+import os
+
+from absl import flags
+from absl import logging
+
+from im2txt import program
+from im2txt.pretrained import caption_model
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string(
+    'checkpoint_path', '',
+    'Model checkpoint: a file prefix, or a directory (its latest is taken).')
+flags.DEFINE_string(
+    'vocab_file', '', 'Vocabulary the model was trained with.')
+flags.DEFINE_string(
+    'output_dir', '',
+    'Directory for the package. Files of other names in it stay.')
+flags.DEFINE_string(
+    'inception_dir', '',
+    'Directory that get_inception left, of the encoder that the model was '
+    'trained on. Needed where train did not write inception_v3.json beside the '
+    'checkpoint.')
+flags.DEFINE_string(
+    'scores_file', '',
+    'JSON object of scores for the manifest, such as --output_json of score.')
+
+
+def _scores(path):
+  """Returns the JSON object in a file, a dict; empty for no file."""
+  if not path:
+    return {}
+  try:
+    with open(path, encoding='utf-8') as f:
+      scores = json.load(f)
+  except (OSError, ValueError) as error:
+    raise ValueError(f'--scores_file={path} cannot be read: {error}'
+                    ) from error
+  if not isinstance(scores, dict):
+    raise ValueError(f'--scores_file={path} holds no JSON object of scores')
+  return scores
+
+
+def main(_):
+  program.require(FLAGS, 'checkpoint_path', 'vocab_file', 'output_dir')
+  manifest = caption_model.write(
+      FLAGS.output_dir, FLAGS.checkpoint_path, FLAGS.vocab_file,
+      FLAGS.inception_dir or None, _scores(FLAGS.scores_file))
+  size = sum(os.path.getsize(os.path.join(FLAGS.output_dir, name))
+             for name in manifest.parts)
+  logging.info('the model of step %d is in %s, %.1f MB',
+               manifest.global_step, FLAGS.output_dir, size / 1e6)
+
+
+if __name__ == '__main__':
+  program.run(main)

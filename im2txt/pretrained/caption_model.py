@@ -1,0 +1,328 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A trained model as a small package, and the whole model out of one.
+
+A checkpoint is an encoder that many have, Inception v3 of 87 MB, and a decoder.
+A package holds the decoder and names the encoder:
+
+  decoder.npz         the decoder's variables in float16, and global_step
+  word_counts.txt     the vocabulary
+  configuration.json  the hyperparameters
+  vocabulary.json     which vocabulary, see `vocabulary_stamp`
+  model.json          the manifest: SHA-256 of each of these, the encoder's
+                      `encoder_stamp.Stamp`, and scores
+"""
+
+import dataclasses
+import json
+import os
+import re
+import shutil
+import zipfile
+
+import numpy as np
+
+from im2txt import checkpoints
+from im2txt import configuration
+from im2txt import encoder_stamp
+from im2txt import files
+from im2txt import show_and_tell_model
+from im2txt import vocabulary_stamp
+from im2txt.inference_utils import vocabulary
+from im2txt.pretrained import inception
+from im2txt.progress import log
+
+MANIFEST = 'model.json'
+DECODER = 'decoder.npz'
+VOCABULARY = 'word_counts.txt'
+# What goes beside the checkpoint as it is.
+_COPIED = (VOCABULARY, configuration.FILE_NAME, vocabulary_stamp.FILE_NAME)
+_PARTS = (DECODER, *_COPIED)
+# Bump when a package is laid out in another way.
+_FORMAT = 1
+
+# The package that comes with the project.
+DEFAULT_PACKAGE = files.in_project('data', 'flickr8k_coco')
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+  """What model.json tells.
+
+  Attributes:
+    format: _FORMAT.
+    global_step: training steps that the model has made.
+    parts: dict from the name of each other file to its SHA-256.
+    encoder: dict, the fields of an `encoder_stamp.Stamp`.
+    scores: dict from name to number, as measured by who made the package.
+  """
+  format: int
+  global_step: int
+  parts: dict
+  encoder: dict
+  scores: dict = dataclasses.field(default_factory=dict)
+
+
+def write(directory, checkpoint_path, vocab_file, inception_dir=None,
+          scores=None):
+  """Makes a package of a trained model.
+
+  Other files in the directory, such as a README.md, stay as they are.
+
+  Args:
+    directory: str, made if missing.
+    checkpoint_path: see `checkpoints.resolve`.
+    vocab_file: path of the vocabulary that the model was trained with.
+    inception_dir: what `inception.get` left, of the model's encoder; None: the
+      stamp beside the checkpoint tells.
+    scores: dict for the manifest.
+
+  Returns:
+    The `Manifest`.
+
+  Raises:
+    ValueError: the parts are not of one model; the encoder is none that can be
+      got again; or float16 cannot hold a value.
+    OSError: the directory cannot be written.
+  """
+  checkpoint = checkpoints.Checkpoint(checkpoint_path)
+  train_dir = os.path.dirname(checkpoint.prefix)
+  model_config, training_config = configuration.load(train_dir)
+  model_config = dataclasses.replace(model_config, **checkpoint.model_sizes())
+  decoder = {
+      name: _half(checkpoint, name, value) for name, value in
+      checkpoint.values(_decoder_shapes(model_config)).items()}
+  vocab = vocabulary.Vocabulary(vocab_file)
+  vocab.check_fits_model(model_config.vocab_size)
+  given = vocabulary_stamp.of_vocabulary(vocab)
+  trained = vocabulary_stamp.of_checkpoint(checkpoint.prefix)
+  vocabulary_stamp.check(
+      [given, trained],
+      'give the word_counts.txt that the model was trained with')
+  encoder = _encoder_of(checkpoint.prefix, inception_dir or train_dir)
+
+  os.makedirs(directory, exist_ok=True)
+  with files.replacing(os.path.join(directory, DECODER)) as temporary:
+    # To an open file: to a name NumPy adds a suffix.
+    with open(temporary, 'wb') as f:
+      np.savez_compressed(
+          f, **decoder, global_step=np.int32(checkpoint.global_step))
+  _copy(vocab_file, os.path.join(directory, VOCABULARY))
+  configuration.save(directory, (model_config, training_config))
+  vocabulary_stamp.save(directory, dataclasses.replace(
+      trained.stamp or given.stamp, file=VOCABULARY))
+  manifest = Manifest(
+      _FORMAT, checkpoint.global_step,
+      {name: files.sha256(os.path.join(directory, name)) for name in _PARTS},
+      dataclasses.asdict(encoder), scores or {})
+  files.write_json(
+      os.path.join(directory, MANIFEST), dataclasses.asdict(manifest))
+  return manifest
+
+
+def get(directory, package_dir=DEFAULT_PACKAGE, inception_dir=None):
+  """Makes `directory` a train directory with the model of a package.
+
+  Nothing is done where all is there and whole; what is not is made again.
+
+  Args:
+    directory: str, made if missing. It gets the checkpoint of 383 variables,
+      the state file, the configuration, both stamps and the vocabulary.
+    package_dir: what `write` made.
+    inception_dir: directory in which Inception v3's checkpoint is, or is got
+      into; None: `directory`.
+
+  Returns:
+    The prefix of the checkpoint.
+
+  Raises:
+    ValueError: the package is damaged; the encoder is another one than the
+      model was trained on; or the directory holds another model.
+    OSError: a download or the disk failed; a later call goes on.
+  """
+  manifest, decoder = _read(package_dir)
+  os.makedirs(directory, exist_ok=True)
+  if later := _trained_on(directory, manifest.global_step, package_dir):
+    log(f'{later} was trained on from the model of {package_dir}: left alone.')
+    return later
+  prefix = os.path.join(
+      directory, f'{checkpoints.PREFIX}-{manifest.global_step}')
+  encoder = encoder_stamp.Stamp(**manifest.encoder)
+  if _is_whole(prefix, manifest, encoder, decoder):
+    log(f'{prefix} is there already.')
+    return prefix
+  values = inception.read(_get_encoder(inception_dir or directory, encoder))
+  for name in _COPIED:
+    _copy(os.path.join(package_dir, name), os.path.join(directory, name))
+  encoder_stamp.save(directory, encoder)
+  # Last: a directory with a checkpoint has all that belongs to it.
+  checkpoints.CheckpointManager(directory).save({**values, **decoder})
+  log(f'The model is {prefix}, its vocabulary '
+      f'{os.path.join(directory, VOCABULARY)}')
+  return prefix
+
+
+def _decoder_shapes(config):
+  """Returns a dict from the name of each decoder variable to its shape."""
+  model = show_and_tell_model.ShowAndTellModel(config, with_inception=False)
+  return {name: variable.shape.as_list()
+          for name, variable in model.decoder_variables.items()}
+
+
+def _half(checkpoint, name, value):
+  """Returns an array as float16; a ValueError if that cannot hold it."""
+  with np.errstate(over='ignore'):
+    half = value.astype(np.float16)
+  if not np.isfinite(half).all():
+    raise ValueError(
+        f'checkpoint {checkpoint.prefix}: {name} has values that float16 '
+        f'cannot hold (from {value.min():g} to {value.max():g}): training '
+        'diverged; give an earlier checkpoint')
+  return half
+
+
+def _encoder_of(prefix, directory):
+  """Returns the Stamp in a directory, which is of a checkpoint's encoder.
+
+  Raises:
+    ValueError: there is none, or it is not; or nobody else can get these
+      weights.
+  """
+  fingerprint = encoder_stamp.fingerprint(inception.read(prefix))
+  stamp = encoder_stamp.load(directory)
+  if not stamp or stamp.source == encoder_stamp.FILE:
+    raise ValueError(
+        f'nothing in {directory} tells where the encoder of {prefix} can be '
+        'got: give --inception_dir the directory that get_inception left')
+  if stamp.fingerprint != fingerprint:
+    raise ValueError(
+        f'the encoder of {prefix} (fingerprint {fingerprint[:16]}) is not that '
+        f'which {directory} tells of ({stamp}): a package is for a frozen '
+        'encoder that get_inception gets; give its directory as '
+        '--inception_dir')
+  return stamp
+
+
+def _copy(source, target):
+  with files.replacing(target) as temporary:
+    shutil.copyfile(source, temporary)
+
+
+def _read(package_dir):
+  """Reads a package.
+
+  Args:
+    package_dir: str.
+
+  Returns:
+    (Manifest, dict from name to array: the decoder's variables in float32 and
+    global_step, int32).
+
+  Raises:
+    ValueError: a part is missing, damaged, or not of this model.
+  """
+  path = os.path.join(package_dir, MANIFEST)
+  try:
+    with open(path, encoding='utf-8') as f:
+      manifest = Manifest(**json.load(f))
+    encoder_stamp.Stamp(**manifest.encoder)
+    if manifest.format != _FORMAT or set(manifest.parts) != set(_PARTS):
+      raise ValueError(f'of format {manifest.format}, not {_FORMAT}')
+  except OSError as error:
+    raise ValueError(
+        f'--package_dir={package_dir} is no package ({MANIFEST}: '
+        f'{error.strerror}): give a directory that package_model made'
+    ) from error
+  except (ValueError, TypeError) as error:
+    raise ValueError(f'{path} cannot be used ({error}): get the package again'
+                    ) from error
+  for name, wanted in manifest.parts.items():
+    part = os.path.join(package_dir, name)
+    found = files.sha256(part) if os.path.isfile(part) else 'no file'
+    if found != wanted:
+      raise ValueError(
+          f'{part} is not what {MANIFEST} tells of (SHA-256 {wanted[:16]}..., '
+          f'found {found[:16]}): get the package again')
+  config, _ = configuration.load(package_dir)
+  shapes = {**_decoder_shapes(config), 'global_step': []}
+  decoder = {}
+  part = os.path.join(package_dir, DECODER)
+  try:
+    with np.load(part) as arrays:
+      for name in arrays:
+        decoder[name] = arrays[name].astype(
+            np.int32 if name == 'global_step' else np.float32)
+  except (ValueError, zipfile.BadZipFile) as error:
+    raise ValueError(
+        f'{part} is damaged ({error}): get the package again') from error
+  if {name: list(value.shape) for name, value in decoder.items()} != shapes:
+    raise ValueError(
+        f'{part} does not hold the variables of {configuration.FILE_NAME} '
+        'beside it: get the package again')
+  return manifest, decoder
+
+
+def _trained_on(directory, step, package_dir):
+  """Returns the prefix of a later checkpoint of the same model, or None.
+
+  Raises:
+    ValueError: the directory holds a checkpoint of another model.
+  """
+  steps = {int(match[1]) for match in (
+      re.fullmatch(re.escape(checkpoints.PREFIX) + r'-(\d+)\.index', name)
+      for name in os.listdir(directory)) if match} - {step}
+  if not steps:
+    return None
+  latest = os.path.join(directory, f'{checkpoints.PREFIX}-{max(steps)}')
+  stamps = [vocabulary_stamp.load(d) for d in (directory, package_dir)]
+  if max(steps) < step or not stamps[0] or (
+      stamps[0].fingerprint != stamps[1].fingerprint):
+    raise ValueError(
+        f'{directory} holds another model ({latest}): give another directory')
+  return latest
+
+
+def _is_whole(prefix, manifest, encoder, decoder):
+  """Returns whether a directory has all that `get` leaves, undamaged."""
+  directory = os.path.dirname(prefix)
+  try:
+    stamp = encoder_stamp.load(directory)
+    if not stamp or stamp.fingerprint != encoder.fingerprint or any(
+        files.sha256(os.path.join(directory, name)) != manifest.parts[name]
+        for name in _COPIED):
+      return False
+    if (not os.path.exists(os.path.join(directory, 'checkpoint'))
+        or checkpoints.resolve(directory) != prefix):
+      return False
+    checkpoint = checkpoints.Checkpoint(prefix)
+    values = checkpoint.values(
+        {name: list(value.shape) for name, value in decoder.items()})
+    return (all(np.array_equal(values[name], decoder[name]) for name in decoder)
+            and encoder_stamp.fingerprint(inception.read(prefix))
+            == encoder.fingerprint)
+  except (ValueError, FileNotFoundError):
+    return False
+
+
+def _get_encoder(directory, wanted):
+  """Returns the path of the encoder's checkpoint, got if it is not there.
+
+  Args:
+    directory: str.
+    wanted: `encoder_stamp.Stamp`.
+
+  Raises:
+    ValueError: it is another one.
+  """
+  path = os.path.join(directory, inception.CHECKPOINT)
+  found = inception.present(directory)
+  if not found:
+    if wanted.source == encoder_stamp.URL:
+      path, found = inception.get(directory, url=wanted.origin)
+    else:
+      path, found = inception.get(directory, wanted.source)
+  if found.fingerprint != wanted.fingerprint:
+    raise ValueError(
+        f'{path} is of source {found}, but the model needs the encoder that it '
+        f'was trained on, of source {wanted}: remove it, or give '
+        '--inception_dir another directory')
+  return path

