@@ -392,7 +392,11 @@ def main(_):
     measured_on = {'input_file_pattern': FLAGS.input_file_pattern,
                    'num_eval_examples': FLAGS.num_eval_examples}
     if FLAGS.best_metric != 'perplexity':
-      measured_on.update(metrics_images=FLAGS.metrics_images, **search)
+      config, _ = configuration.load(
+          FLAGS.checkpoint_dir if os.path.isdir(FLAGS.checkpoint_dir)
+          else os.path.dirname(FLAGS.checkpoint_dir))
+      measured_on.update(metrics_images=FLAGS.metrics_images,
+                         **caption_generator.completed(search, config))
     best = best_checkpoint.BestCheckpoint(
         os.path.join(FLAGS.eval_dir, 'best'), FLAGS.best_metric, measured_on)
   os.makedirs(FLAGS.eval_dir, exist_ok=True)
