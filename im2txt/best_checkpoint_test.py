@@ -91,7 +91,8 @@ def test_one_of_before_the_flag_allowed_the_unknown_word(train_dir, tmp_path):
       0.5, _variables(3), str(train_dir))
   best_checkpoint.BestCheckpoint(
       directory, 'cider', {'allow_unknown_word': True})
-  with pytest.raises(ValueError, match='--allow_unknown_word=True, not .*False'):
+  with pytest.raises(
+      ValueError, match='--allow_unknown_word=True, not .*False'):
     best_checkpoint.BestCheckpoint(
         directory, 'cider', {'allow_unknown_word': False})
 

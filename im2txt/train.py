@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trains the Show and Tell model: the LSTM on Inception v3, frozen or not."""
 
+import contextlib
 import math
 import os
 import re
@@ -160,6 +161,31 @@ def duration(seconds):
   if hours:
     return f'{hours}h{minutes:02}m'
   return f'{minutes}m{seconds:02}s' if minutes else f'{seconds}s'
+
+
+def make_configs(train_dir, stamp):
+  """Returns the (ModelConfig, TrainingConfig) that flags and directory say.
+
+  Args:
+    train_dir: directory of checkpoints.
+    stamp: the `vocabulary_stamp.Stamp` of the shards, whose size is that of a
+      new model unless another is given; None if not known.
+
+  Raises:
+    ValueError: see `configuration.from_flags`.
+  """
+  configs = configuration.from_flags(FLAGS, train_dir)
+  with contextlib.suppress(checkpoints.NoCheckpointYetError):
+    checkpoints.resolve(train_dir)
+    return configs
+  if stamp:
+    given, configs = configs, configuration.from_flags(
+        FLAGS, train_dir, {'vocab_size': stamp.words})
+    if configs != given:
+      logging.info(
+          '--vocab_size=%d, the number of words of the vocabulary of the shards '
+          '(%s)', stamp.words, stamp.file)
+  return configs
 
 
 def prepare_model(train_dir, configs, shards):
@@ -383,7 +409,8 @@ def main(_):
   shards = vocabulary_stamp.of_shards(
       inputs.list_files(FLAGS.input_file_pattern))
   os.makedirs(FLAGS.train_dir, exist_ok=True)
-  configs = configuration.from_flags(FLAGS, FLAGS.train_dir)
+  stamp = vocabulary_stamp.first_known(shards)
+  configs = make_configs(FLAGS.train_dir, stamp)
   if FLAGS.random_seed is not None:
     tf.random.set_seed(FLAGS.random_seed)
   model = prepare_model(FLAGS.train_dir, configs, shards)
@@ -393,7 +420,6 @@ def main(_):
         'of --train_dir=%s', FLAGS.number_of_steps, int(model.global_step),
         FLAGS.train_dir)
     return 0
-  stamp = vocabulary_stamp.first_known(shards)
   if stamp and stamp.words > configs[0].vocab_size:
     raise ValueError(
         f'the vocabulary of the shards has {stamp.words} words ({stamp.file}), '
