@@ -10,11 +10,12 @@ import time
 
 from absl import flags
 from absl import logging
-import tensorflow as tf
 
+# Before TensorFlow, which im2txt keeps quiet while it is imported.
+from im2txt import program
+import tensorflow as tf
 from im2txt import checkpoints
 from im2txt import configuration
-from im2txt import program
 from im2txt import show_and_tell_model
 from im2txt import vocabulary_stamp
 from im2txt.ops import folded_inception
@@ -183,8 +184,8 @@ def make_configs(train_dir, stamp):
         FLAGS, train_dir, {'vocab_size': stamp.words})
     if configs != given:
       logging.info(
-          '--vocab_size=%d, the number of words of the vocabulary of the shards '
-          '(%s)', stamp.words, stamp.file)
+          '--vocab_size=%d, the number of words of the vocabulary of the '
+          'shards (%s)', stamp.words, stamp.file)
   return configs
 
 
@@ -222,6 +223,7 @@ def prepare_model(train_dir, configs, shards):
       shards, f'give --input_file_pattern={FLAGS.input_file_pattern} shards '
       f'that were made with the vocabulary of --train_dir={train_dir}, or '
       'another --train_dir; extend_checkpoint gives a model more words')
+  logging.info('building the network')
   model = show_and_tell_model.ShowAndTellModel(
       configs[0], train_inception=FLAGS.train_inception,
       training_dtype=tf.as_dtype(FLAGS.precision))
@@ -343,6 +345,7 @@ def train(model, configs, batches, writer):
     logging.info('saved %s', prefix)
     return step
 
+  logging.info('the first step takes longer than others: it is compiled')
   for batch in batches:
     if stop.received or step >= FLAGS.number_of_steps:
       break
