@@ -35,11 +35,12 @@ import time
 
 from absl import flags
 import numpy as np
-import tensorflow as tf
 
+# Before TensorFlow, which im2txt keeps quiet while it is imported.
+from im2txt import program
+import tensorflow as tf
 from im2txt import checkpoints
 from im2txt import configuration
-from im2txt import program
 from im2txt import show_and_tell_model
 from im2txt import vocabulary_stamp
 from im2txt.data import sample_scenes

@@ -18,6 +18,8 @@ from im2txt.files import write_json
 
 FILE_NAME = 'best.json'
 _LOWER_IS_BETTER = ('perplexity',)
+# What a best.json was measured on that is of before there was such a flag.
+_BEFORE = {'allow_unknown_word': True}
 
 
 class BestCheckpoint:
@@ -71,7 +73,7 @@ class BestCheckpoint:
       raise ValueError(
           f'{self._directory} holds the best checkpoint by {metric}, not by '
           f'--best_metric={self.metric}: give that, or move the directory away')
-    before = best.get('measured_on', {})
+    before = {**_BEFORE, **best.get('measured_on', {})}
     for name, now in self._measured_on.items():
       if before.get(name) != now:
         raise ValueError(

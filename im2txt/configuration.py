@@ -16,7 +16,7 @@ FILE_NAME = 'configuration.json'
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-  """Shape and regularization of the network.
+  """Shape and regularization of the network, and how captions are searched.
 
   Attributes:
     vocab_size: rows of the word embedding and of the softmax. Must not be
@@ -33,6 +33,10 @@ class ModelConfig:
     values_per_input_shard: captions in one training shard, about; sizes the
       shuffle buffer.
     input_queue_capacity_factor: shuffle over this many shards' worth.
+    allow_unknown_word: whether the search may choose <UNK>, and ids that the
+      vocabulary has no word for. Training and perplexity know them either way.
+    beam_size: of the search, unless a flag says otherwise.
+    length_normalization_factor: likewise.
   """
   vocab_size: int = 12000
   batch_size: int = 32
@@ -44,6 +48,9 @@ class ModelConfig:
   lstm_dropout_keep_prob: float = 0.7
   values_per_input_shard: int = 2300
   input_queue_capacity_factor: int = 2
+  allow_unknown_word: bool = True
+  beam_size: int = 3
+  length_normalization_factor: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,20 +93,23 @@ _CLASSES = (ModelConfig, TrainingConfig)
 
 # Values that must be above zero for the program to make sense.
 _MAY_BE_ZERO = ('num_epochs_per_decay', 'learning_rate_decay_factor',
-                'initial_learning_rate', 'train_inception_learning_rate')
+                'initial_learning_rate', 'train_inception_learning_rate',
+                'length_normalization_factor')
 
 
 def _checked(name, kind, value, source):
   """Returns `value` as `kind`, or raises a ValueError that names `source`."""
   good = isinstance(value, (int, float)) if kind is float else (
       isinstance(value, kind))
-  if not good or isinstance(value, bool):
+  # To Python True is an int.
+  if not good or isinstance(value, bool) != (kind is bool):
     raise ValueError(
         f'{source}: {name}={value!r} should be of type {kind.__name__}')
   if kind is str:
     if value != 'SGD':
       raise ValueError(f"{source}: {name}={value!r}; only 'SGD' is available")
-  elif value < 0 or (value == 0 and name not in _MAY_BE_ZERO):
+  elif kind is not bool and (
+      value < 0 or (value == 0 and name not in _MAY_BE_ZERO)):
     raise ValueError(f'{source}: {name}={value} should be above zero')
   # Inception v3 can read no smaller image, and the crop gives no larger one.
   if name in ('image_height', 'image_width') and not 75 <= value <= 346:
@@ -159,6 +169,11 @@ def save(directory, configs):
   write_json(os.path.join(directory, FILE_NAME), values)
 
 
+def is_saved(directory):
+  """Returns whether a pair was saved in a directory."""
+  return os.path.exists(os.path.join(directory, FILE_NAME))
+
+
 def load(directory):
   """Returns the pair saved in a directory; the defaults if there is none.
 
@@ -166,9 +181,9 @@ def load(directory):
     ValueError: the file is damaged or holds an unknown hyperparameter.
   """
   configs = (ModelConfig(), TrainingConfig())
-  path = os.path.join(directory, FILE_NAME)
-  if not os.path.exists(path):
+  if not is_saved(directory):
     return configs
+  path = os.path.join(directory, FILE_NAME)
   return replace(configs, read_json(path), path)
 
 
@@ -183,7 +198,7 @@ def define_flags(flags):
       'hyperparameters', '',
       'JSON file of hyperparameters: {"batch_size": 64, ...}.')
   define = {int: flags.DEFINE_integer, float: flags.DEFINE_float,
-            str: flags.DEFINE_string}
+            str: flags.DEFINE_string, bool: flags.DEFINE_bool}
   for config_class in _CLASSES:
     for field in dataclasses.fields(config_class):
       define[field.type](
@@ -192,17 +207,21 @@ def define_flags(flags):
           f'--hyperparameters or by {FILE_NAME} beside the checkpoints.')
 
 
-def from_flags(flag_values, directory):
+def from_flags(flag_values, directory, defaults=None):
   """Returns the pair from a directory, a JSON file and flags, in that order.
 
   Args:
     flag_values: `flags.FLAGS` after `define_flags`.
     directory: where `configuration.json` may lie.
+    defaults: dict from name to value, in the place of the defaults of 2016
+      where it does not.
 
   Raises:
     ValueError: see `replace` and `read_json`.
   """
   configs = load(directory)
+  if defaults and not is_saved(directory):
+    configs = replace(configs, defaults, 'default')
   if flag_values.hyperparameters:
     configs = replace(configs, read_json(flag_values.hyperparameters),
                       f'--hyperparameters={flag_values.hyperparameters}')

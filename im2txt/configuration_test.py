@@ -21,6 +21,8 @@ def parse(*args):
         lambda *a: flags.DEFINE_string(*a, flag_values=values))
     DEFINE_integer = staticmethod(
         lambda *a: flags.DEFINE_integer(*a, flag_values=values))
+    DEFINE_bool = staticmethod(
+        lambda *a: flags.DEFINE_bool(*a, flag_values=values))
     DEFINE_float = staticmethod(
         lambda *a: flags.DEFINE_float(*a, flag_values=values))
 
@@ -51,9 +53,31 @@ def test_flags_win_over_the_file_and_that_over_the_directory(tmp_path):
   assert training.initial_learning_rate == 2.0
 
 
+def test_a_flag_may_be_true_or_false(tmp_path):
+  for given, expected in (([], True), (['--allow_unknown_word=false'], False),
+                          (['--noallow_unknown_word'], False)):
+    model, _ = configuration.from_flags(parse(*given), tmp_path)
+    assert model.allow_unknown_word is expected
+
+
+def test_defaults_count_where_nothing_else_is_said(tmp_path):
+  def vocab_size(*args, directory=tmp_path / 'new'):
+    return configuration.from_flags(
+        parse(*args), directory, {'vocab_size': 99})[0].vocab_size
+
+  path = tmp_path / 'my.json'
+  path.write_text('{"vocab_size": 2}')
+  assert vocab_size() == 99
+  assert vocab_size('--vocab_size=3') == 3
+  assert vocab_size(f'--hyperparameters={path}') == 2
+  configuration.save(tmp_path, _DEFAULTS)
+  assert vocab_size(directory=tmp_path) == 12000
+
+
 def test_saved_is_what_is_loaded(tmp_path):
   configs = configuration.replace(
-      _DEFAULTS, {'vocab_size': 77, 'initial_learning_rate': 0.5}, 'test')
+      _DEFAULTS, {'vocab_size': 77, 'initial_learning_rate': 0.5,
+                  'allow_unknown_word': False}, 'test')
   configuration.save(tmp_path, configs)
   assert configuration.load(tmp_path) == configs
   assert configuration.load(tmp_path / 'elsewhere') == _DEFAULTS
@@ -64,6 +88,8 @@ def test_saved_is_what_is_loaded(tmp_path):
     ({'vocab_size': 0}, 'vocab_size=0 should be above zero'),
     ({'vocab_size': 1.5}, 'of type int'),
     ({'vocab_size': True}, 'of type int'),
+    ({'allow_unknown_word': 1}, 'of type bool'),
+    ({'beam_size': 0}, 'beam_size=0 should be above zero'),
     ({'clip_gradients': 'x'}, 'of type float'),
     ({'lstm_dropout_keep_prob': 1.5}, r'should be in \(0, 1\]'),
     ({'image_height': 400}, 'from 75 to 346'),

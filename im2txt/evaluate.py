@@ -12,15 +12,16 @@ import time
 
 from absl import flags
 from absl import logging
-import tensorflow as tf
 
+# Before TensorFlow, which im2txt keeps quiet while it is imported.
+from im2txt import program
+import tensorflow as tf
 from im2txt import best_checkpoint
 from im2txt import caption_evaluator
 from im2txt import caption_sheet
 from im2txt import checkpoints
 from im2txt import configuration
 from im2txt import encoder_stamp
-from im2txt import program
 from im2txt import show_and_tell_model
 from im2txt import vocabulary_stamp
 from im2txt.data import shards
@@ -31,6 +32,7 @@ from im2txt.metrics import caption_scores
 from im2txt.metrics import summary
 from im2txt.ops import image_features
 from im2txt.ops import inputs
+from im2txt.progress import Progress
 
 FLAGS = flags.FLAGS
 
@@ -157,6 +159,7 @@ class Evaluator:
            vocabulary_stamp.of_checkpoint(checkpoint.prefix)],
           'give shards that were made with the vocabulary of the model')
     if self._model is None or self._model.config != config:
+      logging.info('building the network')
       self._model = show_and_tell_model.ShowAndTellModel(config)
       self._inception_fingerprint = None
       self._encode = tf.function(
@@ -179,11 +182,14 @@ class Evaluator:
         logging.info('%d captions (--num_eval_examples=%d)',
                      len(self._data.captions), self._num_examples)
     total, captions, words = 0.0, 0, 0
-    for batch in self._data.batches(config.batch_size, self._num_examples):
-      losses = self._score(*(tf.constant(x) for x in batch)).numpy()
-      total += float(losses.sum(dtype='float64'))
-      captions += len(batch[0])
-      words += losses.size
+    usable = len(self._data.usable(self._num_examples))
+    with Progress('Evaluating', usable, 'captions') as progress:
+      for batch in self._data.batches(config.batch_size, self._num_examples):
+        losses = self._score(*(tf.constant(x) for x in batch)).numpy()
+        total += float(losses.sum(dtype='float64'))
+        captions += len(batch[0])
+        words += losses.size
+        progress.update(len(batch[0]))
     if not words:
       raise ValueError(f'no word to predict in {self._files[0]} ...')
     return Result(int(self._model.global_step), captions, words, total / words)
@@ -387,7 +393,11 @@ def main(_):
     measured_on = {'input_file_pattern': FLAGS.input_file_pattern,
                    'num_eval_examples': FLAGS.num_eval_examples}
     if FLAGS.best_metric != 'perplexity':
-      measured_on.update(metrics_images=FLAGS.metrics_images, **search)
+      config, _ = configuration.load(
+          FLAGS.checkpoint_dir if os.path.isdir(FLAGS.checkpoint_dir)
+          else os.path.dirname(FLAGS.checkpoint_dir))
+      measured_on.update(metrics_images=FLAGS.metrics_images,
+                         **caption_generator.completed(search, config))
     best = best_checkpoint.BestCheckpoint(
         os.path.join(FLAGS.eval_dir, 'best'), FLAGS.best_metric, measured_on)
   os.makedirs(FLAGS.eval_dir, exist_ok=True)

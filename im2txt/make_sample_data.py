@@ -21,10 +21,11 @@ import zipfile
 
 from absl import app
 from absl import flags
-import tensorflow as tf
 
-from im2txt import checkpoints
+# Before TensorFlow, which im2txt keeps quiet while it is imported.
 from im2txt import program
+import tensorflow as tf
+from im2txt import checkpoints
 from im2txt.data import sample_dataset
 from im2txt.files import replacing
 from im2txt.progress import log

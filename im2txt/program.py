@@ -54,6 +54,16 @@ def run_resumable(job):
     sys.exit(130)  # As shells report an interrupted command.
 
 
+def _parse_flags(argv):
+  """Parses flags; a wrong one ends the program in one line, --help with 0."""
+  try:
+    return flags.FLAGS(argv)
+  except flags.Error as e:
+    fail(f'{e} (see --help)')
+  except SystemExit:  # Of --help and the like, which absl ends with 1.
+    sys.exit(0)
+
+
 def run(main, takes_argument=False):
   """Runs `main(argv)` under absl; a user's error becomes one line, status 1.
 
@@ -79,4 +89,4 @@ def run(main, takes_argument=False):
 
   # As in 2016, progress is logged (to standard error) unless told otherwise.
   flags.FLAGS.set_default('verbosity', logging.INFO)
-  app.run(guarded)
+  app.run(guarded, flags_parser=_parse_flags)

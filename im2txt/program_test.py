@@ -41,6 +41,18 @@ def test_an_error_is_one_line_and_a_trace_with_debug():
   assert 'Traceback' in run(True, '--debug', 'bad').stderr
 
 
+def test_help_is_no_failure_and_a_wrong_flag_one_line():
+  for flag, text in ('--help', 'USAGE: '), ('--helpfull', '--[no]debug'):
+    result = run(False, flag)
+    assert result.returncode == 0 and not result.stderr
+    assert text in result.stdout
+  for flag in '--debugs', '--debug=perhaps':
+    result = run(False, flag)
+    assert result.returncode == 1 and not result.stdout
+    line, = result.stderr.splitlines()
+    assert line.startswith('error: ') and 'debug' in line and '--help' in line
+
+
 def test_an_interrupt_is_told_by_the_status():
   result = run(True, 'key')
   assert result.returncode == 130 and not result.stderr

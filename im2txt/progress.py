@@ -8,7 +8,7 @@ import time
 import tqdm
 
 # Seconds between two lines of progress in a log.
-_LOG_SECONDS = 30
+_LOG_SECONDS = 10
 
 
 def log(message):

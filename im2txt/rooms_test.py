@@ -12,6 +12,7 @@ _ROOT = os.path.dirname(os.path.abspath(__file__))
 # Module or folder -> what of this project it may import beside itself.
 _ROOMS = {
     'files': set(),
+    'quiet_tensorflow': set(),
     'configuration': {'files'},
     'checkpoints': {'files'},
     'metrics': set(),

@@ -88,7 +88,7 @@ def main(_):
   with contextlib.ExitStack() as stack:
     bar = None
     # Captions that appear on the terminal themselves tell enough.
-    if len(files) > size and sys.stderr.isatty() and not sys.stdout.isatty():
+    if len(files) > size and not sys.stdout.isatty():
       bar = stack.enter_context(
           progress.Progress('Captioning', len(files), 'images'))
     images = image_files.read_images(files, captioner.decode, ahead=2 * size)

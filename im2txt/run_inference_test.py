@@ -80,6 +80,8 @@ def fixture_runs(files):
                '--max_caption_length=4'),
       'data': (f'{prefix}.data-00000-of-00001', words, all_of('other.jpg'),
                '--length_normalization_factor=1', '--beam_size=1'),
+      'known': (files, words, all_of('rgb.jpg', 'other.jpg'),
+                '--noallow_unknown_word'),
       'no file': (prefix, words, all_of('missing.jpg', 'none*')),
       'beam': (prefix, words, all_of('rgb.jpg'), '--beam_size=0'),
       'vocabulary': (prefix, files / 'large', all_of('rgb.jpg')),
@@ -110,8 +112,9 @@ def _assert_captions(stdout, expected):
       rel=1e-4, abs=2e-6)
 
 
-def _captions(files, names, *args):
-  captioner = captioner_lib.Captioner(str(files), str(files / 'words'), *args)
+def _captions(files, names, *args, **kwargs):
+  captioner = captioner_lib.Captioner(
+      str(files), str(files / 'words'), *args, **kwargs)
   images = [captioner.decode((files / name).read_bytes()) for name in names]
   return [(name, [(c.text, c.log_probability) for c in captions])
           for name, captions in zip(names, captioner.caption(images))]
@@ -143,7 +146,8 @@ def test_json(runs, files):
   assert result.returncode == 0, result.stderr
   # The model is of before there were stamps of vocabularies.
   assert result.stderr.count('not checked that the vocabulary file') == 1
-  assert 'skipped' not in result.stderr
+  # One more line says what is done, and TensorFlow says nothing.
+  assert [line[0] for line in result.stderr.splitlines()] == ['W', 'I']
   found = [json.loads(line) for line in result.stdout.splitlines()]
   assert [image['image'] for image in found] == [
       f'{files}/rgb.jpg', f'{files}/x[1].jpg']
@@ -164,6 +168,16 @@ def test_a_data_file_and_length_normalization(runs, files):
   assert result.returncode == 0, result.stderr
   _assert_captions(
       result.stdout, _captions(files, ['other.jpg'], 1, 20, 1.0))
+
+
+def test_captions_without_the_unknown_word(runs, files):
+  result = runs['known'].result()
+  assert result.returncode == 0, result.stderr
+  names = ['rgb.jpg', 'other.jpg']
+  assert '<UNK>' in str(_captions(files, names))
+  assert '<UNK>' not in result.stdout
+  _assert_captions(result.stdout, _captions(
+      files, names, allow_unknown_word=False))
 
 
 @pytest.mark.parametrize('name, parts', [

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trains the Show and Tell model: the LSTM on Inception v3, frozen or not."""
 
+import contextlib
 import math
 import os
 import re
@@ -9,12 +10,13 @@ import time
 
 from absl import flags
 from absl import logging
-import tensorflow as tf
 
+# Before TensorFlow, which im2txt keeps quiet while it is imported.
+from im2txt import program
+import tensorflow as tf
 from im2txt import checkpoints
 from im2txt import configuration
 from im2txt import encoder_stamp
-from im2txt import program
 from im2txt import show_and_tell_model
 from im2txt import vocabulary_stamp
 from im2txt.ops import folded_inception
@@ -168,6 +170,31 @@ def duration(seconds):
   return f'{minutes}m{seconds:02}s' if minutes else f'{seconds}s'
 
 
+def make_configs(train_dir, stamp):
+  """Returns the (ModelConfig, TrainingConfig) that flags and directory say.
+
+  Args:
+    train_dir: directory of checkpoints.
+    stamp: the `vocabulary_stamp.Stamp` of the shards, whose size is that of a
+      new model unless another is given; None if not known.
+
+  Raises:
+    ValueError: see `configuration.from_flags`.
+  """
+  configs = configuration.from_flags(FLAGS, train_dir)
+  with contextlib.suppress(checkpoints.NoCheckpointYetError):
+    checkpoints.resolve(train_dir)
+    return configs
+  if stamp:
+    given, configs = configs, configuration.from_flags(
+        FLAGS, train_dir, {'vocab_size': stamp.words})
+    if configs != given:
+      logging.info(
+          '--vocab_size=%d, the number of words of the vocabulary of the '
+          'shards (%s)', stamp.words, stamp.file)
+  return configs
+
+
 def prepare_model(train_dir, configs, shards):
   """Builds the model and fills it from train_dir or Inception's checkpoint.
 
@@ -203,6 +230,7 @@ def prepare_model(train_dir, configs, shards):
       shards, f'give --input_file_pattern={FLAGS.input_file_pattern} shards '
       f'that were made with the vocabulary of --train_dir={train_dir}, or '
       'another --train_dir; extend_checkpoint gives a model more words')
+  logging.info('building the network')
   model = show_and_tell_model.ShowAndTellModel(
       configs[0], train_inception=FLAGS.train_inception,
       training_dtype=tf.as_dtype(FLAGS.precision))
@@ -331,6 +359,7 @@ def train(model, configs, batches, writer):
     logging.info('saved %s', prefix)
     return step
 
+  logging.info('the first step takes longer than others: it is compiled')
   for batch in batches:
     if stop.received or step >= FLAGS.number_of_steps:
       break
@@ -397,7 +426,8 @@ def main(_):
   shards = vocabulary_stamp.of_shards(
       inputs.list_files(FLAGS.input_file_pattern))
   os.makedirs(FLAGS.train_dir, exist_ok=True)
-  configs = configuration.from_flags(FLAGS, FLAGS.train_dir)
+  stamp = vocabulary_stamp.first_known(shards)
+  configs = make_configs(FLAGS.train_dir, stamp)
   if FLAGS.random_seed is not None:
     tf.random.set_seed(FLAGS.random_seed)
   model, encoder = prepare_model(FLAGS.train_dir, configs, shards)
@@ -407,7 +437,6 @@ def main(_):
         'of --train_dir=%s', FLAGS.number_of_steps, int(model.global_step),
         FLAGS.train_dir)
     return 0
-  stamp = vocabulary_stamp.first_known(shards)
   if stamp and stamp.words > configs[0].vocab_size:
     raise ValueError(
         f'the vocabulary of the shards has {stamp.words} words ({stamp.file}), '

@@ -6,7 +6,9 @@ goes on from the checkpoints of those before it.
 """
 
 import concurrent.futures
+import glob
 import json
+import os
 import re
 import shutil
 import signal
@@ -42,6 +44,13 @@ def _values(prefix, names=_STATE):
   return [checkpoint.get(name) for name in names]
 
 
+def _noise(log):
+  """Returns the lines that are none of this project."""
+  return [line for line in log.splitlines()
+          if not re.match(r'[IW]\d{4} \S+ \d+ \w+\.py:\d+\] ', line)
+          and ': finishing this step' not in line]
+
+
 def _files(directory):
   return {path.name: path.stat().st_mtime_ns for path in directory.iterdir()}
 
@@ -70,12 +79,19 @@ def fixture_data(tmp_path_factory):
 
 @pytest.fixture(scope='module', name='default')
 def fixture_default(tmp_path_factory, data):
-  """A train directory of the default configuration, after 2 steps."""
+  """A train directory of the default configuration, after 2 steps.
+
+  The shards do not tell their vocabulary, as those of 2016.
+  """
   train_dir = tmp_path_factory.mktemp('default')
+  unstamped = tmp_path_factory.mktemp('unstamped')
+  for path in glob.glob(data):
+    os.symlink(path, unstamped / os.path.basename(path))
   result = testing.run_program(
       'train', *_flags(
-          input_file_pattern=data, train_dir=train_dir, number_of_steps=2,
-          feature_cache_dir=train_dir / 'features', feature_views=1))
+          input_file_pattern=f'{unstamped}/*', train_dir=train_dir,
+          number_of_steps=2, feature_cache_dir=train_dir / 'features',
+          feature_views=1))
   assert result.returncode == 0, result.stderr
   return train_dir
 
@@ -85,12 +101,14 @@ def fixture_small(tmp_path_factory, data, default):
   """(train directory, log) of a small model stopped by SIGTERM.
 
   It starts from the Inception v3 of `default`, saves each step, and has its
-  hyperparameters from a file and from flags.
+  hyperparameters from a file and from flags, but the size of its vocabulary
+  from the shards.
   """
   train_dir = tmp_path_factory.mktemp('small')
   given = train_dir.parent / 'given.json'
-  given.write_text(json.dumps(
-      {**_SMALL, 'batch_size': 32, 'initial_learning_rate': 0.5}))
+  given.write_text(json.dumps({
+      **{name: value for name, value in _SMALL.items() if name != 'vocab_size'},
+      'batch_size': 32, 'initial_learning_rate': 0.5}))
   process = subprocess.Popen(**testing.program('train', *_flags(
       input_file_pattern=data, train_dir=train_dir, number_of_steps=100000,
       inception_checkpoint_file=default, save_interval_secs=0,
@@ -227,6 +245,8 @@ def test_stores_hyperparameters_the_defaults_with_file_and_flags(
       'image_width': 299, 'initializer_scale': 0.08, 'embedding_size': 512,
       'num_lstm_units': 512, 'lstm_dropout_keep_prob': 0.7,
       'values_per_input_shard': 2300, 'input_queue_capacity_factor': 2,
+      'allow_unknown_word': True, 'beam_size': 3,
+      'length_normalization_factor': 0.0,
       'num_examples_per_epoch': 586363, 'optimizer': 'SGD',
       'initial_learning_rate': 2.0, 'learning_rate_decay_factor': 0.5,
       'num_epochs_per_decay': 8.0, 'train_inception_learning_rate': 0.0005,
@@ -237,9 +257,12 @@ def test_the_vocabulary_of_the_shards_is_that_of_the_checkpoints(small):
   assert vocabulary_stamp.load(small[0]) == vocabulary_stamp.Stamp(
       '12ab', 20, '/words.txt')
   assert 'not checked' not in small[1]
+  assert ('--vocab_size=20, the number of words of the vocabulary of the '
+          'shards (/words.txt)') in small[1]
 
 
 def test_log_lines(small):
+  assert not _noise(small[1])
   found = re.findall(
       r'global step (\d+): loss = ([\d.]+) \(smoothed ([\d.]+), '
       r'([\d.]+) sec/step, ([\d.]+) examples/s, '
@@ -310,6 +333,7 @@ def fixture_resumed(small, data):
 def test_resumes_at_the_step_with_the_stored_hyperparameters(resumed, default):
   train_dir, before, log = resumed
   assert f'resuming from {train_dir}/model.ckpt-{before}' in log
+  assert '--vocab_size=' not in log
   # The first even step is the first that is logged.
   assert _steps(log)[0] == before + 2 - before % 2
   assert 'lr 0.5)' in log
@@ -366,6 +390,7 @@ def fixture_fine_tuned(resumed, data):
 
 def test_trains_inception_and_its_moving_averages(fine_tuned):
   train_dir, before, log = fine_tuned
+  assert not _noise(log)
   assert 'lr 0.0005)' in log
   for name, old, new in zip(
       _STATE, _values(train_dir / f'model.ckpt-{before}'), _values(train_dir)):

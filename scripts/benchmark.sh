@@ -12,5 +12,4 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 scripts/setup.sh
 bazel build -c opt im2txt/benchmark
-export TF_CPP_MIN_LOG_LEVEL="${TF_CPP_MIN_LOG_LEVEL:-3}"
 exec bazel-bin/im2txt/benchmark --output_dir=data/benchmark "$@"

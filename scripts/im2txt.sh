@@ -166,6 +166,9 @@ caption() (
 tensorboard() (
   _im2txt_defaults
   # The module: a script of a .venv that was moved does not find its Python.
-  exec "${_im2txt_root}/.venv/bin/python3" -m tensorboard.main \
+  # im2txt first, which keeps TensorFlow quiet while it is imported.
+  PYTHONPATH="${_im2txt_root}${PYTHONPATH:+:${PYTHONPATH}}" \
+    exec "${_im2txt_root}/.venv/bin/python3" -c \
+    'import im2txt; from tensorboard import main; main.run_main()' \
     --logdir="${MODEL_DIR}" "$@"
 )

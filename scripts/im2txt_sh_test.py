@@ -107,7 +107,9 @@ def test_defaults_are_in_the_project(shell, project):
       f'--vocab_file={data}/mscoco/word_counts.txt',
       '--input_files=a.jpg']
   assert _called(shell, project, 'tensorboard') == [
-      'python3', '-m', 'tensorboard.main', f'--logdir={data}/model']
+      'python3', '-c',
+      'import im2txt; from tensorboard import main; main.run_main()',
+      f'--logdir={data}/model']
 
 
 def test_variables_override_and_lead_to_others(shell, project):

@@ -15,9 +15,6 @@ root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 sample="$(realpath -m "${SAMPLE_DIR:-${root}/data/sample}")"
 cd "${root}"
 
-# TensorFlow's own remarks about the machine.
-export TF_CPP_MIN_LOG_LEVEL="${TF_CPP_MIN_LOG_LEVEL:-3}"
-
 step() { printf '\n=== %s\n' "$*"; }
 
 step 'Installing what is missing'
@@ -47,7 +44,7 @@ get_inception --url="file://${sample}/source/inception_v3_untrained.tar.gz"
 step "train: ${NUMBER_OF_STEPS} steps on a frozen Inception v3"
 # A small model for a small world; an epoch has 10,250 captions.
 train --feature_cache_dir="${sample}/features" --feature_views=0 \
-  --log_every_n_steps=250 --random_seed=1 \
+  --log_every_n_steps=100 --random_seed=1 \
   --vocab_size=100 --embedding_size=256 --num_lstm_units=256 \
   --num_examples_per_epoch=10250 --num_epochs_per_decay=6
 

@@ -598,7 +598,6 @@ def _start_worker():
 @functools.lru_cache(maxsize=None)
 def worker_tensorflow():
   """Returns TensorFlow, set up for one of many processes."""
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   # To look through all that TensorFlow makes, again and again, for what can be
   # collected takes a fifth of the time of its import. None of it can.
   gc.disable()

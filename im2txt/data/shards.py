@@ -28,6 +28,8 @@ from typing import NamedTuple
 
 import google_crc32c
 
+from im2txt.progress import Progress
+
 # Larger pieces cost the operating system less by the byte; much larger ones
 # would not stay in a processor's cache.
 _BYTES_A_WRITE = 1 << 19
@@ -274,28 +276,36 @@ def captions_by_image(files, max_images=0, vocab=None):
     ValueError: a shard is damaged, or its ids are of another vocabulary.
   """
   examples = {}
-  for path in files:
-    for record in read(path):
-      if record.image_id not in examples:
-        if max_images and len(examples) >= max_images:
-          continue
-        examples[record.image_id] = ([], [])
-      if vocab and record.ids != [vocab.word_to_id(w) for w in record.tokens]:
-        raise ValueError(
-            f'{path}: the word ids are not those of the vocabulary file '
-            f'{vocab.file}: give --vocab_file the one that was made with the '
-            'shards, and a model that was trained with it')
-      captions, ids = examples[record.image_id]
-      captions.append(' '.join(record.tokens[1:-1]))
-      if len(record.ids) > 1:
-        ids.append(record.ids)
+  for path, record in _read_all(files):
+    if record.image_id not in examples:
+      if max_images and len(examples) >= max_images:
+        continue
+      examples[record.image_id] = ([], [])
+    if vocab and record.ids != [vocab.word_to_id(w) for w in record.tokens]:
+      raise ValueError(
+          f'{path}: the word ids are not those of the vocabulary file '
+          f'{vocab.file}: give --vocab_file the one that was made with the '
+          'shards, and a model that was trained with it')
+    captions, ids = examples[record.image_id]
+    captions.append(' '.join(record.tokens[1:-1]))
+    if len(record.ids) > 1:
+      ids.append(record.ids)
   return examples
 
 
 def distinct_captions(files):
   """Returns the captions of shards, each text once, a list of str."""
   return list({' '.join(record.tokens[1:-1])
-               for path in files for record in read(path)})
+               for _, record in _read_all(files)})
+
+
+def _read_all(files):
+  """Yields (path, Record) of all shards, in order; tells how far it is."""
+  with Progress('Reading captions', len(files), 'files') as progress:
+    for path in files:
+      for record in read(path):
+        yield path, record
+      progress.update(1)
 
 
 def image_batches(files, wanted, batch_size):

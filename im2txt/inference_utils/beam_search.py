@@ -4,6 +4,8 @@
 It finds what `caption_generator.CaptionGenerator` finds, except where captions
 have equal scores: their order there is that of a heap, which has no
 counterpart in tensors. Such images are marked for the caller to search again.
+Nor does it keep the captions that no word may follow: where it finds nothing,
+the caller searches again too.
 """
 
 import typing
@@ -125,10 +127,11 @@ def beam_search(step_fn, initial_states, start_id, end_id, beam_size=3,
   The search ends early, with the result of the full one: an image is settled
   as soon as its list of complete captions is full and no partial caption can
   grow into one that enters it. That is known from the best partial one alone.
-  A word's log probability is never above 0, so whatever descends from a partial
-  caption of log probability p has one of at most p; and a score is that
-  divided by length ** factor, which for a negative number is the closer to 0
-  the longer the caption, so it is at most p / max_caption_length ** factor.
+  A word's log probability is never above 0 (the probabilities of all words
+  need not sum to 1, as where one may not be chosen), so whatever descends from
+  a partial caption of log probability p has one of at most p; and a score is
+  that divided by length ** factor, which for a negative number is the closer to
+  0 the longer the caption, so it is at most p / max_caption_length ** factor.
   That bound grows with p. Where it is below the worst complete score for the
   best partial caption, it is so for all, and the list stays as it is whatever
   further steps do; partial captions do not count beside complete ones. The
@@ -136,7 +139,8 @@ def beam_search(step_fn, initial_states, start_id, end_id, beam_size=3,
 
   Args:
     step_fn: callable (words int64 [n], states float32 [n, state_size]) ->
-      (softmax float32 [n, vocab_size], new states), all tensors.
+      (softmax float32 [n, vocab_size], new states), all tensors. A word of
+      probability 0 is never tried.
     initial_states: float32 [batch, state_size], after the image was fed.
     start_id: see `caption_generator.CaptionGenerator`.
     end_id: likewise.

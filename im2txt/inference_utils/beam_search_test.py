@@ -104,6 +104,24 @@ def test_equals_the_full_search_of_random_models(
     assert_equal(found, image, expected[image], f'image {image}')
 
 
+@pytest.mark.parametrize('beam_size, length_normalization_factor', [
+    (2, 0.0), (3, 0.0), (3, 0.7), (12, 0.5)])
+def test_equals_the_full_search_if_a_word_is_left_out(
+    beam_size, length_normalization_factor):
+  tables = random_tables(beam_size, 1.0)
+  # The likeliest by far; what it had is nobody's now.
+  tables *= 0.2
+  tables[..., 4] = 0.0
+  found, steps, expected = search(
+      Models(tables), beam_size=beam_size, max_caption_length=30,
+      length_normalization_factor=length_normalization_factor)
+  assert steps < 29
+  assert not found.ambiguous.numpy().any()
+  for image in range(_IMAGES):
+    assert_equal(found, image, expected[image], f'image {image}')
+    assert all(4 not in sentence for sentence in captions(found, image)[0])
+
+
 @pytest.mark.parametrize('length_normalization_factor', [0.0, 0.3])
 def test_ends_before_the_full_search(length_normalization_factor):
   tables = random_tables(0, 0.5)

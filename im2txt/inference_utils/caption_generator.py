@@ -15,6 +15,9 @@ import numpy as np
 # Words less probable than this are never tried.
 MIN_PROBABILITY = 1e-12
 
+# What the configuration of a model says of the search.
+_CONFIGURED = ('beam_size', 'length_normalization_factor', 'allow_unknown_word')
+
 
 def define_flags(flags):
   """Defines the flags of the search, for a program's own --help.
@@ -30,13 +33,21 @@ def define_flags(flags):
   flags.DEFINE_float(
       'length_normalization_factor', 0.0,
       'Above 0: divide the score of a caption by its length to this power.')
+  flags.DEFINE_bool(
+      'allow_unknown_word', None,
+      'Whether a caption may hold <UNK>. This, beam_size and '
+      'length_normalization_factor are what the configuration.json beside the '
+      'checkpoint says unless they are given.')
 
 
 def from_flags(flag_values):
-  """Returns what the flags say, arguments of `CaptionGenerator`, a dict.
+  """Returns what the flags say, arguments of `FeatureCaptioner`, a dict.
 
   Args:
     flag_values: `flags.FLAGS` after `define_flags`.
+
+  Returns:
+    dict, name -> value; None for what is left to the model's configuration.
 
   Raises:
     ValueError: a value that no search can have.
@@ -45,8 +56,21 @@ def from_flags(flag_values):
     if getattr(flag_values, name) < 1:
       raise ValueError(
           f'--{name}={getattr(flag_values, name)} should be 1 or more')
-  return {name: getattr(flag_values, name) for name in (
-      'beam_size', 'max_caption_length', 'length_normalization_factor')}
+  search = {name: None if flag_values[name].using_default_value
+            else getattr(flag_values, name) for name in _CONFIGURED}
+  return {**search, 'max_caption_length': flag_values.max_caption_length}
+
+
+def completed(search, config):
+  """Returns `search`, with what it leaves open as a configuration says.
+
+  Args:
+    search: dict, name -> value; None for what is left open.
+    config: the `configuration.ModelConfig` of the model.
+  """
+  return {name: getattr(config, name)
+          if value is None and name in _CONFIGURED else value
+          for name, value in search.items()}
 
 
 @dataclasses.dataclass(eq=False)
@@ -98,6 +122,7 @@ class _Beam:
     self._generator = generator
     self.partial = TopN(generator.beam_size)
     self.partial.push(Caption([generator.start_id], state, 0.0, 0.0))
+    self._extended = self.partial
     self.complete = TopN(generator.beam_size)
 
   def advance(self, captions, softmax, states):
@@ -109,7 +134,7 @@ class _Beam:
       states: float32 [n, state_size].
     """
     g = self._generator
-    self.partial = TopN(g.beam_size)
+    self._extended, self.partial = self.partial, TopN(g.beam_size)
     # Stable, so that the smaller of two equally probable ids comes first.
     best_words = np.argsort(-softmax, axis=1, kind='stable')[:, :g.beam_size]
     for caption, probabilities, words, state in zip(
@@ -129,8 +154,10 @@ class _Beam:
           self.partial.push(Caption(sentence, state, logprob, score))
 
   def result(self):
-    # Partial captions only count when no caption was completed.
-    return (self.complete if len(self.complete) else self.partial).best_first()
+    # Partial captions only count when no caption was completed; those of the
+    # step before, when no word of this one may be tried.
+    return next(found.best_first() for found in (
+        self.complete, self.partial, self._extended) if len(found))
 
 
 class CaptionGenerator:
@@ -138,7 +165,8 @@ class CaptionGenerator:
 
   Args:
     step_fn: callable (words int64 [n], states float32 [n, state_size]) ->
-      (softmax [n, vocab_size], new states [n, state_size]), all arrays.
+      (softmax [n, vocab_size], new states [n, state_size]), all arrays. A word
+      of probability 0 is never tried.
     start_id: id of <S>.
     end_id: id of </S>.
     beam_size: captions kept at each step, and returned at most.

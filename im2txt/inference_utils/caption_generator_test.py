@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of caption_generator."""
 
+import functools
 import itertools
 import json
 import math
 import sys
 
+from absl import flags
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -130,6 +132,49 @@ def test_images_in_a_batch_do_not_meet():
     alone, = generator.beam_search(state[None])
     assert [c.sentence for c in captions] == [c.sentence for c in alone]
   assert together[0][0].sentence != together[1][0].sentence
+
+
+def test_a_caption_that_no_word_may_follow_stays_as_it_is():
+  table = np.zeros([5, 5])
+  table[_START, [_A, _B]] = 0.75, 0.25
+  table[_A, _C] = 1.0
+  captions = search(MarkovModel(table), beam_size=3, max_caption_length=9)
+  assert [c.sentence for c in captions] == [[_START, _A, _C]]
+  table[_A, _C] = 0.0
+  captions = search(MarkovModel(table), beam_size=3, max_caption_length=9)
+  assert [(c.sentence, c.logprob) for c in captions] == [
+      ([_START, _A], math.log(0.75)), ([_START, _B], math.log(0.25))]
+
+
+def test_flags_leave_to_the_configuration_what_is_not_given():
+  def parse(*args):
+    values = flags.FlagValues()
+
+    class Flags:  # The part of absl.flags that define_flags needs.
+      disclaim_key_flags = staticmethod(flags.disclaim_key_flags)
+
+    for kind in ('integer', 'float', 'bool'):
+      setattr(Flags, f'DEFINE_{kind}', staticmethod(functools.partial(
+          getattr(flags, f'DEFINE_{kind}'), flag_values=values)))
+    caption_generator.define_flags(Flags)
+    # What --help shows is of 2016.
+    assert [values[name].default for name in (
+        'beam_size', 'length_normalization_factor')] == [3, 0.0]
+    values(['program', *args])
+    return caption_generator.completed(
+        caption_generator.from_flags(values), configuration.ModelConfig(
+            beam_size=5, length_normalization_factor=0.7,
+            allow_unknown_word=False))
+
+  assert parse() == {
+      'beam_size': 5, 'length_normalization_factor': 0.7,
+      'allow_unknown_word': False, 'max_caption_length': 20}
+  assert parse('--beam_size=3', '--length_normalization_factor=0',
+               '--allow_unknown_word', '--max_caption_length=9') == {
+                   'beam_size': 3, 'length_normalization_factor': 0.0,
+                   'allow_unknown_word': True, 'max_caption_length': 9}
+  with pytest.raises(ValueError, match='--beam_size=0'):
+    parse('--beam_size=0')
 
 
 def test_wrong_sizes_are_refused():

@@ -41,27 +41,36 @@ class FeatureCaptioner:
   Args:
     model: a `ShowAndTellModel`; its variables may change between calls.
     vocab: the `Vocabulary` that the model was trained with.
-    beam_size: see `caption_generator.CaptionGenerator`.
-    max_caption_length: likewise.
-    length_normalization_factor: likewise.
+    beam_size: see `caption_generator.CaptionGenerator`; None: what the model's
+      configuration says.
+    max_caption_length: see `caption_generator.CaptionGenerator`.
+    length_normalization_factor: as beam_size.
     separator: what stands between words, see `vocabulary_stamp.Stamp`.
+    allow_unknown_word: whether captions may hold the unknown word, and ids that
+      have no word; None: what the model's configuration says. Left out, they
+      take nothing from the probabilities of other words, nor give to them.
 
   Raises:
     ValueError: the sizes make no sense, or the vocabulary is larger than the
       model's.
   """
 
-  def __init__(self, model, vocab, beam_size=3, max_caption_length=20,
-               length_normalization_factor=0.0, separator=' '):
+  def __init__(self, model, vocab, beam_size=None, max_caption_length=20,
+               length_normalization_factor=None, separator=' ',
+               allow_unknown_word=None):
     vocab.check_fits_model(model.config.vocab_size)
     self._vocab = vocab
     self._separator = separator
-    search = {
+    search = caption_generator.completed({
         'start_id': vocab.start_id, 'end_id': vocab.end_id,
         'beam_size': beam_size, 'max_caption_length': max_caption_length,
-        'length_normalization_factor': length_normalization_factor}
+        'length_normalization_factor': length_normalization_factor,
+        'allow_unknown_word': allow_unknown_word}, model.config)
+    step_fn = model.inference_step
+    if not search.pop('allow_unknown_word'):
+      step_fn = self._known_words_only(step_fn, model.config.vocab_size)
     step = tf.function(
-        model.inference_step, autograph=False, input_signature=[
+        step_fn, autograph=False, input_signature=[
             tf.TensorSpec([None], tf.int64),
             tf.TensorSpec([None, 2 * model.config.num_lstm_units])])
     self._generator = caption_generator.CaptionGenerator(
@@ -71,7 +80,7 @@ class FeatureCaptioner:
     def search_graph(features):
       states = model.initial_state(features)
       captions = beam_search.beam_search(
-          model.inference_step, states, **search)
+          step_fn, states, **search)
       return states, captions, self._texts(captions)
 
     self._search = tf.function(
@@ -92,8 +101,9 @@ class FeatureCaptioner:
     for state, ambiguous, *captions in zip(
         states, found.ambiguous.numpy(), texts.numpy(),
         found.log_probabilities.numpy(), found.lengths.numpy()):
-      if ambiguous:
-        # Only the heap of the Python search knows the order of equal scores.
+      if ambiguous or not captions[-1].any():
+        # Only the heap of the Python search knows the order of equal scores,
+        # and the captions that no word may follow.
         searched, = self._generator.beam_search(state[tf.newaxis])
         results.append([
             ScoredCaption(self.text(c.sentence), c.logprob) for c in searched])
@@ -109,6 +119,18 @@ class FeatureCaptioner:
     if words and words[-1] == self._vocab.end_id:
       words = words[:-1]
     return self._separator.join(self._vocab.id_to_word(w) for w in words)
+
+  def _known_words_only(self, step_fn, vocab_size):
+    """Returns `step_fn`, with probability 0 for all ids but those of words."""
+    known = tf.constant(
+        [float(i < len(self._vocab) and i != self._vocab.unk_id)
+         for i in range(vocab_size)])
+
+    def step(words, states):
+      softmax, states = step_fn(words, states)
+      return softmax * known, states
+
+    return step
 
   def _texts(self, captions):
     """`text` in the graph, for `beam_search.Captions`: string [batch, beam]."""
@@ -130,12 +152,13 @@ class Captioner:
   Args:
     checkpoint_path: see `checkpoints.resolve`.
     vocab_file: the word_counts.txt that the model was trained with.
-    beam_size: see `caption_generator.CaptionGenerator`.
+    beam_size: see `FeatureCaptioner`.
     max_caption_length: likewise.
     length_normalization_factor: likewise.
     precision: 'float32', or 'bfloat16' to compute Inception in that: faster
       where the processor has such instructions, with features good to 2 or 3
       digits.
+    allow_unknown_word: see `FeatureCaptioner`.
 
   Attributes:
     vocab: the `Vocabulary`.
@@ -148,9 +171,9 @@ class Captioner:
       each other.
   """
 
-  def __init__(self, checkpoint_path, vocab_file, beam_size=3,
-               max_caption_length=20, length_normalization_factor=0.0,
-               precision='float32'):
+  def __init__(self, checkpoint_path, vocab_file, beam_size=None,
+               max_caption_length=20, length_normalization_factor=None,
+               precision='float32', allow_unknown_word=None):
     self.vocab = vocabulary.Vocabulary(vocab_file)
     checkpoint = checkpoints.Checkpoint(checkpoint_path)
     config, _ = configuration.load(os.path.dirname(checkpoint.prefix))
@@ -164,7 +187,7 @@ class Captioner:
     self.decoder = FeatureCaptioner(
         self.model, self.vocab, beam_size, max_caption_length,
         length_normalization_factor,
-        trained.stamp.separator if trained.stamp else ' ')
+        trained.stamp.separator if trained.stamp else ' ', allow_unknown_word)
     variables = self.model.named_variables
     if 'global_step' not in checkpoint.shapes:
       # A caption does not depend on it; some converters dropped it.

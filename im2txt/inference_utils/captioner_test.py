@@ -142,6 +142,115 @@ def test_equal_scores_come_in_the_order_of_the_python_search(files, tmp_path):
       captioner.decoder.text(c.sentence) for c in expected]
 
 
+class _Decoder:
+  """A model whose likeliest ids are of no word, and its searches.
+
+  Attributes:
+    model: the `ShowAndTellModel`, of two ids more than there are words.
+    vocab: the `Vocabulary`.
+    features: float32 [6, 2048].
+  """
+
+  def __init__(self, files, seed=0):
+    tf.random.set_seed(seed)
+    self.model = show_and_tell_model.ShowAndTellModel(
+        configuration.ModelConfig(
+            vocab_size=8, embedding_size=4, num_lstm_units=6,
+            initializer_scale=0.8), with_inception=False)
+    self.vocab = captioner_lib.vocabulary.Vocabulary(
+        str(files / 'word_counts.txt'))
+    biases = np.zeros([8], np.float32)
+    biases[[self.vocab.unk_id, 7]] = 2
+    self.model.logits_biases.assign(biases)
+    self.features = np.random.default_rng(seed).normal(
+        size=[6, 2048]).astype(np.float32) / 20
+
+  def captioner(self, **search):
+    return captioner_lib.FeatureCaptioner(self.model, self.vocab, **search)
+
+  def search(self, left_out, **search):
+    """The Python search, with the probability of some ids struck out."""
+    def step(words, states):
+      softmax, states = self.model.inference_step(words, states)
+      softmax = softmax.numpy()
+      softmax[:, left_out] = 0
+      return softmax, states.numpy()
+
+    return captioner_lib.caption_generator.CaptionGenerator(
+        step, self.vocab.start_id, self.vocab.end_id, **search).beam_search(
+            self.model.initial_state(self.features).numpy())
+
+
+@pytest.mark.parametrize('beam_size, length_normalization_factor',
+                         [(1, 0.0), (3, 0.0), (3, 0.7), (10, 0.3)])
+@pytest.mark.parametrize('allowed', [True, False])
+def test_the_unknown_word_is_left_out_if_it_should_be(
+    files, allowed, beam_size, length_normalization_factor):
+  unknown = 0
+  for seed in range(3):
+    decoder = _Decoder(files, seed)
+    search = dict(beam_size=beam_size, max_caption_length=7,
+                  length_normalization_factor=length_normalization_factor)
+    captioner = decoder.captioner(allow_unknown_word=allowed, **search)
+    # Other words are as probable as they were: nothing else is changed.
+    expected = decoder.search([] if allowed else [5, 6, 7], **search)
+    python = captioner._generator.beam_search(
+        decoder.model.initial_state(decoder.features))
+    for found, mine, others in zip(
+        captioner.caption(decoder.features), python, expected):
+      assert [c.sentence for c in mine] == [c.sentence for c in others]
+      assert [c.text for c in found] == [
+          captioner.text(c.sentence) for c in others]
+      np.testing.assert_allclose([c.log_probability for c in found],
+                                 [c.logprob for c in others], atol=1e-5)
+      unknown += sum('<UNK>' in c.text for c in found)
+  assert bool(unknown) == allowed
+
+
+def test_a_caption_that_no_known_word_may_follow_ends_there(files):
+  decoder = _Decoder(files)
+  decoder.model.logits_biases.assign([0, 0, 0, 0, 0, 1e4, 0, 0])
+  for beam_size in (1, 4):
+    captioner = decoder.captioner(
+        beam_size=beam_size, allow_unknown_word=False)
+    assert captioner.caption(decoder.features) == [
+        [captioner_lib.ScoredCaption('', 0.0)]] * 6
+
+
+def test_the_search_is_what_the_configuration_says_unless_told(files):
+  decoder = _Decoder(files)
+  plain = decoder.captioner().caption(decoder.features)
+  assert plain == decoder.captioner(
+      beam_size=3, length_normalization_factor=0.0,
+      allow_unknown_word=True).caption(decoder.features)
+  told = dict(beam_size=2, length_normalization_factor=0.7,
+              allow_unknown_word=False)
+  tuned = decoder.captioner(**told).caption(decoder.features)
+  decoder.model.config = dataclasses.replace(decoder.model.config, **told)
+  assert decoder.captioner().caption(decoder.features) == tuned != plain
+  assert decoder.captioner(
+      beam_size=3, length_normalization_factor=0.0,
+      allow_unknown_word=True).caption(decoder.features) == plain
+
+
+def test_a_checkpoint_says_how_it_is_searched(files, tmp_path):
+  for path in files.iterdir():
+    if path.name != configuration.FILE_NAME:
+      (tmp_path / path.name).symlink_to(path)
+  configs = configuration.replace(
+      configuration.load(files),
+      {'beam_size': 4, 'allow_unknown_word': False}, 'test')
+  configuration.save(tmp_path, configs)
+  words = str(files / 'word_counts.txt')
+  told = captioner_lib.Captioner(str(tmp_path), words)
+  asked = captioner_lib.Captioner(
+      str(files), words, 4, allow_unknown_word=False)
+  images = [told.decode(testing.jpeg(i)) for i in range(3)]
+  assert told.caption(images) == asked.caption(images)
+  assert told.caption(images) != captioner_lib.Captioner(
+      str(tmp_path), words, allow_unknown_word=True).caption(images)
+
+
 def test_bfloat16_moves_the_state(files, captioner):
   other = captioner_lib.Captioner(
       str(files), str(files / 'word_counts.txt'), precision='bfloat16')

@@ -112,6 +112,8 @@ def score(references, candidates, metrics=METRICS, split=tokenize):
     if not captions:
       raise ValueError(f'image {image_id} has no caption to score against')
   wanted = set(metrics) - unavailable().keys()
+  logging.info('scoring captions of %d images: %s', len(candidates), ', '.join(
+      name for name in METRICS if name in wanted))
   tokens = iter(split(
       [caption for captions in references.values() for caption in captions]
       + [candidates[image_id] for image_id in references]))

@@ -16,6 +16,10 @@ IMAGE_ID = 'image/image_id'
 IMAGE_DATA = 'image/data'
 CAPTION_IDS = 'image/caption_ids'
 
+# wc -l would miss a last line without an end, as vocabulary files have it.
+_VOCAB_SIZE = ('the number of words of the vocabulary file, and 1 for <UNK> if '
+               'that is not among them')
+
 
 def list_files(file_pattern, flag='input_file_pattern'):
   """Returns the sorted files that comma-separated patterns match.
@@ -69,7 +73,7 @@ def _check_ids(vocab_size, caption):
   check = tf.debugging.assert_less(
       caption, tf.constant(vocab_size, caption.dtype),
       message='a caption holds a word id that is not below --vocab_size='
-      f'{vocab_size}; give the vocabulary\'s size (its lines + 1)')
+      f'{vocab_size}; give {_VOCAB_SIZE}')
   with tf.control_dependencies([check]):
     return tf.identity(caption)
 
@@ -106,8 +110,8 @@ class Captions:
       raise ValueError(
           f'image {self.image_ids[self.images[caption]]}: its caption holds '
           f'word id {self.words[wrong[0]]}, not below the model\'s vocabulary '
-          f'size {vocab_size}; give the vocabulary\'s size (its lines + 1) as '
-          '--vocab_size to train')
+          f'size {vocab_size}; give train --vocab_size={self.words.max() + 1} '
+          f'or more: {_VOCAB_SIZE}')
 
   def sequences(self, indices):
     """Returns what the LSTM reads and what it should predict.

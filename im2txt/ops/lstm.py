@@ -33,7 +33,10 @@ class Packing(NamedTuple):
 def pack(lengths):
   """Returns the `Packing` of sequences of these lengths, int [batch]."""
   order = tf.argsort(lengths, direction='DESCENDING', stable=True)
-  valid = tf.transpose(tf.sequence_mask(tf.gather(lengths, order)))
+  lengths = tf.gather(lengths, order)
+  # tf.sequence_mask would have to be transposed, and a transposed bool makes
+  # oneDNN log an error about the processor.
+  valid = tf.range(lengths[0])[:, tf.newaxis] < lengths
   positions = tf.where(valid)
   return Packing(
       sequences=tf.gather(tf.cast(order, tf.int64), positions[:, 1]),
