@@ -11,6 +11,8 @@ import tensorflow as tf
 from im2txt.files import replacing
 
 PREFIX = 'model.ckpt'
+# Beside a checkpoint: what training goes on from and nobody else needs.
+TRAINING_STATE = 'training_state'
 
 # What TensorFlow 1.x called the LSTM's variables over the years.
 _LSTM = 'lstm/basic_lstm_cell/'
@@ -70,6 +72,8 @@ def _newest_prefix(directory):
   found = []
   for path in glob.glob(os.path.join(glob.escape(directory), '*')):
     prefix = path.removesuffix('.index')
+    if os.path.basename(prefix).startswith(TRAINING_STATE):
+      continue
     step = re.search(r'-(\d+)$', prefix)
     # A V1 file has the name that is the prefix of others.
     if prefix != path or re.fullmatch(
@@ -238,6 +242,40 @@ def write(prefix, named_values):
     raise OSError(f'cannot write checkpoint {prefix}: {e.message}') from e
 
 
+def training_state_prefix(prefix):
+  """Returns the prefix of the training state beside a checkpoint.
+
+  >>> training_state_prefix('train/model.ckpt-100')
+  'train/training_state-100'
+  """
+  directory, name = os.path.split(prefix)
+  return os.path.join(
+      directory, name.replace(PREFIX, TRAINING_STATE, 1))
+
+
+def restore_training_state(prefix, named_variables):
+  """Assigns what was saved beside a checkpoint.
+
+  Args:
+    prefix: of the checkpoint.
+    named_variables: dict from name to `tf.Variable`.
+
+  Returns:
+    Whether all of them were there; if not, none is assigned.
+
+  Raises:
+    CheckpointError: the file is damaged, or of another model.
+  """
+  path = training_state_prefix(prefix)
+  if not os.path.exists(path + '.index'):
+    return False
+  state = Checkpoint(path)
+  if not set(named_variables) <= set(state.shapes):
+    return False
+  state.restore(named_variables)
+  return True
+
+
 class CheckpointManager:
   """Saves `train_dir/model.ckpt-N`, the state file, and deletes old ones.
 
@@ -253,10 +291,17 @@ class CheckpointManager:
     known = list(state.all_model_checkpoint_paths) if state else []
     self._kept = [p for p in known if os.path.exists(p + '.index')]
 
-  def save(self, named_variables):
-    """Saves variables, among them `global_step`; returns the prefix."""
+  def save(self, named_variables, training_state=None):
+    """Saves variables, among them `global_step`; returns the prefix.
+
+    Args:
+      named_variables: dict from name to tensor, variable or array.
+      training_state: the same, for a file of its own; empty or None: no file.
+    """
     step = int(np.asarray(named_variables['global_step']))
     prefix = os.path.join(self._directory, f'{PREFIX}-{step}')
+    if training_state:
+      write(training_state_prefix(prefix), training_state)
     write(prefix, named_variables)
     self._kept = [p for p in self._kept if p != prefix] + [prefix]
     stale = self._kept[:-self._max_to_keep]
@@ -266,10 +311,11 @@ class CheckpointManager:
     for old in stale:
       # The index first: data without index is rubbish, index without data a
       # broken checkpoint.
-      for name in ([old + '.index']
-                   + glob.glob(glob.escape(old) + '.data-*')):
-        if os.path.exists(name):
-          os.remove(name)
+      for stem in (old, training_state_prefix(old)):
+        for name in ([stem + '.index']
+                     + glob.glob(glob.escape(stem) + '.data-*')):
+          if os.path.exists(name):
+            os.remove(name)
     return prefix
 
   def _write_state(self, latest):

@@ -7,11 +7,15 @@ they belong to, and every program that opens these checkpoints reads them back.
 
 import dataclasses
 import json
+import math
 import os
 
 from im2txt.files import write_json
 
 FILE_NAME = 'configuration.json'
+
+# Share of the initial learning rate at the end of the cosine schedule.
+_COSINE_FLOOR = 0.01
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,20 +63,33 @@ class TrainingConfig:
 
   Attributes:
     num_examples_per_epoch: captions in the training set, for the decay below.
-    optimizer: 'SGD', the only one.
+    optimizer: 'SGD', as in 2016, or 'Adam'.
+    weight_decay: of Adam: share of the decoder's matrices that a step takes
+      away, times the learning rate.
+    moving_average_decay: above 0, checkpoints hold moving averages of the
+      weights, of which a step keeps this share.
     initial_learning_rate: of the frozen phase.
+    learning_rate_schedule: 'staircase', as in 2016, or 'cosine'.
     learning_rate_decay_factor: multiplies the rate every
       `num_epochs_per_decay` epochs (staircase).
     num_epochs_per_decay: see above; 0 or a factor of 0 turns decay off.
+    warmup_steps: the rate grows linearly up to this step.
+    cosine_decay_steps: step at which the cosine schedule reaches a hundredth
+      of the initial rate, where it stays.
     train_inception_learning_rate: constant rate when Inception is trained too.
     clip_gradients: global norm at which gradients are clipped.
     max_checkpoints_to_keep: older ones are deleted.
   """
   num_examples_per_epoch: int = 586363
   optimizer: str = 'SGD'
+  weight_decay: float = 0.0
+  moving_average_decay: float = 0.0
   initial_learning_rate: float = 2.0
+  learning_rate_schedule: str = 'staircase'
   learning_rate_decay_factor: float = 0.5
   num_epochs_per_decay: float = 8.0
+  warmup_steps: int = 0
+  cosine_decay_steps: int = 1000000
   train_inception_learning_rate: float = 0.0005
   clip_gradients: float = 5.0
   max_checkpoints_to_keep: int = 5
@@ -81,19 +98,31 @@ class TrainingConfig:
     """Returns the learning rate (a float) of a step (an int)."""
     if train_inception:
       return self.train_inception_learning_rate
+    rate = self.initial_learning_rate
+    if step < self.warmup_steps:
+      rate *= (step + 1) / self.warmup_steps
+    if self.learning_rate_schedule == 'cosine':
+      progress = min(step / self.cosine_decay_steps, 1.0)
+      return rate * max((1 + math.cos(math.pi * progress)) / 2, _COSINE_FLOOR)
     batches_per_epoch = self.num_examples_per_epoch / batch_size
     decay_steps = int(batches_per_epoch * self.num_epochs_per_decay)
     if self.learning_rate_decay_factor <= 0 or decay_steps <= 0:
-      return self.initial_learning_rate
-    return self.initial_learning_rate * (
-        self.learning_rate_decay_factor ** (step // decay_steps))
+      return rate
+    return rate * self.learning_rate_decay_factor ** (step // decay_steps)
 
 
 _CLASSES = (ModelConfig, TrainingConfig)
 
+# What a name may be.
+_CHOICES = {
+    'optimizer': ('SGD', 'Adam'),
+    'learning_rate_schedule': ('staircase', 'cosine'),
+}
+
 # Values that must be above zero for the program to make sense.
 _MAY_BE_ZERO = ('num_epochs_per_decay', 'learning_rate_decay_factor',
                 'initial_learning_rate', 'train_inception_learning_rate',
+                'weight_decay', 'moving_average_decay', 'warmup_steps',
                 'length_normalization_factor')
 
 
@@ -106,14 +135,17 @@ def _checked(name, kind, value, source):
     raise ValueError(
         f'{source}: {name}={value!r} should be of type {kind.__name__}')
   if kind is str:
-    if value != 'SGD':
-      raise ValueError(f"{source}: {name}={value!r}; only 'SGD' is available")
+    if value not in _CHOICES[name]:
+      raise ValueError(f'{source}: {name}={value!r} is none of '
+                       + ', '.join(_CHOICES[name]))
   elif kind is not bool and (
       value < 0 or (value == 0 and name not in _MAY_BE_ZERO)):
     raise ValueError(f'{source}: {name}={value} should be above zero')
   # Inception v3 can read no smaller image, and the crop gives no larger one.
   if name in ('image_height', 'image_width') and not 75 <= value <= 346:
     raise ValueError(f'{source}: {name}={value} should be from 75 to 346')
+  if name == 'moving_average_decay' and value >= 1:
+    raise ValueError(f'{source}: {name}={value} should be below 1')
   if name == 'lstm_dropout_keep_prob' and value > 1:
     raise ValueError(f'{source}: {name}={value} should be in (0, 1]')
   return kind(value)

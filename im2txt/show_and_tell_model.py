@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from im2txt.ops import folded_inception
 from im2txt.ops import lstm
+from im2txt.training import optimizers
 
 
 class ShowAndTellModel(tf.Module):
@@ -71,6 +72,12 @@ class ShowAndTellModel(tf.Module):
     """Dict from checkpoint name to variable: all that a checkpoint holds."""
     inception = self.inception.named_variables if self.inception else {}
     return {**inception, **self._decoder, 'global_step': self.global_step}
+
+  @property
+  def trained_variables(self):
+    """Dict from checkpoint name to variable: those that training changes."""
+    return {name: variable for name, variable in self.named_variables.items()
+            if variable.trainable}
 
   def encode_images(self, images, is_training=False):
     """Encodes images with Inception v3.
@@ -196,7 +203,7 @@ def _sum_and_count(values):
 
 def sgd_step(model, features_fn, input_seqs, target_seqs, input_mask,
              learning_rate, clip_gradients):
-  """One step of stochastic gradient descent with global-norm clipping.
+  """One step of stochastic gradient descent, as in 2016.
 
   Args:
     model: a `ShowAndTellModel`.
@@ -205,6 +212,26 @@ def sgd_step(model, features_fn, input_seqs, target_seqs, input_mask,
     input_seqs: see `ShowAndTellModel.cross_entropies`.
     target_seqs: likewise.
     input_mask: likewise.
+    learning_rate: see `train_step`.
+    clip_gradients: likewise.
+
+  Returns:
+    See `train_step`.
+  """
+  return train_step(
+      model, optimizers.Sgd(), lambda: model.losses(
+          features_fn(), input_seqs, target_seqs, input_mask),
+      learning_rate, clip_gradients)
+
+
+def train_step(model, optimizer, losses_fn, learning_rate, clip_gradients):
+  """One step: gradient, clipping by its global norm, update.
+
+  Args:
+    model: a `ShowAndTellModel`.
+    optimizer: one of `optimizers.BY_NAME`.
+    losses_fn: callable that returns (total_loss, batch_loss), float32 scalars;
+      it is called under the gradient tape.
     learning_rate: float32 scalar.
     clip_gradients: float, the global norm.
 
@@ -213,25 +240,19 @@ def sgd_step(model, features_fn, input_seqs, target_seqs, input_mask,
     of the gradients before clipping.
   """
   with tf.GradientTape() as tape:
-    total_loss, batch_loss = model.losses(
-        features_fn(), input_seqs, target_seqs, input_mask)
-  variables = [v for v in model.named_variables.values() if v.trainable]
-  gradients = tape.gradient(total_loss, variables)
+    total_loss, batch_loss = losses_fn()
+  variables = model.trained_variables
+  gradients = tape.gradient(total_loss, list(variables.values()))
   # The word embedding's gradient stays a list of rows (IndexedSlices), so that
   # the norm, like that of 2016, is taken before equal words' rows are summed.
   global_norm = tf.linalg.global_norm(gradients)
-  # Clipping is a factor of the rate: no pass over the gradients, which are as
-  # large as the variables. An infinite norm makes it NaN, not zero.
-  rate = learning_rate * (
-      clip_gradients / tf.maximum(global_norm, clip_gradients)
-      + (global_norm - global_norm))
-  for variable, gradient in zip(variables, gradients):
-    if isinstance(gradient, tf.IndexedSlices):
-      variable.scatter_sub(tf.IndexedSlices(
-          rate * gradient.values, gradient.indices))
-    else:
-      tf.raw_ops.ResourceApplyGradientDescent(
-          var=variable.handle, alpha=rate, delta=gradient)
+  # An infinite norm makes it NaN, not zero.
+  scale = (clip_gradients / tf.maximum(global_norm, clip_gradients)
+           + (global_norm - global_norm))
+  optimizer.apply([
+      (name, variable, gradient)
+      for (name, variable), gradient in zip(variables.items(), gradients)],
+                  learning_rate, scale)
   model.global_step.assign_add(1)
   return {'total_loss': total_loss, 'batch_loss': batch_loss,
           'global_norm': global_norm}

@@ -2,6 +2,7 @@
 """Trains the Show and Tell model: the LSTM on Inception v3, frozen or not."""
 
 import contextlib
+import functools
 import math
 import os
 import re
@@ -13,15 +14,19 @@ from absl import logging
 
 # Before TensorFlow, which im2txt keeps quiet while it is imported.
 from im2txt import program
+import numpy as np
 import tensorflow as tf
 from im2txt import checkpoints
 from im2txt import configuration
 from im2txt import encoder_stamp
 from im2txt import show_and_tell_model
 from im2txt import vocabulary_stamp
+from im2txt.inference_utils import vocabulary
 from im2txt.ops import folded_inception
 from im2txt.ops import image_features
 from im2txt.ops import inputs
+from im2txt.training import optimizers
+from im2txt.training import self_critical
 
 FLAGS = flags.FLAGS
 
@@ -70,6 +75,25 @@ flags.DEFINE_integer(
     'input files are read once in advance. Must divide --batch_size. Where it '
     'does not divide the captions of an image, batches are smaller: for five '
     'of each give 5, and 30 as --batch_size, say.')
+flags.DEFINE_bool(
+    'feature_undistorted', False,
+    'Train from the undistorted view in --feature_cache_dir too.')
+flags.DEFINE_bool(
+    'self_critical', False,
+    'Self-critical training: captions are sampled and rewarded by their CIDEr '
+    'against the references of the image. For a model that was trained without '
+    'it, with --feature_cache_dir and a low --initial_learning_rate.')
+flags.DEFINE_integer(
+    'samples_per_image', 5,
+    'Captions sampled per image with --self_critical; each is compared with '
+    'the mean of the others. Must divide --batch_size.', lower_bound=2)
+flags.DEFINE_integer(
+    'max_sample_length', 20, 'Longest sampled caption in words, the end word '
+    'included.', lower_bound=2)
+flags.DEFINE_string(
+    'vocab_file', '',
+    'Vocabulary of the shards, for --self_critical; word_counts.txt beside the '
+    'shards if not given.')
 flags.DEFINE_enum(
     'precision', 'float32', ['float32', 'bfloat16'],
     'Of the matrix products of the LSTM and the softmax layer in training; '
@@ -255,13 +279,8 @@ def prepare_model(train_dir, configs, shards):
   return model, None
 
 
-def make_batches(model, configs):
-  """Returns an endless iterator of what `make_step_fn`'s callable takes."""
-  config = configs[0]
-  files = inputs.list_files(FLAGS.input_file_pattern)
-  if not FLAGS.feature_cache_dir:
-    return iter(inputs.training_batches(
-        files, config, FLAGS.random_seed, FLAGS.captions_per_image))
+def open_features(model, config, files):
+  """Returns the `CaptionedFeatures` of --feature_cache_dir."""
   variables = model.inception.named_variables
   data = image_features.open_or_build(
       FLAGS.feature_cache_dir, files,
@@ -274,9 +293,24 @@ def make_batches(model, configs):
   logging.info('training from the features of %d images, %d captions, in %s',
                len(data.captions.image_ids), len(data.captions),
                FLAGS.feature_cache_dir)
+  return data
+
+
+def make_batches(config, files, data):
+  """Returns an endless iterator of what `make_step_fn`'s callable takes.
+
+  Args:
+    config: a `configuration.ModelConfig`.
+    files: shard file names.
+    data: what `open_features` returns; None to train from images.
+  """
+  if not data:
+    return iter(inputs.training_batches(
+        files, config, FLAGS.random_seed, FLAGS.captions_per_image))
   return iter(tf.data.Dataset.from_generator(
       lambda: data.training_batches(
-          config.batch_size, FLAGS.random_seed, FLAGS.captions_per_image),
+          config.batch_size, FLAGS.random_seed, FLAGS.captions_per_image,
+          FLAGS.feature_undistorted),
       output_signature=batch_signature(config)).prefetch(4))
 
 
@@ -303,12 +337,56 @@ def batch_signature(config):
   return (images, tf.TensorSpec([None], tf.int64), *captions)
 
 
-def make_step_fn(model, clip_gradients):
+class Update:
+  """What a step does once it knows its losses; and what that remembers.
+
+  Args:
+    model: a `ShowAndTellModel`.
+    config: a `configuration.TrainingConfig`.
+
+  Attributes:
+    named_slots: dict from name to variable: what must be saved beside a
+      checkpoint for training to go on from it.
+  """
+
+  def __init__(self, model, config):
+    variables = model.trained_variables
+    self._model = model
+    self._clip_gradients = config.clip_gradients
+    self._optimizer = optimizers.BY_NAME[config.optimizer](
+        variables, config.weight_decay)
+    self._average = None
+    self.named_slots = self._optimizer.named_slots
+    if config.moving_average_decay:
+      self._average = optimizers.MovingAverage(
+          variables, config.moving_average_decay)
+      self.named_slots = {**self.named_slots, **self._average.named_slots}
+
+  def __call__(self, losses_fn, learning_rate):
+    """Takes a step, see `show_and_tell_model.train_step`; to be traced."""
+    scalars = show_and_tell_model.train_step(
+        self._model, self._optimizer, losses_fn, learning_rate,
+        self._clip_gradients)
+    if self._average:
+      self._average.update()
+    return scalars
+
+  def named_variables(self):
+    """Returns what a checkpoint holds, dict from name to variable."""
+    averages = self._average.named_averages if self._average else {}
+    return {**self._model.named_variables, **averages}
+
+
+def make_step_fn(model, update):
   """Returns a compiled callable that takes one step.
 
   Its arguments are those of a batch, that is the features of each caption's
   image, or images and the row of each caption's among them, then input_seqs,
   target_seqs and mask; and the learning rate. It returns a dict of scalars.
+
+  Args:
+    model: a `ShowAndTellModel`.
+    update: an `Update`.
   """
 
   def step(*batch_and_rate):
@@ -320,12 +398,74 @@ def make_step_fn(model, clip_gradients):
       images, rows = encoder_inputs
       return tf.gather(model.encode_images(images, is_training=True), rows)
 
-    return show_and_tell_model.sgd_step(
-        model, features, sources, targets, mask, learning_rate, clip_gradients)
+    return update(
+        lambda: model.losses(features(), sources, targets, mask), learning_rate)
 
   return tf.function(
       step, autograph=False,
       input_signature=[*batch_signature(model.config), tf.TensorSpec([])])
+
+
+def make_self_critical_step_fn(model, update, data, vocab):
+  """Returns a callable that takes one step of self-critical training.
+
+  Its arguments are what `CaptionedFeatures.training_images` yields, and the
+  learning rate. It returns a dict of scalars, in which total_loss is the
+  negative mean reward.
+
+  Args:
+    model: a `ShowAndTellModel`.
+    update: an `Update`.
+    data: `image_features.CaptionedFeatures`.
+    vocab: the `Vocabulary` of the shards.
+  """
+  captions = data.captions
+  references = [set() for _ in captions.image_ids]
+  for index, image in enumerate(captions.images):
+    references[image].add(tuple(captions.caption(index)[1:].tolist()))
+  reward = self_critical.CiderReward(
+      [sorted(of_image) for of_image in references], vocab.unk_id)
+  left_out = [vocab.unk_id, *range(len(vocab), model.config.vocab_size)]
+  features_spec, *words_specs = batch_signature(model.config)
+
+  @functools.partial(
+      tf.function, autograph=False, input_signature=[features_spec])
+  def sample(features):
+    return self_critical.sample(
+        model, features, vocab.start_id, vocab.end_id, left_out,
+        FLAGS.max_sample_length)
+
+  @functools.partial(tf.function, autograph=False, input_signature=[
+      features_spec, *words_specs, tf.TensorSpec([None]), tf.TensorSpec([])])
+  def learn(features, sources, targets, mask, weights, learning_rate):
+    def losses():
+      loss = self_critical.loss(
+          model, features, sources, targets, mask, weights)
+      return loss, loss
+    return update(losses, learning_rate)
+
+  def step(images, features, learning_rate):
+    features = np.repeat(features, FLAGS.samples_per_image, axis=0)
+    drawn = sample(features).numpy()
+    # A caption ends with its first end word, or not at all.
+    lengths = np.where(
+        (drawn == vocab.end_id).any(axis=1),
+        np.argmax(drawn == vocab.end_id, axis=1) + 1, drawn.shape[1])
+    rewards = np.array([
+        reward(words[:length].tolist(), image) for words, length, image in zip(
+            drawn, lengths, np.repeat(images, FLAGS.samples_per_image))])
+    mask = (np.arange(drawn.shape[1]) < lengths[:, np.newaxis]).astype(np.int32)
+    sources = np.concatenate(
+        [np.full([len(drawn), 1], vocab.start_id), drawn[:, :-1]], axis=1)
+    scalars = learn(
+        *map(tf.constant, (features, sources, drawn, mask,
+                           self_critical.advantages(
+                               rewards, FLAGS.samples_per_image))),
+        learning_rate)
+    return {**scalars, 'total_loss': -rewards.mean(),
+            'batch_loss': -rewards.mean()}
+
+  return step
 
 
 def write_summaries(model, images):
@@ -338,12 +478,11 @@ def write_summaries(model, images):
     tf.summary.image('images/distorted', (images + 1) / 2, max_outputs=3)
 
 
-def train(model, configs, batches, writer):
+def train(model, configs, batches, step_fn, update, writer):
   """Trains up to --number_of_steps; returns the process's exit status."""
   model_config, training_config = configs
   manager = checkpoints.CheckpointManager(
       FLAGS.train_dir, training_config.max_checkpoints_to_keep)
-  step_fn = make_step_fn(model, training_config.clip_gradients)
   stop = StopSignal()
   losses = Losses()
   step = first_step = int(model.global_step)
@@ -355,7 +494,7 @@ def train(model, configs, batches, writer):
 
   def save():
     losses.read()  # Nothing that has diverged is saved.
-    prefix = manager.save(model.named_variables)
+    prefix = manager.save(update.named_variables(), update.named_slots)
     logging.info('saved %s', prefix)
     return step
 
@@ -421,6 +560,8 @@ def main(_):
                        'out --train_inception')
     if FLAGS.feature_views < 0:
       raise ValueError('--feature_views should be 0 or more')
+  if FLAGS.self_critical and not FLAGS.feature_cache_dir:
+    raise ValueError('--self_critical needs --feature_cache_dir')
   if FLAGS.log_every_n_steps < 1:
     raise ValueError('--log_every_n_steps should be 1 or more')
   shards = vocabulary_stamp.of_shards(
@@ -448,9 +589,33 @@ def main(_):
     vocabulary_stamp.save(FLAGS.train_dir, stamp)
   if encoder:
     encoder_stamp.save(FLAGS.train_dir, encoder)
-  batches = make_batches(model, configs)
+  update = Update(model, configs[1])
+  step = int(model.global_step)
+  if step and update.named_slots and not checkpoints.restore_training_state(
+      checkpoints.resolve(FLAGS.train_dir), update.named_slots):
+    logging.warning(
+        'no state of --optimizer=%s and --moving_average_decay=%g beside the '
+        'checkpoint of step %d: both begin anew', configs[1].optimizer,
+        configs[1].moving_average_decay, step)
+  files = inputs.list_files(FLAGS.input_file_pattern)
+  data = (open_features(model, configs[0], files) if FLAGS.feature_cache_dir
+          else None)
+  if FLAGS.self_critical:
+    vocab = vocabulary.Vocabulary(FLAGS.vocab_file or os.path.join(
+        os.path.dirname(files[0]), 'word_counts.txt'))
+    vocabulary_stamp.check(
+        [*shards, vocabulary_stamp.of_vocabulary(vocab)],
+        'give --vocab_file the vocabulary of the shards')
+    vocab.check_fits_model(configs[0].vocab_size)
+    step_fn = make_self_critical_step_fn(model, update, data, vocab)
+    batches = data.training_images(
+        configs[0].batch_size, FLAGS.random_seed, FLAGS.samples_per_image,
+        FLAGS.feature_undistorted)
+  else:
+    step_fn = make_step_fn(model, update)
+    batches = make_batches(configs[0], files, data)
   writer = tf.summary.create_file_writer(FLAGS.train_dir)
-  return train(model, configs, batches, writer)
+  return train(model, configs, batches, step_fn, update, writer)
 
 
 if __name__ == '__main__':

@@ -125,39 +125,60 @@ class CaptionedFeatures:
       indices = usable[start:start + batch_size]
       yield self.batch(indices, np.zeros_like(indices))
 
-  def training_batches(self, batch_size, seed=None, captions_per_image=1):
+  def training_batches(self, batch_size, seed=None, captions_per_image=1,
+                       undistorted=False):
     """Yields batches forever, each epoch in another order.
 
     Args:
       batch_size: captions in a batch.
       seed: int, makes the order repeatable.
       captions_per_image: captions of one image that stand together in a batch,
-        with one view of it: drawn from the distorted ones, or if there are none
-        the undistorted one. Images with fewer left make a batch smaller, as by
+        with one view of it. Images with fewer left make a batch smaller, as by
         `inputs.training_batches`.
+      undistorted: whether views are drawn from all there are; False: from the
+        distorted ones, or if there are none the undistorted one.
 
     Raises:
       ValueError: captions_per_image does not divide the batch size.
     """
+    for groups, views in self._training_groups(
+        batch_size, seed, captions_per_image, undistorted):
+      yield self.batch(np.concatenate(groups), np.repeat(
+          views, [len(group) for group in groups]))
+
+  def training_images(self, batch_size, seed=None, captions_per_image=1,
+                      undistorted=False):
+    """Yields the images of `training_batches`, which has the arguments.
+
+    Yields:
+      (int [images], indices into `captions.image_ids`; their features, float32
+      [images, 2048]).
+    """
+    for groups, views in self._training_groups(
+        batch_size, seed, captions_per_image, undistorted):
+      images = self.captions.images[[group[0] for group in groups]]
+      yield images, self._features(images, views)
+
+  def _training_groups(self, batch_size, seed, captions_per_image, undistorted):
+    """Yields (groups of captions of one image each, their views) forever."""
     inputs.check_captions_per_image(captions_per_image, batch_size)
     rng = np.random.default_rng(seed)
     usable = self.usable()
     order = usable[np.argsort(self.captions.images[usable], kind='stable')]
     images = self.captions.images[order]
     place = np.arange(len(order)) - np.searchsorted(images, images)
-    groups = np.flatnonzero(place % captions_per_image == 0)
-    ends = np.append(groups[1:], len(order))
+    starts = np.flatnonzero(place % captions_per_image == 0)
+    ends = np.append(starts[1:], len(order))
     num_groups = batch_size // captions_per_image
     views = self.files[0].shape[1] - 1
+    first = 0 if undistorted else min(views, 1)
     pending = np.array([], int)
     while True:
       while len(pending) < num_groups:
-        pending = np.concatenate([pending, rng.permutation(len(groups))])
+        pending = np.concatenate([pending, rng.permutation(len(starts))])
       chosen, pending = pending[:num_groups], pending[num_groups:]
-      drawn = rng.integers(min(views, 1), views + 1, num_groups)
-      yield self.batch(
-          np.concatenate([order[groups[i]:ends[i]] for i in chosen]),
-          np.repeat(drawn, ends[chosen] - groups[chosen]))
+      yield ([order[starts[i]:ends[i]] for i in chosen],
+             rng.integers(first, views + 1, num_groups))
 
 
 def encode(names, captions, encode_fn, config, views=0, seed=0, first=0):
