@@ -7,12 +7,18 @@ import textwrap
 import warnings
 from typing import NamedTuple
 
+import numpy as np
+
+from im2txt.data import image_formats
+
 _LINE_LENGTH = 38
 # In inches; a line is one of 8 points.
 _PICTURE_WIDTH, _PICTURE_HEIGHT = 2.5, 1.95
 _MARGIN = 0.06
 _LINE_HEIGHT = 0.135
 _DOTS_PER_INCH = 80
+# Pictures with a longer side are made smaller, which bounds the memory.
+_LONGEST_SIDE = 1024
 
 
 class CaptionedPicture(NamedTuple):
@@ -87,9 +93,13 @@ def draw(pictures, columns, num_humans):
     # Above its text, whatever its shape.
     axes.set_anchor('SW')
     try:
+      image_formats.read_header(picture.data).check_size()
       with Image.open(io.BytesIO(picture.data)) as image:
-        axes.imshow(image.convert('RGB'))
-    except OSError as error:
+        image.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
+        axes.imshow(image_formats.over_white(
+            np.asarray(image.convert('RGBA'))))
+    except (OSError, ValueError, MemoryError,
+            Image.DecompressionBombError) as error:
       raise ValueError(
           f'cannot decode the picture {picture.name} ({error})') from error
     top = bottom - _MARGIN

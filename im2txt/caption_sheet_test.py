@@ -52,6 +52,14 @@ def test_captions_stand_under_their_pictures():
   assert fewer.shape[0] < sheet.shape[0] and fewer.shape[1] == sheet.shape[1]
 
 
+def test_a_picture_that_is_too_large_is_named(monkeypatch):
+  picture = caption_sheet.CaptionedPicture('7.jpg', testing.jpeg(), 'a', [])
+  caption_sheet.draw([picture], 1, 1)
+  testing.set_largest_image(monkeypatch, 40 * 60 - 1)
+  with pytest.raises(ValueError, match='picture 7.jpg .*too large, 60 x 40'):
+    caption_sheet.draw([picture], 1, 1)
+
+
 def test_a_picture_that_is_none_is_named():
   with pytest.raises(ValueError, match='picture 7.jpg'):
     caption_sheet.draw([caption_sheet.CaptionedPicture(

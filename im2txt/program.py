@@ -64,17 +64,42 @@ def _parse_flags(argv):
     sys.exit(0)
 
 
+def _check_boolean_flags(arguments):
+  """Refuses `--flag false`, which absl takes for `--flag` and an argument.
+
+  Raises:
+    ValueError: there is one.
+  """
+  boolean = {f'{dashes}{name}' for name in flags.FLAGS
+             if flags.FLAGS[name].boolean for dashes in ('-', '--')}
+  values = ('true', 'false', 't', 'f', 'yes', 'no', 'y', 'n', '1', '0')
+  for name, value in zip(arguments, arguments[1:]):
+    if name == '--':
+      return
+    if name in boolean and value.lower() in values:
+      raise ValueError(f'{name} {value} would mean {name}=true: write '
+                       f'{name}={value}')
+
+
+def _is_out_of_memory(error):
+  # Where TensorFlow has not been imported, the error is not its own.
+  tf = sys.modules.get('tensorflow')
+  return isinstance(error, MemoryError) or bool(
+      tf and isinstance(error, tf.errors.ResourceExhaustedError))
+
+
 def run(main, takes_argument=False):
   """Runs `main(argv)` under absl; a user's error becomes one line, status 1.
 
   Args:
     main: raises ValueError or OSError for what the user can put right.
     takes_argument: whether there may be arguments that are no flags. Where
-      not, one is refused: `--train_inception false` would mean true.
+      not, one is refused.
   """
 
   def guarded(argv):
     try:
+      _check_boolean_flags(sys.argv[1:])
       if len(argv) > 1 and not takes_argument:
         raise ValueError(
             f'unexpected argument {argv[1]}: write --flag=value, and file '
@@ -86,6 +111,12 @@ def run(main, takes_argument=False):
       fail(e)
     except KeyboardInterrupt:
       sys.exit(128 + signal.SIGINT)
+    except Exception as e:
+      if flags.FLAGS.debug or not _is_out_of_memory(e):
+        raise
+      reason = (str(e) or 'MemoryError').split('\n', maxsplit=1)[0]
+      fail(f'out of memory ({reason}): give a smaller batch size, or run it '
+           'where more memory is free')
 
   # As in 2016, progress is logged (to standard error) unless told otherwise.
   flags.FLAGS.set_default('verbosity', logging.INFO)

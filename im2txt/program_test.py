@@ -13,6 +13,8 @@ from im2txt import program
 def main(argv):
   if 'bad' in argv:
     raise ValueError('what is bad')
+  if 'memory' in argv:
+    raise MemoryError
   if 'key' in argv:
     raise KeyboardInterrupt
   print(argv[1:])
@@ -28,11 +30,30 @@ def run(takes_argument, *arguments):
 
 
 def test_an_argument_that_is_no_flag_is_refused():
-  result = run(False, '--debug', 'false')
+  result = run(False, 'false')
   assert result.returncode == 1 and not result.stdout
   assert 'unexpected argument false' in result.stderr
   assert run(False).stdout == '[]\n'
   assert run(True, 'false').stdout == "['false']\n"
+
+
+@pytest.mark.parametrize('takes_argument', [False, True])
+@pytest.mark.parametrize('value', ['false', 'True', '0'])
+def test_a_boolean_flag_takes_no_value_after_a_blank(takes_argument, value):
+  result = run(takes_argument, 'x', '--debug', value)
+  assert result.returncode == 1 and not result.stdout
+  assert f'write --debug={value}' in result.stderr
+  # The error came with --debug, so with its trace.
+  assert 'ValueError' in result.stderr
+  assert run(True, '--', '--debug', value).returncode == 0
+  assert run(True, '--stderrthreshold', 'info', value).returncode == 0
+
+
+def test_too_little_memory_is_one_line():
+  result = run(True, 'memory')
+  assert result.returncode == 1
+  assert result.stderr.startswith('error: out of memory')
+  assert result.stderr.count('\n') == 1
 
 
 def test_an_error_is_one_line_and_a_trace_with_debug():

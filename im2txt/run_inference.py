@@ -1,12 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes captions for image files, with a trained model."""
+"""Writes captions for image files, with a trained model.
+
+  run_inference --checkpoint_path=DIR_OR_PREFIX [FLAG...] FILE...
+
+FILE is an image, a directory (the images in it, by their suffixes) or - for
+names from standard input, one on each line. JPEG, PNG, GIF, BMP, WebP, TIFF and
+AVIF are read; of an animation the first frame.
+"""
 
 import contextlib
-import glob
+import functools
 import itertools
 import json
 import os
 import sys
+import warnings
 
 from absl import flags
 from absl import logging
@@ -23,10 +31,16 @@ flags.DEFINE_string(
     'checkpoint_path', '',
     'Model checkpoint: a file prefix, or a directory (its latest is taken).')
 flags.DEFINE_string(
-    'vocab_file', '', 'Vocabulary the model was trained with.')
+    'vocab_file', '', 'Vocabulary the model was trained with. Without it '
+    'word_counts.txt beside the checkpoint is taken.')
 flags.DEFINE_string(
     'input_files', '',
-    'Image files (JPEG, PNG, GIF) or file patterns, separated by commas.')
+    'Image files, directories or file patterns, separated by commas. Arguments '
+    'that are no flags are such too, each as it stands.')
+flags.DEFINE_bool(
+    'exif_orientation', True,
+    'Turn images as their EXIF data say. false: take them as they are stored, '
+    'as in 2016, when the images to train on were not turned either.')
 caption_generator.define_flags(flags)
 flags.DEFINE_enum(
     'output_format', 'text', ['text', 'json'],
@@ -38,18 +52,63 @@ flags.DEFINE_enum(
     'Of Inception v3. bfloat16 is faster on processors that have it (AVX512 '
     'BF16, AMX) and changes some captions.')
 
+_VOCABULARY = 'word_counts.txt'
 
-def input_files(patterns):
-  """Returns (files, patterns that match nothing)."""
-  files, unmatched = [], []
-  for pattern in filter(None, patterns.split(',')):
-    # A name that exists is meant literally, brackets and all.
-    found = ([pattern] if os.path.exists(pattern)
-             else sorted(glob.glob(pattern)))
-    files.extend(found)
-    if not found:
-      unmatched.append(pattern)
-  return files, unmatched
+
+def vocab_file(checkpoint_path):
+  """Returns --vocab_file, or what lies beside the checkpoint.
+
+  Raises:
+    ValueError: there is neither.
+  """
+  if FLAGS.vocab_file:
+    return FLAGS.vocab_file
+  directory = (checkpoint_path if os.path.isdir(checkpoint_path)
+               else os.path.dirname(checkpoint_path))
+  path = os.path.join(directory, _VOCABULARY)
+  if not os.path.exists(path):
+    raise ValueError(f'--vocab_file is required: no {_VOCABULARY} lies beside '
+                     f'--checkpoint_path={checkpoint_path}')
+  return path
+
+
+def input_names(arguments):
+  """Returns the names that --input_files and the arguments give, a list."""
+  names = []
+  for name in image_files.split_names(FLAGS.input_files) + arguments:
+    if name == '-':
+      names.extend(filter(None, (
+          os.fsdecode(line.rstrip(b'\r\n')) for line in sys.stdin.buffer)))
+    else:
+      names.append(name)
+  return names
+
+
+def find_files(names):
+  """Finds the files to caption; tells what is left out on standard error.
+
+  Args:
+    names: list of str, see `image_files.find`.
+
+  Returns:
+    (list of files, number of names without a file).
+
+  Raises:
+    ValueError: there is no file.
+  """
+  found = image_files.find(names)
+  for directory, others in found.passed_over.items():
+    print(f'{directory}: {len(others)} passed over, no images by their suffix: '
+          + ', '.join(others[:5]) + (', ...' if len(others) > 5 else ''),
+          file=sys.stderr)
+  for name, reason in found.missing.items():
+    if ',' in name and any(map(os.path.exists, name.split(','))):
+      reason += '; a comma separates files in --input_files only'
+    print(f'skipped {name}: {reason}', file=sys.stderr)
+  if not found.files:
+    raise ValueError('no image file to caption: '
+                     + (', '.join(names[:5]) or 'no names were given'))
+  return found.files, len(found.missing)
 
 
 def print_captions(filename, captions, output_format):
@@ -69,18 +128,23 @@ def print_captions(filename, captions, output_format):
     print(f'  {i}) {caption.text} (p={caption.probability:f})', flush=True)
 
 
-def main(_):
-  program.require(FLAGS, 'checkpoint_path', 'vocab_file', 'input_files')
+def main(argv):
+  program.require(FLAGS, 'checkpoint_path')
+  if not FLAGS.input_files and not argv[1:]:
+    raise ValueError('name the images: run_inference [flags] FILE... '
+                     '(see --help)')
   if FLAGS.inference_batch_size < 1:
     raise ValueError('--inference_batch_size should be 1 or more')
-  files, unmatched = input_files(FLAGS.input_files)
-  for pattern in unmatched:
-    print(f'skipped {pattern}: no such file', file=sys.stderr)
-  skipped = len(unmatched)
-  if not files:
-    raise ValueError(f'--input_files={FLAGS.input_files} matches no file')
+  # The names of files may be no UTF-8. In JSON, what is replaced is valid.
+  sys.stdout.reconfigure(
+      errors='backslashreplace' if FLAGS.output_format == 'json'
+      else 'surrogateescape')
+  # Pillow's, of damaged EXIF data, for one.
+  warnings.filterwarnings('ignore', module=r'PIL\.')
+  vocabulary = vocab_file(FLAGS.checkpoint_path)
+  files, skipped = find_files(input_names(argv[1:]))
   captioner = captioner_lib.Captioner(
-      FLAGS.checkpoint_path, FLAGS.vocab_file, precision=FLAGS.precision,
+      FLAGS.checkpoint_path, vocabulary, precision=FLAGS.precision,
       **caption_generator.from_flags(FLAGS))
   logging.info('captioning %d file(s) with the checkpoint of step %d',
                len(files), captioner.global_step)
@@ -91,11 +155,15 @@ def main(_):
     if len(files) > size and not sys.stdout.isatty():
       bar = stack.enter_context(
           progress.Progress('Captioning', len(files), 'images'))
-    images = image_files.read_images(files, captioner.decode, ahead=2 * size)
+    images = image_files.read_images(
+        files, functools.partial(
+            captioner.decode, exif_orientation=FLAGS.exif_orientation),
+        ahead=2 * size)
     while batch := list(itertools.islice(images, size)):
       for name, image in batch:
         if isinstance(image, Exception):
-          print(f'skipped {name}: {image}', file=sys.stderr)
+          reason = getattr(image, 'strerror', None) or image
+          print(f'skipped {name}: {reason}', file=sys.stderr)
           skipped += 1
       good = [(n, i) for n, i in batch if not isinstance(i, Exception)]
       for (name, _), captions in zip(
@@ -110,4 +178,4 @@ def main(_):
 
 
 if __name__ == '__main__':
-  program.run(main)
+  program.run(main, takes_argument=True)

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import subprocess
 import sys
 
 from PIL import Image
@@ -22,10 +23,10 @@ from im2txt.inference_utils import captioner as captioner_lib
 _WORDS = ['a', '<S>', '</S>', 'dog', 'cat', 'über']
 
 
-def _encode(mode, kind):
+def _encode(mode, kind, **options):
   image = Image.open(io.BytesIO(testing.jpeg(5))).convert(mode)
   out = io.BytesIO()
-  image.save(out, kind)
+  image.save(out, kind, **options)
   return out.getvalue()
 
 
@@ -40,6 +41,17 @@ def fixture_files(tmp_path_factory):
       'x[1].jpg': testing.jpeg(3), 'x1.jpg': testing.jpeg(4),
       'broken.jpg': testing.jpeg(1)[:100], 'empty.jpg': b''}.items():
     (path / name).write_bytes(data)
+  exif = Image.Exif()
+  exif[274] = 6
+  for name, options in (('turned.jpg', {'exif': exif}), ('a,b.webp', {})):
+    Image.open(io.BytesIO(testing.jpeg(6))).save(path / name, **options)
+  (path / 'huge.jpg').write_bytes(testing.claim_size(
+      _encode('RGB', 'JPEG', progressive=True), 20000, 20000, b'\xff\xc2'))
+  (path / 'folder').mkdir()
+  for name, data in (('2.jpg', testing.jpeg(7)), ('1.JPG', testing.jpeg(8)),
+                     ('notes.txt', b'')):
+    (path / 'folder' / name).write_bytes(data)
+  (path / 'bare').mkdir()
   (path / 'words').write_text(''.join(f'{w} 1\n' for w in _WORDS))
   (path / 'large').write_text(
       ''.join(f'{w} 1\n' for w in [*_WORDS, 'b', 'c', 'd']))
@@ -57,10 +69,12 @@ def fixture_files(tmp_path_factory):
   return path
 
 
-def _run(checkpoint, vocab_file, input_files, *flags):
-  return testing.run_program(
+def _run(checkpoint, vocab_file, input_files, *arguments, given=None):
+  process = testing.program(
       'run_inference', f'--checkpoint_path={checkpoint}',
-      f'--vocab_file={vocab_file}', f'--input_files={input_files}', *flags)
+      f'--vocab_file={vocab_file}', f'--input_files={input_files}', *arguments)
+  return subprocess.run(
+      **process, input=given, timeout=600, check=False)
 
 
 @pytest.fixture(scope='module', name='runs')
@@ -86,9 +100,22 @@ def fixture_runs(files):
       'beam': (prefix, words, all_of('rgb.jpg'), '--beam_size=0'),
       'vocabulary': (prefix, files / 'large', all_of('rgb.jpg')),
       'no flag': ('', words, all_of('rgb.jpg')),
+      'arguments': (files, '', '', files / 'turned.jpg', files / 'a,b.webp',
+                    '--beam_size', '2', files / 'huge.jpg', files / 'folder',
+                    '-', f'{files}/rgb.jpg,{files}/other.jpg', files / 'bare'),
+      'stored': (files, words, '', files / 'turned.jpg',
+                 '--exif_orientation=false'),
+      'value of a flag': (files, words, '', '--exif_orientation', 'false',
+                          files / 'rgb.jpg'),
+      'no name': (prefix, words, ''),
+      'no vocabulary': (files / 'folder', '', '', files / 'rgb.jpg'),
   }
+  given = {'arguments': f'{files}/x[1].jpg\n\n{files}/other.jpg\n'}
+  # Beside the checkpoint.
+  (files / 'word_counts.txt').write_text(words.read_text())
   with concurrent.futures.ThreadPoolExecutor(2) as pool:
-    yield {name: pool.submit(_run, *run) for name, run in runs.items()}
+    yield {name: pool.submit(_run, *run, given=given.get(name))
+           for name, run in runs.items()}
 
 
 def _assert_captions(stdout, expected):
@@ -112,11 +139,13 @@ def _assert_captions(stdout, expected):
       rel=1e-4, abs=2e-6)
 
 
-def _captions(files, names, *args, **kwargs):
+def _captions(files, names, *args, exif_orientation=True, **kwargs):
   captioner = captioner_lib.Captioner(
       str(files), str(files / 'words'), *args, **kwargs)
-  images = [captioner.decode((files / name).read_bytes()) for name in names]
-  return [(name, [(c.text, c.log_probability) for c in captions])
+  images = [captioner.decode((files / name).read_bytes(), exif_orientation)
+            for name in names]
+  return [(os.path.basename(name),
+           [(c.text, c.log_probability) for c in captions])
           for name, captions in zip(names, captioner.caption(images))]
 
 
@@ -180,8 +209,38 @@ def test_captions_without_the_unknown_word(runs, files):
       files, names, allow_unknown_word=False))
 
 
+def test_arguments_are_files_directories_and_standard_input(runs, files):
+  result = runs['arguments'].result()
+  _assert_captions(result.stdout, _captions(
+      files, ['turned.jpg', 'a,b.webp', 'folder/1.JPG', 'folder/2.jpg',
+              'x[1].jpg', 'other.jpg'], 2))
+  lines = [line for line in result.stderr.splitlines()
+           if 'skipped' in line or 'passed over' in line]
+  assert [line.split(':', 1) for line in lines] == [
+      [f'{files}/folder', ' 1 passed over, no images by their suffix: '
+       'notes.txt'],
+      [f'skipped {files}/rgb.jpg,{files}/other.jpg', ' no such file; a comma '
+       'separates files in --input_files only'],
+      [f'skipped {files}/bare', ' a directory without images'],
+      [f'skipped {files}/huge.jpg', ' too large, 20000 x 20000 pixels: make it '
+       'smaller, at most 8027 x 8027 for this kind of JPEG'],
+      ['3 file(s) skipped']]
+  assert result.returncode == 1
+
+
+def test_exif_orientation_can_be_left_out_of_account(runs, files):
+  result = runs['stored'].result()
+  assert result.returncode == 0
+  stored = _captions(files, ['turned.jpg'], exif_orientation=False)
+  assert stored != _captions(files, ['turned.jpg'])
+  _assert_captions(result.stdout, stored)
+
+
 @pytest.mark.parametrize('name, parts', [
-    ('no file', ['--input_files=', 'missing.jpg', 'matches no file']),
+    ('no file', ['no image file', 'missing.jpg', 'none*']),
+    ('value of a flag', ['write --exif_orientation=false']),
+    ('no name', ['run_inference [flags] FILE...']),
+    ('no vocabulary', ['--vocab_file', 'word_counts.txt', 'folder']),
     ('beam', ['beam_size=0', 'should be 1 or more']),
     ('vocabulary', ['large has 10 words', 'vocab_size of 8']),
     ('no flag', ['--checkpoint_path is required']),

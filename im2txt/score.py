@@ -130,7 +130,8 @@ def score_checkpoint(prefix, files, references, training, split):
       images = {}
       for image_id, data in batch:
         try:
-          images[image_id] = captioner.decode(data)
+          # As training saw them.
+          images[image_id] = captioner.decode(data, exif_orientation=False)
         except ValueError as error:
           logging.warning('image %d left out: %s', image_id, error)
       if images:

@@ -74,6 +74,26 @@ def jpeg(seed=0, height=40, width=60):
   return out.getvalue()
 
 
+def claim_size(data, width, height, marker=b'\xff\xc0'):
+  """Returns the bytes of a JPEG whose header claims another size.
+
+  Args:
+    data: bytes of a JPEG.
+    width: pixels.
+    height: pixels.
+    marker: of the header; FF C2 for a progressive JPEG.
+  """
+  place = data.index(marker) + 5
+  return (data[:place] + height.to_bytes(2, 'big') + width.to_bytes(2, 'big')
+          + data[place + 4:])
+
+
+def set_largest_image(monkeypatch, num_pixels):
+  """Makes JPEGs of more pixels too large to be decoded, in a test."""
+  from im2txt.data import image_formats  # pylint: disable=g-import-not-at-top
+  monkeypatch.setattr(image_formats, '_MOST_BYTES', 3 * num_pixels)
+
+
 def write_shard(path, records):
   """Writes a TFRecord shard.
 

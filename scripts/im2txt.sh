@@ -142,14 +142,9 @@ caption() (
   _im2txt_choose_model "$@"
   files=''
   for argument in "$@"; do
-    shift
     case "${argument}" in
-      --*) set -- "$@" "${argument}" ;;
-      *,*)
-        echo "caption: ${argument}: a comma separates files; rename it" >&2
-        exit 2
-        ;;
-      *) files="${files:+${files},}${argument}" ;;
+      --*) ;;
+      *) files=some ;;
     esac
   done
   if [ -z "${files}" ]; then
@@ -159,7 +154,6 @@ caption() (
   _im2txt_run run_inference \
     --checkpoint_path="${CHECKPOINT_PATH}" \
     --vocab_file="${VOCAB_FILE}" \
-    --input_files="${files}" \
     "$@"
 )
 

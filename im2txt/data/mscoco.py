@@ -30,6 +30,7 @@ import numpy as np
 
 from im2txt import vocabulary_stamp
 from im2txt.data import caption_files
+from im2txt.data import image_formats
 from im2txt.data import pictures
 from im2txt.data import shards
 from im2txt.data import tokenizer
@@ -719,8 +720,13 @@ def _decode_all(paths):
 def why_undecodable(content):
   """Returns why bytes are no sound JPEG picture, a line; None if they are."""
   # The decoder would take a PNG too, but image/data is JPEG by contract.
-  if not content.startswith(b'\xff\xd8'):
-    return 'not a JPEG file'
+  kind = image_formats.kind_of(content)
+  if kind != 'JPEG':
+    return f'not a JPEG file{f" but {kind}" if kind else ""}'
+  try:
+    image_formats.check_for_decode_jpeg(content)
+  except ValueError as error:
+    return str(error)
   tf = worker_tensorflow()
   try:
     # All of the file is parsed at an eighth of the size too, only the pixels

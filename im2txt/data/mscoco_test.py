@@ -21,6 +21,7 @@ from PIL import Image as PilImage
 import pytest
 import tensorflow as tf
 
+from im2txt import testing
 from im2txt import vocabulary_stamp
 from im2txt.data import mscoco
 from im2txt.data import shards
@@ -682,6 +683,19 @@ def test_images_without_a_caption_are_left_out(tmp_path, capsys):
   images = mscoco.load_images('train', options.train_captions_file, 'x')
   assert {image.image_id for image in images} == captioned
   assert ('have no caption' in capsys.readouterr().out) == (len(captioned) < 12)
+
+
+def test_why_undecodable(monkeypatch):
+  # This process is no worker, whose threads may be set.
+  monkeypatch.setattr(mscoco, 'worker_tensorflow', lambda: tf)
+  assert mscoco.why_undecodable(testing.jpeg()) is None
+  assert mscoco.why_undecodable(testing.jpeg()[:-300])
+  png = io.BytesIO()
+  PilImage.new('RGB', (5, 5)).save(png, 'PNG')
+  assert mscoco.why_undecodable(png.getvalue()) == 'not a JPEG file but PNG'
+  assert mscoco.why_undecodable(b'text') == 'not a JPEG file'
+  testing.set_largest_image(monkeypatch, 40 * 60 - 1)
+  assert 'too large, 60 x 40' in mscoco.why_undecodable(testing.jpeg())
 
 
 if __name__ == '__main__':

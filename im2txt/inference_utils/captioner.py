@@ -1,21 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images or their features in, captions out."""
 
+import contextlib
 import dataclasses
 import math
 import os
+import threading
 
+import numpy as np
 import tensorflow as tf
 
 from im2txt import checkpoints
 from im2txt import configuration
 from im2txt import show_and_tell_model
 from im2txt import vocabulary_stamp
+from im2txt.data import image_formats
 from im2txt.inference_utils import beam_search
 from im2txt.inference_utils import caption_generator
 from im2txt.inference_utils import vocabulary
 from im2txt.ops import folded_inception
 from im2txt.ops import image_processing
+
+# Images that take more bytes than this are decoded one at a time.
+_LARGE = 150_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,28 +215,89 @@ class Captioner:
           f'checkpoint {checkpoint.prefix}: the shapes of its InceptionV3/ '
           f'variables are not those of Inception v3 '
           f'({str(e).splitlines()[0]}); give another checkpoint') from e
-    self._process = tf.function(
-        lambda encoded: image_processing.process_image(  # pylint: disable=g-long-lambda
-            encoded, height=config.image_height, width=config.image_width),
-        input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
-    # Now, lest each of the threads that decode does so.
-    self._process.get_concrete_function()
+    size = dict(height=config.image_height, width=config.image_width)
 
-  def decode(self, encoded_image):
-    """Decodes the bytes of a JPEG, PNG or GIF file; any thread may call it.
+    def process_decoded(image):
+      return image_processing.crop_image(
+          image_processing.resize_image(image), **size)
+
+    def process(encoded, orientation, ratio):
+      image = tf.io.decode_jpeg(encoded, channels=3, ratio=ratio)
+      return process_decoded(image_processing.turn(image, orientation))
+
+    # A graph for each orientation and ratio.
+    self._process = tf.function(process, autograph=False)
+    # Now, lest each of the threads that decode does so.
+    self._process.get_concrete_function(tf.TensorSpec([], tf.string), 1, 1)
+    self._process_decoded = tf.function(
+        process_decoded, autograph=False,
+        input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)])
+    self._large = threading.Lock()
+
+  def decode(self, encoded_image, exif_orientation=True):
+    """Decodes the bytes of an image file; any thread may call it.
+
+    The kinds are `image_formats.READ`; of an animation the first frame is
+    taken, transparent pixels become white.
+
+    Args:
+      encoded_image: bytes of the file.
+      exif_orientation: whether the image is turned as its EXIF data say. In
+        2016 it was not, nor were the images that the model was trained with.
 
     Returns:
       float32 [height, width, 3], what `encode` and `caption` take.
 
     Raises:
-      ValueError: the bytes are no such image, or damaged.
+      TypeError: it is no bytes, but the name of a file, say.
+      ValueError: the bytes are no such image, damaged, or of an image that
+        takes too much memory.
     """
-    if not encoded_image:
-      raise ValueError('the file is empty')
-    try:
-      return self._process(encoded_image)
-    except tf.errors.InvalidArgumentError as e:
-      raise ValueError('not a JPEG, PNG or GIF image, or damaged') from e
+    if not isinstance(encoded_image, (bytes, bytearray, memoryview)):
+      raise TypeError(
+          'decode takes the bytes of an image file, not '
+          f'{encoded_image!r:.80}: open the file in mode "rb" and give what '
+          'read() returns')
+    encoded_image = bytes(encoded_image)
+    header = image_formats.read_header(encoded_image)
+    ratio = 1
+    if not exif_orientation:
+      header = header._replace(orientation=1)
+    elif header.orientation > 1:
+      # There are copies while it is turned.
+      header = header._replace(bytes_per_pixel=header.bytes_per_pixel + 6)
+    whole = header
+    while header.is_sequential and ratio < 8 and (
+        header.width * header.height > header.most_pixels):
+      # No model looks this closely.
+      ratio *= 2
+      header = header._replace(width=-(-whole.width // ratio),
+                               height=-(-whole.height // ratio))
+    header.check_size()
+    with self._large if header.num_bytes > _LARGE else contextlib.nullcontext():
+      try:
+        return self._decode(encoded_image, header, ratio)
+      except tf.errors.InvalidArgumentError as e:
+        raise ValueError(f'damaged {header.kind} image, or of a rare variant '
+                         'that is not read') from e
+      except (MemoryError, tf.errors.ResourceExhaustedError) as e:
+        raise ValueError(
+            f'too little memory to decode {whole.width} x {whole.height} '
+            'pixels: make the image smaller') from e
+
+  def _decode(self, encoded, header, ratio):
+    """Decodes an image whose size is checked, a JPEG at 1/ratio of it."""
+    if header.kind in image_formats.READ_BY_PILLOW:
+      image = image_formats.decode_with_pillow(encoded, header.kind)
+    elif header.has_alpha:
+      # As a view: numpy() would copy it.
+      image = image_formats.over_white(
+          np.asarray(memoryview(tf.io.decode_png(encoded, channels=4))))
+    else:
+      frame = image_formats.first_frame(encoded, header)
+      return self._process(tf.constant(frame), header.orientation, ratio)
+    return self._process_decoded(
+        image_processing.turn(image, header.orientation))
 
   def encode(self, images):
     """Encodes a batch of images with Inception v3.
@@ -239,7 +307,14 @@ class Captioner:
 
     Returns:
       float32 [batch, 2048].
+
+    Raises:
+      TypeError: an image is the name or the bytes of a file.
     """
+    if isinstance(images, (str, bytes)) or any(
+        isinstance(image, (str, bytes, os.PathLike)) for image in images):
+      raise TypeError('encode and caption take a list of results of decode, '
+                      f'not {images!r:.80}')
     return self._encode(tf.stack(images))
 
   def caption(self, images):
@@ -250,5 +325,8 @@ class Captioner:
 
     Returns:
       For each image a list of `ScoredCaption`s, best first.
+
+    Raises:
+      TypeError: see `encode`.
     """
     return self.decoder.caption(self.encode(images))

@@ -1,9 +1,110 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads and decodes image files ahead of the model."""
+"""Finds image files, reads and decodes them ahead of the model."""
 
 import collections
 from concurrent import futures
+import glob
 import os
+import stat
+from typing import NamedTuple
+
+from im2txt.data import image_formats
+
+# Larger files are not read: their bytes stand beside what they are decoded to.
+_MOST_BYTES = 200_000_000
+
+
+class Found(NamedTuple):
+  """Which files some names stand for.
+
+  Attributes:
+    files: list of str.
+    missing: dict, name that stands for no file -> why.
+    passed_over: dict, directory -> names in it that are no images by their
+      suffix.
+  """
+  files: list
+  missing: dict
+  passed_over: dict
+
+
+def find(names):
+  """Finds the image files that names stand for.
+
+  Args:
+    names: list of str, each a file, a directory (the files in it with a suffix
+      of `image_formats.SUFFIXES`, sorted) or a pattern. One that exists is
+      taken literally, brackets and all.
+
+  Returns:
+    `Found`, the files in the order of the names.
+  """
+  found = Found([], {}, {})
+  for name in names:
+    matches = [name] if os.path.exists(name) else sorted(glob.glob(name))
+    for match in matches:
+      if os.path.isdir(match):
+        _find_inside(match, found)
+      else:
+        found.files.append(match)
+    if not matches:
+      found.missing[name] = (
+          'download it first' if name.startswith(('http://', 'https://'))
+          else 'no such file')
+  return found
+
+
+def _find_inside(directory, found):
+  """Adds the images of a directory to a `Found`."""
+  try:
+    names = [name for name in sorted(os.listdir(directory))
+             if not name.startswith('.')]
+  except OSError as e:
+    found.missing[directory] = e.strerror
+    return
+  images = [name for name in names
+            if name.lower().endswith(image_formats.SUFFIXES)]
+  found.files.extend(os.path.join(directory, name) for name in images)
+  others = sorted(set(names) - set(images))
+  if others:
+    found.passed_over[directory] = others
+  if not images:
+    found.missing[directory] = 'a directory without images'
+
+
+def split_names(names):
+  """Splits names at commas, except those of files that have commas.
+
+  Args:
+    names: str, names or patterns separated by commas.
+
+  Returns:
+    list of str.
+  """
+  if os.path.exists(names):
+    return [names]
+  parts = names.split(',')
+  result = []
+  while parts:
+    # A name with more commas is not looked for.
+    length = next((n for n in range(1, min(len(parts), 10) + 1)
+                   if os.path.exists(','.join(parts[:n]))), 1)
+    result.append(','.join(parts[:length]))
+    del parts[:length]
+  return list(filter(None, result))
+
+
+def _read(name):
+  """Returns the bytes of a file; raises ValueError if it is too large."""
+  with open(name, 'rb') as f:
+    status = os.fstat(f.fileno())
+    if stat.S_ISREG(status.st_mode) and status.st_size <= _MOST_BYTES:
+      return f.read()
+    data = f.read(_MOST_BYTES + 1)  # Of a pipe the size is not known.
+  if len(data) > _MOST_BYTES:
+    raise ValueError(
+        f'the file is larger than the {_MOST_BYTES // 10**6} MB that are read')
+  return data
 
 
 def read_images(files, decode, ahead):
@@ -21,8 +122,9 @@ def read_images(files, decode, ahead):
 
   def read(name):
     try:
-      with open(name, 'rb') as f:
-        return decode(f.read())
+      return decode(_read(name))
+    except MemoryError:
+      return ValueError('too little memory to read it')
     except (OSError, ValueError) as e:
       return e
 

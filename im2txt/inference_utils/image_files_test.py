@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of image_files."""
 
+import os
 import sys
 import threading
 
@@ -49,6 +50,72 @@ def test_reads_ahead_of_the_caller_but_not_further(files):
   assert third.wait(timeout=30)
   assert len(seen) == 3
   assert len(list(images)) == 5
+
+
+def test_a_directory_stands_for_the_images_in_it(tmp_path):
+  for name in ('b.PNG', 'a.jpg', 'c.txt', '.hidden.jpg'):
+    (tmp_path / name).touch()
+  (tmp_path / 'inner').mkdir()
+  (tmp_path / 'inner' / 'd.txt').touch()
+  found = image_files.find([str(tmp_path), str(tmp_path / 'c.txt')])
+  assert found.files == [
+      str(tmp_path / name) for name in ('a.jpg', 'b.PNG', 'c.txt')]
+  assert found.passed_over == {str(tmp_path): ['c.txt', 'inner']}
+  assert not found.missing
+  inner = str(tmp_path / 'inner')
+  assert list(image_files.find([inner]).missing) == [inner]
+
+
+def test_a_name_that_exists_is_no_pattern(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  for name in ('x[1].jpg', 'x1.jpg', 'x2.jpg'):
+    (tmp_path / name).touch()
+  found = image_files.find(
+      ['x[1].jpg', 'x[2].jpg', 'x?.jpg', 'y*', 'http://a/b.jpg'])
+  assert found.files == ['x[1].jpg', 'x2.jpg', 'x1.jpg', 'x2.jpg']
+  assert found.missing == {
+      'y*': 'no such file', 'http://a/b.jpg': 'download it first'}
+
+
+@pytest.mark.parametrize('names, expected', [
+    ('a,b.jpg', ['a,b.jpg']), ('x,y', ['x', 'y']), (',x,,', ['x']),
+    ('x,a,b.jpg,c*', ['x', 'a,b.jpg', 'c*']), ('', [])])
+def test_a_comma_separates_unless_such_a_file_exists(
+    tmp_path, monkeypatch, names, expected):
+  monkeypatch.chdir(tmp_path)
+  for name in ('a,b.jpg', 'x'):
+    (tmp_path / name).touch()
+  assert image_files.split_names(names) == expected
+
+
+def test_a_file_that_is_too_large_is_not_read(files, monkeypatch):
+  monkeypatch.setattr(image_files, '_MOST_BYTES', 1)
+  # The second has three bytes.
+  found = list(image_files.read_images(files[:3], bytes.decode, 1))
+  assert [image for _, image in found[::2]] == ['0', '2']
+  assert 'larger than' in str(found[1][1])
+
+
+def test_of_a_pipe_no_more_is_read_than_of_a_file(tmp_path, monkeypatch):
+  monkeypatch.setattr(image_files, '_MOST_BYTES', 3)
+  pipe = tmp_path / 'pipe'
+  os.mkfifo(pipe)
+  for data, expected in ((b'abc', 'abc'), (b'abcd', 'larger than')):
+    writer = threading.Thread(target=pipe.write_bytes, args=[data])
+    writer.start()
+    (_, image), = image_files.read_images([str(pipe)], bytes.decode, 0)
+    writer.join()
+    assert expected in str(image)
+
+
+def test_too_little_memory_stands_in_its_place(files):
+  def decode_little(data):
+    if data == b'bad':
+      raise MemoryError
+    return data
+  found = list(image_files.read_images(files[:3], decode_little, 1))
+  assert 'too little memory' in str(found[1][1])
+  assert found[2][1] == b'2'
 
 
 if __name__ == '__main__':

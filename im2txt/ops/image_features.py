@@ -204,10 +204,12 @@ def encode(names, captions, encode_fn, config, views=0, seed=0, first=0):
   def process(encoded, image):
     size = dict(height=config.image_height, width=config.image_width)
     seeds = tf.random.split(tf.stack([tf.cast(seed, tf.int64), image]), views)
+    resized = image_processing.resize_image(tf.io.decode_jpeg(
+        image_processing.check_size(encoded), channels=3))
     return tf.stack(
-        [image_processing.process_image(encoded, **size)] + [
-            image_processing.process_image(
-                encoded, is_training=True, ordering=view, seed=seeds[view],
+        [image_processing.crop_image(resized, **size)] + [
+            image_processing.crop_image(
+                resized, is_training=True, ordering=view, seed=seeds[view],
                 **size) for view in range(views)])
 
   def run(batch):

@@ -139,6 +139,18 @@ def test_undecodable_images_are_left_out_named_and_counted(
     assert np.isfinite(features).all()
 
 
+def test_images_that_are_too_large_are_left_out(tmp_path, shards, monkeypatch):
+  testing.write_shard(tmp_path / 'large', [
+      (1, testing.jpeg(1, 41, 60), [1, 2]), (2, testing.jpeg(2), [1, 2])])
+  files = [*shards, str(tmp_path / 'large')]
+  assert build(tmp_path / 'all', files).undecodable == [5]
+  testing.write_shard(tmp_path / 'large', [
+      (9, testing.jpeg(1, 41, 60), [1, 2]), (8, testing.jpeg(2), [1, 2])])
+  testing.set_largest_image(monkeypatch, 40 * 60)
+  data = build(tmp_path / 'few', files)
+  assert data.captions.image_ids[data.undecodable].tolist() == [5, 9]
+
+
 def test_evaluation_is_the_same_with_and_without(tmp_path, shards):
   cached = build(tmp_path, shards)
   for limit in (None, 9):

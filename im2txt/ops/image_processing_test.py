@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of image_processing."""
 
+import io
 import sys
 
 import numpy as np
+from PIL import Image
+from PIL import ImageOps
 import pytest
 import tensorflow as tf
 
@@ -38,6 +41,40 @@ def test_png_grey_and_alpha_become_three_channels():
     result = image_processing.process_image(encoded).numpy()
     assert result.shape == (299, 299, 3)
     np.testing.assert_allclose(result, (200 / 255 - 0.5) * 2, atol=1e-5)
+
+
+@pytest.mark.parametrize('orientation', range(1, 9))
+def test_turns_as_pillow_does(orientation):
+  image = np.random.default_rng(0).integers(0, 256, [5, 8, 3], np.uint8)
+  exif = Image.Exif()
+  exif[274] = orientation
+  out = io.BytesIO()
+  Image.fromarray(image).save(out, 'PNG', exif=exif)
+  with Image.open(out) as stored:
+    expected = np.asarray(ImageOps.exif_transpose(stored))
+  np.testing.assert_array_equal(
+      image_processing.turn(image, orientation), expected)
+
+
+def test_a_large_image_is_resized_to_the_same_colours(monkeypatch):
+  encoded = testing.jpeg(height=700, width=500)
+  exact = image_processing.process_image(encoded).numpy()
+  monkeypatch.setattr(image_processing, '_MOST_PIXELS_AS_FLOATS', 349_999)
+  large = tf.function(image_processing.process_image)(encoded).numpy()
+  np.testing.assert_allclose(large, exact, atol=1e-6)
+  assert (large != exact).any()  # It went the other way.
+  monkeypatch.setattr(image_processing, '_MOST_PIXELS_AS_FLOATS', 350_000)
+  np.testing.assert_array_equal(
+      tf.function(image_processing.process_image)(encoded), exact)
+
+
+def test_the_size_is_checked_in_a_graph():
+  check = tf.function(
+      image_processing.check_size,
+      input_signature=[tf.TensorSpec([], tf.string)])
+  assert check(testing.jpeg()).numpy() == testing.jpeg()
+  with pytest.raises(tf.errors.InvalidArgumentError, match='too large, 20000'):
+    check(testing.claim_size(testing.jpeg(), 20000, 20000))
 
 
 @pytest.mark.parametrize('ordering', [0, 1])

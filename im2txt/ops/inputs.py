@@ -293,8 +293,8 @@ def training_batches(files, config, seed=None, captions_per_image=1):
   def read(index, example):
     caption, (encoded, captions, lengths) = example
     image = image_processing.process_image(
-        encoded, is_training=True, height=config.image_height,
-        width=config.image_width, ordering=index,
+        image_processing.check_size(encoded), is_training=True,
+        height=config.image_height, width=config.image_width, ordering=index,
         seed=None if seed is None else tf.stack([seed, index]))
     if groups:
       group = words[starts[caption]:starts[caption] + sizes[caption]]

@@ -211,6 +211,20 @@ def test_an_id_beyond_the_vocabulary_is_refused(tmp_path):
   inputs.read_captions([path]).check_ids(11)
 
 
+def test_an_image_that_is_too_large_is_left_out(tmp_path, monkeypatch):
+  path = str(tmp_path / 'shard')
+  testing.write_shard(path, [(1, testing.jpeg(1), [1, 3, 2]),
+                             (2, testing.jpeg(2, 41, 60), [1, 4, 2])])
+
+  def seen():
+    batches = inputs.training_batches([path], _CONFIG, seed=1).take(4)
+    return {word for batch in batches for word in batch[2][:, 1].numpy()}
+
+  assert seen() == {3, 4}
+  testing.set_largest_image(monkeypatch, 40 * 60)
+  assert seen() == {3}
+
+
 def test_read_captions(shards):
   captions = inputs.read_captions(shards)
   assert captions.image_ids.tolist() == [1, 2, 4, 3]
