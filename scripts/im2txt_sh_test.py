@@ -197,11 +197,6 @@ def test_get_model_takes_the_encoder_that_is_there(shell, project):
   assert _called(shell, project, 'get_model')[1:] == [f'{data}/pretrained']
 
 
-def test_caption_joins_files(shell, project):
-  assert _called(shell, project, "caption 'a b.jpg' --beam_size=5 'c*.jpg'")[
-      3:] == ['--input_files=a b.jpg,c*.jpg', '--beam_size=5']
-
-
 def test_caption_passes_files_on_as_they_are(shell, project):
   assert _called(
       shell, project,
