@@ -85,5 +85,54 @@ def test_pictures_in_an_archive(files):
   assert (files / 'sheet.png').read_bytes() == expected
 
 
+def run_of_captions(files, *flags):
+  return subprocess.run(
+      [sys.executable, '-m', 'im2txt.contact_sheet',
+       '--captions_file=captions.jsonl', '--output_file=sheet.png', *flags],
+      env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)}, cwd=files,
+      capture_output=True, text=True, check=False)
+
+
+def test_draws_what_run_inference_printed(files):
+  def write(*captions):
+    (files / 'captions.jsonl').write_text(''.join(
+        json.dumps({'image': f'{i}.jpg', 'captions': [
+            {'caption': caption, 'probability': 0.5, 'log_probability': -0.7}
+            for caption in captions]}) + '\n' for i in (1, 2)))
+    result = run_of_captions(files)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == '2 pictures with their captions: sheet.png\n'
+    with Image.open(files / 'sheet.png') as sheet:
+      return np.asarray(sheet.convert('RGB'))
+
+  sheet = write('a red star .', 'a dog')
+  # Below the pictures all is black or white: no caption is a human's.
+  text = sheet[-20:].astype(int)
+  assert (text.min(axis=(0, 1)) < 99).all() and not np.ptp(text, axis=2).any()
+  # The first caption alone stands there.
+  np.testing.assert_array_equal(sheet, write('a red star .', 'a cat'))
+  assert (sheet != write('a red dog .', 'a dog')).any()
+
+
+@pytest.mark.parametrize('content, flags, message', [
+    ('{"image": "3.jpg", "captions": [{"caption": "a"}]}', [],
+     'cannot read the picture 3.jpg'),
+    ('{"image": "1.jpg", "captions": []}', [],
+     'not what run_inference --output_format=json prints'),
+    ('Captions for image 1.jpg:', [],
+     'not what run_inference --output_format=json prints'),
+    ('', [], '--captions_file=captions.jsonl has no caption'),
+    ('{}', ['--captions_file=none'], 'cannot read --captions_file=none'),
+    ('{}', ['--image_dir=.'], '--image_dir=. do not go together'),
+])
+def test_refuses_other_captions_in_one_line(files, content, flags, message):
+  (files / 'captions.jsonl').write_text(content)
+  result = run_of_captions(files, *flags)
+  assert result.returncode == 1
+  line, = [line for line in result.stderr.splitlines() if line]
+  assert line.startswith('error: ') and message in line
+  assert not (files / 'sheet.png').exists()
+
+
 if __name__ == '__main__':
   sys.exit(pytest.main([__file__, '-v']))
