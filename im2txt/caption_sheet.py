@@ -70,7 +70,8 @@ def draw(pictures, columns, num_humans):
   from matplotlib import font_manager  # pylint: disable=g-import-not-at-top
   from PIL import Image  # pylint: disable=g-import-not-at-top
   wrapped = [
-      [textwrap.wrap(text, _LINE_LENGTH)
+      # No line begins with the full stop that stands apart.
+      [textwrap.wrap(text.replace(' .', '\N{NO-BREAK SPACE}.'), _LINE_LENGTH)
        for text in (picture.caption, *picture.humans[:num_humans])]
       for picture in pictures]
   most_lines = max(sum(map(len, texts)) for texts in wrapped)
