@@ -44,7 +44,8 @@ get_model
 step 'caption: twelve photos'
 photos=("${root}"/data/photos/*.jpg)
 captioned="${root}/data/photos_captioned"
-export CHECKPOINT_PATH="${pretrained}" VOCAB_FILE="${pretrained}/word_counts.txt"
+export CHECKPOINT_PATH="${pretrained}"
+export VOCAB_FILE="${pretrained}/word_counts.txt"
 caption "${photos[@]}"
 
 step 'contact_sheet: the photos with their captions'
