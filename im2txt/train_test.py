@@ -248,8 +248,11 @@ def test_stores_hyperparameters_the_defaults_with_file_and_flags(
       'allow_unknown_word': True, 'beam_size': 3,
       'length_normalization_factor': 0.0,
       'num_examples_per_epoch': 586363, 'optimizer': 'SGD',
-      'initial_learning_rate': 2.0, 'learning_rate_decay_factor': 0.5,
-      'num_epochs_per_decay': 8.0, 'train_inception_learning_rate': 0.0005,
+      'weight_decay': 0.0, 'moving_average_decay': 0.0,
+      'initial_learning_rate': 2.0, 'learning_rate_schedule': 'staircase',
+      'learning_rate_decay_factor': 0.5, 'num_epochs_per_decay': 8.0,
+      'warmup_steps': 0, 'cosine_decay_steps': 1000000,
+      'train_inception_learning_rate': 0.0005,
       'clip_gradients': 5.0, 'max_checkpoints_to_keep': 5}
 
 
