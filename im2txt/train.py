@@ -291,8 +291,13 @@ def open_vocabulary(files, shards, vocab_size):
     ValueError: it cannot be read, is not that of the shards, or has more words
       than the model has ids.
   """
-  vocab = vocabulary.Vocabulary(FLAGS.vocab_file or os.path.join(
-      os.path.dirname(files[0]), 'word_counts.txt'))
+  path = FLAGS.vocab_file
+  if not path:
+    path = os.path.join(os.path.dirname(files[0]), 'word_counts.txt')
+    if not os.path.exists(path):
+      raise ValueError('--self_critical needs the vocabulary of the shards: '
+                       f'there is no {path}; give --vocab_file')
+  vocab = vocabulary.Vocabulary(path)
   vocabulary_stamp.check(
       [*shards, vocabulary_stamp.of_vocabulary(vocab)],
       'give --vocab_file the vocabulary of the shards')
