@@ -446,11 +446,10 @@ def make_self_critical_step_fn(model, update, data, vocab):
     vocab: the `Vocabulary` of the shards.
   """
   captions = data.captions
-  references = [set() for _ in captions.image_ids]
+  references = [[] for _ in captions.image_ids]
   for index, image in enumerate(captions.images):
-    references[image].add(tuple(captions.caption(index)[1:].tolist()))
-  reward = self_critical.CiderReward(
-      [sorted(of_image) for of_image in references], vocab.unk_id)
+    references[image].append(captions.caption(index)[1:].tolist())
+  reward = self_critical.CiderReward(references, vocab.unk_id)
   left_out = [vocab.unk_id, *range(len(vocab), model.config.vocab_size)]
   features_spec, *words_specs = batch_signature(model.config)
 
