@@ -112,6 +112,68 @@ def test_keeps_the_last(tmp_path):
       'model.ckpt-3', 'model.ckpt-4']
 
 
+def _state(value):
+  return {'adam_updates': np.int64(value),
+          'logits/weights/Adam': np.full([2, 3], value, np.float32)}
+
+
+def _slots():
+  return {name: tf.Variable(tf.zeros_like(value))
+          for name, value in _state(1).items()}
+
+
+def test_training_state_lies_beside_its_checkpoint_and_goes_with_it(tmp_path):
+  manager = checkpoints.CheckpointManager(str(tmp_path), max_to_keep=2)
+  for step in (1, 2, 3):
+    prefix = manager.save(values(step), _state(step))
+  assert prefix == str(tmp_path / 'model.ckpt-3')
+  assert sorted(os.listdir(tmp_path)) == ['checkpoint'] + [
+      f'{stem}-{step}.{end}' for stem in ('model.ckpt', 'training_state')
+      for step in (2, 3) for end in ('data-00000-of-00001', 'index')]
+  # The checkpoint holds what it would without it.
+  assert set(checkpoints.Checkpoint(prefix).shapes) == set(values())
+  for step in (2, 3):
+    slots = _slots()
+    assert checkpoints.restore_training_state(
+        str(tmp_path / f'model.ckpt-{step}'), slots)
+    for name, value in _state(step).items():
+      np.testing.assert_array_equal(slots[name], value)
+  # A run that has no state goes on deleting that of those before.
+  manager.save(values(4), {})
+  manager.save(values(5))
+  assert not list(tmp_path.glob('training_state*'))
+
+
+def test_without_all_of_the_training_state_nothing_is_assigned(tmp_path):
+  manager = checkpoints.CheckpointManager(str(tmp_path))
+  without, state = manager.save(values(1)), manager.save(values(2), _state(2))
+  slots = _slots()
+  assert checkpoints.restore_training_state(without, slots) is False
+  slots['average_updates'] = tf.Variable(0, dtype=tf.int64)
+  assert checkpoints.restore_training_state(state, slots) is False
+  assert not any(np.any(slot.numpy()) for slot in slots.values())
+  # What nobody asked for is passed over.
+  del slots['average_updates'], slots['logits/weights/Adam']
+  assert checkpoints.restore_training_state(state, slots)
+  assert slots['adam_updates'].numpy() == 2
+  with pytest.raises(checkpoints.CheckpointError,
+                     match=r'training_state-2 .*Adam \[2, 3\].*\[4\]'):
+    checkpoints.restore_training_state(
+        state, {'logits/weights/Adam': tf.Variable(tf.zeros([4]))})
+  os.truncate(tmp_path / 'training_state-2.data-00000-of-00001', 3)
+  with pytest.raises(checkpoints.CheckpointError, match='training_state-2 is'):
+    checkpoints.restore_training_state(state, _slots())
+
+
+def test_a_training_state_is_no_checkpoint(tmp_path):
+  checkpoints.write(str(tmp_path / 'training_state-9'), _state(9))
+  with pytest.raises(checkpoints.NoCheckpointYetError):
+    checkpoints.resolve(str(tmp_path))
+  checkpoints.write(str(tmp_path / 'model.ckpt-7'), values(7))
+  assert checkpoints.resolve(str(tmp_path)) == str(tmp_path / 'model.ckpt-7')
+  assert_restored(str(tmp_path))
+
+
 def test_missing_and_misshapen_variables_are_named_and_nothing_assigned(
     tmp_path):
   prefix = checkpoints.CheckpointManager(str(tmp_path)).save(values())

@@ -233,9 +233,12 @@ def define_flags(flags):
             str: flags.DEFINE_string, bool: flags.DEFINE_bool}
   for config_class in _CLASSES:
     for field in dataclasses.fields(config_class):
+      choices = ''
+      if field.name in _CHOICES:
+        choices = f', {" or ".join(_CHOICES[field.name])}'
       define[field.type](
           field.name, None,
-          f'Hyperparameter; {field.default} unless set here, in '
+          f'Hyperparameter{choices}; {field.default} unless set here, in '
           f'--hyperparameters or by {FILE_NAME} beside the checkpoints.')
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of configuration."""
 
+import dataclasses
 import json
 import sys
 
@@ -39,6 +40,53 @@ def test_learning_rate_halves_every_eight_epochs():
   assert training.learning_rate(32, False, decay_steps) == 1.0
   assert training.learning_rate(32, False, 3 * decay_steps) == 0.25
   assert training.learning_rate(32, True, 3 * decay_steps) == 0.0005
+
+
+def test_the_rate_grows_during_warmup_and_then_is_what_it_was():
+  plain = configuration.TrainingConfig(
+      num_examples_per_epoch=100, num_epochs_per_decay=1.0)
+  warm = dataclasses.replace(plain, warmup_steps=4)
+  assert [warm.learning_rate(10, False, step) for step in range(5)] == [
+      0.5, 1.0, 1.5, 2.0, 2.0]
+  for step in range(4, 50):
+    assert warm.learning_rate(10, False, step) == (
+        plain.learning_rate(10, False, step))
+  # Warm-up and decay multiply.
+  warm = dataclasses.replace(plain, warmup_steps=20)
+  assert warm.learning_rate(10, False, 9) == 2.0 * 10 / 20
+  assert warm.learning_rate(10, False, 14) == 2.0 * 15 / 20 * 0.5
+  assert warm.learning_rate(10, True, 0) == 0.0005
+
+
+def test_the_cosine_schedule_ends_at_a_hundredth():
+  training = configuration.TrainingConfig(
+      initial_learning_rate=0.4, learning_rate_schedule='cosine',
+      cosine_decay_steps=1200)
+
+  def rate(step, config=training):
+    return config.learning_rate(32, False, step)
+
+  # Values of the cosine at 0, 60, 90 and 120 degrees.
+  for step, expected in (0, .4), (400, .3), (600, .2), (800, .1):
+    assert rate(step) == pytest.approx(expected, abs=1e-12)
+  rates = [rate(step) for step in range(1200)]
+  assert sorted(rates, reverse=True) == rates
+  # Nearly at the end the cosine falls below the floor.
+  for step in (1150, 1200, 10 ** 7):
+    assert rate(step) == pytest.approx(.004)
+  warm = dataclasses.replace(training, warmup_steps=800)
+  assert rate(399, warm) == pytest.approx(rate(399) / 2)
+  assert rate(800, warm) == rate(800)
+  assert training.learning_rate(32, True, 600) == 0.0005
+
+
+def test_help_tells_defaults_and_what_a_name_may_be():
+  values = parse()
+  for config in _DEFAULTS:
+    for field in dataclasses.fields(config):
+      assert f'; {field.default} unless' in values[field.name].help
+  assert 'SGD or Adam' in values['optimizer'].help
+  assert 'staircase or cosine' in values['learning_rate_schedule'].help
 
 
 def test_flags_win_over_the_file_and_that_over_the_directory(tmp_path):
@@ -94,7 +142,15 @@ def test_saved_is_what_is_loaded(tmp_path):
     ({'lstm_dropout_keep_prob': 1.5}, r'should be in \(0, 1\]'),
     ({'image_height': 400}, 'from 75 to 346'),
     ({'image_width': 74}, 'from 75 to 346'),
-    ({'optimizer': 'Adam'}, "only 'SGD'"),
+    ({'optimizer': 'adam'}, "optimizer='adam' is none of SGD, Adam"),
+    ({'optimizer': 3}, 'optimizer=3 should be of type str'),
+    ({'learning_rate_schedule': 'linear'}, 'is none of staircase, cosine'),
+    ({'weight_decay': -.1}, 'weight_decay=-0.1 should be'),
+    ({'moving_average_decay': 1.0}, 'moving_average_decay=1.0 should be below'),
+    ({'moving_average_decay': -.5}, 'moving_average_decay=-0.5 should be'),
+    ({'warmup_steps': -1}, 'warmup_steps=-1 should be'),
+    ({'warmup_steps': 2.5}, 'of type int'),
+    ({'cosine_decay_steps': 0}, 'cosine_decay_steps=0 should be above zero'),
 ])
 def test_wrong_values_are_named(values, message):
   with pytest.raises(ValueError, match=message) as caught:

@@ -279,6 +279,32 @@ def prepare_model(train_dir, configs, shards):
   return model, None
 
 
+def open_vocabulary(files, shards, vocab_size):
+  """Returns the `Vocabulary` of --vocab_file, or of that beside the shards.
+
+  Args:
+    files: shard file names.
+    shards: their `vocabulary_stamp.of_shards`.
+    vocab_size: ids of the model.
+
+  Raises:
+    ValueError: it cannot be read, is not that of the shards, or has more words
+      than the model has ids.
+  """
+  path = FLAGS.vocab_file
+  if not path:
+    path = os.path.join(os.path.dirname(files[0]), 'word_counts.txt')
+    if not os.path.exists(path):
+      raise ValueError('--self_critical needs the vocabulary of the shards: '
+                       f'there is no {path}; give --vocab_file')
+  vocab = vocabulary.Vocabulary(path)
+  vocabulary_stamp.check(
+      [*shards, vocabulary_stamp.of_vocabulary(vocab)],
+      'give --vocab_file the vocabulary of the shards')
+  vocab.check_fits_model(vocab_size)
+  return vocab
+
+
 def open_features(model, config, files):
   """Returns the `CaptionedFeatures` of --feature_cache_dir."""
   variables = model.inception.named_variables
@@ -420,11 +446,10 @@ def make_self_critical_step_fn(model, update, data, vocab):
     vocab: the `Vocabulary` of the shards.
   """
   captions = data.captions
-  references = [set() for _ in captions.image_ids]
+  references = [[] for _ in captions.image_ids]
   for index, image in enumerate(captions.images):
-    references[image].add(tuple(captions.caption(index)[1:].tolist()))
-  reward = self_critical.CiderReward(
-      [sorted(of_image) for of_image in references], vocab.unk_id)
+    references[image].append(captions.caption(index)[1:].tolist())
+  reward = self_critical.CiderReward(references, vocab.unk_id)
   left_out = [vocab.unk_id, *range(len(vocab), model.config.vocab_size)]
   features_spec, *words_specs = batch_signature(model.config)
 
@@ -561,14 +586,22 @@ def main(_):
     if FLAGS.feature_views < 0:
       raise ValueError('--feature_views should be 0 or more')
   if FLAGS.self_critical and not FLAGS.feature_cache_dir:
-    raise ValueError('--self_critical needs --feature_cache_dir')
+    raise ValueError('--self_critical needs --feature_cache_dir: give it a '
+                     'directory for the features of --input_file_pattern')
   if FLAGS.log_every_n_steps < 1:
     raise ValueError('--log_every_n_steps should be 1 or more')
-  shards = vocabulary_stamp.of_shards(
-      inputs.list_files(FLAGS.input_file_pattern))
+  files = inputs.list_files(FLAGS.input_file_pattern)
+  shards = vocabulary_stamp.of_shards(files)
   os.makedirs(FLAGS.train_dir, exist_ok=True)
   stamp = vocabulary_stamp.first_known(shards)
   configs = make_configs(FLAGS.train_dir, stamp)
+  # What is wrong with flags is said before the hours that a cache can take.
+  per_image = 'samples' if FLAGS.self_critical else 'captions'
+  inputs.check_captions_per_image(
+      FLAGS[f'{per_image}_per_image'].value, configs[0].batch_size,
+      f'{per_image}_per_image')
+  vocab = (open_vocabulary(files, shards, configs[0].vocab_size)
+           if FLAGS.self_critical else None)
   if FLAGS.random_seed is not None:
     tf.random.set_seed(FLAGS.random_seed)
   model, encoder = prepare_model(FLAGS.train_dir, configs, shards)
@@ -597,16 +630,9 @@ def main(_):
         'no state of --optimizer=%s and --moving_average_decay=%g beside the '
         'checkpoint of step %d: both begin anew', configs[1].optimizer,
         configs[1].moving_average_decay, step)
-  files = inputs.list_files(FLAGS.input_file_pattern)
   data = (open_features(model, configs[0], files) if FLAGS.feature_cache_dir
           else None)
   if FLAGS.self_critical:
-    vocab = vocabulary.Vocabulary(FLAGS.vocab_file or os.path.join(
-        os.path.dirname(files[0]), 'word_counts.txt'))
-    vocabulary_stamp.check(
-        [*shards, vocabulary_stamp.of_vocabulary(vocab)],
-        'give --vocab_file the vocabulary of the shards')
-    vocab.check_fits_model(configs[0].vocab_size)
     step_fn = make_self_critical_step_fn(model, update, data, vocab)
     batches = data.training_images(
         configs[0].batch_size, FLAGS.random_seed, FLAGS.samples_per_image,

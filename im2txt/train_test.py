@@ -146,6 +146,15 @@ def fixture_failures(tmp_path_factory, data):
       'both': _flags(
           **common, train_inception=True, feature_cache_dir=path / 'features'),
       'groups': _flags(**common, captions_per_image=3),
+      'groups of features': _flags(
+          **common, captions_per_image=3, feature_cache_dir=path / 'features'),
+      'no cache': _flags(**common, self_critical=True),
+      'samples': _flags(
+          **common, self_critical=True, feature_cache_dir=path / 'features',
+          samples_per_image=3),
+      'no vocabulary': _flags(
+          **common, self_critical=True, feature_cache_dir=path / 'features',
+          samples_per_image=2),
       'id': _flags(**common | {'input_file_pattern': path / 'ids'}),
       'no image': _flags(**common | {'input_file_pattern': path / 'bytes'}),
   }
@@ -248,8 +257,11 @@ def test_stores_hyperparameters_the_defaults_with_file_and_flags(
       'allow_unknown_word': True, 'beam_size': 3,
       'length_normalization_factor': 0.0,
       'num_examples_per_epoch': 586363, 'optimizer': 'SGD',
-      'initial_learning_rate': 2.0, 'learning_rate_decay_factor': 0.5,
-      'num_epochs_per_decay': 8.0, 'train_inception_learning_rate': 0.0005,
+      'weight_decay': 0.0, 'moving_average_decay': 0.0,
+      'initial_learning_rate': 2.0, 'learning_rate_schedule': 'staircase',
+      'learning_rate_decay_factor': 0.5, 'num_epochs_per_decay': 8.0,
+      'warmup_steps': 0, 'cosine_decay_steps': 1000000,
+      'train_inception_learning_rate': 0.0005,
       'clip_gradients': 5.0, 'max_checkpoints_to_keep': 5}
 
 
@@ -409,6 +421,95 @@ def test_a_second_signal_leaves_without_saving(fine_tuned):
   assert _values(train_dir, ['global_step']) == [before + 1]
 
 
+@pytest.fixture(scope='module', name='adam')
+def fixture_adam(tmp_path_factory, data):
+  """(train directory, logs of two runs) of Adam with moving averages.
+
+  From cached features, without distortions; the second run goes on from the
+  first.
+  """
+  train_dir = tmp_path_factory.mktemp('adam')
+  logs = []
+  for steps in 3, 5:
+    result = testing.run_program('train', *_flags(
+        **_SMALL, input_file_pattern=data, train_dir=train_dir,
+        number_of_steps=steps, batch_size=4, optimizer='Adam',
+        initial_learning_rate=0.01, weight_decay=0.1, moving_average_decay=0.9,
+        feature_cache_dir=train_dir / 'features', feature_views=0))
+    assert result.returncode == 0, result.stderr
+    logs.append(result.stderr)
+  return train_dir, logs
+
+
+def test_adam_resumes_with_its_moments_and_averages(adam, default):
+  train_dir, logs = adam
+  assert _steps(logs[0]) == [1, 2, 3] and _steps(logs[1]) == [4, 5]
+  assert 'begin anew' not in ''.join(logs)
+  # Checkpoints have the names of 2016, states lie beside them.
+  decoder = ('image_embedding/weights', 'seq_embedding/map',
+             'lstm/basic_lstm_cell/kernel', 'lstm/basic_lstm_cell/bias',
+             'logits/weights', 'logits/biases')
+  names = set(checkpoints.Checkpoint(str(default)).shapes)
+  for step in 3, 5:
+    checkpoint, state = (
+        checkpoints.Checkpoint(str(train_dir / f'{stem}-{step}'))
+        for stem in ('model.ckpt', 'training_state'))
+    assert set(checkpoint.shapes) == names and len(names) == 383
+    assert set(state.shapes) == {'adam_updates', 'average_updates', *(
+        f'{name}/{slot}' for name in decoder
+        for slot in ('Adam', 'Adam_1', 'not_averaged'))}
+    # Counted through both runs: a state is restored whole or not at all.
+    assert state.get('adam_updates') == state.get('average_updates') == step
+    assert checkpoint.global_step == step
+  before, after = (checkpoints.Checkpoint(
+      str(train_dir / f'training_state-{step}')) for step in (3, 5))
+  average = checkpoints.Checkpoint(str(train_dir / 'model.ckpt-5'))
+  for name in decoder:
+    weights = after.get(f'{name}/not_averaged')
+    assert 1e-3 < np.abs(weights - average.get(name)).max() < .1, name
+    # A second moment keeps 0.999 of itself, at least, per step.
+    old, new = (state.get(f'{name}/Adam_1') for state in (before, after))
+    assert (new >= old * .999 ** 2 * (1 - 1e-5)).all() and old.max() > 0, name
+
+
+def test_self_critical_training(adam, tmp_path_factory):
+  """It goes on from a model, here that of `adam`, in another directory."""
+  train_dir = tmp_path_factory.mktemp('self_critical')
+  words = train_dir / 'words.txt'
+  words.write_text('<S> 9\n</S> 9\n' + ''.join(
+      f'w{i} 1\n' for i in range(2, 19)))
+  unstamped = train_dir / 'data'
+  unstamped.mkdir()
+  caption = [2, 3, 4, 5]
+  for image in range(4):
+    testing.write_shard(unstamped / f'shard-{image}', [
+        (image, testing.jpeg(image), [0, *caption[image:], 6 + image, 1])
+        for _ in range(2)])
+  for path in adam[0].glob('*-5.*'):
+    shutil.copy(path, train_dir)
+  result = testing.run_program('train', *_flags(
+      **_SMALL, input_file_pattern=f'{unstamped}/shard-*', train_dir=train_dir,
+      number_of_steps=11, batch_size=8, samples_per_image=4,
+      max_sample_length=6, self_critical=True, vocab_file=words,
+      initial_learning_rate=0.1, feature_cache_dir=train_dir / 'features',
+      feature_views=0))
+  assert result.returncode == 0, result.stderr
+  assert _steps(result.stderr) == list(range(6, 12))
+  # The loss is the negative mean CIDEr-D.
+  rewards = [-float(loss) for loss in re.findall(
+      r'loss = (-?[\d.]+) \(', result.stderr)]
+  assert len(rewards) == 6 and 0 < max(rewards) and min(rewards) >= 0
+  assert max(rewards) < 10
+  events = testing.read_events(str(train_dir))
+  np.testing.assert_allclose(
+      [-events['losses/batch_loss'][1][step] for step in range(6, 12)], rewards,
+      atol=1e-4)
+  assert any(norm > 0 for norm in events['global_norm'][1].values())
+  old, new = _values(adam[0]), _values(train_dir)
+  assert np.abs(new[0] - old[0]).max() > 0
+  np.testing.assert_array_equal(new[1], old[1])
+
+
 @pytest.mark.parametrize('name, parts', [
     ('no files', ['--input_file_pattern=', 'no file matches']),
     ('no train_dir', ['--train_dir is required']),
@@ -422,6 +523,11 @@ def test_a_second_signal_leaves_without_saving(fine_tuned):
                'use --vocab_size=20']),
     ('both', ['--feature_cache_dir', '--train_inception']),
     ('groups', ['--captions_per_image=3 does not divide --batch_size=2']),
+    ('groups of features',
+     ['--captions_per_image=3 does not divide --batch_size=2']),
+    ('no cache', ['--self_critical needs --feature_cache_dir']),
+    ('samples', ['--samples_per_image=3 does not divide --batch_size=2']),
+    ('no vocabulary', ['data0/word_counts.txt', '--vocab_file']),
     ('id', ['--input_file_pattern=', 'word id', '--vocab_size=20;']),
     ('no image', ['no record whose image can be decoded']),
 ])

@@ -146,22 +146,33 @@ class CaptionedFeatures:
       yield self.batch(np.concatenate(groups), np.repeat(
           views, [len(group) for group in groups]))
 
-  def training_images(self, batch_size, seed=None, captions_per_image=1,
+  def training_images(self, batch_size, seed=None, samples_per_image=1,
                       undistorted=False):
-    """Yields the images of `training_batches`, which has the arguments.
+    """Yields the images of `training_batches`, without their captions.
+
+    Args:
+      batch_size: captions that are sampled in a step.
+      seed: see `training_batches`.
+      samples_per_image: captions that are sampled per image; an image comes
+        once in an epoch for each so many captions that it has.
+      undistorted: see `training_batches`.
 
     Yields:
       (int [images], indices into `captions.image_ids`; their features, float32
       [images, 2048]).
+
+    Raises:
+      ValueError: samples_per_image does not divide the batch size.
     """
     for groups, views in self._training_groups(
-        batch_size, seed, captions_per_image, undistorted):
+        batch_size, seed, samples_per_image, undistorted, 'samples_per_image'):
       images = self.captions.images[[group[0] for group in groups]]
       yield images, self._features(images, views)
 
-  def _training_groups(self, batch_size, seed, captions_per_image, undistorted):
+  def _training_groups(self, batch_size, seed, captions_per_image, undistorted,
+                       flag='captions_per_image'):
     """Yields (groups of captions of one image each, their views) forever."""
-    inputs.check_captions_per_image(captions_per_image, batch_size)
+    inputs.check_captions_per_image(captions_per_image, batch_size, flag)
     rng = np.random.default_rng(seed)
     usable = self.usable()
     order = usable[np.argsort(self.captions.images[usable], kind='stable')]

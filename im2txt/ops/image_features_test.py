@@ -319,6 +319,40 @@ def test_without_distorted_views_training_takes_the_other(tmp_path, shards):
       axis=0).all()
 
 
+def test_undistorted_views_are_trained_from_too_if_asked(tmp_path, shards):
+  data = build(tmp_path, shards)
+  features = all_features(data)
+  for undistorted, expected in (False, {1, 2}), (True, {0, 1, 2}):
+    views = set()
+    for found, *_ in itertools.islice(data.training_batches(
+        2, seed=0, undistorted=undistorted), 20):
+      views.update(np.argwhere(
+          (features[:, :, None] == found).all(axis=3))[:, 1].tolist())
+    assert views == expected
+
+
+def test_images_to_sample_captions_for(tmp_path, shards):
+  data = build(tmp_path, shards)
+  features = all_features(data)
+  for undistorted, expected in (False, {1, 2}), (True, {0, 1, 2}):
+    batches = data.training_images(
+        4, seed=0, samples_per_image=2, undistorted=undistorted)
+    views = set()
+    for _ in range(8):
+      epoch = []
+      # 10 captions, 3 of image 0 and 2 of image 1: 8 times an image.
+      for images, found in itertools.islice(batches, 4):
+        assert found.shape == (2, 2048) and found.dtype == np.float32
+        for image, row in zip(images, found):
+          view, = np.flatnonzero((features[image] == row).all(axis=1))
+          views.add(view)
+          epoch.append(image)
+      assert sorted(epoch) == [0, 0, 1, 2, 3, 4, 6, 7]
+    assert views == expected
+  with pytest.raises(ValueError, match='--samples_per_image=3 does not divide'):
+    next(data.training_images(4, samples_per_image=3))
+
+
 def test_no_good_image_is_an_error(tmp_path):
   path = str(tmp_path / 'shard')
   testing.write_shard(path, [(1, b'no image', [1, 2])])

@@ -221,12 +221,19 @@ def _is_compact(files):
   return False
 
 
-def check_captions_per_image(captions_per_image, batch_size):
-  """Raises ValueError unless it divides the batch size."""
+def check_captions_per_image(captions_per_image, batch_size,
+                             flag='captions_per_image'):
+  """Raises ValueError, which names the flag, unless it divides the batch size.
+
+  Args:
+    captions_per_image: int, the value of the flag.
+    batch_size: captions in a batch.
+    flag: name of the flag.
+  """
   if captions_per_image < 1 or batch_size % captions_per_image:
     below = batch_size // max(captions_per_image, 1)
     raise ValueError(
-        f'--captions_per_image={captions_per_image} does not divide '
+        f'--{flag}={captions_per_image} does not divide '
         f'--batch_size={batch_size}: make that '
         f'{max(below, 1) * max(captions_per_image, 1)}, say')
 
