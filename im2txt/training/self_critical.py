@@ -103,20 +103,21 @@ def sample(model, features, start_id, end_id, left_out, max_length):
   allowed[left_out] = 0.0
   end = tf.fill([batch], tf.constant(end_id, tf.int64))
 
-  def draw(time, words, states, ended, drawn):
+  def draw(words, states, ended, drawn):
     softmax, states = model.inference_step(words, states)
     words = tf.random.categorical(tf.math.log(softmax * allowed), 1)[:, 0]
     words = tf.where(ended, end, words)
-    return (time + 1, words, states, ended | (words == end_id),
-            drawn.write(time, words))
+    return (words, states, ended | (words == end_id),
+            tf.concat([drawn, words[:, tf.newaxis]], axis=1))
 
-  time, _, _, _, drawn = tf.while_loop(
-      lambda time, words, states, ended, drawn: (
-          (time < max_length) & ~tf.reduce_all(ended)), draw,
-      (0, tf.fill([batch], tf.constant(start_id, tf.int64)),
-       model.initial_state(features), tf.zeros([batch], tf.bool),
-       tf.TensorArray(tf.int64, max_length, element_shape=[None])))
-  return tf.transpose(drawn.gather(tf.range(time)))
+  state = (tf.fill([batch], tf.constant(start_id, tf.int64)),
+           model.initial_state(features), tf.zeros([batch], tf.bool),
+           tf.zeros([batch, 0], tf.int64))
+  shapes = (*(x.shape for x in state[:-1]), tf.TensorShape([None, None]))
+  *_, drawn = tf.while_loop(
+      lambda words, states, ended, drawn: ~tf.reduce_all(ended), draw, state,
+      shape_invariants=shapes, maximum_iterations=max_length)
+  return drawn
 
 
 def advantages(rewards, samples_per_image):
