@@ -172,6 +172,7 @@ def test_the_result_with_cached_features_is_exactly_that_without(
 # step 900 just after, as a train that saves a newer one may do.
 _DELETE = '''
 import glob, os
+import im2txt  # As in the program: before TensorFlow.
 import tensorflow as tf
 load = tf.train.load_checkpoint
 def load_and_delete(prefix):
