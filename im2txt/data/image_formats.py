@@ -6,6 +6,7 @@ image is refused before it takes any memory. What TensorFlow decodes (JPEG, PNG,
 GIF) stays with it; Pillow decodes the other kinds.
 """
 
+import contextlib
 import importlib
 import io
 import math
@@ -306,7 +307,8 @@ def _gif_header(data):
   width, height, packed = struct.unpack_from('<HHB', data, 6)
   place = 13 + _color_table(packed)
   end = None
-  try:
+  # Where the blocks break off, the decoder says what it makes of the rest.
+  with contextlib.suppress(IndexError):
     while data[place] in b',!':
       is_frame = data[place] == ord(',')
       if is_frame and end is not None:
@@ -323,8 +325,6 @@ def _gif_header(data):
       place += 1
       if is_frame:
         end = place
-  except IndexError:
-    pass  # The decoder says what it makes of the rest.
   return Header('GIF', width, height, _BYTES['GIF'])
 
 
