@@ -465,8 +465,10 @@ def test_adam_resumes_with_its_moments_and_averages(adam, default):
       str(train_dir / f'training_state-{step}')) for step in (3, 5))
   average = checkpoints.Checkpoint(str(train_dir / 'model.ckpt-5'))
   for name in decoder:
+    # The features of an untrained Inception may be next to nothing; then only
+    # weight decay moves the image embedding.
     weights = after.get(f'{name}/not_averaged')
-    assert 1e-3 < np.abs(weights - average.get(name)).max() < .1, name
+    assert 0 < np.abs(weights - average.get(name)).max() < .1, name
     # A second moment keeps 0.999 of itself, at least, per step.
     old, new = (state.get(f'{name}/Adam_1') for state in (before, after))
     assert (new >= old * .999 ** 2 * (1 - 1e-5)).all() and old.max() > 0, name
