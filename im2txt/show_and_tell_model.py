@@ -20,6 +20,7 @@ class ShowAndTellModel(tf.Module):
   Args:
     config: a `configuration.ModelConfig`.
     train_inception: whether Inception v3 is trained with the rest.
+    train_inception_from: see `trained_from` of `image_embedding.InceptionV3`.
     with_inception: False builds the decoder alone, which takes Inception's
       features from elsewhere.
     training_dtype: of the LSTM's and the softmax layer's matrix products in
@@ -27,7 +28,7 @@ class ShowAndTellModel(tf.Module):
   """
 
   def __init__(self, config, train_inception=False, with_inception=True,
-               training_dtype=tf.float32):
+               training_dtype=tf.float32, train_inception_from=None):
     super().__init__(name='show_and_tell')
     self.config = config
     self.training_dtype = training_dtype
@@ -39,7 +40,7 @@ class ShowAndTellModel(tf.Module):
       from im2txt.ops import image_embedding  # pylint: disable=g-import-not-at-top
       self.inception = image_embedding.InceptionV3(
           trainable=train_inception, height=config.image_height,
-          width=config.image_width)
+          width=config.image_width, trained_from=train_inception_from)
     units, size = config.num_lstm_units, config.embedding_size
     self._decoder = {}
 
@@ -76,8 +77,8 @@ class ShowAndTellModel(tf.Module):
   @property
   def trained_variables(self):
     """Dict from checkpoint name to variable: those that training changes."""
-    return {name: variable for name, variable in self.named_variables.items()
-            if variable.trainable}
+    inception = self.inception.trained_variables if self.inception else {}
+    return {**inception, **self._decoder}
 
   def encode_images(self, images, is_training=False):
     """Encodes images with Inception v3.

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Inception v3 for inference: batch norm folded into the convolutions.
+"""Inception v3 with its batch norm folded into the convolutions.
 
 The network of `image_embedding`, written as a table over tensors: no tf-slim to
 import, no variables to make and fill, and each convolution is one fused kernel
-of weights, bias and ReLU.
+of weights, bias and ReLU. It can be cut before any block: what comes before the
+cut can be computed once and kept, and what comes after it can be trained.
 """
 
 import numpy as np
@@ -76,6 +77,8 @@ _BLOCKS = {
     ),
 }
 
+BLOCKS = tuple(_BLOCKS)
+
 
 def _convolutions(prefix, layers):
   """Yields the full names of the convolutions among (forked) layers."""
@@ -92,12 +95,32 @@ def _branches(block):
     yield f'{_SCOPE}{block}/Branch_{i}/', layers
 
 
-def fold(get, dtype=tf.float32):
-  """Folds batch norm into the weights of the 94 convolutions.
+def _after(block):
+  """Returns the names of a block and of those after it; None: of all."""
+  return BLOCKS[BLOCKS.index(block):] if block else BLOCKS
+
+
+def convolutions(block=None):
+  """Returns the full names of the convolutions, a list of str in order.
 
   Args:
-    get: callable from a variable's checkpoint name to its value, an array.
+    block: one of BLOCKS: those from there on; None: all 94.
+  """
+  names = [] if block else list(_convolutions(_SCOPE, _STEM))
+  for later in _after(block):
+    for prefix, layers in _branches(later):
+      names += _convolutions(prefix, layers)
+  return names
+
+
+def fold(get, dtype=tf.float32, block=None):
+  """Folds batch norm into the weights of the convolutions.
+
+  Args:
+    get: callable from a variable's checkpoint name to its value, an array; or
+      a tensor, through which gradients flow.
     dtype: of the result: tf.float32, or tf.bfloat16 to compute in that.
+    block: see `convolutions`.
 
   Returns:
     dict from a convolution's name to (weights [height, width, in, out],
@@ -106,76 +129,102 @@ def fold(get, dtype=tf.float32):
   Raises:
     Whatever `get` raises for a name that is missing.
   """
-  names = list(_convolutions(_SCOPE, _STEM))
-  for block in _BLOCKS:
-    for prefix, layers in _branches(block):
-      names += _convolutions(prefix, layers)
   folded = {}
-  for name in names:
+  for name in convolutions(block):
     weights, beta, mean, variance = (
-        np.asarray(get(f'{name}/{part}')) for part in (
+        get(f'{name}/{part}') for part in (
             'weights', 'BatchNorm/beta', 'BatchNorm/moving_mean',
             'BatchNorm/moving_variance'))
-    scale = 1.0 / np.sqrt(variance.astype(np.float64) + _EPSILON)
+    scale = 1.0 / np.sqrt(np.asarray(variance, np.float64) + _EPSILON)
+    bias = tf.cast(beta, tf.float64) - np.asarray(mean) * scale
     folded[name] = (
         tf.cast(weights * scale.astype(np.float32), dtype),
-        tf.cast((beta - mean * scale).astype(np.float32), dtype))
+        tf.cast(tf.cast(bias, tf.float32), dtype))
   return folded
 
 
-def encode(images, folded):
+def encode(images, folded, until=None):
   """Runs Inception v3 up to its pooled features, in the dtype of the weights.
 
   Args:
     images: float32 [batch, height, width, 3] in [-1, 1].
-    folded: what `fold` returns.
+    folded: what `fold` returns, of all blocks.
+    until: one of BLOCKS, before which to stop; None: run all.
+
+  Returns:
+    float32 [batch, 2048]; or, with `until`, the input of that block, [batch,
+    rows, columns, channels] in the dtype of the weights.
+  """
+  net = tf.cast(images, next(iter(folded.values()))[0].dtype)
+  for layer in _STEM:
+    net = _run(_SCOPE, layer, net, folded)
+  blocks = BLOCKS[:BLOCKS.index(until)] if until else BLOCKS
+  net = _run_blocks(blocks, net, folded)
+  return net if until else _pool(net)
+
+
+def encode_from(block, net, folded):
+  """Goes on from where `encode` stopped.
+
+  Args:
+    block: the one before which it stopped.
+    net: [batch, rows, columns, channels], what it returned.
+    folded: what `fold` returns, of `block` and those after it at least.
 
   Returns:
     float32 [batch, 2048].
   """
+  net = tf.cast(net, folded[convolutions(block)[0]][0].dtype)
+  return _pool(_run_blocks(_after(block), net, folded))
 
-  def run(prefix, layer, net):
-    if isinstance(layer, tuple):
-      return tf.concat([run(prefix, fork, net) for fork in layer], 3)
-    if layer == _MAX_POOL:
-      return tf.nn.max_pool2d(net, 3, strides=2, padding='VALID')
-    if layer == _AVERAGE_POOL:
-      return tf.nn.avg_pool2d(net, 3, strides=1, padding='SAME')
-    weights, bias = folded[prefix + layer]
-    # In every part of the network the layers called 1a are those that halve
-    # the picture, and the stem pads in one layer alone.
-    halves = layer.startswith('Conv2d_1a_')
-    valid = halves or layer in ('Conv2d_2a_3x3', 'Conv2d_4a_3x3')
-    net = tf.nn.conv2d(net, weights, strides=2 if halves else 1,
-                       padding='VALID' if valid else 'SAME')
-    return tf.nn.relu(tf.nn.bias_add(net, bias))
 
-  net = tf.cast(images, next(iter(folded.values()))[0].dtype)
-  for layer in _STEM:
-    net = run(_SCOPE, layer, net)
-  for block in _BLOCKS:
+def _run_blocks(blocks, net, folded):
+  for block in blocks:
     outputs = []
     for prefix, layers in _branches(block):
       branch = net
       for layer in layers:
-        branch = run(prefix, layer, branch)
+        branch = _run(prefix, layer, branch, folded)
       outputs.append(branch)
     net = tf.concat(outputs, 3)
+  return net
+
+
+def _run(prefix, layer, net, folded):
+  """Runs a layer of the tables above, or several that fork."""
+  if isinstance(layer, tuple):
+    return tf.concat([_run(prefix, fork, net, folded) for fork in layer], 3)
+  if layer == _MAX_POOL:
+    return tf.nn.max_pool2d(net, 3, strides=2, padding='VALID')
+  if layer == _AVERAGE_POOL:
+    return tf.nn.avg_pool2d(net, 3, strides=1, padding='SAME')
+  weights, bias = folded[prefix + layer]
+  # In every part of the network the layers called 1a are those that halve
+  # the image, and the stem pads in one layer alone.
+  halves = layer.startswith('Conv2d_1a_')
+  valid = halves or layer in ('Conv2d_2a_3x3', 'Conv2d_4a_3x3')
+  net = tf.nn.conv2d(net, weights, strides=2 if halves else 1,
+                     padding='VALID' if valid else 'SAME')
+  return tf.nn.relu(tf.nn.bias_add(net, bias))
+
+
+def _pool(net):
   return tf.reduce_mean(tf.cast(net, tf.float32), [1, 2])
 
 
-def make_encoder(get, precision='float32'):
+def make_encoder(get, precision='float32', until=None):
   """Returns a compiled `encode` with the weights of a checkpoint.
 
   Args:
     get: see `fold`.
     precision: 'float32', or 'bfloat16' to compute in that: half the time where
       the processor has such instructions, with features good to 2 or 3 digits.
+    until: see `encode`.
 
   Returns:
-    Callable, images float32 [batch, height, width, 3] -> float32 [batch, 2048].
+    Callable, images float32 [batch, height, width, 3] -> what `encode` returns.
   """
   folded = fold(get, tf.as_dtype(precision))
   return tf.function(
-      lambda images: encode(images, folded), autograph=False,
+      lambda images: encode(images, folded, until), autograph=False,
       input_signature=[tf.TensorSpec([None, None, None, 3])])

@@ -74,6 +74,20 @@ def test_features_equal_those_of_slim(network, images, height, width):
   assert relative_error(features, expected) < 1e-5
 
 
+@pytest.mark.parametrize('block', ['Mixed_5b', 'Mixed_6e', 'Mixed_7c'])
+def test_a_network_cut_before_a_block_goes_on(network, images, block):
+  folded = folded_inception.fold(get_from(network))
+  kept = folded_inception.encode(images, folded, until=block)
+  rest = folded_inception.fold(get_from(network), block=block)
+  assert set(rest) == {
+      name for name in folded
+      if name.split('/')[1] in folded_inception.BLOCKS[
+          folded_inception.BLOCKS.index(block):]}
+  np.testing.assert_array_equal(
+      folded_inception.encode_from(block, kept, rest),
+      folded_inception.encode(images, folded))
+
+
 def test_bfloat16_is_near(network, images):
   folded = folded_inception.fold(get_from(network), tf.bfloat16)
   assert {x.dtype for pair in folded.values() for x in pair} == {tf.bfloat16}

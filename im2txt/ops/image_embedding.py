@@ -5,6 +5,7 @@ import functools
 
 import tensorflow as tf
 
+from im2txt.ops import folded_inception
 from im2txt.ops import slim_bridge
 
 slim = slim_bridge.tf_slim
@@ -98,14 +99,18 @@ class InceptionV3(tf.Module):
     trainable: see `inception_v3`.
     height: pixels of the images it is made for.
     width: pixels of the images it is made for.
+    trained_from: with `trainable`, one of `folded_inception.BLOCKS`: only this
+      block and those after it are trained, with the batch-norm averages as they
+      are and without dropout; None: all of it.
 
   The variables exist as soon as the object does. `named_variables` maps their
   checkpoint names (`InceptionV3/Conv2d_1a_3x3/weights`) to them.
   """
 
-  def __init__(self, trainable=False, height=299, width=299):
+  def __init__(self, trainable=False, height=299, width=299, trained_from=None):
     super().__init__(name='inception_v3')
     self.trainable = trainable
+    self.trained_from = trained_from if trainable else None
     # Tracing once makes the variables without computing a convolution.
     self._encode_fn = tf.function(self._encode)
     self._encode_fn.get_concrete_function(
@@ -118,27 +123,70 @@ class InceptionV3(tf.Module):
     return inception_v3(
         images, trainable=self.trainable, is_training=is_training)
 
+  @property
+  def trained_variables(self):
+    """Dict from checkpoint name to variable: those that training changes."""
+    if not self.trained_from:
+      return {name: variable for name, variable in self.named_variables.items()
+              if variable.trainable}
+    return {f'{name}/{part}': self.named_variables[f'{name}/{part}']
+            for name in folded_inception.convolutions(self.trained_from)
+            for part in ('weights', 'BatchNorm/beta')}
+
   def __call__(self, images, is_training=False):
     """Encodes images.
 
     Args:
       images: float32 [batch, height, width, 3] in [-1, 1].
       is_training: Python bool. With `trainable`, uses the batch's statistics,
-        updates the moving averages (once a call) and drops features out.
+        updates the moving averages (once a call) and drops features out; with
+        `trained_from`, none of that, but only the blocks from there on pass
+        gradients.
 
     Returns:
       float32 [batch, 2048].
     """
+    if is_training and self.trained_from:
+      with tf.init_scope():
+        # What is frozen is folded once. So trace this after the variables have
+        # their values.
+        frozen = folded_inception.fold(
+            lambda name: self.named_variables[name].numpy())
+      return self.encode_from_block(tf.stop_gradient(
+          folded_inception.encode(images, frozen, self.trained_from)))
+
     return self._encode_fn(images, is_training)
+
+  def encode_from_block(self, inputs, dtype=tf.float32):
+    """Runs the blocks from `trained_from` on.
+
+    Args:
+      inputs: [batch, rows, columns, channels], the input of that block, as
+        `folded_inception.encode` returns it.
+      dtype: to compute in, tf.float32 or tf.bfloat16.
+
+    Returns:
+      float32 [batch, 2048].
+    """
+    # Only what is trained changes from call to call.
+    trained = self.trained_variables
+    with tf.init_scope():
+      fixed = {name: variable.numpy()
+               for name, variable in self.named_variables.items()
+               if name not in trained}
+    folded = folded_inception.fold(
+        lambda name: trained[name] if name in trained else fixed[name], dtype,
+        self.trained_from)
+    return folded_inception.encode_from(self.trained_from, inputs, folded)
 
   def regularization_loss(self):
     """Returns the L2 loss of the convolution weights, a float32 scalar.
 
-    WEIGHT_DECAY * sum(w ** 2) / 2 over the 94 convolutions; zero when frozen.
+    WEIGHT_DECAY * sum(w ** 2) / 2 over the convolutions that are trained; zero
+    when frozen.
     """
-    if not self.trainable:
+    weights = [variable for name, variable in self.trained_variables.items()
+               if name.endswith('/weights')]
+    if not weights:
       return tf.constant(0.0)
-    return WEIGHT_DECAY * tf.add_n([
-        tf.nn.l2_loss(v)
-        for name, v in self.named_variables.items()
-        if name.endswith('/weights')])
+    return WEIGHT_DECAY * tf.add_n([tf.nn.l2_loss(v) for v in weights])

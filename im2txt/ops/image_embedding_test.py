@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from im2txt import checkpoints
 from im2txt import testing
+from im2txt.ops import folded_inception
 from im2txt.ops import image_embedding
 from im2txt.ops import image_processing
 
@@ -130,6 +131,74 @@ def test_weight_decay(trained):
       for n, v in trained.named_variables.items() if n.endswith('/weights'))
   np.testing.assert_allclose(
       float(trained.regularization_loss()), expected, rtol=1e-5)
+
+
+@pytest.fixture(scope='module', name='top')
+def fixture_top(trained):
+  """A network of which the last two blocks are trained, scaled to be alive."""
+  network = image_embedding.InceptionV3(
+      trainable=True, trained_from='Mixed_7b')
+  for name, variable in network.named_variables.items():
+    scale = np.sqrt(2 / np.prod(variable.shape[:-1]))
+    variable.assign(trained.named_variables[name] * (
+        scale / 0.088 if name.endswith('/weights') else 1))
+  return network
+
+
+def test_top_blocks_are_trained(top):
+  assert len(top.named_variables) == 376
+  assert len(top.trained_variables) == 36
+  for name, variable in top.trained_variables.items():
+    assert name.startswith(('InceptionV3/Mixed_7b/', 'InceptionV3/Mixed_7c/'))
+    assert name.endswith(('/weights', '/BatchNorm/beta'))
+    assert variable is top.named_variables[name]
+  expected = sum(
+      4e-5 * (v.numpy().astype(np.float64) ** 2).sum() / 2
+      for n, v in top.trained_variables.items() if n.endswith('/weights'))
+  np.testing.assert_allclose(
+      float(top.regularization_loss()), expected, rtol=1e-5)
+
+
+def test_training_top_blocks_passes_gradients_to_them_alone(top, images):
+  before = {n: v.numpy() for n, v in top.named_variables.items()}
+  direction = tf.random.stateless_normal([2, 2048], [3, 4])
+
+  def gradients(is_training):
+    with tf.GradientTape() as tape:
+      features = top(images, is_training)
+      loss = tf.reduce_sum(features * direction)
+    variables = top.named_variables
+    return features, dict(zip(variables, tape.gradient(
+        loss, list(variables.values()))))
+
+  (trained, found), (evaluated, expected) = gradients(True), gradients(False)
+  scale = np.abs(evaluated).max()
+  assert scale > 0.1
+  np.testing.assert_allclose(trained, evaluated, atol=1e-4 * scale)
+  for name, gradient in found.items():
+    if name in top.trained_variables:
+      largest = np.abs(expected[name]).max()
+      assert largest > 0
+      np.testing.assert_allclose(
+          gradient, expected[name], atol=1e-3 * largest, err_msg=name)
+    else:
+      assert gradient is None, name
+  for name, variable in top.named_variables.items():
+    np.testing.assert_array_equal(variable, before[name])
+
+
+def test_top_blocks_go_on_from_what_is_kept(top, images):
+  folded = folded_inception.fold(lambda name: top.named_variables[name].numpy())
+  kept = folded_inception.encode(images, folded, 'Mixed_7b')
+  assert kept.shape == (2, 8, 8, 1280)
+  features = top.encode_from_block(kept)
+  np.testing.assert_allclose(
+      features, top(images), atol=1e-4 * np.abs(features).max())
+  # What is kept of a bfloat16 network, and computed in that.
+  rough = top.encode_from_block(tf.cast(kept, tf.bfloat16), tf.bfloat16)
+  assert rough.dtype == tf.float32
+  error = np.abs(rough - features).max() / np.abs(features).max()
+  assert 1e-5 < error < 0.05
 
 
 def test_features_equal_those_of_2016(frozen, tmp_path):
