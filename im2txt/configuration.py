@@ -68,15 +68,18 @@ class TrainingConfig:
       away, times the learning rate.
     moving_average_decay: above 0, checkpoints hold moving averages of the
       weights, of which a step keeps this share.
-    initial_learning_rate: of the frozen phase.
+    initial_learning_rate: of the frozen phase, and of the decoder while only
+      the top blocks of Inception are trained.
     learning_rate_schedule: 'staircase', as in 2016, or 'cosine'.
     learning_rate_decay_factor: multiplies the rate every
       `num_epochs_per_decay` epochs (staircase).
     num_epochs_per_decay: see above; 0 or a factor of 0 turns decay off.
-    warmup_steps: the rate grows linearly up to this step.
-    cosine_decay_steps: step at which the cosine schedule reaches a hundredth
-      of the initial rate, where it stays.
-    train_inception_learning_rate: constant rate when Inception is trained too.
+    schedule_start_step: step at which the schedule begins.
+    warmup_steps: the rate grows linearly for so many steps.
+    cosine_decay_steps: after so many steps the cosine schedule reaches a
+      hundredth of the initial rate, where it stays.
+    train_inception_learning_rate: constant rate when all of Inception is
+      trained too; rate of its top blocks, by the schedule, when only these are.
     clip_gradients: global norm at which gradients are clipped.
     max_checkpoints_to_keep: older ones are deleted.
   """
@@ -88,6 +91,7 @@ class TrainingConfig:
   learning_rate_schedule: str = 'staircase'
   learning_rate_decay_factor: float = 0.5
   num_epochs_per_decay: float = 8.0
+  schedule_start_step: int = 0
   warmup_steps: int = 0
   cosine_decay_steps: int = 1000000
   train_inception_learning_rate: float = 0.0005
@@ -95,10 +99,26 @@ class TrainingConfig:
   max_checkpoints_to_keep: int = 5
 
   def learning_rate(self, batch_size, train_inception, step):
-    """Returns the learning rate (a float) of a step (an int)."""
+    """Returns the learning rate (a float) of a step (an int).
+
+    Args:
+      batch_size: captions in one batch.
+      train_inception: whether all of Inception is trained too.
+      step: int.
+    """
     if train_inception:
       return self.train_inception_learning_rate
-    rate = self.initial_learning_rate
+    return self.initial_learning_rate * self._schedule(batch_size, step)
+
+  def top_blocks_learning_rate(self, batch_size, step):
+    """Returns the learning rate of Inception's top blocks, if only these are
+    trained, a float; see `learning_rate`."""
+    return self.train_inception_learning_rate * self._schedule(batch_size, step)
+
+  def _schedule(self, batch_size, step):
+    """Returns what multiplies the initial rate at a step."""
+    step = max(step - self.schedule_start_step, 0)
+    rate = 1.0
     if step < self.warmup_steps:
       rate *= (step + 1) / self.warmup_steps
     if self.learning_rate_schedule == 'cosine':
@@ -123,6 +143,7 @@ _CHOICES = {
 _MAY_BE_ZERO = ('num_epochs_per_decay', 'learning_rate_decay_factor',
                 'initial_learning_rate', 'train_inception_learning_rate',
                 'weight_decay', 'moving_average_decay', 'warmup_steps',
+                'schedule_start_step',
                 'length_normalization_factor')
 
 

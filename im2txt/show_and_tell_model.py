@@ -225,7 +225,8 @@ def sgd_step(model, features_fn, input_seqs, target_seqs, input_mask,
       learning_rate, clip_gradients)
 
 
-def train_step(model, optimizer, losses_fn, learning_rate, clip_gradients):
+def train_step(model, optimizer, losses_fn, learning_rate, clip_gradients,
+               inception_rate=None):
   """One step: gradient, clipping by its global norm, update.
 
   Args:
@@ -235,6 +236,8 @@ def train_step(model, optimizer, losses_fn, learning_rate, clip_gradients):
       it is called under the gradient tape.
     learning_rate: float32 scalar.
     clip_gradients: float, the global norm.
+    inception_rate: float32 scalar, the learning rate of Inception's variables;
+      None: that of the others.
 
   Returns:
     dict of float32 scalars: total_loss, batch_loss and global_norm, the norm
@@ -250,10 +253,14 @@ def train_step(model, optimizer, losses_fn, learning_rate, clip_gradients):
   # An infinite norm makes it NaN, not zero.
   scale = (clip_gradients / tf.maximum(global_norm, clip_gradients)
            + (global_norm - global_norm))
+  inception = model.inception.named_variables if model.inception else {}
+  if inception_rate is None:
+    inception_rate = learning_rate
   optimizer.apply([
-      (name, variable, gradient)
+      (name, variable, gradient,
+       inception_rate if name in inception else learning_rate)
       for (name, variable), gradient in zip(variables.items(), gradients)],
-                  learning_rate, scale)
+                  scale)
   model.global_step.assign_add(1)
   return {'total_loss': total_loss, 'batch_loss': batch_loss,
           'global_norm': global_norm}

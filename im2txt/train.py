@@ -41,6 +41,13 @@ flags.DEFINE_string(
     'train_dir', '', 'Directory of checkpoints and TensorBoard events.')
 flags.DEFINE_bool(
     'train_inception', False, 'Whether to train Inception v3 too.')
+flags.DEFINE_enum(
+    'train_inception_from', None, folded_inception.BLOCKS,
+    'With --train_inception: the first block of Inception v3 that is trained, '
+    'such as Mixed_7b, with those after it. Batch norm keeps its averages. The '
+    'rate is --train_inception_learning_rate by the schedule, and the '
+    "decoder's is --initial_learning_rate by the schedule. The default trains "
+    'all of it at one constant rate.')
 flags.DEFINE_integer('number_of_steps', 1000000, 'Step to train up to.')
 flags.DEFINE_integer('log_every_n_steps', 1, 'Steps between log lines.')
 flags.DEFINE_integer(
@@ -51,8 +58,9 @@ flags.DEFINE_integer(
 flags.DEFINE_string(
     'feature_cache_dir', '',
     'Directory for the Inception features of these input files: made before '
-    'the first step if they are not there, then trained from, much faster. Not '
-    'with --train_inception.')
+    'the first step if they are not there, then trained from, much faster. '
+    'With --train_inception_from it holds the inputs of that block, 160 KiB '
+    'per view. Not where all of Inception v3 is trained.')
 # On photos the distortion makes a fifth of the features' variance, and four
 # views already have a mean within a quarter of that of one from the mean of
 # all; each more costs a pass of Inception over all images.
@@ -96,8 +104,9 @@ flags.DEFINE_string(
     'shards if not given.')
 flags.DEFINE_enum(
     'precision', 'float32', ['float32', 'bfloat16'],
-    'Of the matrix products of the LSTM and the softmax layer in training; '
-    'weights and the loss are float32 either way.')
+    'Of the matrix products of the LSTM and the softmax layer in training, and '
+    'of the blocks of --train_inception_from with --feature_cache_dir; weights '
+    'and the loss are float32 either way.')
 flags.DEFINE_integer(
     'random_seed', None, 'Seed of initial weights, dropout and example order.')
 configuration.define_flags(flags)
@@ -257,6 +266,7 @@ def prepare_model(train_dir, configs, shards):
   logging.info('building the network')
   model = show_and_tell_model.ShowAndTellModel(
       configs[0], train_inception=FLAGS.train_inception,
+      train_inception_from=FLAGS.train_inception_from,
       training_dtype=tf.as_dtype(FLAGS.precision))
   if checkpoint:
     unused = checkpoint.restore(model.named_variables)
@@ -307,15 +317,20 @@ def open_vocabulary(files, shards, vocab_size):
 
 def open_features(model, config, files):
   """Returns the `CaptionedFeatures` of --feature_cache_dir."""
-  variables = model.inception.named_variables
+  # What is trained is not part of what the cache is made with.
+  variables = {
+      name: variable
+      for name, variable in model.inception.named_variables.items()
+      if name.split('/')[1] not in model.inception.trained_blocks}
   data = image_features.open_or_build(
       FLAGS.feature_cache_dir, files,
       folded_inception.make_encoder(
-          lambda name: variables[name].numpy(), FLAGS.feature_precision)
-      if FLAGS.feature_precision != 'float32' else
+          lambda name: model.inception.named_variables[name].numpy(),
+          FLAGS.feature_precision, FLAGS.train_inception_from)
+      if FLAGS.feature_precision != 'float32' or FLAGS.train_inception_from else
       tf.function(model.encode_images, reduce_retracing=True),
       variables, config, FLAGS.feature_views, FLAGS.feature_seed,
-      FLAGS.feature_precision)
+      FLAGS.feature_precision, FLAGS.train_inception_from)
   logging.info('training from the features of %d images, %d captions, in %s',
                len(data.captions.image_ids), len(data.captions),
                FLAGS.feature_cache_dir)
@@ -357,9 +372,11 @@ def batch_signature(config):
   """Returns the TensorSpecs of a batch; see `make_step_fn`."""
   words = tf.TensorSpec([None, None], tf.int64)
   captions = (words, words, tf.TensorSpec([None, None], tf.int32))
-  if FLAGS.feature_cache_dir:
+  if FLAGS.feature_cache_dir and not FLAGS.train_inception_from:
     return (tf.TensorSpec([None, folded_inception.FEATURE_SIZE]), *captions)
   images = tf.TensorSpec([None, config.image_height, config.image_width, 3])
+  if FLAGS.feature_cache_dir:
+    images = tf.TensorSpec([None, None, None, None], tf.float16)
   return (images, tf.TensorSpec([None], tf.int64), *captions)
 
 
@@ -388,11 +405,11 @@ class Update:
           variables, config.moving_average_decay)
       self.named_slots = {**self.named_slots, **self._average.named_slots}
 
-  def __call__(self, losses_fn, learning_rate):
+  def __call__(self, losses_fn, learning_rate, inception_rate=None):
     """Takes a step, see `show_and_tell_model.train_step`; to be traced."""
     scalars = show_and_tell_model.train_step(
         self._model, self._optimizer, losses_fn, learning_rate,
-        self._clip_gradients)
+        self._clip_gradients, inception_rate)
     if self._average:
       self._average.update()
     return scalars
@@ -408,35 +425,40 @@ def make_step_fn(model, update):
 
   Its arguments are those of a batch, that is the features of each caption's
   image, or images and the row of each caption's among them, then input_seqs,
-  target_seqs and mask; and the learning rate. It returns a dict of scalars.
+  target_seqs and mask; and the learning rates of the decoder and of Inception.
+  It returns a dict of scalars.
 
   Args:
     model: a `ShowAndTellModel`.
     update: an `Update`.
   """
 
-  def step(*batch_and_rate):
-    *encoder_inputs, sources, targets, mask, learning_rate = batch_and_rate
+  def step(*batch_and_rates):
+    *encoder_inputs, sources, targets, mask, rate, top_rate = batch_and_rates
 
     def features():
       if len(encoder_inputs) == 1:
         return encoder_inputs[0]
       images, rows = encoder_inputs
-      return tf.gather(model.encode_images(images, is_training=True), rows)
+      if FLAGS.feature_cache_dir:
+        encoded = model.inception.encode_from_block(
+            images, model.training_dtype)
+      else:
+        encoded = model.encode_images(images, is_training=True)
+      return tf.gather(encoded, rows)
 
-    return update(
-        lambda: model.losses(features(), sources, targets, mask), learning_rate)
+    return update(lambda: model.losses(features(), sources, targets, mask),
+                  rate, top_rate)
 
-  return tf.function(
-      step, autograph=False,
-      input_signature=[*batch_signature(model.config), tf.TensorSpec([])])
+  return tf.function(step, autograph=False, input_signature=[
+      *batch_signature(model.config), tf.TensorSpec([]), tf.TensorSpec([])])
 
 
 def make_self_critical_step_fn(model, update, data, vocab):
   """Returns a callable that takes one step of self-critical training.
 
-  Its arguments are what `CaptionedFeatures.training_images` yields, and the
-  learning rate. It returns a dict of scalars, in which total_loss is the
+  Its arguments are what `CaptionedFeatures.training_images` yields, and two
+  learning rates, see `make_step_fn`. It returns a dict of scalars, in which total_loss is the
   negative mean reward.
 
   Args:
@@ -469,7 +491,7 @@ def make_self_critical_step_fn(model, update, data, vocab):
       return loss, loss
     return update(losses, learning_rate)
 
-  def step(images, features, learning_rate):
+  def step(images, features, learning_rate, unused_inception_rate):
     features = np.repeat(features, FLAGS.samples_per_image, axis=0)
     drawn = sample(features).numpy()
     # A caption ends with its first end word, or not at all.
@@ -495,12 +517,19 @@ def make_self_critical_step_fn(model, update, data, vocab):
 
 def write_summaries(model, images):
   """Writes parameter histograms and, if there are any, sample images."""
-  for name, variable in model.named_variables.items():
-    if variable.trainable and (
-        model.train_inception or not name.startswith('InceptionV3/')):
-      tf.summary.histogram('parameters/' + name, variable)
+  for name, variable in model.trained_variables.items():
+    tf.summary.histogram('parameters/' + name, variable)
   if images is not None:
     tf.summary.image('images/distorted', (images + 1) / 2, max_outputs=3)
+
+
+def learning_rates(config, batch_size, step):
+  """Returns the rates of the decoder and of Inception at a step, floats."""
+  if FLAGS.train_inception_from:
+    return (config.learning_rate(batch_size, False, step),
+            config.top_blocks_learning_rate(batch_size, step))
+  rate = config.learning_rate(batch_size, FLAGS.train_inception, step)
+  return rate, rate
 
 
 def train(model, configs, batches, step_fn, update, writer):
@@ -527,9 +556,10 @@ def train(model, configs, batches, step_fn, update, writer):
   for batch in batches:
     if stop.received or step >= FLAGS.number_of_steps:
       break
-    learning_rate = training_config.learning_rate(
-        model_config.batch_size, FLAGS.train_inception, step)
-    scalars = step_fn(*batch, tf.constant(learning_rate, tf.float32))
+    learning_rate, inception_rate = learning_rates(
+        training_config, model_config.batch_size, step)
+    scalars = step_fn(*batch, tf.constant(learning_rate, tf.float32),
+                      tf.constant(inception_rate, tf.float32))
     step += 1
     losses.add(step, scalars['total_loss'])
     if step == first_step + 1:
@@ -580,11 +610,19 @@ def train(model, configs, batches, step_fn, update, writer):
 def main(_):
   program.require(FLAGS, 'input_file_pattern', 'train_dir')
   if FLAGS.feature_cache_dir:
-    if FLAGS.train_inception:
+    if FLAGS.train_inception and not FLAGS.train_inception_from:
       raise ValueError('--feature_cache_dir needs a frozen Inception v3: leave '
-                       'out --train_inception')
+                       'out --train_inception, or train its top blocks alone '
+                       'by --train_inception_from')
     if FLAGS.feature_views < 0:
       raise ValueError('--feature_views should be 0 or more')
+  if FLAGS.train_inception_from and not FLAGS.train_inception:
+    raise ValueError(
+        f'--train_inception_from={FLAGS.train_inception_from} needs '
+        '--train_inception')
+  if FLAGS.self_critical and FLAGS.train_inception_from:
+    raise ValueError('--self_critical needs a frozen Inception v3: leave out '
+                     '--train_inception and --train_inception_from')
   if FLAGS.self_critical and not FLAGS.feature_cache_dir:
     raise ValueError('--self_critical needs --feature_cache_dir: give it a '
                      'directory for the features of --input_file_pattern')

@@ -95,7 +95,7 @@ def _branches(block):
     yield f'{_SCOPE}{block}/Branch_{i}/', layers
 
 
-def _after(block):
+def blocks_from(block):
   """Returns the names of a block and of those after it; None: of all."""
   return BLOCKS[BLOCKS.index(block):] if block else BLOCKS
 
@@ -107,7 +107,7 @@ def convolutions(block=None):
     block: one of BLOCKS: those from there on; None: all 94.
   """
   names = [] if block else list(_convolutions(_SCOPE, _STEM))
-  for later in _after(block):
+  for later in blocks_from(block):
     for prefix, layers in _branches(later):
       names += _convolutions(prefix, layers)
   return names
@@ -175,7 +175,7 @@ def encode_from(block, net, folded):
     float32 [batch, 2048].
   """
   net = tf.cast(net, folded[convolutions(block)[0]][0].dtype)
-  return _pool(_run_blocks(_after(block), net, folded))
+  return _pool(_run_blocks(blocks_from(block), net, folded))
 
 
 def _run_blocks(blocks, net, folded):

@@ -124,6 +124,13 @@ class InceptionV3(tf.Module):
         images, trainable=self.trainable, is_training=is_training)
 
   @property
+  def trained_blocks(self):
+    """Names of the blocks that are trained if `trained_from` is given."""
+    if not self.trained_from:
+      return ()
+    return folded_inception.blocks_from(self.trained_from)
+
+  @property
   def trained_variables(self):
     """Dict from checkpoint name to variable: those that training changes."""
     if not self.trained_from:

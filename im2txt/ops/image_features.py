@@ -4,6 +4,8 @@
 With a frozen Inception v3 the features of an image change with its random
 distortion only. So each image is encoded once: undistorted (view 0, for
 evaluation) and under some random distortions (the other views, for training).
+Where the top blocks of Inception are trained, what is kept of a view is the
+input of the first of these.
 
 A cache is a directory:
 
@@ -12,6 +14,8 @@ A cache is a directory:
   captions.npz          the fields of `inputs.Captions`
   features-00000.npy    float32 [1024, views + 1, 2048], the first 1,024 images
   features-00001.npy    the next, and so on; the last may hold fewer
+
+The input of a block is float16 [1024, views + 1, rows, columns, channels].
 
 Each file is written under a temporary name and renamed, so what is there is
 whole, and a build that was killed goes on after the last finished file.
@@ -44,6 +48,8 @@ _IMAGES_PER_FILE = 1024
 _BATCH_SIZE = 32
 # Below this, convolutions take other ways, with other rounding errors.
 _SMALLEST_BATCH = 4
+# Shape and dtype of what is kept of a view.
+_FEATURES = ((folded_inception.FEATURE_SIZE,), np.float32)
 
 
 @dataclasses.dataclass
@@ -53,7 +59,8 @@ class CaptionedFeatures:
   Attributes:
     captions: `inputs.Captions`.
     files: list of float32 [_IMAGES_PER_FILE, views + 1, 2048], in memory or
-      mapped from disk; the last may hold fewer images.
+      mapped from disk; the last may hold fewer images. Or, for the inputs of a
+      block of Inception, float16 [..., rows, columns, channels].
     undecodable: indices of the images without features, a list.
 
   Raises:
@@ -129,6 +136,10 @@ class CaptionedFeatures:
                        undistorted=False):
     """Yields batches forever, each epoch in another order.
 
+    A batch is what `batch` returns; or, of the inputs of a block, (float16
+    [images, rows, columns, channels], int64 [batch], the image of each caption
+    among these, and what `inputs.Captions.sequences` returns).
+
     Args:
       batch_size: captions in a batch.
       seed: int, makes the order repeatable.
@@ -143,8 +154,16 @@ class CaptionedFeatures:
     """
     for groups, views in self._training_groups(
         batch_size, seed, captions_per_image, undistorted):
-      yield self.batch(np.concatenate(groups), np.repeat(
-          views, [len(group) for group in groups]))
+      indices = np.concatenate(groups)
+      sizes = [len(group) for group in groups]
+      if self.files[0].ndim == 3:
+        yield self.batch(indices, np.repeat(views, sizes))
+      else:
+        # Large, and costly to go on from: once for each image.
+        images = self.captions.images[[group[0] for group in groups]]
+        yield (self._features(images, views),
+               np.repeat(np.arange(len(groups)), sizes),
+               *self.captions.sequences(indices))
 
   def training_images(self, batch_size, seed=None, samples_per_image=1,
                       undistorted=False):
@@ -192,22 +211,25 @@ class CaptionedFeatures:
              rng.integers(first, views + 1, num_groups))
 
 
-def encode(names, captions, encode_fn, config, views=0, seed=0, first=0):
-  """Encodes each image of some shards once, in order.
+def encode(names, captions, encode_fn, config, views=0, seed=0, first=0,
+           kept=_FEATURES):
+  """Encodes each view of each image of some shards once, in order.
 
   Args:
     names: shard file names.
     captions: their `inputs.Captions`.
     encode_fn: callable, images float32 [batch, height, width, 3] -> features
-      float32 [batch, 2048].
+      float32 [batch, 2048], or inputs of a block [batch, rows, columns,
+      channels].
     config: a `configuration.ModelConfig`.
     views: distorted views of each image, after the undistorted one.
     seed: int that, with an image's place, determines its distortions.
     first: image to start from, a multiple of _IMAGES_PER_FILE.
+    kept: (shape, dtype) of what is kept of a view.
 
   Yields:
-    float32 [_IMAGES_PER_FILE, views + 1, 2048], the last may hold fewer; NaN
-    where an image cannot be decoded.
+    What a file of the cache holds, see above; NaN where an image cannot be
+    decoded.
   """
 
   @tf.function(autograph=False, input_signature=[
@@ -226,10 +248,12 @@ def encode(names, captions, encode_fn, config, views=0, seed=0, first=0):
   def run(batch):
     images = tf.stack(batch)
     missing = max(_SMALLEST_BATCH - len(batch), 0)
-    return np.asarray(encode_fn(
-        tf.pad(images, [[0, missing], [0, 0], [0, 0], [0, 0]])))[:len(batch)]
+    encoded = encode_fn(
+        tf.pad(images, [[0, missing], [0, 0], [0, 0], [0, 0]]))
+    return tf.cast(encoded, dtype).numpy()[:len(batch)]
 
   num_images = len(captions.image_ids)
+  shape, dtype = kept
   with contextlib.ExitStack() as stack:
     pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(
         os.cpu_count()))
@@ -239,9 +263,9 @@ def encode(names, captions, encode_fn, config, views=0, seed=0, first=0):
                      2 * os.cpu_count())
     for start in range(first, num_images, _IMAGES_PER_FILE):
       features = np.full(
-          [min(_IMAGES_PER_FILE, num_images - start), views + 1,
-           folded_inception.FEATURE_SIZE], np.nan, np.float32)
-      flat = features.reshape([-1, folded_inception.FEATURE_SIZE])
+          [min(_IMAGES_PER_FILE, num_images - start), views + 1, *shape],
+          np.nan, dtype)
+      flat = features.reshape([-1, *shape])
       rows, batch = [], []
       for image in range(len(features)):
         bar.update(1)
@@ -254,6 +278,15 @@ def encode(names, captions, encode_fn, config, views=0, seed=0, first=0):
           flat[rows[:_BATCH_SIZE]] = run(batch[:_BATCH_SIZE])
           del rows[:_BATCH_SIZE], batch[:_BATCH_SIZE]
       yield features
+
+
+def _block_inputs(encode_fn, config):
+  """Returns (shape, dtype) of what is kept of a view for a block."""
+  shape = encode_fn(tf.zeros([
+      _SMALLEST_BATCH, config.image_height, config.image_width, 3])).shape[1:]
+  # 40 times as large as features. Half as many digits serve: these are small
+  # numbers, of a network that tolerates bfloat16.
+  return tuple(shape), np.float16
 
 
 def _images(names, captions, first):
@@ -307,7 +340,8 @@ def encode_in_memory(names, encode_fn, config, limit=None):
 
 def _undecodable(files):
   return [i * _IMAGES_PER_FILE + int(row) for i, features in enumerate(files)
-          for row in np.flatnonzero(np.isnan(features[:, 0, 0]))]
+          for row in np.flatnonzero(np.isnan(
+              features.reshape(len(features), -1)[:, 0]))]
 
 
 def fingerprint(names, variables, config):
@@ -348,8 +382,11 @@ def _difference(found, wanted):
   for name, stat in wanted['shards'].items():
     if found['shards'][name] != stat:
       return f'another {name} (its size or time has changed)'
-  # Caches of earlier versions do not say their precision.
-  found = {'precision': 'float32', **found}
+  # Caches of earlier versions do not say their precision, nor what is kept.
+  found = {'precision': 'float32', 'block': None, **found}
+  if found['block'] != wanted['block']:
+    return (f'the inputs of {found["block"] or "the decoder"}, not those of '
+            f'{wanted["block"] or "the decoder"}')
   for key in ('views', 'seed', 'precision'):
     if found[key] != wanted.get(key, found[key]):
       return f'--feature_{key}={found[key]}, not {wanted[key]}'
@@ -357,7 +394,7 @@ def _difference(found, wanted):
 
 
 def open_or_build(directory, names, encode_fn, variables, config, views=None,
-                  seed=None, precision='float32'):
+                  seed=None, precision='float32', block=None):
   """Opens the cache in a directory, after making or finishing it if need be.
 
   Args:
@@ -370,6 +407,8 @@ def open_or_build(directory, names, encode_fn, variables, config, views=None,
     seed: of the distortions; None: whatever the cache has.
     precision: of `encode_fn`, 'float32' or 'bfloat16'. Compared only where
       `views` is.
+    block: of Inception, the one whose input `encode_fn` returns; None: it
+      returns features.
 
   Returns:
     `CaptionedFeatures`, mapped from disk.
@@ -380,7 +419,7 @@ def open_or_build(directory, names, encode_fn, variables, config, views=None,
     OSError: it cannot be written.
   """
   os.makedirs(directory, exist_ok=True)
-  wanted = fingerprint(names, variables, config)
+  wanted = {**fingerprint(names, variables, config), 'block': block}
   if views is not None:
     wanted.update(views=views, seed=seed, precision=precision)
   with open(os.path.join(directory, 'lock'), 'w', encoding='utf-8') as lock:
@@ -397,6 +436,7 @@ def open_or_build(directory, names, encode_fn, variables, config, views=None,
             **dataclasses.asdict(captions))
       _write_description(directory, description)
     captions.check_ids(config.vocab_size)
+    kept = _block_inputs(encode_fn, config) if block else _FEATURES
     paths = [
         os.path.join(directory, f'features-{number:05}.npy')
         for number in range(-(-len(captions.image_ids) // _IMAGES_PER_FILE))]
@@ -409,10 +449,10 @@ def open_or_build(directory, names, encode_fn, variables, config, views=None,
                      len(paths))
       for path, features in zip(paths[number:], encode(
           names, captions, encode_fn, config, description['views'],
-          description['seed'], number * _IMAGES_PER_FILE)):
+          description['seed'], number * _IMAGES_PER_FILE, kept)):
         _save(path, np.save, features)
-    files = [
-        _map_features(path, captions, description['views']) for path in paths]
+    files = [_map_features(path, captions, description['views'], *kept)
+             for path in paths]
     if 'undecodable' not in description:
       description['undecodable'] = _undecodable(files)
       _write_description(directory, description)
@@ -444,19 +484,19 @@ def _open(directory, wanted):
       'another directory, or delete this one to make it again')
 
 
-def _map_features(path, captions, views):
-  """Maps one file of features into memory."""
+def _map_features(path, captions, views, kept_shape, dtype):
+  """Maps one file into memory, see `_kept`."""
   number = int(path[-len('00000.npy'):-len('.npy')])
   shape = (min(_IMAGES_PER_FILE,
                len(captions.image_ids) - number * _IMAGES_PER_FILE),
-           views + 1, folded_inception.FEATURE_SIZE)
+           views + 1, *kept_shape)
   try:
     features = np.load(path, mmap_mode='r')
   except (ValueError, OSError) as e:
     raise ValueError(f'{path} is damaged ({e}); delete it') from e
-  if features.shape != shape or features.dtype != np.float32:
+  if features.shape != shape or features.dtype != dtype:
     raise ValueError(f'{path} holds {features.dtype} {features.shape}, not '
-                     f'float32 {shape}; delete it')
+                     f'{np.dtype(dtype)} {shape}; delete it')
   return features
 
 

@@ -27,18 +27,17 @@ class Sgd:
     """Dict from name to variable: what is remembered from step to step."""
     return {}
 
-  def apply(self, named_gradients, learning_rate, scale):
+  def apply(self, named_gradients, scale):
     """Changes the variables; to be traced.
 
     Args:
-      named_gradients: list of (name, variable, gradient); a gradient may be
-        `tf.IndexedSlices`.
-      learning_rate: float32 scalar.
+      named_gradients: list of (name, variable, gradient, learning rate); a
+        gradient may be `tf.IndexedSlices`, and a rate is a float32 scalar.
       scale: float32 scalar that multiplies the gradients.
     """
-    # No pass over the gradients, which are as large as the variables.
-    rate = learning_rate * scale
-    for _, variable, gradient in named_gradients:
+    for _, variable, gradient, learning_rate in named_gradients:
+      # No pass over the gradients, which are as large as the variables.
+      rate = learning_rate * scale
       if isinstance(gradient, tf.IndexedSlices):
         variable.scatter_sub(tf.IndexedSlices(
             rate * gradient.values, gradient.indices))
@@ -74,11 +73,11 @@ class Adam:
       slots[f'{name}/Adam_1'] = second
     return slots
 
-  def apply(self, named_gradients, learning_rate, scale):
+  def apply(self, named_gradients, scale):
     """Changes the variables; see `Sgd.apply`."""
     self._updates.assign_add(1)
     count = tf.cast(self._updates, tf.float32)
-    for name, variable, gradient in named_gradients:
+    for name, variable, gradient, learning_rate in named_gradients:
       if self._weight_decay and variable.shape.rank > 1:
         variable.assign_sub(learning_rate * self._weight_decay * variable)
       first, second = self._moments[name]

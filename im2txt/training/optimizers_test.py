@@ -47,9 +47,8 @@ def apply(optimizer, named_variables, step, learning_rate, scale):
   @tf.function(autograph=False)
   def traced(rate, scale):
     given, _ = gradients(step)
-    optimizer.apply([(name, variable, given[name])
-                     for name, variable in named_variables.items()],
-                    rate, scale)
+    optimizer.apply([(name, variable, given[name], rate)
+                     for name, variable in named_variables.items()], scale)
 
   traced(tf.constant(learning_rate), tf.constant(scale))
 
