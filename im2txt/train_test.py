@@ -474,6 +474,38 @@ def test_adam_resumes_with_its_moments_and_averages(adam, default):
     assert (new >= old * .999 ** 2 * (1 - 1e-5)).all() and old.max() > 0, name
 
 
+def test_trains_the_top_blocks_alone(adam, data, tmp_path_factory):
+  """From the cached inputs of the block, and then from images."""
+  train_dir = tmp_path_factory.mktemp('top')
+  for path in adam[0].glob('model.ckpt-5.*'):
+    shutil.copy(path, train_dir)
+  log = ''
+  for step, cached in (7, {'feature_cache_dir': train_dir / 'inputs',
+                           'feature_views': 1}), (8, {}):
+    result = testing.run_program('train', *_flags(
+        **_SMALL, **cached, input_file_pattern=data, train_dir=train_dir,
+        number_of_steps=step, batch_size=4, train_inception=True,
+        train_inception_from='Mixed_7c', initial_learning_rate=0.5,
+        train_inception_learning_rate=0.1, learning_rate_schedule='cosine',
+        schedule_start_step=5, cosine_decay_steps=4))
+    assert result.returncode == 0, result.stderr
+    log += result.stderr
+  assert _steps(log) == [6, 7, 8]
+  # The schedule begins at step 5: 1, 0.85 and 0.5 of the rate.
+  assert 'lr 0.5)' in log and 'lr 0.426777)' in log and 'lr 0.25)' in log
+  features = np.load(train_dir / 'inputs' / 'features-00000.npy')
+  assert features.shape == (8, 2, 1, 1, 2048) and features.dtype == np.float16
+  before, between, after = (
+      checkpoints.Checkpoint(str(train_dir / f'model.ckpt-{step}'))
+      for step in (5, 7, 8))
+  for name in before.shapes:
+    trained = (not name.startswith('InceptionV3/') or (
+        name.startswith('InceptionV3/Mixed_7c/')
+        and name.endswith(('/weights', '/beta'))))
+    for old, new in (before, between), (between, after):
+      assert np.array_equal(old.get(name), new.get(name)) != trained, name
+
+
 def test_self_critical_training(adam, tmp_path_factory):
   """It goes on from a model, here that of `adam`, in another directory."""
   train_dir = tmp_path_factory.mktemp('self_critical')

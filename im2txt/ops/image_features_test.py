@@ -85,6 +85,42 @@ def test_each_image_is_encoded_once(tmp_path, shards):
   assert again.undecodable == data.undecodable
 
 
+def block_inputs(images):
+  """Stands in for the part of Inception below a block."""
+  return tf.cast(images[:, 10:12, 20:23, :], tf.bfloat16) * 3
+
+
+def test_inputs_of_a_block_are_kept_instead_of_features(tmp_path, shards):
+
+  def build_block(block):
+    return image_features.open_or_build(
+        str(tmp_path / 'cache'), shards, block_inputs, variables(), _CONFIG,
+        views=1, seed=0, block=block)
+
+  data = build_block('Mixed_7b')
+  kept = all_features(data)
+  assert kept.shape == (8, 2, 2, 3, 3) and kept.dtype == np.float16
+  assert data.undecodable == [5] and np.isnan(kept[5]).all()
+  for i in (0, 1, 2, 3, 4, 6, 7):
+    image = image_processing.process_image(
+        testing.jpeg(i), height=75, width=75)
+    np.testing.assert_array_equal(
+        kept[i, 0], tf.cast(block_inputs(image[None])[0], tf.float32))
+  # Each image comes once, its captions say which it is.
+  maps, rows, sources, _, mask = next(data.training_batches(
+      4, seed=1, captions_per_image=2))
+  assert maps.dtype == np.float16 and maps.shape == (2, 2, 3, 3)
+  assert rows[0] == 0 and rows[-1] == 1 and (np.diff(rows) >= 0).all()
+  assert len(rows) == len(sources) == len(mask)
+  np.testing.assert_array_equal(
+      all_features(build_block('Mixed_7b')), kept)
+  with pytest.raises(ValueError, match='the inputs of Mixed_7b, not those of '
+                     'Mixed_7c'):
+    build_block('Mixed_7c')
+  with pytest.raises(ValueError, match='not those of the decoder'):
+    build_block(None)
+
+
 def test_compact_shards_give_the_same_features(tmp_path, shards):
   compact = []
   for name, images in (('a', (0, 1, 2)), ('b', (3, 4, 5, 6, 7))):
