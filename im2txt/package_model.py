@@ -5,7 +5,8 @@ r"""Packages a trained model for get_model: small files, for others.
       --vocab_file=data/word_counts.txt --output_dir=package
 
 The package holds the decoder, in float16, and names the encoder: Inception v3
-as get_inception gets it, frozen in training.
+as get_inception gets it. If that was trained on, the package also holds what
+changed in it.
 """
 
 import json
@@ -31,7 +32,7 @@ flags.DEFINE_string(
     'inception_dir', '',
     'Directory that get_inception left, of the encoder that the model was '
     'trained on. Needed where train did not write inception_v3.json beside the '
-    'checkpoint.')
+    'checkpoint, or where Inception v3 was trained too.')
 flags.DEFINE_string(
     'scores_file', '',
     'JSON object of scores for the manifest, such as --output_json of score.')

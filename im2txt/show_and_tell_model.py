@@ -9,6 +9,7 @@ over the next word (equation 12).
 
 import tensorflow as tf
 
+from im2txt.ops import dropout
 from im2txt.ops import folded_inception
 from im2txt.ops import lstm
 from im2txt.training import optimizers
@@ -80,17 +81,18 @@ class ShowAndTellModel(tf.Module):
     inception = self.inception.trained_variables if self.inception else {}
     return {**inception, **self._decoder}
 
-  def encode_images(self, images, is_training=False):
+  def encode_images(self, images, is_training=False, seed=None):
     """Encodes images with Inception v3.
 
     Args:
       images: float32 [batch, height, width, 3] in [-1, 1].
       is_training: Python bool; only has an effect with `train_inception`.
+      seed: see `cross_entropies`.
 
     Returns:
       float32 [batch, 2048].
     """
-    return self.inception(images, is_training)
+    return self.inception(images, is_training, seed)
 
   def initial_state(self, features):
     """Feeds the image to the LSTM.
@@ -130,7 +132,7 @@ class ShowAndTellModel(tf.Module):
     return tf.nn.softmax(self._logits(h)), state
 
   def cross_entropies(self, features, input_seqs, target_seqs, input_mask,
-                      is_training=False):
+                      is_training=False, seed=None):
     """Scores captions word by word.
 
     Args:
@@ -140,6 +142,8 @@ class ShowAndTellModel(tf.Module):
       input_mask: int [batch, time], 1 where there is a word, else 0.
       is_training: Python bool; turns the LSTM's dropout on, and lets
         `training_dtype` count.
+      seed: int [2] that determines what dropout drops in training; None:
+        another each time.
 
     Returns:
       float32 [number of ones in input_mask], minus the log probability of each
@@ -160,13 +164,13 @@ class ShowAndTellModel(tf.Module):
     if is_training:
       # A fresh mask each step, on inputs and outputs, never on the state: so
       # it can stand outside of the recurrence (Zaremba et al. 2014).
-      inputs = tf.nn.dropout(inputs, drop_rate)
+      inputs = dropout.dropout(inputs, drop_rate, seed, dropout.LSTM_INPUT)
     outputs = lstm.lstm_sequence(
         inputs, packing.counts, self.lstm_kernel, self.lstm_bias, dtype)
     # The first output follows the image and predicts nothing.
     outputs = outputs[batch:]
     if is_training:
-      outputs = tf.nn.dropout(outputs, drop_rate)
+      outputs = dropout.dropout(outputs, drop_rate, seed, dropout.LSTM_OUTPUT)
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
         labels=tf.gather_nd(target_seqs, positions),
         logits=self._logits(outputs, dtype))
@@ -174,7 +178,7 @@ class ShowAndTellModel(tf.Module):
         positions[:, 0] * tf.shape(input_seqs, tf.int64)[1] + positions[:, 1])
     return tf.gather(losses, row_by_row)
 
-  def losses(self, features, input_seqs, target_seqs, input_mask):
+  def losses(self, features, input_seqs, target_seqs, input_mask, seed=None):
     """The training losses of a batch (equation 13 of the paper).
 
     Args: see `cross_entropies`.
@@ -186,7 +190,8 @@ class ShowAndTellModel(tf.Module):
     """
     batch_loss = tf.math.divide_no_nan(
         *_sum_and_count(self.cross_entropies(
-            features, input_seqs, target_seqs, input_mask, is_training=True)))
+            features, input_seqs, target_seqs, input_mask, is_training=True,
+            seed=seed)))
     regularization = 0.0
     if self.train_inception and self.inception:
       regularization = self.inception.regularization_loss()

@@ -34,6 +34,10 @@ from im2txt.progress import Progress
 # would not stay in a processor's cache.
 _BYTES_A_WRITE = 1 << 19
 
+# What stands before and behind a record in a file, see `Writer`.
+HEADER_BYTES = 12
+FOOTER_BYTES = 4
+
 
 class Writer:
   """Writes a TFRecord file; a context manager.
@@ -81,6 +85,34 @@ class Writer:
       yield
     except OSError as error:
       raise OSError(error.errno, error.strerror, self._path) from error
+
+
+def read_record(path, offset):
+  """Reads one record of a TFRecord file.
+
+  Args:
+    path: str.
+    offset: int, where the record's length stands in the file.
+
+  Returns:
+    bytes, a serialized tf.train.SequenceExample.
+
+  Raises:
+    ValueError: the file is damaged there, or has changed since the offset was
+      known.
+    OSError: it cannot be read.
+  """
+  with open(path, 'rb', buffering=0) as f:
+    f.seek(offset)
+    header = f.read(HEADER_BYTES)
+    if _masked(google_crc32c.value(header[:8])) == header[8:]:
+      length, = struct.unpack('<Q', header[:8])
+      data = f.read(length + FOOTER_BYTES)
+      record = data[:length]
+      if _masked(google_crc32c.value(record)) == data[length:]:
+        return record
+  raise ValueError(f'damaged record at byte {offset} of {path}; make the shards '
+                   'again')
 
 
 def _masked(checksum):

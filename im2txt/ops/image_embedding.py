@@ -5,6 +5,7 @@ import functools
 
 import tensorflow as tf
 
+from im2txt.ops import dropout
 from im2txt.ops import folded_inception
 from im2txt.ops import slim_bridge
 
@@ -15,6 +16,8 @@ SCOPE = 'InceptionV3'
 WEIGHT_DECAY = 0.00004
 # Of the batch-norm averages.
 BATCH_NORM_DECAY = 0.9997
+# Of the pooled features, when the whole network is trained.
+_DROPOUT_RATE = 0.2
 
 
 def inception_v3(images,
@@ -120,8 +123,10 @@ class InceptionV3(tf.Module):
 
   @slim_bridge.track_tf1_style_variables
   def _encode(self, images, is_training):
+    # Without tf-slim's dropout, which no seed of a step determines.
     return inception_v3(
-        images, trainable=self.trainable, is_training=is_training)
+        images, trainable=self.trainable, is_training=is_training,
+        dropout_keep_prob=1.0)
 
   @property
   def trained_blocks(self):
@@ -140,7 +145,7 @@ class InceptionV3(tf.Module):
             for name in folded_inception.convolutions(self.trained_from)
             for part in ('weights', 'BatchNorm/beta')}
 
-  def __call__(self, images, is_training=False):
+  def __call__(self, images, is_training=False, seed=None):
     """Encodes images.
 
     Args:
@@ -149,6 +154,7 @@ class InceptionV3(tf.Module):
         updates the moving averages (once a call) and drops features out; with
         `trained_from`, none of that, but only the blocks from there on pass
         gradients.
+      seed: see `dropout.dropout`.
 
     Returns:
       float32 [batch, 2048].
@@ -161,8 +167,11 @@ class InceptionV3(tf.Module):
             lambda name: self.named_variables[name].numpy())
       return self.encode_from_block(tf.stop_gradient(
           folded_inception.encode(images, frozen, self.trained_from)))
-
-    return self._encode_fn(images, is_training)
+    features = self._encode_fn(images, is_training)
+    if is_training and self.trainable:
+      features = dropout.dropout(
+          features, _DROPOUT_RATE, seed, dropout.FEATURES)
+    return features
 
   def encode_from_block(self, inputs, dtype=tf.float32):
     """Runs the blocks from `trained_from` on.

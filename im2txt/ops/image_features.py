@@ -21,11 +21,11 @@ Each file is written under a temporary name and renamed, so what is there is
 whole, and a build that was killed goes on after the last finished file.
 """
 
-import collections
 import concurrent.futures
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import json
 import os
 import re
@@ -38,6 +38,7 @@ from im2txt import encoder_stamp
 from im2txt import progress
 from im2txt.files import replacing
 from im2txt.files import write_json
+from im2txt.ops import example_order
 from im2txt.ops import folded_inception
 from im2txt.ops import image_processing
 from im2txt.ops import inputs
@@ -132,41 +133,34 @@ class CaptionedFeatures:
       indices = usable[start:start + batch_size]
       yield self.batch(indices, np.zeros_like(indices))
 
-  def training_batches(self, batch_size, seed=None, captions_per_image=1,
-                       undistorted=False):
-    """Yields batches forever, each epoch in another order.
+  def training_batches(self, batch_size, seed, captions_per_image=1,
+                       undistorted=False, first_step=0):
+    """Yields `inputs.Batch`es forever, each epoch in another order.
 
-    A batch is what `batch` returns; or, of the inputs of a block, (float16
-    [images, rows, columns, channels], int64 [batch], the image of each caption
-    among these, and what `inputs.Captions.sequences` returns).
+    The batch of a step is a function of the seed and the step.
 
     Args:
       batch_size: captions in a batch.
-      seed: int, makes the order repeatable.
+      seed: int, not negative.
       captions_per_image: captions of one image that stand together in a batch,
         with one view of it. Images with fewer left make a batch smaller, as by
-        `inputs.training_batches`.
+        `inputs.ImageBatches`.
       undistorted: whether views are drawn from all there are; False: from the
         distorted ones, or if there are none the undistorted one.
+      first_step: int, the step to begin with.
 
     Raises:
       ValueError: captions_per_image does not divide the batch size.
     """
-    for groups, views in self._training_groups(
-        batch_size, seed, captions_per_image, undistorted):
-      indices = np.concatenate(groups)
-      sizes = [len(group) for group in groups]
-      if self.files[0].ndim == 3:
-        yield self.batch(indices, np.repeat(views, sizes))
-      else:
-        # Large, and costly to go on from: once for each image.
-        images = self.captions.images[[group[0] for group in groups]]
-        yield (self._features(images, views),
-               np.repeat(np.arange(len(groups)), sizes),
-               *self.captions.sequences(indices))
+    for groups, images, views in self._training_groups(
+        batch_size, seed, captions_per_image, undistorted, first_step):
+      yield inputs.Batch(
+          self._features(images, views),
+          np.repeat(np.arange(len(groups)), [len(group) for group in groups]),
+          *self.captions.sequences(np.concatenate(groups)))
 
-  def training_images(self, batch_size, seed=None, samples_per_image=1,
-                      undistorted=False):
+  def training_images(self, batch_size, seed, samples_per_image=1,
+                      undistorted=False, first_step=0):
     """Yields the images of `training_batches`, without their captions.
 
     Args:
@@ -175,6 +169,7 @@ class CaptionedFeatures:
       samples_per_image: captions that are sampled per image; an image comes
         once in an epoch for each so many captions that it has.
       undistorted: see `training_batches`.
+      first_step: likewise.
 
     Yields:
       (int [images], indices into `captions.image_ids`; their features, float32
@@ -183,32 +178,23 @@ class CaptionedFeatures:
     Raises:
       ValueError: samples_per_image does not divide the batch size.
     """
-    for groups, views in self._training_groups(
-        batch_size, seed, samples_per_image, undistorted, 'samples_per_image'):
-      images = self.captions.images[[group[0] for group in groups]]
+    for _, images, views in self._training_groups(
+        batch_size, seed, samples_per_image, undistorted, first_step,
+        'samples_per_image'):
       yield images, self._features(images, views)
 
   def _training_groups(self, batch_size, seed, captions_per_image, undistorted,
-                       flag='captions_per_image'):
-    """Yields (groups of captions of one image each, their views) forever."""
+                       first_step, flag='captions_per_image'):
+    """Yields (groups of captions of one image each, images, views) forever."""
     inputs.check_captions_per_image(captions_per_image, batch_size, flag)
-    rng = np.random.default_rng(seed)
-    usable = self.usable()
-    order = usable[np.argsort(self.captions.images[usable], kind='stable')]
-    images = self.captions.images[order]
-    place = np.arange(len(order)) - np.searchsorted(images, images)
-    starts = np.flatnonzero(place % captions_per_image == 0)
-    ends = np.append(starts[1:], len(order))
-    num_groups = batch_size // captions_per_image
+    groups = self.captions.groups(captions_per_image, self.usable())
+    images = self.captions.images[groups.first_captions]
     views = self.files[0].shape[1] - 1
-    first = 0 if undistorted else min(views, 1)
-    pending = np.array([], int)
-    while True:
-      while len(pending) < num_groups:
-        pending = np.concatenate([pending, rng.permutation(len(starts))])
-      chosen, pending = pending[:num_groups], pending[num_groups:]
-      yield ([order[starts[i]:ends[i]] for i in chosen],
-             rng.integers(first, views + 1, num_groups))
+    first_view = 0 if undistorted else min(views, 1)
+    for chosen, _, rng in example_order.batches(
+        len(groups), batch_size // captions_per_image, seed, first_step):
+      yield ([groups[i] for i in chosen], images[chosen],
+             rng.integers(first_view, views + 1, len(chosen)))
 
 
 def encode(names, captions, encode_fn, config, views=0, seed=0, first=0,
@@ -259,8 +245,9 @@ def encode(names, captions, encode_fn, config, views=0, seed=0, first=0,
         os.cpu_count()))
     bar = stack.enter_context(progress.Progress(
         'Encoding', num_images, 'images', done=first))
-    decoded = _ahead(pool, process, _images(names, captions, first),
-                     2 * os.cpu_count())
+    decoded = inputs.ahead(
+        functools.partial(pool.submit, process),
+        _images(names, captions, first), 2 * os.cpu_count())
     for start in range(first, num_images, _IMAGES_PER_FILE):
       features = np.full(
           [min(_IMAGES_PER_FILE, num_images - start), views + 1, *shape],
@@ -307,16 +294,6 @@ def _images(names, captions, first):
           image += 1
         caption += len(lengths)
     start = end
-
-
-def _ahead(pool, fn, arguments, depth):
-  """Yields futures of fn(*args) in order, `depth` of them under way."""
-  futures = collections.deque()
-  for args in arguments:
-    futures.append(pool.submit(fn, *args))
-    if len(futures) > depth:
-      yield futures.popleft()
-  yield from futures
 
 
 def encode_in_memory(names, encode_fn, config, limit=None):
@@ -433,7 +410,8 @@ def open_or_build(directory, names, encode_fn, variables, config, views=None,
       captions = inputs.read_captions(names)
       description = {'views': 0, 'seed': 0, 'precision': precision, **wanted}
       _save(os.path.join(directory, 'captions.npz'), np.savez,
-            **dataclasses.asdict(captions))
+            **{name: value for name, value in dataclasses.asdict(
+                captions).items() if name != 'offsets'})
       _write_description(directory, description)
     captions.check_ids(config.vocab_size)
     kept = _block_inputs(encode_fn, config) if block else _FEATURES

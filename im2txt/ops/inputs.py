@@ -1,15 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches of images and captions from TFRecord shards of SequenceExamples."""
+"""Captions and images of TFRecord shards of SequenceExamples, and batches."""
 
 import array
+import collections
+import concurrent.futures
 import dataclasses
 import glob
 import hashlib
+import os
+from typing import NamedTuple
 
+from absl import logging
 import numpy as np
 import tensorflow as tf
 
 from im2txt import progress
+from im2txt.data import shards
+from im2txt.ops import example_order
 from im2txt.ops import image_processing
 
 IMAGE_ID = 'image/image_id'
@@ -19,6 +26,25 @@ CAPTION_IDS = 'image/caption_ids'
 # wc -l would miss a last line without an end, as vocabulary files have it.
 _VOCAB_SIZE = ('the number of words of the vocabulary file, and 1 for <UNK> if '
                'that is not among them')
+
+
+class Batch(NamedTuple):
+  """Captions of a step, and what the encoder's part of the step begins with.
+
+  Attributes:
+    inputs: float32 [images, height, width, 3] in [-1, 1]; or float32 [images,
+      2048], the features of images; or float16 [images, rows, columns,
+      channels], the inputs of a block of Inception.
+    rows: int64 [batch], which of `inputs` each caption is of.
+    input_seqs: int64 [batch, time], <S> w1 ... wn, padded with zeros.
+    target_seqs: int64 [batch, time], w1 ... wn </S>, padded.
+    mask: int32 [batch, time], 1 where there is a word, else 0.
+  """
+  inputs: np.ndarray
+  rows: np.ndarray
+  input_seqs: np.ndarray
+  target_seqs: np.ndarray
+  mask: np.ndarray
 
 
 def list_files(file_pattern, flag='input_file_pattern'):
@@ -68,16 +94,6 @@ def parse_sequence_example(serialized):
   return context[IMAGE_ID], context[IMAGE_DATA], words, lengths
 
 
-def _check_ids(vocab_size, caption):
-  """Raises InvalidArgumentError unless every id is a row of the embedding."""
-  check = tf.debugging.assert_less(
-      caption, tf.constant(vocab_size, caption.dtype),
-      message='a caption holds a word id that is not below --vocab_size='
-      f'{vocab_size}; give {_VOCAB_SIZE}')
-  with tf.control_dependencies([check]):
-    return tf.identity(caption)
-
-
 @dataclasses.dataclass
 class Captions:
   """The captions of some shards, in the order of their records.
@@ -88,12 +104,15 @@ class Captions:
     words: int32 [num_words], ids of all captions, with <S> and </S>.
     ends: int64 [num_captions], where each caption ends in `words`.
     file_ends: int64 [num_files], captions up to the end of each shard.
+    offsets: int64 [num_captions], where in its shard the record of each caption
+      begins; None if not known.
   """
   image_ids: np.ndarray
   images: np.ndarray
   words: np.ndarray
   ends: np.ndarray
   file_ends: np.ndarray
+  offsets: np.ndarray = None
 
   def __len__(self):
     return len(self.ends)
@@ -112,6 +131,26 @@ class Captions:
           f'word id {self.words[wrong[0]]}, not below the model\'s vocabulary '
           f'size {vocab_size}; give train --vocab_size={self.words.max() + 1} '
           f'or more: {_VOCAB_SIZE}')
+
+  def groups(self, size, usable=None):
+    """Groups the captions of each image, `size` or fewer in a group.
+
+    Args:
+      size: int.
+      usable: int [n], the captions to take, ascending; None: all.
+
+    Returns:
+      `Groups`, in the order of the first caption of each.
+    """
+    if usable is None:
+      usable = np.arange(len(self))
+    order = usable[np.argsort(self.images[usable], kind='stable')]
+    images = self.images[order]
+    place = np.arange(len(order)) - np.searchsorted(images, images)
+    starts = np.flatnonzero(place % size == 0)
+    ends = np.append(starts[1:], len(order))
+    by_place = np.argsort(order[starts])
+    return Groups(order, starts[by_place], ends[by_place])
 
   def sequences(self, indices):
     """Returns what the LSTM reads and what it should predict.
@@ -137,6 +176,31 @@ class Captions:
     return inputs, targets, mask
 
 
+@dataclasses.dataclass
+class Groups:
+  """Groups of captions of one image each; a sequence of int arrays.
+
+  Attributes:
+    order: int [num_captions], the captions, those of a group together.
+    starts: int [num_groups], where in `order` each group starts.
+    ends: int [num_groups], where it ends.
+  """
+  order: np.ndarray
+  starts: np.ndarray
+  ends: np.ndarray
+
+  def __len__(self):
+    return len(self.starts)
+
+  def __getitem__(self, group):
+    return self.order[self.starts[group]:self.ends[group]]
+
+  @property
+  def first_captions(self):
+    """int [num_groups], the first caption of each."""
+    return self.order[self.starts]
+
+
 def read_captions(files, limit=None):
   """Reads the captions of shards, and which of them share an image.
 
@@ -153,15 +217,18 @@ def read_captions(files, limit=None):
     ValueError: a damaged shard, or no caption.
   """
   index_of_key, image_ids, file_ends = {}, [], []
-  images, words, ends = (array.array(code) for code in 'iiq')
+  images, words, ends, offsets = (array.array(code) for code in 'iiqq')
   with progress.Progress('Reading captions', len(files), 'files') as bar:
     for name in files:
+      offset = 0
       dataset = tf.data.TFRecordDataset(name).map(
-          parse_sequence_example, num_parallel_calls=tf.data.AUTOTUNE)
+          lambda record: (tf.strings.length(record),
+                          *parse_sequence_example(record)),
+          num_parallel_calls=tf.data.AUTOTUNE)
       if limit is not None:
         dataset = dataset.take(limit - len(ends))
       try:
-        for image_id, encoded, ids, lengths in dataset.prefetch(
+        for size, image_id, encoded, ids, lengths in dataset.prefetch(
             64).as_numpy_iterator():
           if len(ends) == limit:
             break
@@ -172,6 +239,8 @@ def read_captions(files, limit=None):
           # None for no limit, else what is left of it.
           lengths = lengths[:limit and limit - len(ends)]
           images.extend([index_of_key[key]] * len(lengths))
+          offsets.extend([offset] * len(lengths))
+          offset += shards.HEADER_BYTES + int(size) + shards.FOOTER_BYTES
           ends.extend(len(words) + np.cumsum(lengths))
           words.extend(ids[:lengths.sum()])
       except tf.errors.OpError as e:
@@ -184,41 +253,7 @@ def read_captions(files, limit=None):
     raise ValueError(f'no caption in {files[0]} ...')
   return Captions(
       np.array(image_ids, np.int64), np.array(images), np.array(words),
-      np.array(ends), np.array(file_ends, np.int64))
-
-
-def _caption_groups(captions, size):
-  """Groups the captions of each image, `size` or fewer in a group.
-
-  Returns:
-    (sorted_words, starts, sizes): the captions image by image, a RaggedTensor
-    of int64; and for each caption, where its group starts in them and how many
-    it holds. A group is that of its first caption: the others hold none.
-  """
-  order = np.argsort(captions.images, kind='stable')
-  by_image = captions.images[order]
-  count = np.bincount(by_image)
-  first = np.cumsum(count) - count
-  place = np.arange(len(order)) - first[by_image]
-  starts, sizes = np.zeros_like(order), np.zeros_like(order)
-  starts[order] = np.arange(len(order))
-  sizes[order] = np.where(
-      place % size == 0, np.minimum(count[by_image] - place, size), 0)
-  sorted_words = tf.RaggedTensor.from_row_lengths(
-      np.concatenate([captions.caption(i) for i in order]).astype(np.int64),
-      [len(captions.caption(i)) for i in order])
-  return sorted_words, tf.constant(starts), tf.constant(sizes)
-
-
-def _is_compact(files):
-  """Returns whether the first record of some shards holds several captions."""
-  try:
-    for serialized in tf.data.TFRecordDataset(files).take(1):
-      return len(parse_sequence_example(serialized)[3]) > 1
-  except tf.errors.OpError as e:
-    raise ValueError(f'damaged record in {files[0]} ...: {e.message}; make the '
-                     'shards again') from e
-  return False
+      np.array(ends), np.array(file_ends, np.int64), np.array(offsets))
 
 
 def check_captions_per_image(captions_per_image, batch_size,
@@ -238,93 +273,120 @@ def check_captions_per_image(captions_per_image, batch_size,
         f'{max(below, 1) * max(captions_per_image, 1)}, say')
 
 
-def training_batches(files, config, seed=None, captions_per_image=1):
-  """Endless shuffled batches of distorted images and their captions.
+class ImageBatches:
+  """Batches of distorted images and their captions, to train from.
 
-  A record whose image cannot be decoded is skipped with a warning. Iterating
-  raises `tf.errors.InvalidArgumentError` at a word id outside the vocabulary,
-  and ends if there is no usable record.
+  The batch of a step is a function of the seed and the step. Images are read
+  from the shards one by one, at the places that a first pass over them found.
+
+  An image that cannot be decoded is named in a warning, once, and its captions
+  are left out of the batch.
 
   Args:
     files: shard file names.
     config: a `configuration.ModelConfig`.
-    seed: int, makes order and distortion of examples repeatable.
     captions_per_image: captions of one image that share one distorted view of
-      it in a batch. Above 1, shards that are not compact are read once in
-      advance to learn which records are of the same image; then the first
-      record of a group stands for all of it, so that an epoch still has each
-      caption once.
-
-  Returns:
-    A `tf.data.Dataset` of (images float32 [num_images, height, width, 3],
-    image_rows int64 [batch], the image of each caption, input_seqs int64
-    [batch, time], target_seqs, mask int32), padded with zeros to the longest
-    caption of the batch. Images with fewer than `captions_per_image` captions
-    left make a batch smaller than the configuration's.
+      it in a batch. Images with fewer left make a batch smaller than the
+      configuration's.
 
   Raises:
-    ValueError: captions_per_image does not divide the batch size, or shards
-      cannot be read.
+    ValueError: captions_per_image does not divide the batch size; a damaged
+      shard; or a word id outside the vocabulary.
   """
-  check_captions_per_image(captions_per_image, config.batch_size)
-  first_captions = np.zeros(len(files), np.int64)
-  groups, captions_per_example = None, 1
-  if captions_per_image > 1 and _is_compact(files):
-    captions_per_example = captions_per_image
-  elif captions_per_image > 1:
-    captions = read_captions(files)
-    captions.check_ids(config.vocab_size)
-    first_captions[1:] = captions.file_ends[:-1]
-    groups = _caption_groups(captions, captions_per_image)
 
-  def examples(serialized):
-    _, encoded, words, lengths = parse_sequence_example(serialized)
-    captions = tf.RaggedTensor.from_row_lengths(words, lengths).to_tensor()
-    return tf.data.Dataset.from_tensor_slices((captions, lengths)).batch(
-        captions_per_example).map(lambda captions, lengths: (
-            encoded, captions[:, :tf.reduce_max(lengths)], lengths))
+  def __init__(self, files, config, captions_per_image=1):
+    check_captions_per_image(captions_per_image, config.batch_size)
+    self._files = files
+    self._captions = read_captions(files)
+    self._captions.check_ids(config.vocab_size)
+    self._groups = self._captions.groups(captions_per_image)
+    self._shards = np.searchsorted(
+        self._captions.file_ends, self._groups.first_captions, 'right')
+    self._size = config.batch_size // captions_per_image
+    self._image_shape = (config.image_height, config.image_width, 3)
+    self._undecodable = set()
 
-  dataset = tf.data.Dataset.from_tensor_slices((files, first_captions))
-  dataset = dataset.shuffle(len(files), seed=seed)
-  dataset = dataset.interleave(
-      lambda name, first: tf.data.TFRecordDataset(name).flat_map(
-          examples).enumerate(first),
-      cycle_length=min(len(files), 16), num_parallel_calls=tf.data.AUTOTUNE)
-  if groups:
-    words, starts, sizes = groups
-    dataset = dataset.filter(lambda caption, _: sizes[caption] > 0)
-  dataset = dataset.shuffle(
-      config.values_per_input_shard * config.input_queue_capacity_factor,
-      seed=seed)
+    @tf.function(autograph=False, input_signature=[
+        tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int64),
+        tf.TensorSpec([], tf.int64)])
+    def process(record, place, seed):
+      encoded = parse_sequence_example(record)[1]
+      return image_processing.process_image(
+          image_processing.check_size(encoded), is_training=True,
+          height=config.image_height, width=config.image_width, ordering=place,
+          seed=tf.stack([seed, place]))
 
-  def read(index, example):
-    caption, (encoded, captions, lengths) = example
-    image = image_processing.process_image(
-        image_processing.check_size(encoded), is_training=True,
-        height=config.image_height, width=config.image_width, ordering=index,
-        seed=None if seed is None else tf.stack([seed, index]))
-    if groups:
-      group = words[starts[caption]:starts[caption] + sizes[caption]]
-      return image, group.to_tensor(), group.row_lengths()
-    return image, captions, lengths
+    self._process = process
 
-  def flatten(images, captions, lengths):
-    present = lengths >= 0
-    captions = _check_ids(
-        config.vocab_size, tf.boolean_mask(captions, present))
-    mask = tf.sequence_mask(
-        tf.boolean_mask(lengths, present) - 1,
-        tf.maximum(tf.shape(captions)[1] - 1, 0))
-    words_mask = tf.cast(mask, tf.int64)
-    return (images, tf.where(present)[:, 0], captions[:, :-1] * words_mask,
-            captions[:, 1:] * words_mask, tf.cast(mask, tf.int32))
+  def from_step(self, seed, step=0):
+    """Yields the `Batch`es from a step on, forever.
 
-  dataset = dataset.enumerate().map(
-      read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=seed is not None)
-  # Repeated only now, so that data without one good image come to an end.
-  dataset = dataset.ignore_errors(log_warning=True).repeat()
-  dataset = dataset.padded_batch(
-      config.batch_size // captions_per_image, drop_remainder=True,
-      # No caption: a group that is smaller than others.
-      padding_values=(None, None, tf.constant(-1, tf.int64)))
-  return dataset.map(flatten).prefetch(4)
+    Args:
+      seed: int, not negative.
+      step: int.
+
+    Raises:
+      ValueError: no image can be decoded, or a shard has changed.
+    """
+    steps = example_order.batches(
+        len(self._groups), self._size, seed, step, self._shards)
+    # Decoding and distorting is TensorFlow's work, which threads share.
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+      yield from map(self._batch, ahead(
+          lambda groups, place: (groups, [
+              pool.submit(self._image, group, place + i, seed)
+              for i, group in enumerate(groups)]),
+          (([self._groups[i] for i in examples], place)
+           for examples, place, _ in steps), depth=2))
+
+  def _image(self, group, place, seed):
+    """Returns the distorted image of a group; None if it is undecodable."""
+    caption = group[0]
+    shard = np.searchsorted(self._captions.file_ends, caption, 'right')
+    record = shards.read_record(
+        self._files[shard], int(self._captions.offsets[caption]))
+    try:
+      return self._process(record, place, seed)
+    except tf.errors.InvalidArgumentError:
+      image = int(self._captions.images[caption])
+      if image not in self._undecodable:
+        self._undecodable.add(image)
+        logging.warning(
+            'image %d in %s cannot be decoded: its captions are left out',
+            self._captions.image_ids[image], self._files[shard])
+      return None
+
+  def _batch(self, groups_and_images):
+    """Makes a batch of groups of captions and the futures of their images."""
+    groups, futures = groups_and_images
+    images = [future.result() for future in futures]
+    good = [(group, image) for group, image in zip(groups, images)
+            if image is not None]
+    if not good:
+      if len(self._undecodable) == len(self._captions.image_ids):
+        raise ValueError('holds no record whose image can be decoded; make the '
+                         'shards again')
+      # A step without a word: it counts, and changes nothing.
+      blank = np.zeros([1, 1], np.int64)
+      return Batch(tf.zeros([1, *self._image_shape]), np.zeros([1], np.int64),
+                   blank, blank, blank.astype(np.int32))
+    return Batch(
+        tf.stack([image for _, image in good]),
+        np.repeat(np.arange(len(good)), [len(group) for group, _ in good]),
+        *self._captions.sequences(np.concatenate([group for group, _ in good])))
+
+
+def ahead(start, arguments, depth):
+  """Yields start(*args) in order, after `depth` more have been started.
+
+  Args:
+    start: callable that starts some work and returns what to wait for.
+    arguments: iterable of tuples.
+    depth: int.
+  """
+  started = collections.deque()
+  for args in arguments:
+    started.append(start(*args))
+    if len(started) > depth:
+      yield started.popleft()
+  yield from started

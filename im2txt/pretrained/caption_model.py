@@ -2,14 +2,18 @@
 """A trained model as a small package, and the whole model out of one.
 
 A checkpoint is an encoder that many have, Inception v3 of 87 MB, and a decoder.
-A package holds the decoder and names the encoder:
+A package holds the decoder and names the encoder. Where blocks of the encoder
+were trained on, it also holds what changed in these:
 
   decoder.npz         the decoder's variables in float16, and global_step
+  encoder.npz         only if the encoder was trained on: by how much each
+                      changed variable differs, see `_pack_changes`
   word_counts.txt     the vocabulary
   configuration.json  the hyperparameters
   vocabulary.json     which vocabulary, see `vocabulary_stamp`
   model.json          the manifest: SHA-256 of each of these, the encoder's
-                      `encoder_stamp.Stamp`, and scores
+                      `encoder_stamp.Stamp`, the fingerprint of the changed
+                      encoder, and scores
 """
 
 import dataclasses
@@ -28,11 +32,13 @@ from im2txt import files
 from im2txt import show_and_tell_model
 from im2txt import vocabulary_stamp
 from im2txt.inference_utils import vocabulary
+from im2txt.ops import image_embedding
 from im2txt.pretrained import inception
 from im2txt.progress import log
 
 MANIFEST = 'model.json'
 DECODER = 'decoder.npz'
+ENCODER = 'encoder.npz'
 VOCABULARY = 'word_counts.txt'
 # What goes beside the checkpoint as it is.
 _COPIED = (VOCABULARY, configuration.FILE_NAME, vocabulary_stamp.FILE_NAME)
@@ -54,12 +60,15 @@ class Manifest:
     parts: dict from the name of each other file to its SHA-256.
     encoder: dict, the fields of an `encoder_stamp.Stamp`.
     scores: dict from name to number, as measured by who made the package.
+    changed_encoder: fingerprint of the encoder with the changes of ENCODER; ''
+      if the package has none.
   """
   format: int
   global_step: int
   parts: dict
   encoder: dict
   scores: dict = dataclasses.field(default_factory=dict)
+  changed_encoder: str = ''
 
 
 def write(directory, checkpoint_path, vocab_file, inception_dir=None,
@@ -72,8 +81,9 @@ def write(directory, checkpoint_path, vocab_file, inception_dir=None,
     directory: str, made if missing.
     checkpoint_path: see `checkpoints.resolve`.
     vocab_file: path of the vocabulary that the model was trained with.
-    inception_dir: what `inception.get` left, of the model's encoder; None: the
-      stamp beside the checkpoint tells.
+    inception_dir: what `inception.get` left, of the encoder that training
+      started from; None: the stamp beside the checkpoint tells. Needed if the
+      encoder was trained on.
     scores: dict for the manifest.
 
   Returns:
@@ -98,22 +108,24 @@ def write(directory, checkpoint_path, vocab_file, inception_dir=None,
   vocabulary_stamp.check(
       [given, trained],
       'give the word_counts.txt that the model was trained with')
-  encoder = _encoder_of(checkpoint.prefix, inception_dir or train_dir)
+  encoder, changes, changed = _encoder_of(
+      checkpoint.prefix, train_dir, inception_dir or train_dir)
 
   os.makedirs(directory, exist_ok=True)
-  with files.replacing(os.path.join(directory, DECODER)) as temporary:
-    # To an open file: to a name NumPy adds a suffix.
-    with open(temporary, 'wb') as f:
-      np.savez_compressed(
-          f, **decoder, global_step=np.int32(checkpoint.global_step))
+  _save_arrays(os.path.join(directory, DECODER), {
+      **decoder, 'global_step': np.int32(checkpoint.global_step)})
+  parts = _PARTS
+  if changes:
+    _save_arrays(os.path.join(directory, ENCODER), changes)
+    parts = (*_PARTS, ENCODER)
   _copy(vocab_file, os.path.join(directory, VOCABULARY))
   configuration.save(directory, (model_config, training_config))
   vocabulary_stamp.save(directory, dataclasses.replace(
       trained.stamp or given.stamp, file=VOCABULARY))
   manifest = Manifest(
       _FORMAT, checkpoint.global_step,
-      {name: files.sha256(os.path.join(directory, name)) for name in _PARTS},
-      dataclasses.asdict(encoder), scores or {})
+      {name: files.sha256(os.path.join(directory, name)) for name in parts},
+      dataclasses.asdict(encoder), scores or {}, changed)
   files.write_json(
       os.path.join(directory, MANIFEST), dataclasses.asdict(manifest))
   return manifest
@@ -139,7 +151,7 @@ def get(directory, package_dir=DEFAULT_PACKAGE, inception_dir=None):
       model was trained on; or the directory holds another model.
     OSError: a download or the disk failed; a later call goes on.
   """
-  manifest, decoder = _read(package_dir)
+  manifest, decoder, changes = _read(package_dir)
   os.makedirs(directory, exist_ok=True)
   if later := _trained_on(directory, manifest.global_step, package_dir):
     log(f'{later} was trained on from the model of {package_dir}: left alone.')
@@ -150,7 +162,12 @@ def get(directory, package_dir=DEFAULT_PACKAGE, inception_dir=None):
   if _is_whole(prefix, manifest, encoder, decoder):
     log(f'{prefix} is there already.')
     return prefix
-  values = inception.read(_get_encoder(inception_dir or directory, encoder))
+  values = _changed(inception.read(
+      _get_encoder(inception_dir or directory, encoder)), changes)
+  if manifest.changed_encoder not in ('', encoder_stamp.fingerprint(values)):
+    raise ValueError(
+        f'{os.path.join(package_dir, ENCODER)} and the encoder do not give '
+        f'that which {MANIFEST} tells of: get the package again')
   for name in _COPIED:
     _copy(os.path.join(package_dir, name), os.path.join(directory, name))
   encoder_stamp.save(directory, encoder)
@@ -180,26 +197,89 @@ def _half(checkpoint, name, value):
   return half
 
 
-def _encoder_of(prefix, directory):
-  """Returns the Stamp in a directory, which is of a checkpoint's encoder.
+def _encoder_of(prefix, train_dir, directory):
+  """Compares the encoder of a checkpoint with that in a directory.
+
+  Args:
+    prefix: of the checkpoint.
+    train_dir: where it lies, with the Stamp of what training started from.
+    directory: with the Stamp of the encoder that training started from, and
+      with its checkpoint if it was trained on.
+
+  Returns:
+    (that Stamp; dict for ENCODER, empty if it was not trained on; fingerprint
+    of the encoder with these changes, '' likewise).
 
   Raises:
-    ValueError: there is none, or it is not; or nobody else can get these
-      weights.
+    ValueError: there is no such Stamp or checkpoint; or nobody else can get
+      these weights.
   """
-  fingerprint = encoder_stamp.fingerprint(inception.read(prefix))
+  values = inception.read(prefix)
+  fingerprint = encoder_stamp.fingerprint(values)
   stamp = encoder_stamp.load(directory)
   if not stamp or stamp.source == encoder_stamp.FILE:
     raise ValueError(
         f'nothing in {directory} tells where the encoder of {prefix} can be '
         'got: give --inception_dir the directory that get_inception left')
-  if stamp.fingerprint != fingerprint:
+  if stamp.fingerprint == fingerprint:
+    return stamp, {}, ''
+  started = encoder_stamp.load(train_dir)
+  found = inception.present(directory)
+  if not (started and found and started.fingerprint == found.fingerprint):
     raise ValueError(
         f'the encoder of {prefix} (fingerprint {fingerprint[:16]}) is not that '
-        f'which {directory} tells of ({stamp}): a package is for a frozen '
-        'encoder that get_inception gets; give its directory as '
-        '--inception_dir')
-  return stamp
+        f'which {directory} tells of ({stamp}): if it was trained on, give '
+        '--inception_dir the directory that get_inception left, of the encoder '
+        f'that {encoder_stamp.FILE_NAME} in {train_dir} names')
+  original = inception.read(os.path.join(directory, inception.CHECKPOINT))
+  changes = _pack_changes(original, values)
+  return found, changes, encoder_stamp.fingerprint(_changed(original, changes))
+
+
+# Of the names of the scales in ENCODER.
+_SCALE = '/scale'
+
+
+def _pack_changes(original, values):
+  """Returns by how much variables differ, small, a dict from name to array.
+
+  Training changes a weight by little, so 8 bits for the change are as good as
+  16 for the weight. A change is int8 [..., out] times a scale, float32 [out].
+  Vectors are few: their change is float32 as it is.
+
+  Args:
+    original: dict from name to float32 array.
+    values: the same, after training.
+  """
+  packed = {}
+  for name, value in values.items():
+    change = value - original[name]
+    if not change.any():
+      continue
+    if change.ndim == 1:
+      packed[name] = change
+      continue
+    scale = np.abs(change).max(axis=tuple(range(change.ndim - 1))) / 127
+    packed[name] = np.round(
+        change / np.where(scale, scale, 1)).astype(np.int8)
+    packed[name + _SCALE] = scale
+  return packed
+
+
+def _changed(original, packed):
+  """Returns the variables with what `_pack_changes` kept of their changes."""
+  changes = {name: value for name, value in packed.items()
+             if not name.endswith(_SCALE)}
+  return {**original, **{
+      name: original[name] + change * packed.get(name + _SCALE, np.float32(1))
+      for name, change in changes.items()}}
+
+
+def _save_arrays(path, arrays):
+  with files.replacing(path) as temporary:
+    # To an open file: to a name NumPy adds a suffix.
+    with open(temporary, 'wb') as f:
+      np.savez_compressed(f, **arrays)
 
 
 def _copy(source, target):
@@ -215,7 +295,7 @@ def _read(package_dir):
 
   Returns:
     (Manifest, dict from name to array: the decoder's variables in float32 and
-    global_step, int32).
+    global_step, int32; dict, what ENCODER holds, empty if there is none).
 
   Raises:
     ValueError: a part is missing, damaged, or not of this model.
@@ -225,7 +305,8 @@ def _read(package_dir):
     with open(path, encoding='utf-8') as f:
       manifest = Manifest(**json.load(f))
     encoder_stamp.Stamp(**manifest.encoder)
-    if manifest.format != _FORMAT or set(manifest.parts) != set(_PARTS):
+    if manifest.format != _FORMAT or set(manifest.parts) != {
+        *_PARTS, *([ENCODER] if manifest.changed_encoder else [])}:
       raise ValueError(f'of format {manifest.format}, not {_FORMAT}')
   except OSError as error:
     raise ValueError(
@@ -244,21 +325,35 @@ def _read(package_dir):
           f'found {found[:16]}): get the package again')
   config, _ = configuration.load(package_dir)
   shapes = {**_decoder_shapes(config), 'global_step': []}
-  decoder = {}
   part = os.path.join(package_dir, DECODER)
-  try:
-    with np.load(part) as arrays:
-      for name in arrays:
-        decoder[name] = arrays[name].astype(
-            np.int32 if name == 'global_step' else np.float32)
-  except (ValueError, zipfile.BadZipFile) as error:
-    raise ValueError(
-        f'{part} is damaged ({error}): get the package again') from error
+  decoder = {
+      name: value.astype(np.int32 if name == 'global_step' else np.float32)
+      for name, value in _load_arrays(part).items()}
   if {name: list(value.shape) for name, value in decoder.items()} != shapes:
     raise ValueError(
         f'{part} does not hold the variables of {configuration.FILE_NAME} '
         'beside it: get the package again')
-  return manifest, decoder
+  changes = {}
+  if manifest.changed_encoder:
+    part = os.path.join(package_dir, ENCODER)
+    changes = _load_arrays(part)
+    shapes = image_embedding.variable_shapes()
+    if any(name.removesuffix(_SCALE) not in shapes or (
+        not name.endswith(_SCALE) and list(value.shape) != shapes[name])
+           for name, value in changes.items()):
+      raise ValueError(f'{part} does not hold variables of Inception v3: get '
+                       'the package again')
+  return manifest, decoder, changes
+
+
+def _load_arrays(path):
+  """Returns the arrays of a .npz file, a dict."""
+  try:
+    with np.load(path) as arrays:
+      return dict(arrays)
+  except (ValueError, zipfile.BadZipFile) as error:
+    raise ValueError(
+        f'{path} is damaged ({error}): get the package again') from error
 
 
 def _trained_on(directory, step, package_dir):
@@ -298,7 +393,7 @@ def _is_whole(prefix, manifest, encoder, decoder):
         {name: list(value.shape) for name, value in decoder.items()})
     return (all(np.array_equal(values[name], decoder[name]) for name in decoder)
             and encoder_stamp.fingerprint(inception.read(prefix))
-            == encoder.fingerprint)
+            == (manifest.changed_encoder or encoder.fingerprint))
   except (ValueError, FileNotFoundError):
     return False
 

@@ -296,6 +296,64 @@ def test_the_encoder_must_be_one_that_can_be_got(trained, tmp_path):
   assert write(str(trained / 'inception')).encoder == dataclasses.asdict(stamp)
 
 
+def test_a_package_holds_what_training_changed_in_the_encoder(
+    trained, tmp_path):
+  """Two variables of a block changed, one number of the one a lot."""
+  weights, beta = (f'InceptionV3/Mixed_7c/Branch_0/Conv2d_0a_1x1/{part}'
+                   for part in ('weights', 'BatchNorm/beta'))
+  original = inception.read(str(trained / 'inception' / inception.CHECKPOINT))
+  checkpoint = checkpoints.Checkpoint(str(trained / 'train'))
+  values = {name: checkpoint.get(name) for name in checkpoint.shapes}
+  rng = np.random.default_rng(0)
+  values[weights] = original[weights] + rng.normal(
+      scale=1e-3, size=original[weights].shape).astype(np.float32)
+  values[weights][0, 0, 0, 0] += 0.5
+  values[weights][..., 1] = original[weights][..., 1]
+  values[beta] = original[beta] + rng.normal(
+      scale=0.1, size=original[beta].shape).astype(np.float32)
+  train_dir = tmp_path / 'train'
+  checkpoints.CheckpointManager(str(train_dir)).save(values)
+  for name in os.listdir(trained / 'train'):
+    if name.endswith('.json'):
+      shutil.copy(trained / 'train' / name, train_dir)
+
+  def write(inception_dir=None):
+    return caption_model.write(str(tmp_path / 'package'), str(train_dir),
+                               str(trained / 'words.txt'), inception_dir)
+
+  for wrong in None, str(trained / 'other'):
+    with pytest.raises(ValueError, match='if it was trained on, give --incep'):
+      write(wrong)
+  manifest = write(str(trained / 'inception'))
+  assert manifest.encoder == dataclasses.asdict(
+      encoder_stamp.load(trained / 'inception'))
+  with np.load(tmp_path / 'package' / 'encoder.npz') as arrays:
+    assert {name: arrays[name].dtype.name for name in arrays} == {
+        weights: 'int8', f'{weights}/scale': 'float32', beta: 'float32'}
+  got = inception.read(_get(trained, tmp_path / 'got', tmp_path / 'package'))
+  assert encoder_stamp.fingerprint(got) == manifest.changed_encoder
+  np.testing.assert_allclose(got[beta], values[beta], atol=1e-7)
+  # An output's error is half a step of its own scale at most.
+  error = np.abs(got[weights] - values[weights])[0, 0]
+  largest = np.abs(values[weights] - original[weights])[0, 0].max(axis=0)
+  assert (error <= largest / 254 * 1.001 + 1e-8).all()
+  assert error[:, 1].max() == 0 < error[:, 2].max()
+  for name, value in got.items():
+    if name not in (weights, beta):
+      np.testing.assert_array_equal(value, original[name], err_msg=name)
+  before = _times(tmp_path / 'got')
+  _get(trained, tmp_path / 'got', tmp_path / 'package')
+  assert _times(tmp_path / 'got') == before
+  with pytest.raises(ValueError, match='the model needs the encoder that it'):
+    _get(trained, tmp_path / 'wrong', tmp_path / 'package', 'other')
+  # The changes may not be left out.
+  path = tmp_path / 'package' / 'model.json'
+  manifest = json.loads(path.read_text())
+  path.write_text(json.dumps({**manifest, 'changed_encoder': ''}))
+  with pytest.raises(ValueError, match='cannot be used'):
+    _get(trained, tmp_path / 'cut', tmp_path / 'package')
+
+
 def test_the_vocabulary_must_be_the_models(trained, tmp_path):
   (tmp_path / 'words.txt').write_text(
       (trained / 'words.txt').read_text().replace('dog', 'cat'))

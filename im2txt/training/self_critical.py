@@ -84,7 +84,7 @@ class CiderReward:
     return vectors, norms, length
 
 
-def sample(model, features, start_id, end_id, left_out, max_length):
+def sample(model, features, start_id, end_id, left_out, max_length, seed):
   """Samples a caption for each row; to be traced.
 
   Args:
@@ -94,6 +94,7 @@ def sample(model, features, start_id, end_id, left_out, max_length):
     end_id: id of the end word.
     left_out: ids that are not drawn, a list of int.
     max_length: words drawn at most, the end word included.
+    seed: int [2] that determines what is drawn.
 
   Returns:
     int64 [batch, time], word ids; the end word fills each row up.
@@ -105,7 +106,10 @@ def sample(model, features, start_id, end_id, left_out, max_length):
 
   def draw(words, states, ended, drawn):
     softmax, states = model.inference_step(words, states)
-    words = tf.random.categorical(tf.math.log(softmax * allowed), 1)[:, 0]
+    words = tf.random.stateless_categorical(
+        tf.math.log(softmax * allowed), 1,
+        tf.random.experimental.stateless_fold_in(
+            seed, tf.shape(drawn, seed.dtype)[1]))[:, 0]
     words = tf.where(ended, end, words)
     return (words, states, ended | (words == end_id),
             tf.concat([drawn, words[:, tf.newaxis]], axis=1))
@@ -139,7 +143,7 @@ def advantages(rewards, samples_per_image):
   return (rewards - others).astype(np.float32).reshape(-1)
 
 
-def loss(model, features, input_seqs, target_seqs, input_mask, weights):
+def loss(model, features, input_seqs, target_seqs, input_mask, weights, seed):
   """The loss whose gradient is that of the negative expected reward.
 
   Args:
@@ -149,11 +153,13 @@ def loss(model, features, input_seqs, target_seqs, input_mask, weights):
     target_seqs: likewise.
     input_mask: likewise.
     weights: float32 [batch], what `advantages` returns.
+    seed: see `ShowAndTellModel.cross_entropies`.
 
   Returns:
     float32 scalar: the mean over words of cross entropy times weight.
   """
   entropies = model.cross_entropies(
-      features, input_seqs, target_seqs, input_mask, is_training=True)
+      features, input_seqs, target_seqs, input_mask, is_training=True,
+      seed=seed)
   rows = tf.where(input_mask > 0)[:, 0]
   return tf.reduce_mean(entropies * tf.gather(weights, rows))
