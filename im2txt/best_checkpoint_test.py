@@ -13,6 +13,7 @@ from im2txt import best_checkpoint
 from im2txt import checkpoints
 from im2txt import configuration
 from im2txt import encoder_stamp
+from im2txt import files
 from im2txt import vocabulary_stamp
 
 _CONFIGS = (configuration.ModelConfig(vocab_size=77),
@@ -132,15 +133,19 @@ def test_the_best_before_stays_until_the_new_one_is_noted(
     train_dir, tmp_path, monkeypatch):
   directory = tmp_path / 'best'
 
-  def fail(*_):
-    raise kind('now')
+  write_json = files.write_json
+
+  def fail(path, *args):
+    if path.endswith('best.json'):
+      raise kind('now')
+    write_json(path, *args)
 
   # A full disk, and a kill, after which nothing is put in order.
   for kind in (OSError, KeyboardInterrupt):
     best = best_checkpoint.BestCheckpoint(str(directory), 'cider', {})
     best.offer(0.5, _variables(3), str(train_dir))
     with monkeypatch.context() as patch:
-      patch.setattr(best_checkpoint, 'write_json', fail)
+      patch.setattr(files, 'write_json', fail)
       with pytest.raises(kind):
         best.offer(0.6, _variables(4), str(train_dir))
     if kind is OSError:
