@@ -30,6 +30,7 @@ _ROOMS = {
                    'progress', 'show_and_tell_model', 'vocabulary_stamp'},
     'ops': {'configuration', 'data.image_formats', 'encoder_stamp', 'files',
             'locks', 'progress'},
+    'stress': {'checkpoints', 'data', 'files'},
     'training': set(),
     'show_and_tell_model': {'configuration', 'ops', 'training'},
     'best_checkpoint': {'checkpoints', 'configuration', 'encoder_stamp',
