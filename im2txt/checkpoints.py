@@ -489,6 +489,7 @@ class CheckpointManager:
     self._directory = directory
     self._max_to_keep = max_to_keep
     state = _read_state(directory)
+    self._has_damaged_state_file = state == []  # pylint: disable=g-explicit-bool-comparison
     if state:
       latest, *known = state
       known = [*(p for p in known if p != latest), latest]
@@ -537,9 +538,8 @@ class CheckpointManager:
     for other in filter(self._is_here, damaged):
       for path in _files(other) + _files(training_state_prefix(other)):
         os.rename(path, path + _DAMAGED)
-    # Nor is a state file left as it is that names none.
     if prefix and self._is_here(prefix) and (
-        damaged or not (_read_state(self._directory) or [prefix])):
+        damaged or self._has_damaged_state_file):
       self._kept = [
           p for p in self._kept if p not in (*damaged, prefix)] + [prefix]
       self._write_state(prefix)
