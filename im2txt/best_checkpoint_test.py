@@ -67,7 +67,8 @@ def test_is_remembered(train_dir, tmp_path):
       0.5, _variables(3), str(train_dir))
   # What a save that was killed leaves.
   for name in ('model.ckpt-4.data-00000-of-00001',
-               'model.ckpt-3.data-00000-of-00001.tempstate1'):
+               'model.ckpt-3.data-00000-of-00001.tempstate1',
+               '.model.ckpt-4.tmp.index'):
     (directory / name).write_text('half')
   again = best_checkpoint.BestCheckpoint(str(directory), 'cider', {})
   assert not [name for name in os.listdir(directory)
@@ -78,7 +79,11 @@ def test_is_remembered(train_dir, tmp_path):
   assert _kept(directory) == 6
   with pytest.raises(ValueError, match='by cider, not by --best_metric=bleu_4'):
     best_checkpoint.BestCheckpoint(str(directory), 'bleu_4', {})
-  # One whose checkpoint somebody has removed counts no more.
+  # One whose checkpoint somebody has damaged or removed counts no more.
+  os.truncate(directory / 'model.ckpt-6.data-00000-of-00001', 3)
+  assert best_checkpoint.BestCheckpoint(str(directory), 'cider', {}).offer(
+      0.2, _variables(6), str(train_dir))
+  assert _kept(directory) == 6
   (directory / 'model.ckpt-6.index').unlink()
   assert best_checkpoint.BestCheckpoint(str(directory), 'cider', {}).offer(
       0.1, _variables(7), str(train_dir))

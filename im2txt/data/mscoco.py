@@ -46,6 +46,7 @@ JOURNAL = 'build_mscoco_data.journal'
 # Bump when the same input gives other files, so that none is taken as done.
 _FORMAT = 1
 
+_SHARD = r'(train|val|test)-\d{5}-of-\d{5}'
 _SHUFFLE_SEED = 12345
 _CAPTIONS_PER_TASK = 1000
 _IMAGES_PER_TASK = 50
@@ -204,7 +205,10 @@ def _build_datasets(datasets, stats, options):
     for dataset in datasets:
       _log_finished(dataset, journal.undecodable)
     return
-  _remove_outdated([*missing, *map(files.unfinished, missing)])
+  _remove_outdated(missing + [
+      os.path.join(options.output_dir, name)
+      for name in os.listdir(options.output_dir)
+      if re.fullmatch(rf'\.{_SHARD}\.tmp', name)])
   with Workers(options.num_workers) as workers:
     datasets = _tokenized(workers, datasets, options)
     vocab = create_vocabulary(datasets[0], options)
@@ -373,10 +377,10 @@ def _check_no_other_shards(datasets, options):
   own = {os.path.basename(path) for path in _shard_paths(datasets, options)}
   others = sorted(
       name for name in os.listdir(options.output_dir) if name not in own
-      and re.fullmatch(r'(train|val|test)-\d{5}-of-\d{5}', name))
+      and re.fullmatch(_SHARD, name))
   if others:
     raise ValueError(
-        f'--output_dir={options.output_dir} holds {len(others)} shards of '
+        f'--output_dir={options.output_dir} holds {len(others)} shard(s) of '
         f'another build ({caption_files.first(others)}), whose vocabulary may '
         'be another: remove them, or give another --output_dir')
 
