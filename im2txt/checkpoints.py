@@ -38,6 +38,8 @@ _OLD_NAMES = {
 # Present in Inception's own checkpoint and of no use to a captioner.
 _INCEPTION_HEADS = ('InceptionV3/Logits/', 'InceptionV3/AuxLogits/')
 
+# What makes a path a pattern.
+_PATTERN = re.compile(r'[][*?\\]')
 _GIT_LFS_HEADER = b'version https://git-lfs'
 
 # What TensorFlow raises for damaged files; IndexError where bytes are missing.
@@ -105,11 +107,13 @@ def newest_whole(directory, training_state=False):
   if state == []:  # pylint: disable=g-explicit-bool-comparison
     logging.warning('%s is damaged: taken as missing',
                     os.path.join(directory, STATE_FILE))
-  faults = {}
+  faults, remedy = {}, ''
   for prefix in _candidates(directory, state or []):
     wrong = fault(prefix)
     if not wrong and training_state and _files(training_state_prefix(prefix)):
       wrong = fault(training_state_prefix(prefix))
+      remedy = remedy or (f'remove {training_state_prefix(prefix)}.* to go on '
+                          'from the weights alone, ')
     if not wrong:
       if faults:
         logging.warning('%s: using %s instead', '; '.join(faults.values()),
@@ -123,7 +127,7 @@ def newest_whole(directory, training_state=False):
       'there was one, as other files in it tell']
   raise CheckpointError(
       f'no whole checkpoint in directory {directory} ({"; ".join(reasons)}); '
-      'copy a whole one into it, or give another directory')
+      f'{remedy}copy a whole one into it, or give another directory')
 
 
 def _exists(prefix):
@@ -263,9 +267,11 @@ class _Reader:
 
   def __init__(self, prefix):
     self._prefix = self._given = prefix
-    if re.search(r'[][*?\\]', prefix):
+    if _PATTERN.search(prefix):
       # The reader takes it for a pattern, and knows no way to escape one.
-      links = tempfile.mkdtemp(prefix='im2txt_checkpoint_')
+      links = tempfile.mkdtemp(
+          prefix='im2txt_checkpoint_',
+          dir='/tmp' if _PATTERN.search(tempfile.gettempdir()) else None)
       weakref.finalize(self, shutil.rmtree, links, ignore_errors=True)
       self._given = os.path.join(links, 'checkpoint')
       for path in _files(prefix):

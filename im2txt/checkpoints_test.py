@@ -426,6 +426,12 @@ def test_a_damaged_training_state_matters_to_training_alone(saved):
   assert checkpoints.resolve(str(saved)) == str(saved / 'model.ckpt-3')
   checkpoint = checkpoints.Checkpoint(str(saved), training_state=True)
   assert checkpoint.prefix == str(saved / 'model.ckpt-2')
+  for path in saved.glob('training_state-*.index'):
+    _empty(path)
+  with pytest.raises(checkpoints.CheckpointError, match=(
+      f'index is empty; .*; remove {saved}/training_state-3\\.\\* to go on from '
+      'the weights alone, copy a whole one')):
+    checkpoints.newest_whole(str(saved), training_state=True)
   # Without one at all it is as of an optimizer that has none.
   for path in saved.glob('training_state-3.*'):
     path.unlink()
