@@ -4,7 +4,6 @@
 
 import contextlib
 import glob
-import json
 import math
 import os
 
@@ -13,8 +12,8 @@ from absl import logging
 from im2txt import checkpoints
 from im2txt import configuration
 from im2txt import encoder_stamp
+from im2txt import files
 from im2txt import vocabulary_stamp
-from im2txt.files import write_json
 
 FILE_NAME = 'best.json'
 _LOWER_IS_BETTER = ('perplexity',)
@@ -51,6 +50,7 @@ class BestCheckpoint:
     self._path = os.path.join(directory, FILE_NAME)
     self._best = self._read()
     if self._best:
+      checkpoints.remove_leftovers(directory)
       self._remove_all_but(self._best['global_step'])
       self._remove_state_unless_of(self._best['global_step'])
 
@@ -59,8 +59,7 @@ class BestCheckpoint:
     if not os.path.exists(self._path):
       return None
     try:
-      with open(self._path, encoding='utf-8') as f:
-        best = json.load(f)
+      best = files.read_json(self._path)
       metric, value, step = (
           best[key] for key in ('metric', 'value', 'global_step'))
       if not math.isfinite(value):
@@ -80,9 +79,9 @@ class BestCheckpoint:
             f'{self._directory} holds the best checkpoint with --{name}='
             f'{before.get(name)}, not --{name}={now}: give that, or move the '
             'directory away')
-    if not os.path.exists(self._prefix(step) + '.index'):
-      logging.warning('%s is of a checkpoint that is not there: begun anew',
-                      self._path)
+    if fault := checkpoints.fault(self._prefix(step)):
+      logging.warning('%s is of a checkpoint that cannot be used (%s): begun '
+                      'anew', self._path, fault)
       return None
     logging.info('best so far: %s = %.4f at step %d', metric, value, step)
     return best
@@ -118,7 +117,7 @@ class BestCheckpoint:
       # The one before stays until best.json names the new one.
       checkpoints.CheckpointManager(
           self._directory, max_to_keep=2).save(named_variables)
-      write_json(self._path, best)
+      files.write_json(self._path, best)
     except OSError:
       if not self._best or self._best['global_step'] != step:
         for path in glob.glob(glob.escape(self._prefix(step)) + '.*'):
@@ -145,6 +144,5 @@ class BestCheckpoint:
     """Removes other checkpoints, such as the parts of an interrupted one."""
     for path in glob.glob(glob.escape(os.path.join(
         self._directory, checkpoints.PREFIX)) + '-*'):
-      if not path.startswith(self._prefix(step) + '.') or (
-          '.tempstate' in path):
+      if not path.startswith(self._prefix(step) + '.'):
         os.remove(path)

@@ -13,6 +13,7 @@ from im2txt import best_checkpoint
 from im2txt import checkpoints
 from im2txt import configuration
 from im2txt import encoder_stamp
+from im2txt import files
 from im2txt import vocabulary_stamp
 
 _CONFIGS = (configuration.ModelConfig(vocab_size=77),
@@ -66,7 +67,8 @@ def test_is_remembered(train_dir, tmp_path):
       0.5, _variables(3), str(train_dir))
   # What a save that was killed leaves.
   for name in ('model.ckpt-4.data-00000-of-00001',
-               'model.ckpt-3.data-00000-of-00001.tempstate1'):
+               'model.ckpt-3.data-00000-of-00001.tempstate1',
+               '.model.ckpt-4.tmp.index'):
     (directory / name).write_text('half')
   again = best_checkpoint.BestCheckpoint(str(directory), 'cider', {})
   assert not [name for name in os.listdir(directory)
@@ -77,7 +79,11 @@ def test_is_remembered(train_dir, tmp_path):
   assert _kept(directory) == 6
   with pytest.raises(ValueError, match='by cider, not by --best_metric=bleu_4'):
     best_checkpoint.BestCheckpoint(str(directory), 'bleu_4', {})
-  # One whose checkpoint somebody has removed counts no more.
+  # One whose checkpoint somebody has damaged or removed counts no more.
+  os.truncate(directory / 'model.ckpt-6.data-00000-of-00001', 3)
+  assert best_checkpoint.BestCheckpoint(str(directory), 'cider', {}).offer(
+      0.2, _variables(6), str(train_dir))
+  assert _kept(directory) == 6
   (directory / 'model.ckpt-6.index').unlink()
   assert best_checkpoint.BestCheckpoint(str(directory), 'cider', {}).offer(
       0.1, _variables(7), str(train_dir))
@@ -132,15 +138,19 @@ def test_the_best_before_stays_until_the_new_one_is_noted(
     train_dir, tmp_path, monkeypatch):
   directory = tmp_path / 'best'
 
-  def fail(*_):
-    raise kind('now')
+  write_json = files.write_json
+
+  def fail(path, *args):
+    if path.endswith('best.json'):
+      raise kind('now')
+    write_json(path, *args)
 
   # A full disk, and a kill, after which nothing is put in order.
   for kind in (OSError, KeyboardInterrupt):
     best = best_checkpoint.BestCheckpoint(str(directory), 'cider', {})
     best.offer(0.5, _variables(3), str(train_dir))
     with monkeypatch.context() as patch:
-      patch.setattr(best_checkpoint, 'write_json', fail)
+      patch.setattr(files, 'write_json', fail)
       with pytest.raises(kind):
         best.offer(0.6, _variables(4), str(train_dir))
     if kind is OSError:

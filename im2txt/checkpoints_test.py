@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from im2txt import checkpoints
+from im2txt import files
 from im2txt import testing
 
 _KERNEL = 'lstm/basic_lstm_cell/kernel'
@@ -241,6 +242,378 @@ def test_what_is_wrong_is_said(tmp_path):
   text = tmp_path / 'text'
   text.write_text('not a checkpoint')
   assert 'not a TensorFlow checkpoint' in error(text)
+
+
+# Falling back ------------------------------------------------------------------
+
+
+def _write_v1(path, step=7):
+  with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+    saver = tf.compat.v1.train.Saver(
+        {n: tf.compat.v1.Variable(v) for n, v in values(step).items()},
+        write_version=1)
+    session.run(tf.compat.v1.global_variables_initializer())
+    saver.save(session, str(path), write_meta_graph=False)
+
+
+def _flip(path, place):
+  content = bytearray(path.read_bytes())
+  content[place] ^= 0x10
+  path.write_bytes(content)
+
+
+def _empty(path):
+  path.write_bytes(b'')
+
+
+def _truncate(path):
+  os.truncate(path, path.stat().st_size * 2 // 3)
+
+
+_DAMAGE = {
+    'missing': lambda path: path.unlink(), 'empty': _empty,
+    'truncated': _truncate, 'flipped': lambda path: _flip(path, 30),
+    'garbage': lambda path: path.write_bytes(b'garbage' * 99)}
+
+
+@pytest.fixture(name='saved')
+def fixture_saved(tmp_path):
+  """A directory with checkpoints of the steps 1 to 3."""
+  manager = checkpoints.CheckpointManager(str(tmp_path))
+  for step in (1, 2, 3):
+    manager.save(values(step), _state(step))
+  return tmp_path
+
+
+@pytest.mark.parametrize('part', ['index', 'data-00000-of-00001'])
+@pytest.mark.parametrize('damage', _DAMAGE)
+@pytest.mark.parametrize('state_file', [True, False])
+def test_a_damaged_newest_one_is_passed_over(
+    saved, caplog, damage, part, state_file):
+  if not state_file:
+    (saved / 'checkpoint').unlink()
+  _DAMAGE[damage](saved / f'model.ckpt-3.{part}')
+  checkpoint = checkpoints.Checkpoint(str(saved))
+  assert checkpoint.prefix == str(saved / 'model.ckpt-2')
+  assert checkpoint.passed_over == [str(saved / 'model.ckpt-3')]
+  line, = [r.getMessage() for r in caplog.records]
+  assert '\n' not in line
+  assert line.endswith(f': using {saved}/model.ckpt-2 instead')
+  if damage in ('missing', 'empty'):
+    assert f'model.ckpt-3.{part} is {damage}' in line
+  assert (damage == 'missing') == ('missing' in line)
+  # One that was named is no other.
+  assert f'{saved}/model.ckpt-3' in error(saved / 'model.ckpt-3')
+
+
+def test_a_flipped_byte_anywhere_is_found(tmp_path):
+  """Or it changes nothing."""
+  prefix = checkpoints.CheckpointManager(str(tmp_path / 'v2')).save(values())
+  _write_v1(tmp_path / 'model.ckpt-7')
+  harmless = total = 0
+  for whole in (prefix + '.index', prefix + '.data-00000-of-00001',
+                str(tmp_path / 'model.ckpt-7')):
+    with open(whole, 'rb') as f:
+      content = f.read()
+    for place in range(len(content)):
+      total += 1
+      with open(whole, 'wb') as f:
+        f.write(content[:place] + bytes([content[place] ^ 0x40])
+                + content[place + 1:])
+      if not checkpoints.fault(whole.removesuffix('.index').removesuffix(
+          '.data-00000-of-00001')):
+        assert_restored(whole)
+        harmless += 1
+    with open(whole, 'wb') as f:
+      f.write(content)
+    assert_restored(whole)
+  assert harmless < 0.1 * total and total > 500
+
+
+def test_a_damaged_v1_file_is_passed_over(tmp_path):
+  for step in (2, 10):
+    _write_v1(tmp_path / f'model.ckpt-{step}', step)
+  _flip(tmp_path / 'model.ckpt-10', 40)
+  assert checkpoints.resolve(str(tmp_path)) == str(tmp_path / 'model.ckpt-2')
+
+
+def test_all_that_are_passed_over_are_told_in_one_line(saved, caplog):
+  _empty(saved / 'model.ckpt-3.index')
+  _truncate(saved / 'model.ckpt-2.data-00000-of-00001')
+  assert checkpoints.resolve(str(saved)) == str(saved / 'model.ckpt-1')
+  line, = [r.getMessage() for r in caplog.records]
+  assert 'model.ckpt-3.index is empty; ' in line
+  assert 'model.ckpt-2 is truncated' in line
+
+
+def test_none_whole_is_not_none_yet(saved, tmp_path_factory):
+  for path in saved.glob('model.ckpt-*.index'):
+    _empty(path)
+  checkpoint = saved / 'checkpoint'
+  for change in (
+      lambda: None, checkpoint.unlink,
+      # The data alone: the index is lost.
+      lambda: [p.unlink() for p in saved.glob('*.index')],
+      # Put aside by an earlier run.
+      lambda: [p.rename(f'{p}.damaged') for p in saved.glob('*.data-*')],
+      lambda: [p.unlink() for p in saved.iterdir()] and checkpoint.write_text(
+          'model_checkpoint_path: "model.ckpt-3"')):
+    change()
+    with pytest.raises(checkpoints.CheckpointError) as caught:
+      checkpoints.resolve(str(saved))
+    assert type(caught.value) is checkpoints.CheckpointError
+    message = str(caught.value)
+    assert message.startswith(f'no whole checkpoint in directory {saved} (')
+    assert message.endswith('or give another directory')
+    assert '\n' not in message
+  # As after a first save that was interrupted between its two names.
+  other = tmp_path_factory.mktemp('other')
+  for name in ('model.ckpt-1.data-00000-of-00001', '.model.ckpt-1.tmp.index'):
+    (other / name).touch()
+  with pytest.raises(checkpoints.NoCheckpointYetError):
+    checkpoints.resolve(str(other))
+
+
+def test_another_model_beside_it_is_not_taken_instead(saved):
+  checkpoints.write(str(saved / 'inception_v3.ckpt'), {'a': np.zeros(2)})
+  for path in saved.glob('model.ckpt-*.index'):
+    _empty(path)
+  with pytest.raises(checkpoints.CheckpointError, match='no whole checkpoint'):
+    checkpoints.resolve(str(saved))
+
+
+@pytest.mark.parametrize('content', [
+    b'', b'\0' * 100, b'\xff\xfe\x80', b'garbage', b'model_checkpoint_path: "',
+    b'model_checkpoint_path: ""', b'all_model_checkpoint_paths: "model.ckpt-1"',
+    b'{"a": 1}', b'model_checkpoint_path: 7'], ids=range(9))
+def test_a_damaged_state_file_is_as_a_missing_one(saved, caplog, content):
+  (saved / 'checkpoint').write_bytes(content)
+  assert checkpoints.resolve(str(saved)) == str(saved / 'model.ckpt-3')
+  assert [r.getMessage() for r in caplog.records] == [
+      f'{saved}/checkpoint is damaged: taken as missing']
+  # It is written anew, and those that it named are deleted in their turn.
+  manager = checkpoints.CheckpointManager(str(saved), max_to_keep=2)
+  manager.take_over(str(saved / 'model.ckpt-3'), [])
+  assert tf.train.latest_checkpoint(str(saved)) == str(saved / 'model.ckpt-3')
+  manager.save(values(4))
+  assert sorted(p.name for p in saved.glob('*.index')) == [
+      'model.ckpt-3.index', 'model.ckpt-4.index', 'training_state-3.index']
+
+
+def test_a_copied_directory_has_its_own(saved, tmp_path_factory):
+  copy = tmp_path_factory.mktemp('copy')
+  for directory in ('/on/another/machine', saved):
+    (saved / 'checkpoint').write_text(
+        f'model_checkpoint_path: "{directory}/model.ckpt-2"\n'
+        f'all_model_checkpoint_paths: "{directory}/model.ckpt-1"\n'
+        f'all_model_checkpoint_paths: "{directory}/model.ckpt-2"\n')
+    shutil.copytree(saved, copy, dirs_exist_ok=True)
+    assert checkpoints.resolve(str(copy)) == str(copy / 'model.ckpt-2')
+  checkpoints.CheckpointManager(f'{copy}/', max_to_keep=1).save(values(4))
+  assert {p.name for p in copy.glob('model*.index')} == {
+      'model.ckpt-3.index', 'model.ckpt-4.index'}
+  assert len(list(saved.glob('model*.index'))) == 3
+  # What lies somewhere else is taken from there, and never deleted.
+  other = tmp_path_factory.mktemp('other')
+  shutil.copy(saved / 'checkpoint', other)
+  assert checkpoints.resolve(str(other)) == str(saved / 'model.ckpt-2')
+  checkpoints.CheckpointManager(str(other), max_to_keep=1).save(values(5))
+  assert checkpoints.resolve(str(saved)) == str(saved / 'model.ckpt-2')
+
+
+def test_a_damaged_training_state_matters_to_training_alone(saved):
+  _flip(saved / 'training_state-3.data-00000-of-00001', 12)
+  assert checkpoints.resolve(str(saved)) == str(saved / 'model.ckpt-3')
+  checkpoint = checkpoints.Checkpoint(str(saved), training_state=True)
+  assert checkpoint.prefix == str(saved / 'model.ckpt-2')
+  for path in saved.glob('training_state-*.index'):
+    _empty(path)
+  with pytest.raises(checkpoints.CheckpointError, match=(
+      f'index is empty; .*; remove {saved}/training_state-3\\.\\* to go on from '
+      'the weights alone, copy a whole one')):
+    checkpoints.newest_whole(str(saved), training_state=True)
+  # Without one at all it is as of an optimizer that has none.
+  for path in saved.glob('training_state-3.*'):
+    path.unlink()
+  checkpoint = checkpoints.Checkpoint(str(saved), training_state=True)
+  assert checkpoint.prefix == str(saved / 'model.ckpt-3')
+
+
+def test_a_trainer_goes_on_from_what_is_whole(saved, caplog):
+  _truncate(saved / 'model.ckpt-3.data-00000-of-00001')
+  found = checkpoints.Checkpoint(str(saved), training_state=True)
+  manager = checkpoints.CheckpointManager(str(saved), max_to_keep=2)
+  manager.take_over(found.prefix, found.passed_over)
+  caplog.clear()
+  # From now on it is as if there had been no other.
+  assert checkpoints.resolve(str(saved)) == str(saved / 'model.ckpt-2')
+  assert tf.train.latest_checkpoint(str(saved)) == str(saved / 'model.ckpt-2')
+  assert not caplog.records
+  damaged = {'model.ckpt-3.data-00000-of-00001.damaged',
+             'model.ckpt-3.index.damaged', 'training_state-3.index.damaged',
+             'training_state-3.data-00000-of-00001.damaged'}
+  assert {p.name for p in saved.glob('*-3.*')} == damaged
+  for step in (3, 4):  # The step of the damaged one again.
+    manager = checkpoints.CheckpointManager(str(saved), max_to_keep=2)
+    manager.save(values(step))
+    assert checkpoints.Checkpoint(str(saved)).global_step == step
+  assert {p.name for p in saved.iterdir()} == damaged | {
+      'checkpoint', *(f'model.ckpt-{step}.{end}' for step in (3, 4)
+                      for end in ('data-00000-of-00001', 'index'))}
+
+
+def test_what_interrupted_saves_left_is_removed(saved, caplog):
+  caplog.set_level('INFO')
+  kept = sorted(p.name for p in saved.iterdir())
+  for name in (
+      # Of TensorFlow's own names, and of ours.
+      'model.ckpt-4.data-00000-of-00001.tempstate7483',
+      'training_state-4.index.tempstate12', '.checkpoint.tmp',
+      '.configuration.json.tmp', '.model.ckpt-5.tmp.index',
+      '.model.ckpt-5.tmp.data-00000-of-00001',
+      '.training_state-5.tmp.data-00000-of-00001.tempstate34',
+      # Between its two names; and its training state before it.
+      'model.ckpt-5.data-00000-of-00001', 'training_state-5.index',
+      'training_state-5.data-00000-of-00001',
+      # In the midst of being deleted.
+      'model.ckpt-0.data-00000-of-00001'):
+    (saved / name).write_bytes(b'12345')
+  others = ['.hidden', 'notes.tempstate1', 'model.ckpt-9.meta', '.a.tmp',
+            'training_state', 'model.ckpt-8.index.damaged']
+  for name in others:
+    (saved / name).touch()
+  checkpoints.remove_leftovers(str(saved))
+  assert sorted(p.name for p in saved.iterdir()) == sorted(kept + others)
+  assert [r.getMessage() for r in caplog.records] == [
+      f'removed what interrupted saves left in {saved}: 11 file(s), 0.0 MB']
+  caplog.clear()
+  checkpoints.remove_leftovers(str(saved))
+  assert not caplog.records
+
+
+def test_data_whose_index_may_come_back_are_no_leftovers(saved):
+  (saved / 'model.ckpt-2.index').unlink()
+  before = set(saved.iterdir())
+  checkpoints.remove_leftovers(str(saved))  # The state file names it.
+  assert set(saved.iterdir()) == before
+  (saved / 'checkpoint').unlink()
+  checkpoints.remove_leftovers(str(saved))
+  assert set(saved.iterdir()) == before - {saved / 'checkpoint'}
+
+
+def test_a_step_saved_again_has_no_other_training_state(saved):
+  manager = checkpoints.CheckpointManager(str(saved))
+  manager.save(values(3))
+  assert not list(saved.glob('training_state-3*'))
+  manager.save(values(2), _state(5))
+  assert checkpoints.Checkpoint(
+      str(saved / 'training_state-2')).get('adam_updates') == 5
+
+
+class _PowerCut(BaseException):
+  """Ends a process as a power cut does: nothing is put in order."""
+
+
+def test_at_every_moment_of_a_save_there_is_a_whole_checkpoint(
+    tmp_path, monkeypatch):
+  """Ends a save before each of its changes to the directory."""
+  calls = []
+
+  def counted(function):
+    def call(*args):
+      calls.append(function.__name__)
+      if len(calls) > allowed:
+        raise _PowerCut
+      return function(*args)
+    return call
+
+  whole = tmp_path / 'whole'
+  manager = checkpoints.CheckpointManager(str(whole), max_to_keep=2)
+  for step in (1, 2):
+    manager.save(values(step), _state(step))
+  found = []
+  allowed = 0
+  while not found or len(calls) > allowed:
+    allowed = len(found)
+    directory = tmp_path / str(allowed)
+    shutil.copytree(whole, directory)
+    manager = checkpoints.CheckpointManager(str(directory), max_to_keep=2)
+    calls.clear()
+    with monkeypatch.context() as patch:
+      patch.setattr(os, 'replace', counted(os.replace))
+      patch.setattr(os, 'remove', counted(os.remove))
+      try:
+        manager.save(values(3), _state(3))
+      except _PowerCut:
+        pass
+    checkpoint = checkpoints.Checkpoint(str(directory), training_state=True)
+    assert not checkpoint.passed_over
+    step = checkpoint.global_step
+    assert checkpoints.Checkpoint(checkpoints.training_state_prefix(
+        checkpoint.prefix)).get('adam_updates') == step
+    found.append(step)
+    manager = checkpoints.CheckpointManager(str(directory), max_to_keep=2)
+    manager.take_over(checkpoint.prefix, [])
+    manager.save(values(step + 1), _state(step + 1))
+    assert not [p.name for p in directory.iterdir() if p.name[0] == '.']
+    # Only one whose name the state file did not get yet can be too much.
+    assert len(list(directory.glob('model.ckpt-*.index'))) in (2, 3)
+    for path in directory.glob('*.data-*'):
+      assert directory / f'{path.name.split(".data")[0]}.index' in set(
+          directory.iterdir())
+  assert found[0] == 2 and found[-1] == 3 and found == sorted(found)
+  # 5 names, and 4 files of the oldest that go.
+  assert len(found) > 9
+
+
+def test_what_a_save_needs_is_on_the_disk_when_the_state_file_names_it(
+    tmp_path, monkeypatch):
+  calls = []
+  sync, replace, remove = files.sync, os.replace, os.remove
+  monkeypatch.setattr(files, 'sync', lambda path: (
+      calls.append(('sync', os.path.basename(path))), sync(path)))
+  monkeypatch.setattr(os, 'replace', lambda old, new: (
+      calls.append(('name', os.path.basename(new))), replace(old, new)))
+  monkeypatch.setattr(os, 'remove', lambda path: (
+      remove(path), calls.append(('remove', os.path.basename(path)))))
+  manager = checkpoints.CheckpointManager(str(tmp_path), max_to_keep=1)
+  manager.save(values(1), _state(1))
+  calls.clear()
+  manager.save(values(2), _state(2))
+  directory = ('sync', tmp_path.name)
+  expected = []
+  for stem in ('training_state-2', 'model.ckpt-2'):
+    ends = ('data-00000-of-00001', 'index')
+    expected += [('sync', f'.{stem}.tmp.{end}') for end in ends]
+    expected += [('name', f'{stem}.{end}') for end in ends] + [directory]
+  expected += [('sync', '.checkpoint.tmp'), ('name', 'checkpoint'), directory]
+  expected += [('remove', f'{stem}-1.{end}')
+               for stem in ('model.ckpt', 'training_state')
+               for end in ('index', 'data-00000-of-00001')]
+  assert calls == expected
+
+
+@pytest.mark.parametrize('version', [1, 2])
+def test_a_path_that_is_a_pattern(tmp_path, version):
+  directory = tmp_path / 'run [1] *?{a}\\'
+  directory.mkdir()
+  (tmp_path / 'run 1').mkdir()
+  if version == 1:
+    _write_v1(directory / 'model.ckpt-7')
+  else:
+    manager = checkpoints.CheckpointManager(str(directory), max_to_keep=1)
+    for step in (6, 7):
+      manager.save(values(step), _state(step))
+    assert len(list(directory.iterdir())) == 5
+    slots = _slots()
+    assert checkpoints.restore_training_state(
+        str(directory / 'model.ckpt-7'), slots)
+  for path in (directory, directory / 'model.ckpt-7'):
+    assert_restored(str(path))
+  os.truncate(directory / (
+      'model.ckpt-7' if version == 1 else 'model.ckpt-7.index'), 30)
+  assert f'{directory}/model.ckpt-7 is truncated' in error(
+      directory / 'model.ckpt-7')
 
 
 def test_a_place_that_cannot_be_written_is_an_os_error(tmp_path):

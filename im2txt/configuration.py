@@ -6,11 +6,10 @@ they belong to, and every program that opens these checkpoints reads them back.
 """
 
 import dataclasses
-import json
 import math
 import os
 
-from im2txt.files import write_json
+from im2txt import files
 
 FILE_NAME = 'configuration.json'
 
@@ -205,8 +204,7 @@ def read_json(path):
     ValueError: no such file, or not a JSON object.
   """
   try:
-    with open(path, encoding='utf-8') as f:
-      values = json.load(f)
+    values = files.read_json(path)
   except (OSError, ValueError) as e:
     raise ValueError(f'cannot read hyperparameters from {path}: {e}') from e
   if not isinstance(values, dict):
@@ -219,7 +217,7 @@ def save(directory, configs):
   values = {}
   for config in configs:
     values.update(dataclasses.asdict(config))
-  write_json(os.path.join(directory, FILE_NAME), values)
+  files.write_json(os.path.join(directory, FILE_NAME), values)
 
 
 def is_saved(directory):
@@ -237,7 +235,12 @@ def load(directory):
   if not is_saved(directory):
     return configs
   path = os.path.join(directory, FILE_NAME)
-  return replace(configs, read_json(path), path)
+  try:
+    return replace(configs, read_json(path), path)
+  except ValueError as e:
+    raise ValueError(
+        f'{e}; copy {path} again from where it was written, or remove it and '
+        'give as flags what is not the default') from e
 
 
 def define_flags(flags):

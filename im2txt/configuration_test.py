@@ -167,5 +167,18 @@ def test_an_unreadable_file_is_named(tmp_path, text):
     configuration.from_flags(parse(f'--hyperparameters={path}'), tmp_path)
 
 
+@pytest.mark.parametrize('content', [
+    b'', b'\0' * 90, b'\xff', b'[1]', b'[' * 100000, b'{"batch_size": 0}',
+    b'{"x": 1}'])
+def test_a_damaged_one_beside_checkpoints_says_what_to_do(tmp_path, content):
+  path = tmp_path / 'configuration.json'
+  path.write_bytes(content)
+  with pytest.raises(ValueError, match=(
+      f'; copy {path} again from where it was written, or remove it and give as '
+      'flags what is not the default$')) as error:
+    configuration.load(str(tmp_path))
+  assert '\n' not in str(error.value)
+
+
 if __name__ == '__main__':
   sys.exit(pytest.main([__file__, '-v']))

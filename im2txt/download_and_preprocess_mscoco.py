@@ -20,6 +20,7 @@ from absl import app
 from absl import flags
 
 from im2txt import build_mscoco_data
+from im2txt import locks
 from im2txt import program
 from im2txt.data import download
 from im2txt.data import mscoco
@@ -112,14 +113,15 @@ def _download_and_build(directory):
     flags.FLAGS.set_default(name, path)  # A flag that was given stays.
   mscoco.check_options(build_mscoco_data.options_from_flags())
   os.makedirs(raw_dir, exist_ok=True)
-  archives = _archives(flags.FLAGS.base_url, raw_dir)
-  _check_space(archives, raw_dir)
-  for archive in archives:
-    download.obtain(archive, raw_dir)
-    if archive.folder != 'annotations':
-      flags.FLAGS.set_default(
-          archive.folder.replace('2014', '_image_dir'),
-          download.place(archive, raw_dir))
+  with locks.hold(raw_dir, 'download'):
+    archives = _archives(flags.FLAGS.base_url, raw_dir)
+    _check_space(archives, raw_dir)
+    for archive in archives:
+      download.obtain(archive, raw_dir)
+      if archive.folder != 'annotations':
+        flags.FLAGS.set_default(
+            archive.folder.replace('2014', '_image_dir'),
+            download.place(archive, raw_dir))
   mscoco.build(build_mscoco_data.options_from_flags())
 
 

@@ -10,12 +10,11 @@ what training started from. Checkpoints without the file are taken as they are.
 import contextlib
 import dataclasses
 import hashlib
-import json
 import os
 
 import numpy as np
 
-from im2txt.files import write_json
+from im2txt import files
 
 FILE_NAME = 'inception_v3.json'
 
@@ -65,7 +64,7 @@ def fingerprint(values):
 
 def save(directory, stamp):
   """Writes the file into a directory."""
-  write_json(os.path.join(directory, FILE_NAME), dataclasses.asdict(stamp))
+  files.write_json(os.path.join(directory, FILE_NAME), dataclasses.asdict(stamp))
 
 
 def load(directory):
@@ -76,14 +75,14 @@ def load(directory):
   """
   path = os.path.join(directory, FILE_NAME)
   try:
-    with open(path, encoding='utf-8') as f:
-      return Stamp(**json.load(f))
+    return files.read_fields(path, Stamp)
   except FileNotFoundError:
     return None
-  except (OSError, ValueError, TypeError) as error:
+  except (OSError, ValueError) as error:
     raise ValueError(
         f'{path} is damaged ({error}): copy it again from where it was '
-        'written, or remove it') from error
+        'written, or remove it to go on '
+        'without knowing where the encoder is from') from error
 
 
 def copy(source, target):

@@ -38,7 +38,9 @@ def test_is_read_as_it_was_written(tmp_path):
       'package (a-package==1, refitted), fingerprint abababababababab')
 
 
-@pytest.mark.parametrize('content', ['', '[1]', '{"fingerprint": "1"}'])
+@pytest.mark.parametrize('content', [
+    '', '[1]', '{"fingerprint": "1"}',
+    '{"fingerprint": 1, "source": "file", "origin": "a"}'])
 def test_damage_is_told(tmp_path, content):
   (tmp_path / 'inception_v3.json').write_text(content)
   with pytest.raises(ValueError, match='inception_v3.json is damaged') as error:

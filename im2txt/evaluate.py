@@ -5,6 +5,7 @@ Perplexity always; with --metrics also BLEU, CIDEr and so on of captions that it
 writes. All goes to the log and to TensorBoard.
 """
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -22,6 +23,7 @@ from im2txt import caption_sheet
 from im2txt import checkpoints
 from im2txt import configuration
 from im2txt import encoder_stamp
+from im2txt import locks
 from im2txt import show_and_tell_model
 from im2txt import vocabulary_stamp
 from im2txt.data import shards
@@ -385,6 +387,16 @@ def main(_):
         f'--number_of_steps={FLAGS.number_of_steps} is below '
         f'--min_global_step={FLAGS.min_global_step}, so that its checkpoint '
         'would be passed over; lower --min_global_step')
+  os.makedirs(FLAGS.eval_dir, exist_ok=True)
+  with contextlib.ExitStack() as stack:
+    if FLAGS.best_metric:
+      # Two may write their own events there, but not one best checkpoint.
+      stack.enter_context(locks.hold(FLAGS.eval_dir, 'best', '--eval_dir'))
+    return watch()
+
+
+def watch():
+  """Does the work of `main`; returns the process's exit status."""
   search = caption_generator.from_flags(FLAGS)
   files = inputs.list_files(FLAGS.input_file_pattern)
   captions = make_caption_evaluator(files, search)
@@ -400,7 +412,6 @@ def main(_):
                          **caption_generator.completed(search, config))
     best = best_checkpoint.BestCheckpoint(
         os.path.join(FLAGS.eval_dir, 'best'), FLAGS.best_metric, measured_on)
-  os.makedirs(FLAGS.eval_dir, exist_ok=True)
   evaluator = Evaluator(files, FLAGS.num_eval_examples, FLAGS.eval_batch_size,
                         FLAGS.feature_cache_dir)
   writer = tf.summary.create_file_writer(FLAGS.eval_dir)

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of the program evaluate, run as its users run it."""
 
+import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import tensorflow as tf
 
 from im2txt import checkpoints
 from im2txt import configuration
+from im2txt import locks
 from im2txt import show_and_tell_model
 from im2txt import testing
 from im2txt import vocabulary_stamp
@@ -346,6 +349,23 @@ def test_an_interrupt_is_no_error(data, tmp_path):
   assert 'Traceback' not in rest
 
 
+def test_passes_over_a_damaged_checkpoint(data, train_dir, tmp_path):
+  damaged = tmp_path / 'run [1]'
+  shutil.copytree(train_dir, damaged)
+  os.truncate(damaged / 'model.ckpt-1000.data-00000-of-00001', 5000)
+  result = testing.run_program('evaluate', *_flags(
+      input_file_pattern=data, checkpoint_dir=damaged, run_once=True,
+      eval_dir=tmp_path / 'eval', min_global_step=0, num_eval_examples=2))
+  assert result.returncode == 0, result.stderr
+  assert len(re.findall(r'model\.ckpt-1000 is truncated.*: using '
+                        r'\S+ \[1\]/model\.ckpt-900 instead\n',
+                        result.stderr)) == 1
+  assert 'global step 900: perplexity' in result.stderr
+  # Only a trainer puts a directory in order.
+  assert {p.name for p in damaged.iterdir()} == {
+      p.name for p in train_dir.iterdir()}
+
+
 @pytest.fixture(scope='module', name='failures')
 def fixture_failures(tmp_path_factory, data, train_dir, model):
   """Starts all runs that fail at once; returns a dict of processes."""
@@ -358,7 +378,10 @@ def fixture_failures(tmp_path_factory, data, train_dir, model):
   testing.write_shard(path / 'shards' / 'val', [(1, testing.jpeg(), [0, 1])])
   common = dict(input_file_pattern=data, checkpoint_dir=train_dir,
                 eval_dir=path / 'eval')
-  return {name: subprocess.Popen(**testing.program(
+  (path / 'in_use').mkdir()
+  lock = locks.hold(str(path / 'in_use'), 'best')
+  lock.__enter__()
+  yield {name: subprocess.Popen(**testing.program(
       'evaluate', *_flags(**common | flags))) for name, flags in {
           'no files': {'input_file_pattern': path / 'no'},
           'never': {'number_of_steps': 1000},
@@ -369,7 +392,9 @@ def fixture_failures(tmp_path_factory, data, train_dir, model):
           'id': {'input_file_pattern': path / 'ids', 'min_global_step': 0},
           'no words': {'metrics': 'cider'},
           'no metrics': {'ranking_images': 5},
+          'in use': {'eval_dir': path / 'in_use', 'best_metric': 'perplexity'},
       }.items()}
+  lock.__exit__(None, None, None)
 
 
 @pytest.mark.parametrize('name, parts', [
@@ -381,6 +406,8 @@ def fixture_failures(tmp_path_factory, data, train_dir, model):
                     'give shards']),
     ('id', ['word id 12', 'vocabulary size 12']),
     ('no metrics', ['--ranking_images needs --metrics']),
+    ('in use', ['--eval_dir=', 'in_use is in use', f'process {os.getpid()} on',
+                'another --eval_dir']),
     ('no words', ['no ', 'word_counts.txt: give --vocab_file']),
 ])
 def test_one_line_says_what_is_wrong(failures, name, parts):

@@ -1,10 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that have their name only once they are whole, and where they lie."""
+"""Files that last: whole or not there, also after a power cut.
+
+A file gets its name once its content is on the disk, and what it replaces is
+there until then. Without that, a power cut can leave an empty file under the
+new name: to a file system the name and the content are two things, which it
+writes when it likes.
+"""
 
 import contextlib
+import ctypes
+import dataclasses
+import errno
 import hashlib
 import json
 import os
+
+# What file systems say that cannot sync a directory, such as some of networks.
+_NO_SYNC = (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.ENOSYS)
 
 
 def in_project(*parts):
@@ -23,21 +35,79 @@ def sha256(path):
     return hashlib.file_digest(f, 'sha256').hexdigest()
 
 
+def sync(path):
+  """Returns once a file's content, or the names in a directory, are on disk.
+
+  Args:
+    path: str, of a file or a directory.
+
+  Raises:
+    OSError: it is not there, or the disk is full or failed.
+  """
+  descriptor = os.open(path, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  except OSError as error:
+    if not (os.path.isdir(path) and error.errno in _NO_SYNC):
+      raise OSError(error.errno, error.strerror, path) from error
+  finally:
+    os.close(descriptor)
+
+
+def sync_tree(directory):
+  """Returns once all below a directory is on disk: at once, not file by file.
+  """
+  libc = ctypes.CDLL(None, use_errno=True)
+  if not hasattr(libc, 'syncfs'):
+    os.sync()
+    return
+  descriptor = os.open(directory, os.O_RDONLY)
+  try:
+    if libc.syncfs(descriptor):
+      number = ctypes.get_errno()
+      raise OSError(number, os.strerror(number), directory)
+  finally:
+    os.close(descriptor)
+
+
+def rename(*pairs):
+  """Gives files their names for good, in this order.
+
+  A later one has its name only if those before it have theirs.
+
+  Args:
+    *pairs: (str, str), the path of a file or a directory and that which it is
+      to have, all in one directory.
+  """
+  for source, _ in pairs:
+    sync(source)
+  for source, target in pairs:
+    os.replace(source, target)
+  sync(os.path.dirname(pairs[-1][1]) or '.')
+
+
+def unfinished(path):
+  """Returns the name, in the same directory, of what is to become `path`.
+
+  It is hidden, so that no pattern of files matches it.
+  """
+  directory, name = os.path.split(path)
+  return os.path.join(directory, f'.{name}.tmp')
+
+
 @contextlib.contextmanager
 def replacing(path):
   """Yields another name in the same directory; what is there becomes `path`.
 
-  The name is hidden, so that no pattern of files matches it. If the block
-  fails, `path` stays as it was and what was written goes.
+  If the block fails, `path` stays as it was and what was written goes.
 
   Args:
     path: str.
   """
-  directory, name = os.path.split(path)
-  temporary = os.path.join(directory, f'.{name}.tmp')
+  temporary = unfinished(path)
   try:
     yield temporary
-    os.replace(temporary, path)
+    rename((temporary, path))
   finally:
     with contextlib.suppress(FileNotFoundError):
       os.remove(temporary)
@@ -49,3 +119,41 @@ def write_json(path, content, indent=1):
     with open(temporary, 'w', encoding='utf-8') as f:
       json.dump(content, f, ensure_ascii=False, indent=indent)
       f.write('\n')
+
+
+def read_json(path):
+  """Returns the value in a JSON file.
+
+  Raises:
+    OSError: it cannot be read.
+    ValueError: it is no JSON; the message does not name it.
+  """
+  try:
+    with open(path, encoding='utf-8') as f:
+      return json.load(f)
+  except RecursionError as error:
+    raise ValueError('nested too deeply') from error
+
+
+def read_fields(path, kind):
+  """Returns the dataclass whose fields a JSON file has.
+
+  Args:
+    path: str.
+    kind: a dataclass with fields of simple types.
+
+  Raises:
+    OSError: it cannot be read.
+    ValueError: it has other fields or types; the message does not name it.
+  """
+  content = read_json(path)
+  if not isinstance(content, dict):
+    raise ValueError('not a JSON object')
+  try:
+    value = kind(**content)
+  except TypeError as error:
+    raise ValueError(str(error).rpartition('__init__() ')[2]) from error
+  for field in dataclasses.fields(kind):
+    if type(getattr(value, field.name)) is not field.type:
+      raise ValueError(f'{field.name} is no {field.type.__name__}')
+  return value

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of files."""
 
+import dataclasses
+import errno
 import json
 import os
 import subprocess
@@ -60,11 +62,101 @@ def test_fails_before_anything_is_written(tmp_path):
       open(temporary, 'w', encoding='utf-8')  # pylint: disable=consider-using-with
 
 
+@pytest.fixture(name='calls')
+def fixture_calls(monkeypatch):
+  """The syncs and renames, in their order, by the names of the files."""
+  calls = []
+  fsync, replace = os.fsync, os.replace
+
+  def name_of(descriptor):
+    return os.path.basename(os.readlink(f'/proc/self/fd/{descriptor}'))
+
+  monkeypatch.setattr(os, 'fsync', lambda descriptor: (
+      calls.append(f'sync {name_of(descriptor)}'), fsync(descriptor))[1])
+  monkeypatch.setattr(os, 'replace', lambda old, new: (
+      calls.append(f'{os.path.basename(old)} to {os.path.basename(new)}'),
+      replace(old, new))[1])
+  return calls
+
+
+def test_content_is_on_the_disk_before_its_name_and_then_that(tmp_path, calls):
+  directory = tmp_path / 'directory'
+  directory.mkdir()
+  files.write_json(str(directory / 'a'), 1)
+  assert calls == ['sync .a.tmp', '.a.tmp to a', 'sync directory']
+  calls.clear()
+  for name in 'xy':
+    (directory / name).touch()
+  files.rename(*((str(directory / name), str(directory / (name * 2)))
+                 for name in 'xy'))
+  assert calls == ['sync x', 'sync y', 'x to xx', 'y to yy', 'sync directory']
+
+
+def test_a_name_without_a_directory(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  files.write_json('a', 1)
+  assert os.listdir() == ['a']
+
+
+def test_a_disk_that_fails_is_an_error_that_names_the_file(
+    tmp_path, monkeypatch):
+  (tmp_path / 'a').write_text('old')
+
+  def fail(_):
+    raise OSError(error, os.strerror(error))
+
+  monkeypatch.setattr(os, 'fsync', fail)
+  error = errno.EIO
+  with pytest.raises(OSError, match=r"Input/output error: '.*\.a\.tmp'"):
+    files.write_json(str(tmp_path / 'a'), 1)
+  assert (tmp_path / 'a').read_text() == 'old'
+  with pytest.raises(OSError, match='Input/output'):
+    files.sync(str(tmp_path))
+  # As a file system does that has no such call for directories.
+  error = errno.EINVAL
+  files.sync(str(tmp_path))
+  with pytest.raises(OSError, match='Invalid argument'):
+    files.sync(str(tmp_path / 'a'))
+
+
+def test_all_below_a_directory_at_once(tmp_path):
+  files.sync_tree(str(tmp_path))
+  with pytest.raises(FileNotFoundError):
+    files.sync_tree(str(tmp_path / 'missing'))
+
+
 def test_json(tmp_path):
   files.write_json(tmp_path / 'a', {'a': 'ü'})
   text = (tmp_path / 'a').read_text(encoding='utf-8')
   assert json.loads(text) == {'a': 'ü'}
   assert 'ü' in text and text.endswith('\n')
+  assert files.read_json(tmp_path / 'a') == {'a': 'ü'}
+
+
+@dataclasses.dataclass
+class _Fields:
+  word: str
+  number: int = 3
+
+
+def test_fields(tmp_path):
+  path = tmp_path / 'a'
+  files.write_json(path, {'word': 'a', 'number': 4})
+  assert files.read_fields(path, _Fields) == _Fields('a', 4)
+  files.write_json(path, {'word': 'a'})
+  assert files.read_fields(path, _Fields) == _Fields('a')
+
+
+@pytest.mark.parametrize('content, part', [
+    (b'', 'Expecting value'), (b'\0' * 20, 'Expecting value'),
+    (b'\xff{}', 'utf-8'), (b'[' * 100000, 'nested'), (b'[]', 'object'),
+    (b'{}', 'word'), (b'{"word": 1}', 'word is no str'),
+    (b'{"word": "a", "number": true}', 'number is no int'),
+    (b'{"word": "a", "other": 1}', 'other')])
+def test_what_is_not_such_a_file_is_one_kind_of_error(tmp_path, content, part):
+  (tmp_path / 'a').write_bytes(content)
+  with pytest.raises(ValueError, match=part):
+    files.read_fields(tmp_path / 'a', _Fields)
 
 
 if __name__ == '__main__':

@@ -66,6 +66,13 @@ def fixture_files(tmp_path_factory):
   # Random Inceptions give features of thousands, which would saturate the LSTM.
   model.image_embedding_weights.assign(model.image_embedding_weights * 2e-5)
   checkpoints.CheckpointManager(str(path)).save(model.named_variables)
+  # Below a name that is a pattern, with one that is newer and damaged.
+  (path / 'run [1]').mkdir()
+  for part in ('index', 'data-00000-of-00001'):
+    os.link(path / f'model.ckpt-10.{part}',
+            path / 'run [1]' / f'model.ckpt-10.{part}')
+    (path / 'run [1]' / f'model.ckpt-11.{part}').touch()
+  os.link(path / 'configuration.json', path / 'run [1]' / 'configuration.json')
   return path
 
 
@@ -96,6 +103,7 @@ def fixture_runs(files):
                '--length_normalization_factor=1', '--beam_size=1'),
       'known': (files, words, all_of('rgb.jpg', 'other.jpg'),
                 '--noallow_unknown_word'),
+      'damaged': (files / 'run [1]', words, all_of('rgb.jpg')),
       'no file': (prefix, words, all_of('missing.jpg', 'none*')),
       'beam': (prefix, words, all_of('rgb.jpg'), '--beam_size=0'),
       'vocabulary': (prefix, files / 'large', all_of('rgb.jpg')),
@@ -197,6 +205,15 @@ def test_a_data_file_and_length_normalization(runs, files):
   assert result.returncode == 0, result.stderr
   _assert_captions(
       result.stdout, _captions(files, ['other.jpg'], 1, 20, 1.0))
+
+
+def test_passes_over_a_damaged_checkpoint(runs, files):
+  result = runs['damaged'].result()
+  _assert_captions(result.stdout, _captions(files, ['rgb.jpg']))
+  line, = [line for line in result.stderr.splitlines() if 'instead' in line]
+  assert line.endswith(f': using {files}/run [1]/model.ckpt-10 instead')
+  assert 'model.ckpt-11.' in line and ' is empty' in line
+  assert result.returncode == 0
 
 
 def test_captions_without_the_unknown_word(runs, files):

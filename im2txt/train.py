@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trains the Show and Tell model: the LSTM on Inception v3, frozen or not."""
 
-import contextlib
 import functools
 import math
 import os
@@ -19,6 +18,7 @@ import tensorflow as tf
 from im2txt import checkpoints
 from im2txt import configuration
 from im2txt import encoder_stamp
+from im2txt import locks
 from im2txt import show_and_tell_model
 from im2txt import vocabulary_stamp
 from im2txt.inference_utils import vocabulary
@@ -203,22 +203,32 @@ def duration(seconds):
   return f'{minutes}m{seconds:02}s' if minutes else f'{seconds}s'
 
 
-def make_configs(train_dir, stamp):
+def open_checkpoint(train_dir):
+  """Returns the `Checkpoint` to go on from, None if there has been none yet.
+
+  Raises:
+    CheckpointError: there have been some, and none is whole.
+  """
+  try:
+    return checkpoints.Checkpoint(train_dir, training_state=True)
+  except checkpoints.NoCheckpointYetError:
+    return None
+
+
+def make_configs(train_dir, stamp, checkpoint):
   """Returns the (ModelConfig, TrainingConfig) that flags and directory say.
 
   Args:
     train_dir: directory of checkpoints.
     stamp: the `vocabulary_stamp.Stamp` of the shards, whose size is that of a
       new model unless another is given; None if not known.
+    checkpoint: what `open_checkpoint` returns.
 
   Raises:
     ValueError: see `configuration.from_flags`.
   """
   configs = configuration.from_flags(FLAGS, train_dir)
-  with contextlib.suppress(checkpoints.NoCheckpointYetError):
-    checkpoints.resolve(train_dir)
-    return configs
-  if stamp:
+  if stamp and not checkpoint:
     given, configs = configs, configuration.from_flags(
         FLAGS, train_dir, {'vocab_size': stamp.words})
     if configs != given:
@@ -228,13 +238,14 @@ def make_configs(train_dir, stamp):
   return configs
 
 
-def prepare_model(train_dir, configs, shards):
+def prepare_model(train_dir, configs, shards, checkpoint):
   """Builds the model and fills it from train_dir or Inception's checkpoint.
 
   Args:
     train_dir: directory of checkpoints.
     configs: (ModelConfig, TrainingConfig).
     shards: `vocabulary_stamp.of_shards` of the input files.
+    checkpoint: what `open_checkpoint` returns.
 
   Returns:
     (`ShowAndTellModel`, `encoder_stamp.Stamp` of the Inception checkpoint that
@@ -243,10 +254,7 @@ def prepare_model(train_dir, configs, shards):
   Raises:
     ValueError: a checkpoint that does not fit or cannot be read.
   """
-  try:
-    checkpoint = checkpoints.Checkpoint(train_dir)
-  except checkpoints.NoCheckpointYetError:
-    checkpoint = None
+  inception = None
   if checkpoint:
     # Sizes asked for by flag but not those of the checkpoint: say so before
     # the minutes that the rest takes.
@@ -258,7 +266,8 @@ def prepare_model(train_dir, configs, shards):
             '--train_dir')
     shards = [*shards, vocabulary_stamp.of_checkpoint(checkpoint.prefix)]
   elif FLAGS.inception_checkpoint_file:
-    checkpoints.resolve(FLAGS.inception_checkpoint_file)
+    # Once: of a directory, what is damaged is told once.
+    inception = checkpoints.resolve(FLAGS.inception_checkpoint_file)
   vocabulary_stamp.check(
       shards, f'give --input_file_pattern={FLAGS.input_file_pattern} shards '
       f'that were made with the vocabulary of --train_dir={train_dir}, or '
@@ -275,12 +284,10 @@ def prepare_model(train_dir, configs, shards):
                       checkpoint.prefix, ', '.join(unused))
     logging.info('resuming from %s', checkpoint.prefix)
     return model, None
-  if FLAGS.inception_checkpoint_file:
-    checkpoints.load_inception(
-        FLAGS.inception_checkpoint_file, model.inception)
+  if inception:
+    checkpoints.load_inception(inception, model.inception)
     encoder = encoder_stamp.of_checkpoint(
-        checkpoints.resolve(FLAGS.inception_checkpoint_file),
-        model.inception.named_variables)
+        inception, model.inception.named_variables)
     logging.info('Inception v3 initialized from %s: weights of source %s',
                  FLAGS.inception_checkpoint_file, encoder)
     return model, encoder
@@ -532,11 +539,9 @@ def learning_rates(config, batch_size, step):
   return rate, rate
 
 
-def train(model, configs, batches, step_fn, update, writer):
+def train(model, configs, batches, step_fn, update, writer, manager):
   """Trains up to --number_of_steps; returns the process's exit status."""
   model_config, training_config = configs
-  manager = checkpoints.CheckpointManager(
-      FLAGS.train_dir, training_config.max_checkpoints_to_keep)
   stop = StopSignal()
   losses = Losses()
   step = first_step = int(model.global_step)
@@ -631,8 +636,26 @@ def main(_):
   files = inputs.list_files(FLAGS.input_file_pattern)
   shards = vocabulary_stamp.of_shards(files)
   os.makedirs(FLAGS.train_dir, exist_ok=True)
+  with locks.hold(FLAGS.train_dir, 'train', '--train_dir'):
+    return prepare_and_train(files, shards)
+
+
+def prepare_and_train(files, shards):
+  """Does the work of `main` once nobody else trains in --train_dir.
+
+  Args:
+    files: shard file names.
+    shards: their `vocabulary_stamp.of_shards`.
+
+  Returns:
+    The process's exit status.
+
+  Raises:
+    ValueError: flags, input and checkpoint do not go together.
+  """
   stamp = vocabulary_stamp.first_known(shards)
-  configs = make_configs(FLAGS.train_dir, stamp)
+  checkpoint = open_checkpoint(FLAGS.train_dir)
+  configs = make_configs(FLAGS.train_dir, stamp, checkpoint)
   # What is wrong with flags is said before the hours that a cache can take.
   per_image = 'samples' if FLAGS.self_critical else 'captions'
   inputs.check_captions_per_image(
@@ -642,7 +665,8 @@ def main(_):
            if FLAGS.self_critical else None)
   if FLAGS.random_seed is not None:
     tf.random.set_seed(FLAGS.random_seed)
-  model, encoder = prepare_model(FLAGS.train_dir, configs, shards)
+  model, encoder = prepare_model(
+      FLAGS.train_dir, configs, shards, checkpoint)
   if int(model.global_step) >= FLAGS.number_of_steps:
     logging.info(
         'nothing to do: --number_of_steps=%d is not above the current step %d '
@@ -654,6 +678,10 @@ def main(_):
         f'the vocabulary of the shards has {stamp.words} words ({stamp.file}), '
         f'more than --vocab_size={configs[0].vocab_size}; use --vocab_size='
         f'{stamp.words}')
+  manager = checkpoints.CheckpointManager(
+      FLAGS.train_dir, configs[1].max_checkpoints_to_keep)
+  manager.take_over(checkpoint and checkpoint.prefix,
+                    checkpoint.passed_over if checkpoint else [])
   configuration.save(FLAGS.train_dir, configs)
   # What a checkpoint was trained with before is not known from the shards.
   if stamp and not int(model.global_step):
@@ -663,7 +691,7 @@ def main(_):
   update = Update(model, configs[1])
   step = int(model.global_step)
   if step and update.named_slots and not checkpoints.restore_training_state(
-      checkpoints.resolve(FLAGS.train_dir), update.named_slots):
+      checkpoint.prefix, update.named_slots):
     logging.warning(
         'no state of --optimizer=%s and --moving_average_decay=%g beside the '
         'checkpoint of step %d: both begin anew', configs[1].optimizer,
@@ -679,7 +707,7 @@ def main(_):
     step_fn = make_step_fn(model, update)
     batches = make_batches(configs[0], files, data)
   writer = tf.summary.create_file_writer(FLAGS.train_dir)
-  return train(model, configs, batches, step_fn, update, writer)
+  return train(model, configs, batches, step_fn, update, writer, manager)
 
 
 if __name__ == '__main__':

@@ -20,6 +20,7 @@ import pytest
 
 from im2txt import checkpoints
 from im2txt import encoder_stamp
+from im2txt import locks
 from im2txt import testing
 from im2txt import vocabulary_stamp
 
@@ -131,6 +132,13 @@ def fixture_failures(tmp_path_factory, data):
   stamped = path / 'stamped'
   shutil.copytree(old, stamped)
   vocabulary_stamp.save(stamped, vocabulary_stamp.Stamp('34cd', 9, '/w.txt'))
+  lost = path / 'lost'
+  shutil.copytree(old, lost)
+  os.truncate(lost / 'model.ckpt-3.index', 0)
+  for name in ('configuration', 'vocabulary'):
+    (path / name).mkdir()
+    (path / name / f'{name}.json').write_bytes(b'\0' * 80)
+  (path / 'in_use').mkdir()
   testing.write_shard(path / 'ids', [(1, testing.jpeg(), [0, 20, 1])] * 4)
   testing.write_shard(path / 'bytes', [(1, b'no image', [0, 2, 1])] * 4)
   common = dict(_SMALL, input_file_pattern=data, train_dir=path / 'new',
@@ -143,6 +151,11 @@ def fixture_failures(tmp_path_factory, data):
       'other size': _flags(**common | {'train_dir': old, 'vocab_size': 21}),
       'vocabulary': _flags(**common | {'train_dir': stamped}),
       'words': _flags(**common | {'vocab_size': 19}),
+      'none whole': _flags(**common | {'train_dir': lost}),
+      'configuration': _flags(**common | {'train_dir': path / 'configuration'}),
+      'stamp': _flags(**common | {
+          'input_file_pattern': f'{path}/vocabulary/*.json'}),
+      'in use': _flags(**common | {'train_dir': path / 'in_use'}),
       'both': _flags(
           **common, train_inception=True, feature_cache_dir=path / 'features'),
       'groups': _flags(**common, captions_per_image=3),
@@ -158,7 +171,8 @@ def fixture_failures(tmp_path_factory, data):
       'id': _flags(**common | {'input_file_pattern': path / 'ids'}),
       'no image': _flags(**common | {'input_file_pattern': path / 'bytes'}),
   }
-  with concurrent.futures.ThreadPoolExecutor(1) as pool:
+  with concurrent.futures.ThreadPoolExecutor(1) as pool, locks.hold(
+      str(path / 'in_use'), 'train'):
     yield {name: pool.submit(testing.run_program, 'train', *flags)
            for name, flags in runs.items()}
 
@@ -551,6 +565,36 @@ def test_self_critical_training(adam, tmp_path_factory):
   np.testing.assert_array_equal(new[1], old[1])
 
 
+def test_goes_on_from_the_newest_whole_checkpoint(
+    adam, data, tmp_path_factory):
+  """In a copy of the directory of `adam`, whose newest is cut short."""
+  train_dir = tmp_path_factory.mktemp('damaged') / 'run [1]'
+  shutil.copytree(adam[0], train_dir)
+  damaged = train_dir / 'model.ckpt-5.data-00000-of-00001'
+  os.truncate(damaged, damaged.stat().st_size // 2)
+  for name in ('model.ckpt-6.index.tempstate12', 'training_state-6.index'):
+    (train_dir / name).touch()
+  result = testing.run_program('train', *_flags(
+      input_file_pattern=data, train_dir=train_dir, number_of_steps=5,
+      batch_size=4, feature_cache_dir=train_dir / 'features', feature_views=0,
+      save_interval_secs=0, max_checkpoints_to_keep=2))
+  assert result.returncode == 0, result.stderr
+  assert not _noise(result.stderr)
+  line, = [line for line in result.stderr.splitlines() if 'instead' in line]
+  assert f'{train_dir}/model.ckpt-5 is truncated, damaged' in line
+  assert line.endswith(f': using {train_dir}/model.ckpt-3 instead')
+  assert f'resuming from {train_dir}/model.ckpt-3' in result.stderr
+  assert 'begin anew' not in result.stderr
+  assert f'interrupted saves left in {train_dir}: 2 file(s)' in result.stderr
+  assert _steps(result.stderr) == [4, 5]
+  assert checkpoints.Checkpoint(str(train_dir)).global_step == 5
+  names = set(_files(train_dir))
+  assert {f'{stem}-{step}.index' for stem in ('model.ckpt', 'training_state')
+          for step in (4, 5)} == {n for n in names if n.endswith('.index')}
+  assert f'{damaged.name}.damaged' in names
+  assert not any(name.startswith('.') for name in names)
+
+
 @pytest.mark.parametrize('name, parts', [
     ('no files', ['--input_file_pattern=', 'no file matches']),
     ('no train_dir', ['--train_dir is required']),
@@ -562,6 +606,14 @@ def test_self_critical_training(adam, tmp_path_factory):
                     'another --train_dir']),
     ('words', ['the shards has 20 words (/words.txt)', '--vocab_size=19;',
                'use --vocab_size=20']),
+    ('none whole', ['no whole checkpoint in directory', 'lost (',
+                    'model.ckpt-3.index is empty', 'give another directory']),
+    ('configuration', ['configuration/configuration.json', 'Expecting value',
+                       'copy', 'or remove it']),
+    ('stamp', ['vocabulary/vocabulary.json is damaged', 'copy it again',
+               'or remove it']),
+    ('in use', ['--train_dir=', 'in_use is in use: train runs there already',
+                f'(process {os.getpid()} on ', 'give another --train_dir']),
     ('both', ['--feature_cache_dir', '--train_inception']),
     ('groups', ['--captions_per_image=3 does not divide --batch_size=2']),
     ('groups of features',

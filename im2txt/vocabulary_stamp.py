@@ -10,13 +10,12 @@ warning.
 
 import contextlib
 import dataclasses
-import json
 import os
 from typing import NamedTuple
 
 from absl import logging
 
-from im2txt.files import write_json
+from im2txt import files
 
 FILE_NAME = 'vocabulary.json'
 
@@ -55,7 +54,7 @@ class Holder(NamedTuple):
 
 def save(directory, stamp):
   """Writes the file into a directory."""
-  write_json(os.path.join(directory, FILE_NAME), dataclasses.asdict(stamp))
+  files.write_json(os.path.join(directory, FILE_NAME), dataclasses.asdict(stamp))
 
 
 def load(directory):
@@ -66,11 +65,10 @@ def load(directory):
   """
   path = os.path.join(directory, FILE_NAME)
   try:
-    with open(path, encoding='utf-8') as f:
-      return Stamp(**json.load(f))
+    return files.read_fields(path, Stamp)
   except FileNotFoundError:
     return None
-  except (OSError, ValueError, TypeError) as error:
+  except (OSError, ValueError) as error:
     raise ValueError(
         f'{path} is damaged ({error}): copy it again from where it was '
         'written, or remove it to go on without a check of the '
@@ -98,9 +96,9 @@ def of_vocabulary(vocab):
                 Stamp(vocab.fingerprint, len(vocab), vocab.file))
 
 
-def of_shards(files):
+def of_shards(paths):
   """Returns a Holder for each directory of a list of shards."""
-  directories = sorted({os.path.dirname(path) or '.' for path in files})
+  directories = sorted({os.path.dirname(path) or '.' for path in paths})
   return [Holder(f'the shards in {directory}', load(directory))
           for directory in directories]
 

@@ -27,7 +27,8 @@ def test_is_read_as_it_was_written(tmp_path):
 
 
 @pytest.mark.parametrize('content', [
-    '', '{"fingerprint": "1', '[1]', '{"fingerprint": "1"}', '{"x": 1}'])
+    '', '{"fingerprint": "1', '[1]', '{"fingerprint": "1"}', '{"x": 1}',
+    '{"fingerprint": "1", "words": "2", "file": "a"}'])
 def test_damage_is_told(tmp_path, content):
   (tmp_path / 'vocabulary.json').write_text(content)
   with pytest.raises(ValueError, match='vocabulary.json is damaged') as error:

@@ -24,8 +24,8 @@ import urllib.parse
 import urllib.request
 import zipfile
 
+from im2txt import files
 from im2txt.data import pictures
-from im2txt.files import write_json
 from im2txt.progress import log
 from im2txt.progress import Progress
 
@@ -168,7 +168,7 @@ def obtain(archive, directory):
     _unzip(archive, directory, path)
   stamp = {'url': archive.url, 'bytes': os.path.getsize(path),
            'checksum': archive.checksum}
-  write_json(_stamp(archive, directory), stamp)
+  files.write_json(_stamp(archive, directory), stamp)
 
 
 def _path(archive, directory):
@@ -260,7 +260,7 @@ def _download(archive, directory, path):
     transfer(archive, part)
     wrong = fault(archive, part)
     if wrong is None:
-      os.replace(part, path)
+      files.rename((part, path))
       log(f'Downloaded {archive.url}')
       return
     os.remove(part)
@@ -378,8 +378,9 @@ def _unzip(archive, directory, path):
         for member in members:
           zip_file.extract(member, staging)
           progress.update(1)
-    os.rename(os.path.join(staging, archive.folder),
-              os.path.join(directory, archive.folder))
+    files.sync_tree(staging)
+    files.rename((os.path.join(staging, archive.folder),
+                  os.path.join(directory, archive.folder)))
   except pictures.BAD_ZIP as error:
     raise ValueError(
         f'Cannot unpack {path} ({error}): remove it to have it downloaded '

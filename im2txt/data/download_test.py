@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image as PilImage
 import pytest
 
+from im2txt import files
 from im2txt.data import download
 from im2txt.data import tokenizer
 
@@ -139,6 +140,27 @@ def test_downloads_and_unpacks_once(server, archive, tmp_path):
   download.obtain(archive, str(tmp_path))
   assert server.requests_seen == []
   assert (tmp_path / 'train2014' / 'a.jpg').read_bytes() == b'my own'
+
+
+def test_what_has_its_name_is_on_the_disk(archive, tmp_path, monkeypatch):
+  calls = []
+
+  def recorded(module, name):
+    function = getattr(module, name)
+    monkeypatch.setattr(module, name, lambda *paths: (
+        calls.append((name, os.path.basename(paths[-1]))), function(*paths))[1])
+
+  recorded(files, 'sync')
+  recorded(files, 'sync_tree')
+  recorded(os, 'replace')
+  download.obtain(archive, str(tmp_path))
+  here = ('sync', tmp_path.name)
+  assert calls == [
+      ('sync', '.train2014.zip.part'), ('replace', 'train2014.zip'), here,
+      ('sync_tree', '.train2014.zip.unzip'), ('sync', 'train2014'),
+      ('replace', 'train2014'), here,
+      ('sync', '..train2014.zip.done.tmp'), ('replace', '.train2014.zip.done'),
+      here]
 
 
 def test_a_folder_without_a_stamp_is_left_alone(server, archive, tmp_path):

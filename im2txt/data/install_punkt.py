@@ -17,6 +17,7 @@ import sys
 import tempfile
 import zipfile
 
+from im2txt import files
 from im2txt.data import tokenizer
 
 # A package that ships NLTK's punkt_tab among its files, at a version seen to.
@@ -77,7 +78,8 @@ def install(target, sources):
       # What is there did not load, so it is a leftover.
       shutil.rmtree(final, ignore_errors=True)
       os.makedirs(os.path.dirname(final), exist_ok=True)
-      os.rename(os.path.join(staging, tokenizer.PUNKT_DIRECTORY), final)
+      files.sync_tree(staging)
+      files.rename((os.path.join(staging, tokenizer.PUNKT_DIRECTORY), final))
       return
   raise ValueError(
       'Cannot get NLTK\'s tokenizer data (' + '; '.join(failures) + '): copy '

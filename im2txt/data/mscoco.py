@@ -19,6 +19,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -28,13 +29,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from im2txt import files
+from im2txt import locks
 from im2txt import vocabulary_stamp
 from im2txt.data import caption_files
 from im2txt.data import image_formats
 from im2txt.data import pictures
 from im2txt.data import shards
 from im2txt.data import tokenizer
-from im2txt.files import replacing
 from im2txt.inference_utils import vocabulary
 from im2txt.progress import log
 from im2txt.progress import Progress
@@ -44,6 +46,7 @@ JOURNAL = 'build_mscoco_data.journal'
 # Bump when the same input gives other files, so that none is taken as done.
 _FORMAT = 1
 
+_SHARD = r'(train|val|test)-\d{5}-of-\d{5}'
 _SHUFFLE_SEED = 12345
 _CAPTIONS_PER_TASK = 1000
 _IMAGES_PER_TASK = 50
@@ -174,11 +177,22 @@ def build_datasets(datasets, stats, options):
     datasets: list of Dataset, that to train on first.
     stats: `stat_images` of all their pictures.
     options: BuildOptions, checked by `check_options`.
+
+  Raises:
+    ValueError: see `build`; or another program builds there.
+    OSError: reading or writing failed on the way.
   """
   _check_vocabulary_options(datasets[0], options)
   _check_writable('output_dir', options.output_dir)
   _check_writable('word_counts_output_file',
                   os.path.dirname(options.word_counts_output_file) or '.')
+  with locks.hold(options.output_dir, 'build', '--output_dir'):
+    _build_datasets(datasets, stats, options)
+
+
+def _build_datasets(datasets, stats, options):
+  """Does what `build_datasets` says, with the lock held."""
+  _check_no_other_shards(datasets, options)
   journal = Journal(options.output_dir, _fingerprint(datasets, stats, options))
   missing = [path for path in _shard_paths(datasets, options)
              if not journal.is_done(path)]
@@ -191,7 +205,10 @@ def build_datasets(datasets, stats, options):
     for dataset in datasets:
       _log_finished(dataset, journal.undecodable)
     return
-  _remove_outdated(missing)
+  _remove_outdated(missing + [
+      os.path.join(options.output_dir, name)
+      for name in os.listdir(options.output_dir)
+      if re.fullmatch(rf'\.{_SHARD}\.tmp', name)])
   with Workers(options.num_workers) as workers:
     datasets = _tokenized(workers, datasets, options)
     vocab = create_vocabulary(datasets[0], options)
@@ -347,6 +364,27 @@ def _check_writable(flag, directory):
         'place where files can be made.') from error
 
 
+def _check_no_other_shards(datasets, options):
+  """Raises ValueError if there are shards that this build does not write.
+
+  One vocabulary.json tells of all shards in a directory: with others in it,
+  it would tell of them too.
+
+  Args:
+    datasets: list of Dataset.
+    options: BuildOptions.
+  """
+  own = {os.path.basename(path) for path in _shard_paths(datasets, options)}
+  others = sorted(
+      name for name in os.listdir(options.output_dir) if name not in own
+      and re.fullmatch(_SHARD, name))
+  if others:
+    raise ValueError(
+        f'--output_dir={options.output_dir} holds {len(others)} shard(s) of '
+        f'another build ({caption_files.first(others)}), whose vocabulary may '
+        'be another: remove them, or give another --output_dir')
+
+
 def _check_space(stats, datasets, options):
   """Raises ValueError if the disk is too small for the shards."""
   sizes = {path: size for _, path, size, _ in stats}
@@ -452,8 +490,8 @@ class Journal:
   """The files that are finished, and the input that they were made from.
 
   A text file of one JSON value a line, in the output directory. A line is
-  added after a file got its final name, so what it says is always true; a
-  journal of other input is replaced.
+  added after a file got its final name, which it has once it is on the disk, so
+  what it says is always true; a journal of other input is replaced.
 
   Attributes:
     undecodable: dict, path of a picture -> why it cannot be decoded; None if
@@ -479,21 +517,23 @@ class Journal:
         self._is_of_this_input = True
       elif 'undecodable' in entry:
         self.undecodable = entry['undecodable']
-      else:
+      elif 'file' in entry:
         self._files[entry['file']] = entry
 
   def _entries(self):
-    """Yields the entries, less a line that an interruption cut short."""
+    """Yields the entries, less what an interruption cut short."""
     try:
       with open(self._path, encoding='utf-8') as f:
         lines = f.read().split('\n')
-    except OSError:
+    except (OSError, UnicodeDecodeError):
       return
     for line in lines:
       try:
-        yield json.loads(line)
-      except ValueError:
+        entry = json.loads(line)
+      except (ValueError, RecursionError):
         continue
+      if isinstance(entry, dict):
+        yield entry
 
   def is_done(self, path):
     """Returns whether `path` was finished and has not been changed since."""
@@ -520,12 +560,14 @@ class Journal:
 
   def _add(self, entry):
     if not self._is_of_this_input:
-      with open(self._path, 'w', encoding='utf-8') as f:
-        f.write(json.dumps({'fingerprint': self._fingerprint}))
+      with files.replacing(self._path) as temporary:
+        with open(temporary, 'w', encoding='utf-8') as f:
+          f.write(json.dumps({'fingerprint': self._fingerprint}))
       self._is_of_this_input = True
     with open(self._path, 'a', encoding='utf-8') as f:
       # The end of the line comes first, to part it from one cut short.
       f.write('\n' + json.dumps(entry))
+    files.sync(self._path)
 
 
 def _remove_outdated(paths):
@@ -534,6 +576,7 @@ def _remove_outdated(paths):
   for path in outdated:
     os.remove(path)
   if outdated:
+    files.sync(os.path.dirname(outdated[0]))
     log(f'Removed {len(outdated)} shards that are not of a finished build from '
         'this input.')
 
@@ -666,7 +709,7 @@ def create_vocabulary(train, options):
   counts.sort(key=lambda entry: entry[1], reverse=True)
   counts = [(word, counter[word]) for word in old] + counts
   path = options.word_counts_output_file
-  with replacing(path) as temporary:
+  with files.replacing(path) as temporary:
     with open(temporary, 'w', encoding='utf-8', newline='\n') as f:
       f.write('\n'.join(f'{word} {count}' for word, count in counts))
   log(f'Wrote vocabulary file {path}: {len(counts)} of '
@@ -791,7 +834,7 @@ def _write_shard(path, layout, records):
   Raises:
     OSError: a picture cannot be read or the shard not written.
   """
-  with replacing(path) as temporary:
+  with files.replacing(path) as temporary:
     with shards.Writer(temporary) as writer:
       for image_id, image_path, captions in records:
         data = pictures.read(image_path)

@@ -21,6 +21,7 @@ from PIL import Image as PilImage
 import pytest
 import tensorflow as tf
 
+from im2txt import locks
 from im2txt import testing
 from im2txt import vocabulary_stamp
 from im2txt.data import mscoco
@@ -427,6 +428,54 @@ def test_an_old_vocabulary_is_never_written_over(built):
   options = dataclasses.replace(options, extend_vocab_file='/nowhere')
   with pytest.raises(ValueError, match='/nowhere'):
     mscoco.build(options)
+
+
+@needs_punkt
+@pytest.mark.parametrize('name, refused', [
+    ('train-00000-of-00002', True), ('test-00000-of-00008', True),
+    # What is of this build, and what is no shard.
+    ('train-00003-of-00004', False), ('train-00000-of-00002.txt', False),
+    ('.train-00000-of-00002.tmp', False), ('other-00000-of-00002', False)])
+def test_shards_of_another_build_are_not_left_with_this_vocabulary(
+    built, tmp_path, name, refused):
+  output = tmp_path / 'out'
+  output.mkdir()
+  (output / name).write_bytes(b'old')
+  options = dataclasses.replace(
+      built, output_dir=str(output),
+      word_counts_output_file=str(output / 'word_counts.txt'))
+  if not refused:
+    mscoco.build(options)
+    assert _shards(str(output)) == _shards(built.output_dir)
+    assert not list(output.glob('.*.tmp'))
+    return
+  with pytest.raises(ValueError, match=(
+      rf'--output_dir={output} holds 1 shard\(s\) of another build \({name}\), .*: '
+      'remove them, or give another --output_dir')):
+    mscoco.build(options)
+  assert os.listdir(output) == [name]
+
+
+@needs_punkt
+def test_a_second_build_in_one_directory_is_refused(built):
+  with locks.hold(built.output_dir, 'build'):
+    with pytest.raises(ValueError, match=f'--output_dir={built.output_dir} is '
+                       'in use: build runs there already'):
+      mscoco.build(built)
+  mscoco.build(built)
+
+
+@needs_punkt
+@pytest.mark.parametrize('damage', [
+    b'\xff\xfe', b'[' * 100000 + b'\n5\n{"a": 1}\n["file"]\n'], ids=range(2))
+def test_a_damaged_journal_is_as_none(built, tmp_path, damage):
+  output = tmp_path / 'out'
+  shutil.copytree(built.output_dir, output)
+  (output / mscoco.JOURNAL).write_bytes(damage)
+  mscoco.build(dataclasses.replace(
+      built, output_dir=str(output),
+      word_counts_output_file=str(output / 'word_counts.txt')))
+  assert _shards(str(output)) == _shards(built.output_dir)
 
 
 @needs_punkt

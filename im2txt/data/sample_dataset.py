@@ -18,9 +18,9 @@ import os
 import random
 import zipfile
 
+from im2txt import files
+from im2txt import locks
 from im2txt.data import sample_scenes
-from im2txt.files import replacing
-from im2txt.files import sha256
 from im2txt.progress import Progress
 
 SPLITS = ('train', 'val')
@@ -42,8 +42,16 @@ def write(directory, num_images, seed=1, num_workers=None):
     Whether anything was written.
 
   Raises:
+    ValueError: another program makes it.
     OSError: the directory cannot be written.
   """
+  os.makedirs(directory, exist_ok=True)
+  with locks.hold(directory, 'build'):
+    return _write(directory, num_images, seed, num_workers)
+
+
+def _write(directory, num_images, seed, num_workers):
+  """Does what `write` says, with the lock held."""
   made_of = {'num_images': num_images, 'seed': seed}
   stamp = os.path.join(directory, 'made_of.json')
   if _read_json(stamp) == made_of:
@@ -62,15 +70,14 @@ def write(directory, num_images, seed=1, num_workers=None):
           os.path.join(directory, 'zips', f'{split}2014.zip'), split,
           zip(ids, pool.map(functools.partial(_make, seed), ids, chunksize=20)),
           progress)
-  with replacing(os.path.join(directory, _ANNOTATIONS)) as temporary, (
+  with files.replacing(os.path.join(directory, _ANNOTATIONS)) as temporary, (
       zipfile.ZipFile(temporary, 'w')) as archive:
     for split, content in captions.items():
       archive.writestr(
           f'annotations/captions_{split}2014.json', json.dumps(content))
   for folder in ('zips', 'annotations'):
     _write_sums(os.path.join(directory, folder))
-  with open(stamp, 'w', encoding='utf-8') as f:
-    json.dump(made_of, f)
+  files.write_json(stamp, made_of, indent=None)
   return True
 
 
@@ -86,7 +93,7 @@ def _make(seed, image_id):
 def _write_images(path, split, made, progress):
   """Writes one archive of pictures; returns its captions as COCO has them."""
   images, annotations = [], []
-  with replacing(path) as temporary, zipfile.ZipFile(
+  with files.replacing(path) as temporary, zipfile.ZipFile(
       temporary, 'w') as archive:
     for image_id, (data, captions) in made:
       name = f'COCO_{split}2014_{image_id:012d}.jpg'
@@ -107,14 +114,14 @@ def _write_sums(folder):
   lines = []
   for name in sorted(os.listdir(folder)):
     if name.endswith('.zip'):
-      lines.append(f'{sha256(os.path.join(folder, name))}  {name}\n')
-  with open(os.path.join(folder, _SUMS), 'w', encoding='utf-8') as f:
-    f.writelines(lines)
+      lines.append(f'{files.sha256(os.path.join(folder, name))}  {name}\n')
+  with files.replacing(os.path.join(folder, _SUMS)) as temporary:
+    with open(temporary, 'w', encoding='utf-8') as f:
+      f.writelines(lines)
 
 
 def _read_json(path):
   try:
-    with open(path, encoding='utf-8') as f:
-      return json.load(f)
+    return files.read_json(path)
   except (OSError, ValueError):
     return None

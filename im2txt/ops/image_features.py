@@ -17,16 +17,14 @@ A cache is a directory:
 
 The input of a block is float16 [1024, views + 1, rows, columns, channels].
 
-Each file is written under a temporary name and renamed, so what is there is
-whole, and a build that was killed goes on after the last finished file.
+Each file has its name once it is on the disk, so what is there is whole, and a
+build that was killed or lost its power goes on after the last finished file.
 """
 
 import concurrent.futures
 import contextlib
 import dataclasses
-import fcntl
 import functools
-import json
 import os
 import re
 
@@ -35,9 +33,9 @@ import numpy as np
 import tensorflow as tf
 
 from im2txt import encoder_stamp
+from im2txt import files as files_lib
+from im2txt import locks
 from im2txt import progress
-from im2txt.files import replacing
-from im2txt.files import write_json
 from im2txt.ops import example_order
 from im2txt.ops import folded_inception
 from im2txt.ops import image_processing
@@ -399,12 +397,7 @@ def open_or_build(directory, names, encode_fn, variables, config, views=None,
   wanted = {**fingerprint(names, variables, config), 'block': block}
   if views is not None:
     wanted.update(views=views, seed=seed, precision=precision)
-  with open(os.path.join(directory, 'lock'), 'w', encoding='utf-8') as lock:
-    try:
-      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      logging.info('%s: waiting for another program that makes it', directory)
-      fcntl.flock(lock, fcntl.LOCK_EX)
+  with locks.hold(directory, 'features', wait=True):
     captions, description = _open(directory, wanted)
     if captions is None:
       captions = inputs.read_captions(names)
@@ -448,8 +441,7 @@ def _open(directory, wanted):
                        'or delete this one')
     return None, None
   try:
-    with open(path, encoding='utf-8') as f:
-      description = json.load(f)
+    description = files_lib.read_json(path)
     difference = _difference(description, wanted)
     if not difference:
       with np.load(os.path.join(directory, 'captions.npz')) as arrays:
@@ -481,9 +473,9 @@ def _map_features(path, captions, views, kept_shape, dtype):
 def _save(path, save, *args, **kwargs):
   """Writes a file by NumPy's `save` or `savez`."""
   # To an open file: to a name they add a suffix.
-  with replacing(path) as temporary, open(temporary, 'wb') as f:
+  with files_lib.replacing(path) as temporary, open(temporary, 'wb') as f:
     save(f, *args, **kwargs)
 
 
 def _write_description(directory, description):
-  write_json(os.path.join(directory, 'cache.json'), description)
+  files_lib.write_json(os.path.join(directory, 'cache.json'), description)

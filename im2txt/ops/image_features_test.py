@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of image_features."""
 
+import concurrent.futures
 import dataclasses
 import itertools
 import json
 import os
 import sys
+import threading
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from im2txt import configuration
+from im2txt import locks
 from im2txt import testing
 from im2txt.data import shards as shards_lib
 from im2txt.ops import image_features
@@ -233,6 +236,20 @@ def test_a_killed_build_goes_on_after_the_finished_files(tmp_path, shards):
   assert (directory / 'features-00000.npy').stat().st_mtime_ns == (
       names['features-00000.npy'])
   assert not list(directory.glob('.*.tmp'))
+
+
+def test_waits_for_another_program_that_makes_it(
+    tmp_path, shards, monkeypatch):
+  (tmp_path / 'cache').mkdir()
+  waiting = threading.Event()
+  monkeypatch.setattr(locks.logging, 'info', lambda text, *_: (
+      waiting.set() if 'waiting' in text else None))
+  with concurrent.futures.ThreadPoolExecutor(1) as pool:
+    with locks.hold(str(tmp_path / 'cache'), 'features'):
+      data = pool.submit(build, tmp_path, shards)
+      assert waiting.wait(60)
+      assert os.listdir(tmp_path / 'cache') == ['.features.lock']
+    assert len(data.result().captions) == len(build(tmp_path, shards).captions)
 
 
 @pytest.mark.parametrize('changes, message', [

@@ -17,7 +17,6 @@ were trained on, it also holds what changed in these:
 """
 
 import dataclasses
-import json
 import os
 import re
 import shutil
@@ -29,6 +28,7 @@ from im2txt import checkpoints
 from im2txt import configuration
 from im2txt import encoder_stamp
 from im2txt import files
+from im2txt import locks
 from im2txt import show_and_tell_model
 from im2txt import vocabulary_stamp
 from im2txt.inference_utils import vocabulary
@@ -153,6 +153,12 @@ def get(directory, package_dir=DEFAULT_PACKAGE, inception_dir=None):
   """
   manifest, decoder, changes = _read(package_dir)
   os.makedirs(directory, exist_ok=True)
+  with locks.hold(directory, 'get_model', wait=True):
+    return _get(directory, package_dir, inception_dir, manifest, decoder)
+
+
+def _get(directory, package_dir, inception_dir, manifest, decoder):
+  """Does what `get` says of what `_read` returned, with the lock held."""
   if later := _trained_on(directory, manifest.global_step, package_dir):
     log(f'{later} was trained on from the model of {package_dir}: left alone.')
     return later
@@ -302,8 +308,7 @@ def _read(package_dir):
   """
   path = os.path.join(package_dir, MANIFEST)
   try:
-    with open(path, encoding='utf-8') as f:
-      manifest = Manifest(**json.load(f))
+    manifest = files.read_fields(path, Manifest)
     encoder_stamp.Stamp(**manifest.encoder)
     if manifest.format != _FORMAT or set(manifest.parts) != {
         *_PARTS, *([ENCODER] if manifest.changed_encoder else [])}:

@@ -24,6 +24,7 @@ import numpy as np
 from im2txt import checkpoints
 from im2txt import encoder_stamp
 from im2txt import files
+from im2txt import locks
 from im2txt.data import download
 from im2txt.ops import image_embedding
 from im2txt.pretrained import inception_wheel
@@ -66,6 +67,12 @@ def get(directory, source=AUTO, url=None):
     OSError: the download or the disk failed; a later call goes on.
   """
   os.makedirs(directory, exist_ok=True)
+  with locks.hold(directory, 'get_inception', wait=True):
+    return _get(directory, source, url)
+
+
+def _get(directory, source, url):
+  """Does what `get` says, with the lock held."""
   checkpoint = os.path.join(directory, CHECKPOINT)
   stamp = present(directory)
   if stamp:
@@ -178,8 +185,8 @@ def _move(staging, directory, **description):
       encoder_stamp.fingerprint(values), **description)
   names = _files_of_checkpoint(os.listdir(staging))
   encoder_stamp.save(directory, stamp)
-  for name in names:
-    os.replace(os.path.join(staging, name), os.path.join(directory, name))
+  files.rename(*((os.path.join(staging, name), os.path.join(directory, name))
+                 for name in names))
   return stamp
 
 
