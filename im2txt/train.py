@@ -4,7 +4,7 @@
 import functools
 import math
 import os
-import re
+import secrets
 import signal
 import time
 
@@ -18,6 +18,7 @@ import tensorflow as tf
 from im2txt import checkpoints
 from im2txt import configuration
 from im2txt import encoder_stamp
+from im2txt import files as files_lib
 from im2txt import locks
 from im2txt import show_and_tell_model
 from im2txt import vocabulary_stamp
@@ -108,8 +109,15 @@ flags.DEFINE_enum(
     'of the blocks of --train_inception_from with --feature_cache_dir; weights '
     'and the loss are float32 either way.')
 flags.DEFINE_integer(
-    'random_seed', None, 'Seed of initial weights, dropout and example order.')
+    'random_seed', None,
+    'Seed of initial weights, the order and distortion of examples, dropout '
+    'and samples. A run that goes on with its seed ends as one that was never '
+    'interrupted. The default is that of --train_dir, and in a new one it is '
+    'drawn.', lower_bound=0)
 configuration.define_flags(flags)
+
+# Beside the checkpoints: the seed of the run.
+_SEED_FILE = 'random_seed.json'
 
 # The smoothed loss forgets at this rate per step.
 _SMOOTHING = 0.99
@@ -344,47 +352,68 @@ def open_features(model, config, files):
   return data
 
 
-def make_batches(config, files, data):
-  """Returns an endless iterator of what `make_step_fn`'s callable takes.
+def make_batches(config, files, data, seed, step):
+  """Returns an endless iterator of `inputs.Batch`es, from a step on.
 
   Args:
     config: a `configuration.ModelConfig`.
     files: shard file names.
     data: what `open_features` returns; None to train from images.
+    seed: int, of the run.
+    step: int, the step to begin with.
   """
   if not data:
-    return iter(inputs.training_batches(
-        files, config, FLAGS.random_seed, FLAGS.captions_per_image))
+    return inputs.ImageBatches(
+        files, config, FLAGS.captions_per_image).from_step(seed, step)
   return iter(tf.data.Dataset.from_generator(
       lambda: data.training_batches(
-          config.batch_size, FLAGS.random_seed, FLAGS.captions_per_image,
-          FLAGS.feature_undistorted),
+          config.batch_size, seed, FLAGS.captions_per_image,
+          FLAGS.feature_undistorted, step),
       output_signature=batch_signature(config)).prefetch(4))
 
 
-def user_errors(batches):
-  """Yields the batches; a wrong word id becomes a ValueError of one line."""
-  try:
-    yield from batches
-  except tf.errors.InvalidArgumentError as e:
-    reason = re.search(r'assertion failed: \[(.*?)\]', e.message)
-    if not reason:
-      raise
-    raise ValueError(
-        f'--input_file_pattern={FLAGS.input_file_pattern}: '
-        + reason.group(1).replace('\\', '')) from e
-
-
 def batch_signature(config):
-  """Returns the TensorSpecs of a batch; see `make_step_fn`."""
+  """Returns an `inputs.Batch` of TensorSpecs."""
+  if not FLAGS.feature_cache_dir:
+    encoder_inputs = tf.TensorSpec(
+        [None, config.image_height, config.image_width, 3])
+  elif FLAGS.train_inception_from:
+    encoder_inputs = tf.TensorSpec([None, None, None, None], tf.float16)
+  else:
+    encoder_inputs = tf.TensorSpec([None, folded_inception.FEATURE_SIZE])
   words = tf.TensorSpec([None, None], tf.int64)
-  captions = (words, words, tf.TensorSpec([None, None], tf.int32))
-  if FLAGS.feature_cache_dir and not FLAGS.train_inception_from:
-    return (tf.TensorSpec([None, folded_inception.FEATURE_SIZE]), *captions)
-  images = tf.TensorSpec([None, config.image_height, config.image_width, 3])
-  if FLAGS.feature_cache_dir:
-    images = tf.TensorSpec([None, None, None, None], tf.float16)
-  return (images, tf.TensorSpec([None], tf.int64), *captions)
+  return inputs.Batch(encoder_inputs, tf.TensorSpec([None], tf.int64), words,
+                      words, tf.TensorSpec([None, None], tf.int32))
+
+
+def step_seed(model, seed):
+  """Returns an int64 [2] tensor, the seed of a step; to be traced."""
+  return tf.stack([tf.constant(seed, tf.int64),
+                   tf.cast(model.global_step, tf.int64)])
+
+
+def run_seed(train_dir):
+  """Returns the seed of a run, an int: from the flag, its directory, or new."""
+  path = os.path.join(train_dir, _SEED_FILE)
+  seed = saved = None
+  if os.path.exists(path):
+    try:
+      saved = seed = files_lib.read_json(path)['random_seed']
+      if not isinstance(seed, int) or seed < 0:
+        raise ValueError(f'{seed!r} is no seed')
+    except (OSError, ValueError, TypeError, KeyError) as error:
+      raise ValueError(
+          f'{path} is damaged ({error}): remove it, and give --random_seed if '
+          'you know it; otherwise the order of examples begins anew'
+      ) from error
+  if FLAGS.random_seed is not None:
+    seed = FLAGS.random_seed
+  elif seed is None:
+    seed = secrets.randbits(31)
+  if seed != saved:
+    logging.info('--random_seed=%d', seed)
+    files_lib.write_json(path, {'random_seed': seed})
+  return seed
 
 
 class Update:
@@ -427,45 +456,42 @@ class Update:
     return {**self._model.named_variables, **averages}
 
 
-def make_step_fn(model, update):
+def make_step_fn(model, update, seed):
   """Returns a compiled callable that takes one step.
 
-  Its arguments are those of a batch, that is the features of each caption's
-  image, or images and the row of each caption's among them, then input_seqs,
-  target_seqs and mask; and the learning rates of the decoder and of Inception.
-  It returns a dict of scalars.
+  Its arguments are an `inputs.Batch`, and the learning rates of the decoder and
+  of Inception. It returns a dict of scalars.
 
   Args:
     model: a `ShowAndTellModel`.
     update: an `Update`.
+    seed: int, of the run.
   """
 
-  def step(*batch_and_rates):
-    *encoder_inputs, sources, targets, mask, rate, top_rate = batch_and_rates
+  def step(batch, learning_rate, inception_rate):
+    seeds = step_seed(model, seed)
 
-    def features():
-      if len(encoder_inputs) == 1:
-        return encoder_inputs[0]
-      images, rows = encoder_inputs
-      if FLAGS.feature_cache_dir:
+    def losses():
+      encoded = batch.inputs
+      if not FLAGS.feature_cache_dir:
+        encoded = model.encode_images(encoded, True, seeds)
+      elif FLAGS.train_inception_from:
         encoded = model.inception.encode_from_block(
-            images, model.training_dtype)
-      else:
-        encoded = model.encode_images(images, is_training=True)
-      return tf.gather(encoded, rows)
+            encoded, model.training_dtype)
+      return model.losses(tf.gather(encoded, batch.rows), batch.input_seqs,
+                          batch.target_seqs, batch.mask, seeds)
 
-    return update(lambda: model.losses(features(), sources, targets, mask),
-                  rate, top_rate)
+    return update(losses, learning_rate, inception_rate)
 
   return tf.function(step, autograph=False, input_signature=[
-      *batch_signature(model.config), tf.TensorSpec([]), tf.TensorSpec([])])
+      batch_signature(model.config), tf.TensorSpec([]), tf.TensorSpec([])])
 
 
-def make_self_critical_step_fn(model, update, data, vocab):
+def make_self_critical_step_fn(model, update, data, vocab, seed):
   """Returns a callable that takes one step of self-critical training.
 
-  Its arguments are what `CaptionedFeatures.training_images` yields, and two
-  learning rates, see `make_step_fn`. It returns a dict of scalars, in which total_loss is the
+  Its arguments are a pair that `CaptionedFeatures.training_images` yields, and
+  two learning rates, see `make_step_fn`. It returns a dict of scalars, in which total_loss is the
   negative mean reward.
 
   Args:
@@ -473,6 +499,7 @@ def make_self_critical_step_fn(model, update, data, vocab):
     update: an `Update`.
     data: `image_features.CaptionedFeatures`.
     vocab: the `Vocabulary` of the shards.
+    seed: int, of the run.
   """
   captions = data.captions
   references = [[] for _ in captions.image_ids]
@@ -480,25 +507,27 @@ def make_self_critical_step_fn(model, update, data, vocab):
     references[image].append(captions.caption(index)[1:].tolist())
   reward = self_critical.CiderReward(references, vocab.unk_id)
   left_out = [vocab.unk_id, *range(len(vocab), model.config.vocab_size)]
-  features_spec, *words_specs = batch_signature(model.config)
+  features_spec, _, *words_specs = batch_signature(model.config)
 
   @functools.partial(
       tf.function, autograph=False, input_signature=[features_spec])
   def sample(features):
     return self_critical.sample(
         model, features, vocab.start_id, vocab.end_id, left_out,
-        FLAGS.max_sample_length)
+        FLAGS.max_sample_length, step_seed(model, seed))
 
   @functools.partial(tf.function, autograph=False, input_signature=[
       features_spec, *words_specs, tf.TensorSpec([None]), tf.TensorSpec([])])
   def learn(features, sources, targets, mask, weights, learning_rate):
     def losses():
       loss = self_critical.loss(
-          model, features, sources, targets, mask, weights)
+          model, features, sources, targets, mask, weights,
+          step_seed(model, seed))
       return loss, loss
     return update(losses, learning_rate)
 
-  def step(images, features, learning_rate, unused_inception_rate):
+  def step(batch, learning_rate, unused_inception_rate):
+    images, features = batch
     features = np.repeat(features, FLAGS.samples_per_image, axis=0)
     drawn = sample(features).numpy()
     # A caption ends with its first end word, or not at all.
@@ -549,7 +578,7 @@ def train(model, configs, batches, step_fn, update, writer, manager):
   last_save = time.time()
   last_summary = 0.0
   logged_step, logged_time = step, time.time()
-  batches = Waiting(user_errors(batches))
+  batches = Waiting(batches)
 
   def save():
     losses.read()  # Nothing that has diverged is saved.
@@ -563,7 +592,7 @@ def train(model, configs, batches, step_fn, update, writer, manager):
       break
     learning_rate, inception_rate = learning_rates(
         training_config, model_config.batch_size, step)
-    scalars = step_fn(*batch, tf.constant(learning_rate, tf.float32),
+    scalars = step_fn(batch, tf.constant(learning_rate, tf.float32),
                       tf.constant(inception_rate, tf.float32))
     step += 1
     losses.add(step, scalars['total_loss'])
@@ -597,15 +626,11 @@ def train(model, configs, batches, step_fn, update, writer, manager):
     if time.time() - last_summary >= FLAGS.save_summaries_secs:
       with writer.as_default(step=step):
         write_summaries(
-            model, None if FLAGS.feature_cache_dir else batch[0])
+            model, None if FLAGS.feature_cache_dir else batch.inputs)
       last_summary = time.time()
     if time.time() - last_save >= FLAGS.save_interval_secs:
       saved_step = save()
       last_save = time.time()
-  if step == first_step and step < FLAGS.number_of_steps and not stop.received:
-    raise ValueError(
-        f'--input_file_pattern={FLAGS.input_file_pattern} holds no record whose '
-        'image can be decoded; make the shards again')
   if saved_step != step:
     save()
   writer.flush()
@@ -663,8 +688,8 @@ def prepare_and_train(files, shards):
       f'{per_image}_per_image')
   vocab = (open_vocabulary(files, shards, configs[0].vocab_size)
            if FLAGS.self_critical else None)
-  if FLAGS.random_seed is not None:
-    tf.random.set_seed(FLAGS.random_seed)
+  seed = run_seed(FLAGS.train_dir)
+  tf.random.set_seed(seed)
   model, encoder = prepare_model(
       FLAGS.train_dir, configs, shards, checkpoint)
   if int(model.global_step) >= FLAGS.number_of_steps:
@@ -699,13 +724,13 @@ def prepare_and_train(files, shards):
   data = (open_features(model, configs[0], files) if FLAGS.feature_cache_dir
           else None)
   if FLAGS.self_critical:
-    step_fn = make_self_critical_step_fn(model, update, data, vocab)
+    step_fn = make_self_critical_step_fn(model, update, data, vocab, seed)
     batches = data.training_images(
-        configs[0].batch_size, FLAGS.random_seed, FLAGS.samples_per_image,
-        FLAGS.feature_undistorted)
+        configs[0].batch_size, seed, FLAGS.samples_per_image,
+        FLAGS.feature_undistorted, step)
   else:
-    step_fn = make_step_fn(model, update)
-    batches = make_batches(configs[0], files, data)
+    step_fn = make_step_fn(model, update, seed)
+    batches = make_batches(configs[0], files, data, seed, step)
   writer = tf.summary.create_file_writer(FLAGS.train_dir)
   return train(model, configs, batches, step_fn, update, writer, manager)
 

@@ -621,8 +621,8 @@ def test_goes_on_from_the_newest_whole_checkpoint(
     ('no cache', ['--self_critical needs --feature_cache_dir']),
     ('samples', ['--samples_per_image=3 does not divide --batch_size=2']),
     ('no vocabulary', ['data0/word_counts.txt', '--vocab_file']),
-    ('id', ['--input_file_pattern=', 'word id', '--vocab_size=20;']),
-    ('no image', ['no record whose image can be decoded']),
+    ('id', ['image 1: its caption holds word id', '--vocab_size=']),
+    ('no image', ['none of the 1 image(s) in', 'can be decoded']),
 ])
 def test_one_line_says_what_is_wrong(failures, name, parts):
   testing.assert_one_line_error(failures[name].result(), *parts)

@@ -24,4 +24,4 @@ def dropout(x, rate, seed, place):
   # Philox on every device, so that the numbers are the same on each.
   return tf.nn.experimental.stateless_dropout(
       x, rate, tf.random.experimental.stateless_fold_in(
-          seed, tf.constant(place, seed.dtype), alg='philox'), rng_alg='philox')
+          seed, place, alg='philox'), rng_alg='philox')

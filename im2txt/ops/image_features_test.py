@@ -174,7 +174,7 @@ def test_undecodable_images_are_left_out_named_and_counted(
   assert '1 image(s) skipped: ids 5' in caplog.text
   assert data.usable().tolist() == [0, 1, 2, 3, 4, 5, 7, 8, 9, 10]
   assert np.isnan(all_features(data)[5]).all()
-  for features, *_ in itertools.islice(data.training_batches(4), 20):
+  for features, *_ in itertools.islice(data.training_batches(4, 0), 20):
     assert np.isfinite(features).all()
 
 
@@ -329,8 +329,9 @@ def test_training_goes_through_every_epoch_and_view(tmp_path, shards):
   views, orders = set(), []
   for _ in range(12):
     epoch = []
-    for found, _, targets, mask in itertools.islice(batches, 5):
-      for row, target, m in zip(found, targets, mask):
+    for batch in itertools.islice(batches, 5):
+      for row, target, m in zip(
+          batch.inputs[batch.rows], batch.target_seqs, batch.mask):
         image = m.sum() - 3  # As many words as its captions have more.
         assert target[m.sum() - 1] == 2
         view, = np.flatnonzero((features[image] == row).all(axis=1))
@@ -350,8 +351,10 @@ def test_captions_of_an_image_stand_together(tmp_path, shards):
   # 10 captions, 3 of image 0 and 2 of image 1: 8 groups, two in a batch.
   for _ in range(5):
     epoch, sizes = [], []
-    for found, _, _, mask in itertools.islice(batches, 4):
-      rows = [int(m.sum()) - 3 for m in mask]
+    for batch in itertools.islice(batches, 4):
+      assert len(batch.inputs) == 2
+      found = batch.inputs[batch.rows]
+      rows = [int(m.sum()) - 3 for m in batch.mask]
       for image in set(rows):
         at = [i for i, row in enumerate(rows) if row == image]
         sizes.append((image, len(at)))
@@ -362,7 +365,7 @@ def test_captions_of_an_image_stand_together(tmp_path, shards):
     assert sorted(epoch) == [0, 0, 0, 1, 1, 2, 3, 4, 6, 7]
     assert (1, 2) in sizes
   with pytest.raises(ValueError, match='--captions_per_image=3'):
-    next(data.training_batches(4, captions_per_image=3))
+    next(data.training_batches(4, 0, captions_per_image=3))
 
 
 def test_without_distorted_views_training_takes_the_other(tmp_path, shards):
@@ -403,7 +406,27 @@ def test_images_to_sample_captions_for(tmp_path, shards):
       assert sorted(epoch) == [0, 0, 1, 2, 3, 4, 6, 7]
     assert views == expected
   with pytest.raises(ValueError, match='--samples_per_image=3 does not divide'):
-    next(data.training_images(4, samples_per_image=3))
+    next(data.training_images(4, 0, samples_per_image=3))
+
+
+@pytest.mark.parametrize('captions_per_image', [1, 2])
+def test_what_comes_at_a_step_is_a_function_of_seed_and_step(
+    tmp_path, shards, captions_per_image):
+  data = build(tmp_path, shards)
+
+  def first(count, kind, step=0, seed=3):
+    return list(itertools.islice(kind(
+        4, seed, captions_per_image, True, step), count))
+
+  for kind in data.training_batches, data.training_images:
+    whole = first(12, kind)
+    for step in range(12):
+      batch, = first(1, kind, step)
+      for found, expected in zip(batch, whole[step], strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert any((a[0] != b[0]).any()
+               for a, b in zip(whole, first(12, kind, seed=4))
+               if a[0].shape == b[0].shape)
 
 
 def test_no_good_image_is_an_error(tmp_path):

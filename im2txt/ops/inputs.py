@@ -364,8 +364,9 @@ class ImageBatches:
             if image is not None]
     if not good:
       if len(self._undecodable) == len(self._captions.image_ids):
-        raise ValueError('holds no record whose image can be decoded; make the '
-                         'shards again')
+        raise ValueError(
+            f'none of the {len(self._undecodable)} image(s) in '
+            f'{self._files[0]} ... can be decoded; make the shards again')
       # A step without a word: it counts, and changes nothing.
       blank = np.zeros([1, 1], np.int64)
       return Batch(tf.zeros([1, *self._image_shape]), np.zeros([1], np.int64),

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of inputs."""
 
+import itertools
 import sys
 
 import numpy as np
@@ -56,8 +57,8 @@ def words(source, target, mask):
   """Returns the set of the captions in a batch; checks how they are padded."""
   found = []
   # Padded to the longest of the batch, no further.
-  assert mask.numpy().any(axis=0).all()
-  for s, t, m in zip(source.numpy(), target.numpy(), mask.numpy()):
+  assert mask.any(axis=0).all()
+  for s, t, m in zip(source, target, mask):
     n = m.sum()
     assert m[:n].all() and not s[n:].any() and not t[n:].any()
     np.testing.assert_array_equal(s[1:n], t[:n - 1])
@@ -65,32 +66,62 @@ def words(source, target, mask):
   return found
 
 
-def test_training_batches(shards):
-  seen = set()
-  for images, rows, *captions in inputs.training_batches(
-      shards, _CONFIG, seed=1).take(40):
-    assert images.shape == (2, 299, 299, 3)
-    assert rows.numpy().tolist() == [0, 1]
-    seen.update(words(*captions))
-  # Everything but the caption of the damaged image, which is skipped.
-  assert seen == {(1, 5, 2), (1, 6, 7, 8, 2), (1, 2), (1, 4, 4, 2)}
+def first(count, files, config=_CONFIG, captions_per_image=1, seed=1, step=0):
+  """Returns a list of the first batches from a step on."""
+  return list(itertools.islice(inputs.ImageBatches(
+      files, config, captions_per_image).from_step(seed, step), count))
 
 
-def test_a_seed_repeats_order_and_distortion(shards):
-  first, again = (
-      list(inputs.training_batches(shards, _CONFIG, seed=3).take(4))
-      for _ in range(2))
-  for batch, same in zip(first, again):
-    for found, expected in zip(batch, same):
+def test_training_batches(shards, caplog):
+  seen = []
+  for images, rows, *captions in first(5, shards):
+    assert images.shape == (len(rows), 299, 299, 3)
+    assert rows.tolist() == list(range(len(rows)))
+    seen += words(*captions)
+  # Two epochs: everything twice, but the caption of the damaged image.
+  assert sorted(seen) == sorted(
+      2 * [(1, 5, 2), (1, 6, 7, 8, 2), (1, 2), (1, 4, 4, 2)])
+  assert caplog.text.count('cannot be decoded') == 1
+  assert f'image 2 in {shards[0]} cannot be decoded' in caplog.text
+
+
+def test_a_batch_is_a_function_of_seed_and_step(shards):
+  whole = first(9, shards, seed=3)
+  for step in range(9):
+    batch, = first(1, shards, seed=3, step=step)
+    for found, expected in zip(batch, whole[step]):
       np.testing.assert_array_equal(found, expected)
+  other = first(9, shards, seed=4)
+  assert any(a.input_seqs.tolist() != b.input_seqs.tolist()
+             for a, b in zip(whole, other))
 
 
 def test_captions_without_a_word(tmp_path):
   path = str(tmp_path / 'shard')
   testing.write_shard(path, [(1, testing.jpeg(), []), (1, testing.jpeg(), [])])
-  _, rows, *captions = next(iter(inputs.training_batches([path], _CONFIG)))
+  (_, rows, *captions), = first(1, [path])
   assert rows.shape == (2,)
-  assert {c.shape for c in captions} == {(2, 0)}
+  assert {c.shape for c in captions} == {(2, 1)}
+  assert not captions[-1].any()
+
+
+def test_a_batch_without_a_good_image_has_no_word(tmp_path):
+  path = str(tmp_path / 'shard')
+  testing.write_shard(path, [(1, b'', [1, 3, 2]), (2, testing.jpeg(), [1, 2])])
+  config = configuration.ModelConfig(vocab_size=10, batch_size=1)
+  batches = first(4, [path], config)
+  assert sorted(batch.mask.sum() for batch in batches) == [0, 0, 1, 1]
+  for batch in batches:
+    assert batch.inputs.shape == (1, 299, 299, 3)
+    assert batch.rows.tolist() == [0]
+    assert batch.inputs.numpy().any() == batch.mask.any()
+
+
+def test_no_good_image_at_all_is_an_error(tmp_path):
+  path = str(tmp_path / 'shard')
+  testing.write_shard(path, [(1, b'', [1, 3, 2]), (2, b'x', [1, 2])])
+  with pytest.raises(ValueError, match='none of the 2 image.* can be decoded'):
+    first(2, [path])
 
 
 @pytest.fixture(name='captioned_twice')
@@ -126,25 +157,14 @@ def fixture_compact(tmp_path):
 
 def test_compact_captions_are_separate_examples(compact):
   seen, together = [], 0
-  for images, rows, *captions in inputs.training_batches(
-      compact, _CONFIG, seed=1).take(5):
-    assert len(images) == 2 and rows.numpy().tolist() == [0, 1]
-    first, second = words(*captions)
-    together += first[1] == second[1]
-    seen += [first, second]
+  for images, rows, *captions in first(5, compact):
+    assert len(images) == 2 and rows.tolist() == [0, 1]
+    one, other = words(*captions)
+    together += one[1] == other[1]
+    seen += [one, other]
   assert together < 5  # They are shuffled.
   assert sorted(seen) == sorted(
       (1, i, n, 2) for i in range(1, 5) for n in range(i))
-
-
-def test_compact_shards_are_grouped_without_reading_them_first(
-    compact, captioned_twice, monkeypatch):
-  config = configuration.ModelConfig(vocab_size=10, batch_size=4)
-  # In the other layout, they are read.
-  monkeypatch.delattr(inputs, 'read_captions')
-  inputs.training_batches(compact, config, captions_per_image=2)
-  with pytest.raises(NameError):
-    inputs.training_batches(captioned_twice, config, captions_per_image=2)
 
 
 def test_read_captions_of_compact_shards(compact):
@@ -172,13 +192,12 @@ def test_captions_of_an_image_share_it(
       lambda image, is_training, ordering, seed, **kwargs: original(
           image, **kwargs))
   config = configuration.ModelConfig(vocab_size=10, batch_size=2 * size)
-  batches = inputs.training_batches(
-      request.getfixturevalue(layout), config, seed=1, captions_per_image=size)
   epoch = []
-  for images, rows, *captions in batches.take(images_an_epoch // 2):
+  for images, rows, *captions in first(
+      images_an_epoch // 2, request.getfixturevalue(layout), config, size):
     assert len(images) == 2
     assert rows.shape == (len(captions[0]),) and len(rows) <= 2 * size
-    for row, caption in zip(rows.numpy(), words(*captions)):
+    for row, caption in zip(rows, words(*captions)):
       grey = (images[row, 0, 0, 0] + 1) / 2 * 255
       np.testing.assert_allclose(grey, 20 * caption[1], atol=.1)
       epoch.append(caption)
@@ -187,27 +206,36 @@ def test_captions_of_an_image_share_it(
       (1, i, n, 2) for i in range(1, 5) for n in range(i))
 
 
+def test_every_caption_comes_once_an_epoch_however_often_it_is_stopped(
+    captioned_twice):
+  """A batch of 2 images of 3 captions at most; 5 groups make an epoch."""
+  config = configuration.ModelConfig(vocab_size=10, batch_size=6)
+  seen = []
+  for start, stop in (0, 1), (1, 4), (4, 5):
+    for batch in first(stop - start, captioned_twice, config, 3, 7, start):
+      seen += words(*batch[2:])
+  # Five steps of two groups are two epochs.
+  assert sorted(seen) == sorted(
+      2 * [(1, i, n, 2) for i in range(1, 5) for n in range(i)])
+
+
 def test_captions_per_image_must_divide_the_batch(shards):
   with pytest.raises(ValueError, match='--captions_per_image=5.*make that 30'):
-    inputs.training_batches(
-        shards, configuration.ModelConfig(), captions_per_image=5)
+    inputs.ImageBatches(shards, configuration.ModelConfig(), 5)
 
 
 def test_training_images_differ_each_time(shards):
-  batches = inputs.training_batches(shards[:1], _CONFIG).take(6)
-  means = {round(float(m), 5) for b in batches
-           for m in tf.reduce_mean(b[0], [1, 2, 3])}
+  means = {round(float(m), 5) for batch in first(6, shards[:1])
+           for m in tf.reduce_mean(batch.inputs, [1, 2, 3])}
   assert len(means) > 4
 
 
 def test_an_id_beyond_the_vocabulary_is_refused(tmp_path):
   path = str(tmp_path / 'shard')
   testing.write_shard(path, [(1, testing.jpeg(), [1, 10, 2])])
-  with pytest.raises(tf.errors.InvalidArgumentError, match='--vocab_size=10'):
-    next(iter(inputs.training_batches([path, path], _CONFIG)))
   with pytest.raises(ValueError,
                      match='image 1:.*word id 10.*--vocab_size=11 or more'):
-    inputs.read_captions([path]).check_ids(10)
+    inputs.ImageBatches([path, path], _CONFIG)
   inputs.read_captions([path]).check_ids(11)
 
 
@@ -217,8 +245,8 @@ def test_an_image_that_is_too_large_is_left_out(tmp_path, monkeypatch):
                              (2, testing.jpeg(2, 41, 60), [1, 4, 2])])
 
   def seen():
-    batches = inputs.training_batches([path], _CONFIG, seed=1).take(4)
-    return {word for batch in batches for word in batch[2][:, 1].numpy()}
+    return {word for batch in first(4, [path])
+            for word in batch.input_seqs[:, 1]}
 
   assert seen() == {3, 4}
   testing.set_largest_image(monkeypatch, 40 * 60)
@@ -252,12 +280,19 @@ def test_images_without_an_id_are_told_apart_by_their_bytes(tmp_path):
 
 
 def test_a_damaged_shard_is_named(shards):
+  # Of a shard that was whole when training began.
+  batches = inputs.ImageBatches(shards[1:], _CONFIG).from_step(1)
   with open(shards[1], 'r+b') as f:
     f.seek(40)
     f.write(b'xxxx')
+  for read in (lambda: inputs.read_captions(shards),
+               lambda: inputs.ImageBatches(shards, _CONFIG)):
+    with pytest.raises(
+        ValueError, match='damaged record after 3 captions, in .*train-00001'):
+      read()
   with pytest.raises(
-      ValueError, match='damaged record after 3 captions, in .*train-00001'):
-    inputs.read_captions(shards)
+      ValueError, match='damaged record at byte 0 of .*train-00001'):
+    next(batches)
 
 
 def test_no_caption_is_an_error(tmp_path):

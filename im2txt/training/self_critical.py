@@ -109,7 +109,7 @@ def sample(model, features, start_id, end_id, left_out, max_length, seed):
     words = tf.random.stateless_categorical(
         tf.math.log(softmax * allowed), 1,
         tf.random.experimental.stateless_fold_in(
-            seed, tf.shape(drawn, seed.dtype)[1]))[:, 0]
+            seed, tf.shape(drawn)[1], alg='philox'))[:, 0]
     words = tf.where(ended, end, words)
     return (words, states, ended | (words == end_id),
             tf.concat([drawn, words[:, tf.newaxis]], axis=1))

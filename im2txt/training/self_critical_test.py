@@ -87,9 +87,10 @@ def test_samples_follow_the_distribution_of_the_model(model):
   rows = 6000
   image = features(1)
   draw = tf.function(lambda: self_critical.sample(
-      model, np.repeat(image, rows, axis=0), _START, _END, left_out, 3),
+      model, np.repeat(image, rows, axis=0), _START, _END, left_out, 3, [1, 2]),
                      autograph=False)
   drawn = draw().numpy()
+  np.testing.assert_array_equal(draw(), drawn)
   assert drawn.dtype == np.int64 and drawn.shape == (rows, 3)
   assert not np.isin(drawn, left_out).any()
   ended = drawn[:, 0] == _END
@@ -118,7 +119,7 @@ def test_samples_are_of_their_own_image(model):
   for variable in (model.image_embedding_weights, model.logits_weights):
     variable.assign(variable * 500)
   images = features(16)
-  drawn = self_critical.sample(model, images, _START, _END, [], 1).numpy()
+  drawn = self_critical.sample(model, images, _START, _END, [], 1, [1, 2]).numpy()
   softmax, _ = model.inference_step(
       tf.zeros([16], tf.int64), model.initial_state(images))
   likely = softmax.numpy().max(axis=1) > 0.9999
@@ -129,7 +130,7 @@ def test_samples_are_of_their_own_image(model):
 
 def test_sampling_stops_when_all_captions_have_ended(model):
   model.logits_biases.assign(tf.one_hot(_END, 12) * 1000)
-  drawn = self_critical.sample(model, features(), _START, _END, [], 7)
+  drawn = self_critical.sample(model, features(), _START, _END, [], 7, [1, 2])
   np.testing.assert_array_equal(drawn, [[_END], [_END]])
 
 
@@ -162,7 +163,7 @@ def test_gradient_of_the_loss_is_that_of_the_weighted_log_probability(model):
   names = model.decoder_variables
   values, gradients = [], []
   for fn in (lambda: self_critical.loss(
-      model, images, sources, targets, mask, weights), expected):
+      model, images, sources, targets, mask, weights, [1, 2]), expected):
     with tf.GradientTape() as tape:
       values.append(fn())
     gradients.append([tf.convert_to_tensor(g) for g in tape.gradient(
@@ -180,9 +181,9 @@ def test_training_raises_the_reward(model):
       [[reference], [[5, 6, _END]], [[7, 8, _END]]], _UNKNOWN)
   images = np.repeat(features(1), 40, axis=0)
   means = []
-  for _ in range(60):
+  for step in range(60):
     drawn = self_critical.sample(
-        model, images, _START, _END, [_UNKNOWN], 5).numpy()
+        model, images, _START, _END, [_UNKNOWN], 5, [1, step]).numpy()
     lengths = [[*row, _END].index(_END) + 1 for row in drawn.tolist()]
     rewards = [reward(row[:n].tolist(), 0) for row, n in zip(drawn, lengths)]
     means.append(np.mean(rewards))
@@ -191,7 +192,7 @@ def test_training_raises_the_reward(model):
     sources = np.insert(drawn, 0, _START, axis=1)[:, :-1]
     with tf.GradientTape() as tape:
       loss = self_critical.loss(model, images, sources, drawn, mask,
-                                self_critical.advantages(rewards, 40))
+                                self_critical.advantages(rewards, 40), [1, step])
     variables = list(model.decoder_variables.values())
     for variable, gradient in zip(variables, tape.gradient(loss, variables)):
       variable.assign_sub(1.0 * tf.convert_to_tensor(gradient))
