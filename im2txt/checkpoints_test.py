@@ -244,7 +244,7 @@ def test_what_is_wrong_is_said(tmp_path):
   assert 'not a TensorFlow checkpoint' in error(text)
 
 
-# Falling back ------------------------------------------------------------------
+# Falling back ----------------------------------------------------------------
 
 
 def _write_v1(path, step=7):
@@ -429,8 +429,8 @@ def test_a_damaged_training_state_matters_to_training_alone(saved):
   for path in saved.glob('training_state-*.index'):
     _empty(path)
   with pytest.raises(checkpoints.CheckpointError, match=(
-      f'index is empty; .*; remove {saved}/training_state-3\\.\\* to go on from '
-      'the weights alone, copy a whole one')):
+      f'index is empty; .*; remove {saved}/training_state-3\\.\\* to go on '
+      'from the weights alone, copy a whole one')):
     checkpoints.newest_whole(str(saved), training_state=True)
   # Without one at all it is as of an optimizer that has none.
   for path in saved.glob('training_state-3.*'):

@@ -174,8 +174,8 @@ def test_a_damaged_one_beside_checkpoints_says_what_to_do(tmp_path, content):
   path = tmp_path / 'configuration.json'
   path.write_bytes(content)
   with pytest.raises(ValueError, match=(
-      f'; copy {path} again from where it was written, or remove it and give as '
-      'flags what is not the default$')) as error:
+      f'; copy {path} again from where it was written, or remove it and give '
+      'as flags what is not the default$')) as error:
     configuration.load(str(tmp_path))
   assert '\n' not in str(error.value)
 

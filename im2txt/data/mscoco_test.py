@@ -450,8 +450,8 @@ def test_shards_of_another_build_are_not_left_with_this_vocabulary(
     assert not list(output.glob('.*.tmp'))
     return
   with pytest.raises(ValueError, match=(
-      rf'--output_dir={output} holds 1 shard\(s\) of another build \({name}\), .*: '
-      'remove them, or give another --output_dir')):
+      rf'--output_dir={output} holds 1 shard\(s\) of another build '
+      rf'\({name}\), .*: remove them, or give another --output_dir')):
     mscoco.build(options)
   assert os.listdir(output) == [name]
 
