@@ -382,6 +382,34 @@ def test_sigint_saves_too(resumed):
   assert 'SIGINT: finishing this step' in log and 'Traceback' not in log
 
 
+def _seed(train_dir):
+  return json.loads((train_dir / 'random_seed.json').read_text())['random_seed']
+
+
+def _assert_equal_to_the_bit(*prefixes):
+  one, other = (checkpoints.Checkpoint(str(prefix)) for prefix in prefixes)
+  assert set(one.shapes) == set(other.shapes)
+  for name in one.shapes:
+    np.testing.assert_array_equal(
+        one.get(name), other.get(name), err_msg=name)
+
+
+def test_a_run_from_images_that_was_stopped_ends_as_one_that_was_not(
+    resumed, default, data, tmp_path):
+  """`resumed` was stopped twice, after steps that time decided."""
+  train_dir, _, _ = resumed
+  step, = _values(train_dir, ['global_step'])
+  result = testing.run_program('train', *_flags(
+      **_SMALL, input_file_pattern=data, train_dir=tmp_path,
+      number_of_steps=step, inception_checkpoint_file=default, batch_size=4,
+      initial_learning_rate=0.5, random_seed=_seed(train_dir)))
+  assert result.returncode == 0, result.stderr
+  assert f'--random_seed={_seed(train_dir)}' in result.stderr
+  assert result.stderr.count('image 7 in ') == 1
+  _assert_equal_to_the_bit(
+      tmp_path / f'model.ckpt-{step}', train_dir / f'model.ckpt-{step}')
+
+
 def test_nothing_to_do_at_the_last_step(resumed):
   train_dir, _, _ = resumed
   step, = _values(train_dir, ['global_step'])
@@ -488,6 +516,19 @@ def test_adam_resumes_with_its_moments_and_averages(adam, default):
     assert (new >= old * .999 ** 2 * (1 - 1e-5)).all() and old.max() > 0, name
 
 
+def test_a_run_from_features_that_was_stopped_ends_as_one_that_was_not(
+    adam, data, tmp_path):
+  result = testing.run_program('train', *_flags(
+      **_SMALL, input_file_pattern=data, train_dir=tmp_path,
+      number_of_steps=5, batch_size=4, optimizer='Adam',
+      initial_learning_rate=0.01, weight_decay=0.1, moving_average_decay=0.9,
+      feature_cache_dir=tmp_path / 'features', feature_views=0,
+      random_seed=_seed(adam[0])))
+  assert result.returncode == 0, result.stderr
+  for stem in 'model.ckpt-5', 'training_state-5':
+    _assert_equal_to_the_bit(tmp_path / stem, adam[0] / stem)
+
+
 def test_trains_the_top_blocks_alone(adam, data, tmp_path_factory):
   """From the cached inputs of the block, and then from images."""
   train_dir = tmp_path_factory.mktemp('top')
@@ -542,12 +583,16 @@ def test_self_critical_training(adam, tmp_path_factory):
         for _ in range(2)])
   for path in adam[0].glob('*-5.*'):
     shutil.copy(path, train_dir)
-  result = testing.run_program('train', *_flags(
-      **_SMALL, input_file_pattern=f'{unstamped}/shard-*', train_dir=train_dir,
-      number_of_steps=11, batch_size=8, samples_per_image=4,
-      max_sample_length=6, self_critical=True, vocab_file=words,
-      initial_learning_rate=0.1, feature_cache_dir=train_dir / 'features',
-      feature_views=0))
+
+  def run(directory):
+    return testing.run_program('train', *_flags(
+        **_SMALL, input_file_pattern=f'{unstamped}/shard-*',
+        train_dir=directory, number_of_steps=11, batch_size=8,
+        samples_per_image=4, max_sample_length=6, self_critical=True,
+        vocab_file=words, initial_learning_rate=0.1, save_interval_secs=0,
+        feature_cache_dir=train_dir / 'features', feature_views=0))
+
+  result = run(train_dir)
   assert result.returncode == 0, result.stderr
   assert _steps(result.stderr) == list(range(6, 12))
   # The loss is the negative mean CIDEr-D.
@@ -563,6 +608,16 @@ def test_self_critical_training(adam, tmp_path_factory):
   old, new = _values(adam[0]), _values(train_dir)
   assert np.abs(new[0] - old[0]).max() > 0
   np.testing.assert_array_equal(new[1], old[1])
+  # As a run that was killed after step 9.
+  stopped = tmp_path_factory.mktemp('stopped')
+  for path in train_dir.glob('*'):
+    if re.search('(-9[.].*|json)$', path.name):
+      shutil.copy(path, stopped)
+  again = run(stopped)
+  assert again.returncode == 0, again.stderr
+  assert _steps(again.stderr) == [10, 11]
+  _assert_equal_to_the_bit(
+      stopped / 'model.ckpt-11', train_dir / 'model.ckpt-11')
 
 
 def test_goes_on_from_the_newest_whole_checkpoint(
@@ -593,6 +648,9 @@ def test_goes_on_from_the_newest_whole_checkpoint(
           for step in (4, 5)} == {n for n in names if n.endswith('.index')}
   assert f'{damaged.name}.damaged' in names
   assert not any(name.startswith('.') for name in names)
+  # As if nothing had happened.
+  _assert_equal_to_the_bit(
+      train_dir / 'model.ckpt-5', adam[0] / 'model.ckpt-5')
 
 
 @pytest.mark.parametrize('name, parts', [

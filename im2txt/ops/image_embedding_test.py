@@ -125,6 +125,13 @@ def test_training_updates_averages_and_drops_out(trained, images):
   assert 0.2 < dropped_once < 0.45
 
 
+def test_a_seed_determines_what_is_dropped(trained, images):
+  one, same, other = (
+      trained(images, True, seed).numpy() for seed in ([1, 2], [1, 2], [1, 3]))
+  np.testing.assert_array_equal(one, same)
+  assert ((one == 0) != (other == 0)).mean() > 0.2
+
+
 def test_weight_decay(trained):
   expected = sum(
       4e-5 * (v.numpy().astype(np.float64) ** 2).sum() / 2
