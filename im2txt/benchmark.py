@@ -447,7 +447,7 @@ class Benchmark:
         writer.write(shards.serialize(i, data, ['<S>', 'w0', '</S>'], [0, 2, 1]))
     train_dir = os.path.join(self.directory, 'train')
     train = [*python, 'im2txt.train', f'--input_file_pattern={shard}',
-             f'--train_dir={train_dir}']
+             f'--train_dir={train_dir}', '--random_inception']
     cache = f'--feature_cache_dir={os.path.join(self.directory, "features")}'
     for name, command in (
         ('train from features', [

@@ -35,6 +35,8 @@ _OLD_NAMES = {
     _LSTM + 'kernel': (_LSTM + 'weights', 'lstm/BasicLSTMCell/Linear/Matrix'),
     _LSTM + 'bias': (_LSTM + 'biases', 'lstm/BasicLSTMCell/Linear/Bias'),
 }
+# Of the moving averages that some trainings kept beside the variables.
+_AVERAGE = '/ExponentialMovingAverage'
 # Present in Inception's own checkpoint and of no use to a captioner.
 _INCEPTION_HEADS = ('InceptionV3/Logits/', 'InceptionV3/AuxLogits/')
 
@@ -224,8 +226,14 @@ def fault(prefix):
     return _what_is_wrong(prefix, error)
 
 
+class _NotFiniteError(ValueError):
+  """A variable that holds NaN or infinity."""
+
+
 def _what_is_wrong(prefix, error):
   """Says in one line what is wrong with a checkpoint's files."""
+  if isinstance(error, _NotFiniteError):
+    return f'{prefix}: {error}'
   for name in _files(prefix):
     try:
       with open(name, 'rb') as f:
@@ -248,7 +256,11 @@ def _what_is_wrong(prefix, error):
 def _unreadable(prefix, error):
   """Returns the CheckpointError for what TensorFlow raised."""
   wrong = _what_is_wrong(prefix, error)
-  remedy = '' if "'git lfs pull'" in wrong else '; copy or download it again'
+  remedy = '; copy or download it again'
+  if isinstance(error, _NotFiniteError):
+    remedy = '; give an earlier checkpoint'
+  elif "'git lfs pull'" in wrong:
+    remedy = ''
   return CheckpointError(wrong + remedy)
 
 
@@ -283,7 +295,12 @@ class _Reader:
   def get(self, name):
     """Returns a value, a NumPy array, by the name that it is stored under."""
     with self._naming():
-      return self._reader.get_tensor(name)
+      value = self._reader.get_tensor(name)
+    if (np.issubdtype(getattr(value, 'dtype', None), np.floating)
+        and not np.isfinite(value).all()):
+      raise _NotFiniteError(
+          f'{name} holds NaN or infinity: training diverged')
+    return value
 
   @contextlib.contextmanager
   def _naming(self):
@@ -321,14 +338,41 @@ class Checkpoint:
       self._reader = _Reader(self.prefix)
     except _READ_ERRORS as e:
       raise _unreadable(self.prefix, e) from e
-    stored = self._reader.shapes
-    self._stored_name = {}
-    self.shapes = {}
-    todays = {old: new for new, olds in _OLD_NAMES.items() for old in olds}
-    for name, shape in stored.items():
-      new = todays.get(name, name)
-      self._stored_name[new] = name
-      self.shapes[new] = shape
+    self._stored_name = self._by_todays_names(self._reader.shapes)
+    self.shapes = {name: self._reader.shapes[stored]
+                   for name, stored in self._stored_name.items()}
+
+  def _by_todays_names(self, stored_names):
+    """Returns a dict from today's names to those in the file.
+
+    A variable that is there under several names is taken by today's, or else by
+    the newest. Moving averages of variables are taken only where the variables
+    themselves are not there.
+    """
+    names = {}
+    for name in stored_names:
+      candidates = names.setdefault(_todays_name(name), [])
+      candidates.append(name)
+    chosen = {}
+    for name, candidates in names.items():
+      known = [name, *_OLD_NAMES.get(name, ())]
+      candidates.sort(key=known.index)
+      chosen[name] = candidates[0]
+      if len(candidates) > 1:
+        logging.warning('%s holds %s: %s is taken', self.prefix,
+                        ' and '.join(candidates), candidates[0])
+    averages = {}
+    for name, stored in list(chosen.items()):
+      if name.endswith(_AVERAGE):
+        variable = _todays_name(name.removesuffix(_AVERAGE))
+        if variable not in chosen:
+          averages[variable] = stored
+          del chosen[name]
+    if averages:
+      logging.warning(
+          '%s holds only moving averages of %s: they are taken', self.prefix,
+          _listed(sorted(averages)))
+    return {**chosen, **averages}
 
   @property
   def global_step(self):
@@ -358,12 +402,17 @@ class Checkpoint:
     """
     for name in ('seq_embedding/map', _LSTM + 'bias'):
       if name not in self.shapes:
+        others = [n for n in self.shapes if not n.startswith('InceptionV3/')
+                  and n != 'global_step']
+        hint = ''
+        if others:
+          hint = f'; instead it has {_listed(sorted(others))}'
+        elif self.shapes:
+          hint = (' (it is one of Inception v3 alone: pass it to train as '
+                  '--inception_checkpoint_file)')
         raise CheckpointError(
             f'checkpoint {self.prefix} is not of im2txt: it has no variable '
-            f'{name}' + (' (it is one of Inception v3 alone: pass it to train '
-                         'as --inception_checkpoint_file)'
-                         if any(n.startswith('InceptionV3/')
-                                for n in self.shapes) else ''))
+            f'{name}{hint}')
     vocab_size, embedding_size = self.shapes['seq_embedding/map']
     return {'vocab_size': vocab_size, 'embedding_size': embedding_size,
             'num_lstm_units': self.shapes[_LSTM + 'bias'][0] // 4}
@@ -379,8 +428,11 @@ class Checkpoint:
     """
     missing = sorted(set(shapes) - set(self.shapes))
     if missing:
+      others = sorted(n for n in set(self.shapes) - set(shapes)
+                      if not n.startswith(_INCEPTION_HEADS))
       raise CheckpointError(
-          f'checkpoint {self.prefix} lacks {_listed(missing)}')
+          f'checkpoint {self.prefix} lacks {_listed(missing)}'
+          + (f'; instead it has {_listed(others)}' if others else ''))
     wrong = [f'{name} {self.shapes[name]} (the model has {shape})'
              for name, shape in sorted(shapes.items())
              if self.shapes[name] != shape]
@@ -408,6 +460,13 @@ class Checkpoint:
     return sorted(
         n for n in set(self.shapes) - set(named_variables)
         if not n.startswith(_INCEPTION_HEADS))
+
+
+def _todays_name(name):
+  for new, olds in _OLD_NAMES.items():
+    if name in olds:
+      return new
+  return name
 
 
 def _listed(items, most=10):

@@ -69,6 +69,62 @@ def test_every_vintage_loads(tmp_path, kernel, bias, version, step_type):
   assert_restored(str(tmp_path))
 
 
+def test_moving_averages_are_taken_where_the_variables_are_not(
+    tmp_path, caplog):
+  average = '/ExponentialMovingAverage'
+  stored = values()
+  stored[f'lstm/basic_lstm_cell/biases{average}'] = stored.pop(_BIAS)
+  stored[f'{_KERNEL}{average}'] = stored[_KERNEL] + 1
+  prefix = str(tmp_path / 'model.ckpt-7')
+  checkpoints.write(prefix, stored)
+  assert_restored(prefix, unused=[f'{_KERNEL}{average}'])
+  assert f'only moving averages of 1 variable(s): {_BIAS}' in caplog.text
+
+
+def test_todays_name_is_taken_of_two(tmp_path, caplog):
+  old = 'lstm/BasicLSTMCell/Linear/Matrix'
+  prefix = str(tmp_path / 'model.ckpt-7')
+  checkpoints.write(prefix, {**values(), old: values()[_KERNEL] + 1})
+  assert_restored(prefix)
+  assert f'{_KERNEL} and {old}: {_KERNEL} is taken' in caplog.text
+
+
+def test_unknown_names_are_named_with_what_is_missing(tmp_path):
+  stored = values()
+  stored['lstm/lstm_cell/kernel'] = stored.pop(_KERNEL)
+  stored['InceptionV3/Conv2d_1a_3x3/weights'] = np.ones([2], np.float32)
+  stored['InceptionV3/Logits/biases'] = np.ones([2], np.float32)
+  prefix = str(tmp_path / 'model.ckpt-7')
+  checkpoints.write(prefix, stored)
+  with pytest.raises(
+      checkpoints.CheckpointError,
+      match=rf'lacks 1 variable\(s\): {_KERNEL}; instead it has 2 variable\(s\)'
+      ': InceptionV3/Conv2d_1a_3x3/weights, lstm/lstm_cell/kernel'):
+    checkpoints.Checkpoint(prefix).restore(variables())
+  del stored[_BIAS]
+  checkpoints.write(prefix, stored)
+  with pytest.raises(
+      checkpoints.CheckpointError,
+      match=f'no variable {_BIAS}; instead it has 2 variable.*lstm_cell/kernel, '
+      'seq_embedding/map'):
+    checkpoints.Checkpoint(prefix).model_sizes()
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf])
+def test_a_checkpoint_that_has_diverged_is_passed_over(tmp_path, caplog, value):
+  manager = checkpoints.CheckpointManager(str(tmp_path))
+  whole = manager.save(values())
+  diverged = values(8)
+  diverged[_BIAS][3] = value
+  prefix = manager.save(diverged)
+  assert checkpoints.Checkpoint(str(tmp_path)).prefix == whole
+  assert f'{prefix}: {_BIAS} holds NaN or infinity' in caplog.text
+  with pytest.raises(
+      checkpoints.CheckpointError,
+      match=f'{_BIAS} holds NaN or infinity: training diverged; give an earlie'):
+    checkpoints.Checkpoint(prefix).restore(variables())
+
+
 def test_a_tf1_saver_reads_what_we_write(tmp_path):
   prefix = checkpoints.CheckpointManager(str(tmp_path)).save(values())
   with tf.Graph().as_default(), tf.compat.v1.Session() as session:

@@ -33,9 +33,8 @@ class ModelConfig:
     num_lstm_units: size of the LSTM's state.
     lstm_dropout_keep_prob: probability to keep an input or output of the LSTM
       in training.
-    values_per_input_shard: captions in one training shard, about; sizes the
-      shuffle buffer.
-    input_queue_capacity_factor: shuffle over this many shards' worth.
+    values_per_input_shard: sized the shuffle buffer of 2016; has no effect.
+    input_queue_capacity_factor: likewise.
     allow_unknown_word: whether the search may choose <UNK>, and ids that the
       vocabulary has no word for. Training and perplexity know them either way.
     beam_size: of the search, unless a flag says otherwise.

@@ -38,6 +38,11 @@ flags.DEFINE_string(
 flags.DEFINE_string(
     'inception_checkpoint_file', '',
     'Pretrained Inception v3 checkpoint; read at step 0 only.')
+flags.DEFINE_bool(
+    'random_inception', False,
+    'Start from random weights of Inception v3 if there is no '
+    '--inception_checkpoint_file. Without this flag a frozen Inception v3 needs '
+    'a checkpoint.')
 flags.DEFINE_string(
     'train_dir', '', 'Directory of checkpoints and TensorBoard events.')
 flags.DEFINE_bool(

@@ -12,11 +12,16 @@
   Flickr8k     lines `1000.jpg#0<tab>caption` (Flickr8k.token.txt, and
                results_20130124.token of Flickr30k)
   Flickr30k    lines `1000.jpg| 0| caption` after a header (results.csv)
-  CSV          columns `file` (or `image`) and `caption`, a line a caption, and
-               `split` and `image_id` if there
-  JSONL        an object of these a line
+  CSV          columns `file` and `caption`, one caption per line, and `split`
+               and `image_id` if there
+  JSONL        one JSON object with these names per line
+  JSON array   of such objects
 
-All text is UTF-8.
+In the last three `file` may also be called `image`, `file_name`, `file_path` or
+`filename`; in the last two `caption` may be a list, and be called `captions`.
+
+All text is UTF-8. Half of a surrogate pair, as JSON can have it where a text was
+cut, becomes U+FFFD.
 """
 
 import collections
@@ -33,6 +38,9 @@ SPLITS = ('train', 'val', 'test')
 _SPLIT_NAMES = {'train': 'train', 'restval': 'train', 'val': 'val',
                 'valid': 'val', 'validation': 'val', 'dev': 'val',
                 'test': 'test'}
+
+# What rows call the file of an image.
+_FILE_NAMES = ('file', 'image', 'file_name', 'file_path', 'filename')
 
 _NAMED = 3  # Files that a message names before it only counts.
 
@@ -72,10 +80,14 @@ def read(path, flag):
     ValueError: the file cannot be read, is of no known kind, or damaged.
   """
   text = _read_text(path, flag)
-  if text.lstrip()[:1] == '{':
+  start = text.lstrip()[:1]
+  if start == '[':
+    return _grouped(
+        _array_rows(_json(text, path, flag)), path, flag, 'Entry')
+  if start == '{':
     try:
       content = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
       content = {}
       if next(_jsonl_rows(text))[1] is None:
         raise _not_json(path, flag, error) from error
@@ -95,11 +107,8 @@ def read(path, flag):
 
 def read_coco(path, flag):
   """Reads a COCO captions file; see `read`."""
-  text = _read_text(path, flag)
-  try:
-    return _coco_entries(json.loads(text), path, flag)
-  except json.JSONDecodeError as error:
-    raise _not_json(path, flag, error) from error
+  return _coco_entries(
+      _json(_read_text(path, flag), path, flag), path, flag)
 
 
 def read_results(path, flag):
@@ -239,6 +248,14 @@ def _read_text(path, flag):
         f'({error.reason} at byte {error.start}).') from error
 
 
+def _json(text, path, flag):
+  """Returns the value of JSON text; raises ValueError if it is none."""
+  try:
+    return json.loads(text)
+  except (ValueError, RecursionError) as error:
+    raise _not_json(path, flag, error) from error
+
+
 def _not_json(path, flag, error):
   return ValueError(f'The captions file {path} is not JSON ({error}): give '
                     f'{flag} a captions file, whole.')
@@ -263,7 +280,7 @@ def _coco_entries(content, path, flag):
       if not isinstance(image['id'], int):
         raise TypeError(f'image id {image["id"]!r}')
       entries[image['id']] = Entry(
-          image['id'], _text(image, 'file_name'), [],
+          _image_id(image['id']), _text(image, 'file_name'), [],
           _text(image, 'split', ''))
     for annotation in content['annotations']:
       caption = _text(annotation, 'caption')
@@ -289,19 +306,39 @@ def _text(mapping, key, *default):
   value = mapping.get(key, *default) if default else mapping[key]
   if not isinstance(value, str):
     raise TypeError(f'{key} {value!r}')
+  return _whole_characters(value)
+
+
+def _whole_characters(text):
+  """Returns a text in which halves of surrogate pairs are U+FFFD."""
+  return text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')
+
+
+def _image_id(value):
+  """Returns an image id, an int; raises TypeError if it is none.
+
+  Ids are int64 in records, in which -1 stands for no id.
+  """
+  if isinstance(value, str) and re.fullmatch(r'[0-9]{1,19}', value.strip()):
+    value = int(value)
+  if not isinstance(value, int) or isinstance(value, bool) or not (
+      0 <= value < 2 ** 63):
+    raise TypeError(f'image id {value!r}, not a number from 0 to 2^63 - 1')
   return value
 
 
 def _karpathy_entries(content, path, flag):
   """Returns the Entries of a dataset_*.json of Karpathy's splits."""
   try:
+    ids = [image.get('cocoid', image.get('imgid'))
+           for image in content['images']]
     entries = [
-        Entry(image.get('cocoid', image.get('imgid')),
+        Entry(None if image_id is None else _image_id(image_id),
               '/'.join(filter(None, [_text(image, 'filepath', ''),
                                      _text(image, 'filename')])),
               [_text(sentence, 'raw') for sentence in image['sentences']],
               _text(image, 'split'))
-        for image in content['images']]
+        for image_id, image in zip(ids, content['images'])]
   except (KeyError, TypeError, AttributeError) as error:
     raise ValueError(
         f'The captions file {path} ({flag}) is neither COCO\'s nor one of '
@@ -319,9 +356,26 @@ def _jsonl_rows(text):
     if line.strip():
       try:
         row = json.loads(line)
-      except ValueError:
+      except (ValueError, RecursionError):
         row = None
-      yield number, row if isinstance(row, dict) else None
+      yield from _object_rows(number, row)
+
+
+def _array_rows(content):
+  for number, row in enumerate(content, start=1):
+    yield from _object_rows(number, row)
+
+
+def _object_rows(number, row):
+  """Yields a row for each caption of a JSON object."""
+  if not isinstance(row, dict):
+    yield number, None
+    return
+  captions = row.get('caption', row.get('captions'))
+  if not isinstance(captions, list):
+    captions = [captions]
+  for caption in captions:
+    yield number, {**row, 'caption': caption}
 
 
 def _lines(text):
@@ -354,26 +408,41 @@ def _csv_rows(text):
     yield rows.line_num + 1, None
 
 
-def _grouped(rows, path, flag):
-  """Returns one Entry a picture from rows of one caption each."""
+def _reason(error):
+  if isinstance(error, KeyError):
+    return f'no {error}'
+  return str(error) if 'image id' in str(error) else 'other fields'
+
+
+def _grouped(rows, path, flag, noun='Line'):
+  """Returns one Entry per image from rows of one caption each.
+
+  Args:
+    rows: what a `..._rows` function yields.
+    path: path of the file, for messages.
+    flag: the flag that gave it, likewise.
+    noun: what a row is, likewise.
+  """
   entries = {}
   for number, row in rows:
     try:
-      name = _text(row, 'file' if 'file' in row else 'image')
+      name = _text(row, next(
+          (key for key in _FILE_NAMES if key in row), _FILE_NAMES[0]))
       caption = _text(row, 'caption')
       split = _text(row, 'split', '')
       image_id = row.get('image_id')
       if image_id is not None:
-        image_id = int(image_id)
+        image_id = _image_id(image_id)
     except (KeyError, TypeError, ValueError) as error:
       raise ValueError(
-          f'Line {number} of {path} ({flag}) is not as the captions file '
-          'began: known are COCO\'s and Karpathy\'s JSON, Flickr8k.token.txt, '
-          'results.csv of Flickr30k, CSV with the columns file and caption '
-          '(quoted where it has a comma), and JSONL with these.') from error
+          f'{noun} {number} of {path} ({flag}) is not as in a captions '
+          f'file ({_reason(error)}): known are COCO\'s and Karpathy\'s JSON, '
+          'Flickr8k.token.txt, results.csv of Flickr30k, CSV with the columns '
+          'file and caption (quoted where it has a comma), and JSONL or a JSON '
+          'array of objects with these.') from error
     entry = entries.setdefault(name, Entry(image_id, name, [], split))
     if (entry.image_id, entry.split) != (image_id, split):
-      raise ValueError(f'Line {number} of {path} ({flag}) gives {name} another '
+      raise ValueError(f'{noun} {number} of {path} ({flag}) gives {name} another '
                        'split or image_id than a line before.')
     entry.captions.append(caption.strip())
   if not entries:

@@ -57,6 +57,19 @@ _FORMATS = {
         '{"file": "b.jpg", "caption": "A \\"dog\\"", "image_id": 3}\n\n'
         '{"file": "b.jpg", "caption": "Hund", "image_id": 3}\n', [
             Entry(3, 'b.jpg', ['A "dog"', 'Hund'])]),
+    'jsonl with lists, and half an emoji': (
+        '{"file_name": "b.jpg", "captions": ["A dog \\ud83d", "\\ud83d\\ude00"]}\n'
+        '{"filename": "a.jpg", "caption": ["x"]}\n', [
+            Entry(None, 'b.jpg', ['A dog \ufffd', '\U0001f600']),
+            Entry(None, 'a.jpg', ['x'])]),
+    'json array': (
+        '[{"image": "b.jpg", "caption": "A dog", "image_id": "5"},\n'
+        ' {"image": "a.jpg", "caption": ["x", "y"], "image_id": 6}]', [
+            Entry(5, 'b.jpg', ['A dog']), Entry(6, 'a.jpg', ['x', 'y'])]),
+    'karpathy with string ids': (
+        json.dumps(_KARPATHY).replace(': 42', ': "42"').replace(': 1,', ': "1",'),
+        [Entry(42, 'val2014/b.jpg', ['A dog.', 'Dogs'], 'restval'),
+         Entry(1, 'a.jpg', [], 'test')]),
     'jsonl of one line': (
         '{"file": "b.jpg", "caption": "x", "split": "val"}', [
             Entry(None, 'b.jpg', ['x'], 'val')]),
@@ -94,6 +107,15 @@ def test_read_coco_takes_no_other(tmp_path):
     ('{"file": "a.jpg", "caption": "x"}\n{"file"', 'Line 2 '),
     ('{"file": "a.jpg", "caption": "x"}\n[1]', 'Line 2 '),
     ('{"file": "a.jpg", "caption": 3}', 'Line 1 '),
+    ('[{"image": "a.jpg", "caption": "x"}, {"image": "a.jpg"}]', 'Entry 2 '),
+    ('[1]', 'Entry 1 '),
+    ('[' * 100000, 'is not JSON'),
+    ('[{"image": "a.jpg", "caption": "x", "image_id": -1}]',
+     'Entry 1 .*image id -1, not a number from 0'),
+    ('[{"image": "a.jpg", "caption": "x", "image_id": "9999999999999999999"}]',
+     'image id 9999999999999999999, not a number from 0'),
+    ('{"images": [{"filename": "a.jpg", "split": "val", "imgid": "one"}]}',
+     "image id 'one', not a number"),
     ('a.jpg#0\tx\nb.jpg x\n', 'Line 2 '),
     ('image_name| comment_number| comment\na.jpg| x\n', 'Line 2 '),
     ('file,caption\na.jpg,a man, a dog\n', 'Line 2 '),

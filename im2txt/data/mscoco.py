@@ -210,13 +210,14 @@ def _build_datasets(datasets, stats, options):
       for name in os.listdir(options.output_dir)
       if re.fullmatch(rf'\.{_SHARD}\.tmp', name)])
   with Workers(options.num_workers) as workers:
+    if journal.undecodable is None:
+      journal.add_undecodable(find_undecodable(
+          workers, [image.path for d in datasets for image in d.images]))
+    _check_something_is_left(datasets, journal.undecodable)
     datasets = _tokenized(workers, datasets, options)
     vocab = create_vocabulary(datasets[0], options)
     journal.add_file(options.word_counts_output_file)
     _save_stamp(vocab, journal, options)
-    if journal.undecodable is None:
-      journal.add_undecodable(find_undecodable(
-          workers, [image.path for d in datasets for image in d.images]))
     for dataset in datasets:
       _write_dataset(workers, dataset, vocab, journal, options)
 
@@ -383,6 +384,18 @@ def _check_no_other_shards(datasets, options):
         f'--output_dir={options.output_dir} holds {len(others)} shard(s) of '
         f'another build ({caption_files.first(others)}), whose vocabulary may '
         'be another: remove them, or give another --output_dir')
+
+
+def _check_something_is_left(datasets, undecodable):
+  """Raises ValueError if no picture of a data set can be decoded."""
+  for dataset in datasets:
+    if dataset.images and all(
+        image.path in undecodable for image in dataset.images):
+      path = dataset.images[0].path
+      raise ValueError(
+          f'none of the {len(dataset.images)} images of data set '
+          f'\'{dataset.name}\' can be used ({path}: {undecodable[path]}): '
+          'give sound JPEG files')
 
 
 def _check_space(stats, datasets, options):

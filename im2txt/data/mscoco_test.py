@@ -542,6 +542,18 @@ def test_damaged_pictures_are_left_out_named_and_counted(tmp_path, capsys):
         (i, ids) for i, _, _, ids in sound[path] if i not in range(1, 6)]
 
 
+def test_nothing_is_made_of_a_data_set_without_a_good_picture(tmp_path):
+  options = _make_dataset(tmp_path)
+  for part in 'train', 'val':
+    for path in (tmp_path / f'{part}2014').iterdir():
+      path.write_bytes(_jpeg(1, 'PNG'))
+  with pytest.raises(ValueError, match=(
+      "none of the 29 images of data set 'train' .*not a JPEG file but PNG")):
+    mscoco.build(options)
+  assert not glob.glob(os.path.join(options.output_dir, '*-of-*'))
+  assert not os.path.exists(options.word_counts_output_file)
+
+
 def _program(options, **popen):
   arguments = [f'--{name}={value}'
                for name, value in dataclasses.asdict(options).items()]

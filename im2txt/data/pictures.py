@@ -2,14 +2,18 @@
 """The bytes of pictures, in directories or in zip archives.
 
 The path of a picture in an archive is that of the archive and then its name,
-as if the archive were a directory: coco/train2014.zip/1.jpg. If the archive
-holds one folder only, as those of COCO do, names are relative to that.
+as if the archive were a directory: coco/train2014.zip/1.jpg. If all pictures of
+the archive are in one folder, as in those of COCO, names are relative to that.
 """
 
 import functools
 import os
 import zipfile
 import zlib
+
+_PICTURES = ('.jpg', '.jpeg', '.png', '.gif', '.bmp', '.webp', '.tif', '.tiff')
+# Names of files and folders begin so that macOS and others add to archives.
+_NOT_OF_THE_DATA = ('__MACOSX', '.')
 
 # RuntimeError: encrypted, or packed in a way that zipfile does not know.
 BAD_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
@@ -90,7 +94,10 @@ _is_file = functools.lru_cache(maxsize=None)(os.path.isfile)
 def _archive(path):
   """Returns (ZipFile, name -> ZipInfo) of an archive; one a process."""
   archive = zipfile.ZipFile(path)
-  files = [info for info in archive.infolist() if not info.is_dir()]
-  folders = {''.join(info.filename.rpartition('/')[:2]) for info in files}
-  start = len(folders.pop()) if len(folders) == 1 else 0
-  return archive, {info.filename[start:]: info for info in files}
+  # What systems add to archives has the names of the pictures, perhaps.
+  files = [info for info in archive.infolist() if not info.is_dir() and not any(
+      part.startswith(_NOT_OF_THE_DATA) for part in info.filename.split('/'))]
+  folders = {info.filename.rpartition('/')[0] for info in files
+             if info.filename.lower().endswith(_PICTURES)}
+  folder = f'{folders.pop()}/' if len(folders) == 1 else ''
+  return archive, {info.filename.removeprefix(folder): info for info in files}

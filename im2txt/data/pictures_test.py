@@ -32,7 +32,9 @@ def test_a_directory(tmp_path):
     (['train/', 'train/a.jpg', 'train/b.jpg'], 'a.jpg'),
     (['a.jpg', 'b.jpg'], 'a.jpg'),
     (['train/a.jpg', 'val/a.jpg'], 'train/a.jpg'),
-    (['coco/train/a.jpg'], 'a.jpg')])
+    (['coco/train/a.jpg'], 'a.jpg'),
+    (['Images/a.jpg', 'Images/b.JPG', 'captions.txt', '.DS_Store',
+      '__MACOSX/Images/._a.jpg', 'Images/.DS_Store'], 'a.jpg')])
 def test_an_archive(tmp_path, members, name):
   archive = _zip(tmp_path / 'x.zip', *members)
   stat = pictures.stats(archive, '--image_dir')

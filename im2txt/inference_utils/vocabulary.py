@@ -107,7 +107,8 @@ class Vocabulary:
 def _read_words(vocab_file):
   """Returns the first field of every line of a vocabulary file."""
   try:
-    with open(vocab_file, encoding='utf-8') as f:
+    # Editors on Windows put a mark at the start, which is no part of a word.
+    with open(vocab_file, encoding='utf-8-sig') as f:
       lines = f.read().rstrip(' \t\n').split('\n')
   except OSError as error:
     raise ValueError(

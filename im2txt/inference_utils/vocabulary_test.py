@@ -25,6 +25,12 @@ def test_ids_are_line_numbers_and_unknown_is_last(tmp_path):
   assert [vocab.id_to_word(i) for i in range(5)] == vocab.words
 
 
+def test_a_mark_at_the_start_is_no_part_of_a_word(tmp_path):
+  plain, marked = (vocabulary.Vocabulary(_write(
+      tmp_path, f'{mark}a 9\n<S> 5\n</S> 5')) for mark in ('', '\ufeff'))
+  assert marked.words == plain.words == ['a', '<S>', '</S>', '<UNK>']
+
+
 @pytest.mark.parametrize('word_id', [-1, -5, 5, 11999])
 def test_ids_beyond_the_vocabulary_are_unknown(tmp_path, word_id):
   vocab = vocabulary.Vocabulary(_write(tmp_path, 'a 9\n<S> 5\n</S> 5\ndog 4\n'))

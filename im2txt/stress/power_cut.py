@@ -258,7 +258,8 @@ def cut_trainers(directory, rounds, seed=0, log=print):
         f'--feature_cache_dir={disk.path}/features', '--feature_views=1',
         '--save_interval_secs=0', '--batch_size=4', '--optimizer=Adam',
         '--vocab_size=20', '--embedding_size=6', '--num_lstm_units=5',
-        '--image_height=75', '--image_width=75', '--initial_learning_rate=0.01')
+        '--image_height=75', '--image_width=75', '--initial_learning_rate=0.01',
+        '--random_inception')
     last = 0
     for number in range(1, rounds + 2):
       with _Process(command) as trainer:
