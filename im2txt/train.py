@@ -383,7 +383,7 @@ def batch_signature(config):
     encoder_inputs = tf.TensorSpec(
         [None, config.image_height, config.image_width, 3])
   elif FLAGS.train_inception_from:
-    encoder_inputs = tf.TensorSpec([None, None, None, None], tf.float16)
+    encoder_inputs = tf.TensorSpec([None, None, None, None])
   else:
     encoder_inputs = tf.TensorSpec([None, folded_inception.FEATURE_SIZE])
   words = tf.TensorSpec([None, None], tf.int64)

@@ -114,10 +114,12 @@ class CaptionedFeatures:
             self._features(images, np.zeros_like(images)))
 
   def _features(self, images, views):
-    """Returns the features of views of images, float32 [n, 2048]."""
+    """Returns what is kept of views of images, float32 [n, 2048] or [n, ...].
+    """
+    # TensorFlow has no fast way with float16 on most processors, and says so.
     return np.stack([
         self.files[image // _IMAGES_PER_FILE][image % _IMAGES_PER_FILE, view]
-        for image, view in zip(images, views)])
+        for image, view in zip(images, views)]).astype(np.float32, copy=False)
 
   def batches(self, batch_size, limit=None):
     """Yields captions once, in order, undistorted; the last may be a smaller.

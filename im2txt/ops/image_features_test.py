@@ -112,7 +112,7 @@ def test_inputs_of_a_block_are_kept_instead_of_features(tmp_path, shards):
   # Each image comes once, its captions say which it is.
   maps, rows, sources, _, mask = next(data.training_batches(
       4, seed=1, captions_per_image=2))
-  assert maps.dtype == np.float16 and maps.shape == (2, 2, 3, 3)
+  assert maps.dtype == np.float32 and maps.shape == (2, 2, 3, 3)
   assert rows[0] == 0 and rows[-1] == 1 and (np.diff(rows) >= 0).all()
   assert len(rows) == len(sources) == len(mask)
   np.testing.assert_array_equal(

@@ -33,7 +33,7 @@ class Batch(NamedTuple):
 
   Attributes:
     inputs: float32 [images, height, width, 3] in [-1, 1]; or float32 [images,
-      2048], the features of images; or float16 [images, rows, columns,
+      2048], the features of images; or float32 [images, rows, columns,
       channels], the inputs of a block of Inception.
     rows: int64 [batch], which of `inputs` each caption is of.
     input_seqs: int64 [batch, time], <S> w1 ... wn, padded with zeros.
