@@ -15,6 +15,10 @@ import hashlib
 import json
 import os
 
+import google_crc32c
+
+_BYTES_PER_READ = 1 << 22
+
 # What file systems say that cannot sync a directory, such as some of networks.
 _NO_SYNC = (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.ENOSYS)
 
@@ -111,6 +115,56 @@ def replacing(path):
   finally:
     with contextlib.suppress(FileNotFoundError):
       os.remove(temporary)
+
+
+class Output:
+  """A file to write, which knows the checksum of what was written.
+
+  It has no more methods than NumPy needs to write an array piece by piece:
+  into files of the system NumPy writes in a way that hides why that failed.
+
+  Args:
+    file: a file open for binary writing.
+
+  Attributes:
+    checksum: int, the CRC-32C so far.
+  """
+  read = None  # NumPy takes for a file what has this.
+
+  def __init__(self, file):
+    self._file = file
+    self.checksum = 0
+
+  def write(self, data):
+    self.checksum = google_crc32c.extend(self.checksum, bytes(data))
+    return self._file.write(data)
+
+  def flush(self):
+    self._file.flush()
+
+
+@contextlib.contextmanager
+def writing(path):
+  """Yields an `Output`; what is written becomes `path`, see `replacing`.
+
+  Raises:
+    OSError: it names `path`.
+  """
+  try:
+    with replacing(path) as temporary, open(temporary, 'wb') as f:
+      yield Output(f)
+      f.flush()
+  except OSError as error:
+    raise OSError(error.errno, error.strerror, path) from error
+
+
+def checksum(path):
+  """Returns the CRC-32C of a file, an int."""
+  value = 0
+  with open(path, 'rb') as f:
+    while data := f.read(_BYTES_PER_READ):
+      value = google_crc32c.extend(value, data)
+  return value
 
 
 def write_json(path, content, indent=1):

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from im2txt import files
@@ -22,6 +23,37 @@ def test_a_file_has_its_name_once_it_is_whole(tmp_path):
     assert path.read_text() == 'old'
   assert path.read_text() == 'new'
   assert os.listdir(tmp_path) == ['a']
+
+
+def test_arrays_are_written_with_their_checksum(tmp_path):
+  rng = np.random.default_rng(0)
+  for name, save, content in (
+      ('a.npy', np.save, [rng.normal(size=[300, 200])]),
+      ('b.npy', np.save, [rng.normal(size=[3, 2]).astype(np.float16)]),
+      ('c.npz', np.savez, [np.arange(9), np.ones([4, 5])])):
+    path = str(tmp_path / name)
+    with files.writing(path) as f:
+      save(f, *content)
+    assert files.checksum(path) == f.checksum
+    found = np.load(path)
+    for i, expected in enumerate(content):
+      np.testing.assert_array_equal(
+          found[f'arr_{i}'] if name == 'c.npz' else found, expected)
+    os.truncate(path, os.path.getsize(path) - 1)
+    assert files.checksum(path) != f.checksum
+
+
+def test_what_a_full_disk_says(tmp_path):
+  """On the device that is always full."""
+  path = tmp_path / 'features.npy'
+  os.symlink('/dev/full', files.unfinished(str(path)))
+  with pytest.raises(OSError) as raised:
+    with files.writing(str(path)) as f:
+      np.save(f, np.zeros([100, 100]))
+  assert raised.value.errno == errno.ENOSPC
+  assert str(raised.value) == (
+      f"[Errno 28] No space left on device: '{path}'")
+  assert not os.listdir(tmp_path)
 
 
 def test_finds_what_the_project_ships_through_links(tmp_path):

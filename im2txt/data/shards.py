@@ -21,8 +21,11 @@ Records are made without the classes of tf.train, which take eight times as
 long, and files without tf.io.TFRecordWriter, which copies every picture.
 """
 
+import collections
 import contextlib
 import functools
+import os
+import re
 import struct
 from typing import NamedTuple
 
@@ -33,6 +36,9 @@ from im2txt.progress import Progress
 # Larger pieces cost the operating system less by the byte; much larger ones
 # would not stay in a processor's cache.
 _BYTES_A_WRITE = 1 << 19
+
+# Data set, number and number of all, in the name of a shard.
+NAME = re.compile(r'(.+)-(\d{5})-of-(\d{5})')
 
 # What stands before and behind a record in a file, see `Writer`.
 HEADER_BYTES = 12
@@ -85,6 +91,26 @@ class Writer:
       yield
     except OSError as error:
       raise OSError(error.errno, error.strerror, self._path) from error
+
+
+def missing_of_sets(paths):
+  """Returns the shards that the names of others promise and that are not there.
+
+  Args:
+    paths: list of str, such as 'train-00003-of-00256'; other names count not.
+
+  Returns:
+    List of str.
+  """
+  present = collections.defaultdict(set)
+  for path in paths:
+    match = NAME.fullmatch(os.path.basename(path))
+    if match:
+      stem = os.path.join(os.path.dirname(path), match[1])
+      present[stem, int(match[3])].add(int(match[2]))
+  return [f'{stem}-{number:05d}-of-{total:05d}'
+          for (stem, total), numbers in present.items()
+          for number in sorted(set(range(total)) - numbers)]
 
 
 def read_record(path, offset):

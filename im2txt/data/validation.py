@@ -5,7 +5,6 @@ import collections
 import dataclasses
 import hashlib
 import os
-import re
 
 from im2txt import vocabulary_stamp
 from im2txt.data import caption_files
@@ -14,7 +13,8 @@ from im2txt.data import shards
 from im2txt.progress import Progress
 from im2txt.inference_utils import vocabulary
 
-_SHARD_NAME = re.compile(r'(.+)-(\d{5})-of-(\d{5})')
+# Above this share of unknown words something is wrong with a vocabulary.
+_MANY_UNKNOWN = 0.5
 
 
 @dataclasses.dataclass
@@ -63,7 +63,7 @@ class Problems:
 def split_name(path):
   """Returns the split that the name of a shard tells, 'train' for train-0..."""
   name = os.path.basename(path)
-  match = _SHARD_NAME.fullmatch(name)
+  match = shards.NAME.fullmatch(name)
   return match[1] if match else name
 
 
@@ -83,10 +83,11 @@ def validate(files, vocab_file, special_words, workers):
     ValueError: the vocabulary cannot be used.
   """
   vocab = vocabulary.Vocabulary(vocab_file, *special_words)
-  splits = collections.defaultdict(Split)
+  splits, captions_of = collections.defaultdict(Split), {}
   problems = Problems()
   _check_stamps(files, vocab, problems)
-  _check_completeness(files, problems)
+  for path in shards.missing_of_sets(files):
+    problems.add('shards missing', path)
   # Of each JPEG, by its digest: [(split, image id)], and where it is first.
   owners, place = collections.defaultdict(list), {}
   digests_of_id = collections.defaultdict(set)
@@ -99,6 +100,8 @@ def validate(files, vocab_file, special_words, workers):
       for field, value in counts.items():
         setattr(split, field, getattr(split, field) + value)
       problems.update(found)
+      if not found.found:
+        captions_of[path] = counts['captions']
       for image_id, digest, index in images:
         if digest not in owners:
           place[digest] = (path, index, image_id)
@@ -116,6 +119,17 @@ def validate(files, vocab_file, special_words, workers):
     if len(digests) > 1:
       problems.add('ids that more than one image has', str(image_id))
   _check_images(place.values(), problems, workers)
+  for path, captions in captions_of.items():
+    # Few captions leave shards empty, which is how 2016 cut them.
+    split = splits[split_name(path)]
+    if not captions and (not split.captions or split.captions >= split.shards):
+      problems.add('shards empty', path)
+  for name, split in splits.items():
+    if split.unknown_words > _MANY_UNKNOWN * split.words:
+      problems.add(
+          'splits with too many unknown words',
+          f'{name} ({split.unknown_words / split.words:.0%}; make the shards '
+          'with a lower --min_word_count)')
   return dict(splits), problems
 
 
@@ -130,19 +144,6 @@ def _check_stamps(files, vocab, problems):
       except ValueError as error:
         problems.add('directories with shards of another vocabulary',
                      str(error))
-
-
-def _check_completeness(files, problems):
-  """Adds the shards that the names of others promise."""
-  numbers = collections.defaultdict(set)
-  for path in files:
-    match = _SHARD_NAME.fullmatch(os.path.basename(path))
-    if match:
-      stem = os.path.join(os.path.dirname(path), match[1])
-      numbers[stem, int(match[3])].add(int(match[2]))
-  for (stem, total), present in numbers.items():
-    for number in sorted(set(range(total)) - present):
-      problems.add('shards missing', f'{stem}-{number:05d}-of-{total:05d}')
 
 
 def _read_shard(path, vocab_file, special_words):

@@ -128,6 +128,30 @@ def test_missing_shards(folder, workers):
       f'1 shards missing: {folder}/train-00001-of-00002']
 
 
+def test_empty_shards(folder, workers):
+  # Of more shards than captions some are empty, as in 2016.
+  for number in range(5):
+    _write(folder / f'test-0000{number}-of-00005')
+  _write(folder / 'test-00001-of-00005', _record(9, '<S> a </S>'))
+  _, problems = _validate(folder, workers)
+  assert not problems.found
+  (folder / 'train-00001-of-00002').write_bytes(b'')
+  _, problems = _validate(folder, workers)
+  assert problems.lines() == [f'1 shards empty: {folder}/train-00001-of-00002']
+  os.remove(folder / 'train-00000-of-00002')
+  _write(folder / 'train-00000-of-00002')
+  _, problems = _validate(folder, workers)
+  assert '2 shards empty' in problems.lines()[0]
+
+
+def test_mostly_unknown_words(folder, workers):
+  _write(folder / 'test-00000-of-00001', _record(9, '<S> an axolotl </S>'),
+         _record(9, '<S> a </S>'))
+  _, problems = _validate(folder, workers)
+  line, = problems.lines()
+  assert 'unknown words: test (67%; make the shards with a lower --min' in line
+
+
 def test_a_shard_cut_short(folder, workers):
   path = folder / 'train-00000-of-00002'
   with open(path, 'r+b') as f:

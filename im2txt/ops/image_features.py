@@ -9,8 +9,9 @@ input of the first of these.
 
 A cache is a directory:
 
-  cache.json            what it was made from; once it is whole, also which
-                        images could not be decoded
+  cache.json            what it was made from, and the checksums of the other
+                        files; once it is whole, also which images could not be
+                        decoded
   captions.npz          the fields of `inputs.Captions`
   features-00000.npy    float32 [1024, views + 1, 2048], the first 1,024 images
   features-00001.npy    the next, and so on; the last may hold fewer
@@ -27,6 +28,7 @@ import dataclasses
 import functools
 import os
 import re
+import zipfile
 
 from absl import logging
 import numpy as np
@@ -47,6 +49,7 @@ _IMAGES_PER_FILE = 1024
 _BATCH_SIZE = 32
 # Below this, convolutions take other ways, with other rounding errors.
 _SMALLEST_BATCH = 4
+_CAPTIONS = 'captions.npz'
 # Shape and dtype of what is kept of a view.
 _FEATURES = ((folded_inception.FEATURE_SIZE,), np.float32)
 
@@ -403,11 +406,11 @@ def open_or_build(directory, names, encode_fn, variables, config, views=None,
     captions, description = _open(directory, wanted)
     if captions is None:
       captions = inputs.read_captions(names)
-      description = {'views': 0, 'seed': 0, 'precision': precision, **wanted}
-      _save(os.path.join(directory, 'captions.npz'), np.savez,
+      description = {'views': 0, 'seed': 0, 'precision': precision, **wanted,
+                     'checksums': {}}
+      _save(directory, _CAPTIONS, description, np.savez,
             **{name: value for name, value in dataclasses.asdict(
                 captions).items() if name != 'offsets'})
-      _write_description(directory, description)
     captions.check_ids(config.vocab_size)
     kept = _block_inputs(encode_fn, config) if block else _FEATURES
     paths = [
@@ -423,7 +426,8 @@ def open_or_build(directory, names, encode_fn, variables, config, views=None,
       for path, features in zip(paths[number:], encode(
           names, captions, encode_fn, config, description['views'],
           description['seed'], number * _IMAGES_PER_FILE, kept)):
-        _save(path, np.save, features)
+        _save(directory, os.path.basename(path), description, np.save, features)
+    _check(paths, description)
     files = [_map_features(path, captions, description['views'], *kept)
              for path in paths]
     if 'undecodable' not in description:
@@ -446,9 +450,12 @@ def _open(directory, wanted):
     description = files_lib.read_json(path)
     difference = _difference(description, wanted)
     if not difference:
-      with np.load(os.path.join(directory, 'captions.npz')) as arrays:
+      captions = os.path.join(directory, _CAPTIONS)
+      _check([captions], description)
+      with np.load(captions) as arrays:
         return inputs.Captions(**arrays), description
-  except (ValueError, KeyError, TypeError, OSError) as e:
+  except (ValueError, KeyError, TypeError, OSError, EOFError,
+          zipfile.BadZipFile) as e:
     raise ValueError(f'--feature_cache_dir={directory} is damaged ({e}); '
                      'delete it') from e
   raise ValueError(
@@ -457,14 +464,14 @@ def _open(directory, wanted):
 
 
 def _map_features(path, captions, views, kept_shape, dtype):
-  """Maps one file into memory, see `_kept`."""
+  """Maps one file into memory, see `_FEATURES`."""
   number = int(path[-len('00000.npy'):-len('.npy')])
   shape = (min(_IMAGES_PER_FILE,
                len(captions.image_ids) - number * _IMAGES_PER_FILE),
            views + 1, *kept_shape)
   try:
     features = np.load(path, mmap_mode='r')
-  except (ValueError, OSError) as e:
+  except (ValueError, OSError, EOFError) as e:
     raise ValueError(f'{path} is damaged ({e}); delete it') from e
   if features.shape != shape or features.dtype != dtype:
     raise ValueError(f'{path} holds {features.dtype} {features.shape}, not '
@@ -472,11 +479,34 @@ def _map_features(path, captions, views, kept_shape, dtype):
   return features
 
 
-def _save(path, save, *args, **kwargs):
-  """Writes a file by NumPy's `save` or `savez`."""
-  # To an open file: to a name they add a suffix.
-  with files_lib.replacing(path) as temporary, open(temporary, 'wb') as f:
+def _check(paths, description):
+  """Raises ValueError if a file is not as it was written.
+
+  All of it is read, which takes a second for 2 GB in memory and else as long as
+  the disk needs; training reads all of it in its first epoch anyway.
+
+  Args:
+    paths: list of str.
+    description: dict, what cache.json tells. Caches of earlier versions know no
+      checksums.
+  """
+  known = description.get('checksums', {})
+  with progress.Progress('Checking features', len(paths), 'files') as bar:
+    for path in paths:
+      expected = known.get(os.path.basename(path))
+      if expected is not None and files_lib.checksum(path) != expected:
+        raise ValueError(f'{path} is damaged: it has another checksum than when '
+                         'it was written; delete it, and it is made again')
+      bar.update(1)
+
+
+def _save(directory, name, description, save, *args, **kwargs):
+  """Writes a file of a cache by NumPy's `save` or `savez`, and its checksum."""
+  with files_lib.writing(os.path.join(directory, name)) as f:
     save(f, *args, **kwargs)
+  # A cache that an earlier version began has none of its first files.
+  description.setdefault('checksums', {})[name] = f.checksum
+  _write_description(directory, description)
 
 
 def _write_description(directory, description):

@@ -300,12 +300,42 @@ def test_a_half_built_foreign_cache_is_refused_too(tmp_path, shards):
      'features-00001.npy is damaged'),
     ('features-00001.npy',
      lambda p: p.write_bytes((p.parent / 'features-00002.npy').read_bytes()),
-     r'holds float32 \(2, 3, 2048\), not'),
+     'features-00001.npy is damaged: it has another checksum'),
+    ('features-00000.npy', lambda p: p.write_bytes(b''),
+     'features-00000.npy is damaged'),
+    ('features-00002.npy',
+     lambda p: np.save(p, np.zeros_like(np.load(p))),
+     'features-00002.npy is damaged: it has another checksum'),
+    ('captions.npz', lambda p: p.write_bytes(p.read_bytes()[:-30]),
+     'captions.npz is damaged: it has another checksum'),
     ('cache.json', lambda p: p.write_text('{'), 'cache is damaged'),
     ('cache.json', lambda p: p.unlink(), 'no cache.json'),
     ('captions.npz', lambda p: p.unlink(), 'cache is damaged'),
 ])
 def test_a_damaged_cache_is_refused(tmp_path, shards, name, damage, message):
+  build(tmp_path, shards)
+  damage(tmp_path / 'cache' / name)
+  with pytest.raises(ValueError, match=message):
+    build(tmp_path, shards)
+
+
+@pytest.mark.parametrize('name, damage, message', [
+    ('features-00001.npy',
+     lambda p: p.write_bytes((p.parent / 'features-00002.npy').read_bytes()),
+     r'holds float32 \(2, 3, 2048\), not'),
+    ('features-00000.npy', lambda p: p.write_bytes(b''),
+     'features-00000.npy is damaged'),
+    ('captions.npz', lambda p: p.write_bytes(p.read_bytes()[:-30]),
+     'cache is damaged'),
+])
+def test_a_cache_of_an_earlier_version_has_no_checksums(
+    tmp_path, shards, name, damage, message):
+  build(tmp_path, shards)
+  path = tmp_path / 'cache' / 'cache.json'
+  description = json.loads(path.read_text())
+  assert set(description.pop('checksums')) == {'captions.npz', *(
+      f'features-0000{number}.npy' for number in range(3))}
+  path.write_text(json.dumps(description))
   build(tmp_path, shards)
   damage(tmp_path / 'cache' / name)
   with pytest.raises(ValueError, match=message):

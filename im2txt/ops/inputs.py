@@ -61,6 +61,10 @@ def list_files(file_pattern, flag='input_file_pattern'):
     if not found:
       raise ValueError(f'--{flag}={file_pattern}: no file matches {pattern}')
     files.extend(found)
+  missing = shards.missing_of_sets(files)
+  if missing:
+    logging.warning('--%s=%s: %d shards are missing, such as %s', flag,
+                    file_pattern, len(missing), missing[0])
   return sorted(set(files))
 
 
@@ -122,10 +126,15 @@ class Captions:
     return self.words[self.ends[index - 1] if index else 0:self.ends[index]]
 
   def check_ids(self, vocab_size):
-    """Raises ValueError unless every word id is below `vocab_size`."""
-    wrong = np.flatnonzero(self.words >= vocab_size)
+    """Raises ValueError unless every word id is from 0 to `vocab_size` - 1."""
+    wrong = np.flatnonzero((self.words >= vocab_size) | (self.words < 0))
     if len(wrong):
       caption = np.searchsorted(self.ends, wrong[0], side='right')
+      if self.words[wrong[0]] < 0:
+        raise ValueError(
+            f'image {self.image_ids[self.images[caption]]}: its caption holds '
+            f'the negative word id {self.words[wrong[0]]}; make the shards '
+            'again')
       raise ValueError(
           f'image {self.image_ids[self.images[caption]]}: its caption holds '
           f'word id {self.words[wrong[0]]}, not below the model\'s vocabulary '
@@ -251,6 +260,11 @@ def read_captions(files, limit=None):
       bar.update(1)
   if not ends:
     raise ValueError(f'no caption in {files[0]} ...')
+  empty = [name for name, count in zip(
+      files, np.diff(file_ends, prepend=0)) if not count]
+  if empty and limit is None and len(ends) >= len(files):
+    logging.warning('%d of %d shards are empty, such as %s: make the shards '
+                    'again', len(empty), len(files), empty[0])
   return Captions(
       np.array(image_ids, np.int64), np.array(images), np.array(words),
       np.array(ends), np.array(file_ends, np.int64), np.array(offsets))

@@ -295,6 +295,31 @@ def test_a_damaged_shard_is_named(shards):
     next(batches)
 
 
+def test_empty_and_missing_shards_are_named(tmp_path, caplog):
+  for number in range(3):
+    testing.write_shard(tmp_path / f'train-0000{number}-of-00004', [
+        (1, testing.jpeg(1), [1, 2])] * 2 * (number % 2))
+  files = inputs.list_files(f'{tmp_path}/train-*')
+  assert (f'1 shards are missing, such as {tmp_path}/train-00003-of-00004'
+          in caplog.text)
+  # Fewer captions than shards: some have none.
+  inputs.read_captions(files)
+  assert 'shards are empty' not in caplog.text
+  testing.write_shard(tmp_path / 'train-00000-of-00004', [
+      (1, testing.jpeg(1), [1, 2])])
+  inputs.read_captions(files)
+  assert (f'1 of 3 shards are empty, such as {tmp_path}/train-00002-of-00004'
+          in caplog.text)
+
+
+@pytest.mark.parametrize('word', [-1, -2 ** 31])
+def test_a_negative_id_is_refused(tmp_path, word):
+  path = str(tmp_path / 'shard')
+  testing.write_shard(path, [(7, testing.jpeg(1), [1, word, 2])])
+  with pytest.raises(ValueError, match=f'image 7: .*negative word id {word};'):
+    inputs.read_captions([path]).check_ids(10)
+
+
 def test_no_caption_is_an_error(tmp_path):
   path = str(tmp_path / 'shard')
   testing.write_shard(path, [])

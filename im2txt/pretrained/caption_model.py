@@ -282,10 +282,8 @@ def _changed(original, packed):
 
 
 def _save_arrays(path, arrays):
-  with files.replacing(path) as temporary:
-    # To an open file: to a name NumPy adds a suffix.
-    with open(temporary, 'wb') as f:
-      np.savez_compressed(f, **arrays)
+  with files.writing(path) as f:
+    np.savez_compressed(f, **arrays)
 
 
 def _copy(source, target):
