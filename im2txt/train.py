@@ -661,6 +661,13 @@ def main(_):
   if FLAGS.self_critical and not FLAGS.feature_cache_dir:
     raise ValueError('--self_critical needs --feature_cache_dir: give it a '
                      'directory for the features of --input_file_pattern')
+  if FLAGS.feature_undistorted and not FLAGS.feature_cache_dir:
+    raise ValueError('--feature_undistorted needs --feature_cache_dir: images '
+                     'that are not cached are always distorted')
+  if FLAGS.self_critical and FLAGS.captions_per_image > 1:
+    raise ValueError(
+        f'--captions_per_image={FLAGS.captions_per_image} has no effect with '
+        '--self_critical: give --samples_per_image')
   if FLAGS.log_every_n_steps < 1:
     raise ValueError('--log_every_n_steps should be 1 or more')
   files = inputs.list_files(FLAGS.input_file_pattern)

@@ -167,6 +167,11 @@ def fixture_failures(tmp_path_factory, data):
       'samples': _flags(
           **common, self_critical=True, feature_cache_dir=path / 'features',
           samples_per_image=3),
+      'undistorted': _flags(**common, feature_undistorted=True),
+      'captions and samples': _flags(
+          **common, self_critical=True, feature_cache_dir=path / 'features',
+          samples_per_image=2, captions_per_image=2),
+      'top': _flags(**common, train_inception_from='Mixed_7c'),
       'no vocabulary': _flags(
           **common, self_critical=True, feature_cache_dir=path / 'features',
           samples_per_image=2),
@@ -684,6 +689,10 @@ def test_goes_on_from_the_newest_whole_checkpoint(
      ['--captions_per_image=3 does not divide --batch_size=2']),
     ('no cache', ['--self_critical needs --feature_cache_dir']),
     ('samples', ['--samples_per_image=3 does not divide --batch_size=2']),
+    ('undistorted', ['--feature_undistorted needs --feature_cache_dir']),
+    ('captions and samples', ['--captions_per_image=2 has no effect',
+                              '--samples_per_image']),
+    ('top', ['--train_inception_from=Mixed_7c needs --train_inception']),
     ('no vocabulary', ['data0/word_counts.txt', '--vocab_file']),
     ('id', ['image 1: its caption holds word id', '--vocab_size=']),
     ('no image', ['none of the 1 image(s) in', 'can be decoded']),
