@@ -105,8 +105,8 @@ def test_unknown_names_are_named_with_what_is_missing(tmp_path):
   checkpoints.write(prefix, stored)
   with pytest.raises(
       checkpoints.CheckpointError,
-      match=f'no variable {_BIAS}; instead it has 2 variable.*lstm_cell/kernel, '
-      'seq_embedding/map'):
+      match=f'no variable {_BIAS}; instead it has 2 variable.*'
+      'lstm_cell/kernel, seq_embedding/map'):
     checkpoints.Checkpoint(prefix).model_sizes()
 
 
@@ -121,7 +121,7 @@ def test_a_checkpoint_that_has_diverged_is_passed_over(tmp_path, caplog, value):
   assert f'{prefix}: {_BIAS} holds NaN or infinity' in caplog.text
   with pytest.raises(
       checkpoints.CheckpointError,
-      match=f'{_BIAS} holds NaN or infinity: training diverged; give an earlie'):
+      match=f'{_BIAS} holds NaN or infinity: training diverged; give an earl'):
     checkpoints.Checkpoint(prefix).restore(variables())
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trains the Show and Tell model: the LSTM on Inception v3, frozen or not."""
 
+import contextlib
 import functools
 import math
 import os
@@ -41,8 +42,8 @@ flags.DEFINE_string(
 flags.DEFINE_bool(
     'random_inception', False,
     'Start from random weights of Inception v3 if there is no '
-    '--inception_checkpoint_file. Without this flag a frozen Inception v3 needs '
-    'a checkpoint.')
+    '--inception_checkpoint_file. Without this flag a frozen Inception v3 '
+    'needs a checkpoint.')
 flags.DEFINE_string(
     'train_dir', '', 'Directory of checkpoints and TensorBoard events.')
 flags.DEFINE_bool(
@@ -496,8 +497,8 @@ def make_self_critical_step_fn(model, update, data, vocab, seed):
   """Returns a callable that takes one step of self-critical training.
 
   Its arguments are a pair that `CaptionedFeatures.training_images` yields, and
-  two learning rates, see `make_step_fn`. It returns a dict of scalars, in which total_loss is the
-  negative mean reward.
+  two learning rates, see `make_step_fn`. It returns a dict of scalars, in which
+  total_loss is the negative mean reward.
 
   Args:
     model: a `ShowAndTellModel`.
@@ -592,50 +593,57 @@ def train(model, configs, batches, step_fn, update, writer, manager):
     return step
 
   logging.info('the first step takes longer than others: it is compiled')
-  for batch in batches:
-    if stop.received or step >= FLAGS.number_of_steps:
-      break
-    learning_rate, inception_rate = learning_rates(
-        training_config, model_config.batch_size, step)
-    scalars = step_fn(batch, tf.constant(learning_rate, tf.float32),
-                      tf.constant(inception_rate, tf.float32))
-    step += 1
-    losses.add(step, scalars['total_loss'])
-    if step == first_step + 1:
-      # The first step compiles; a rate that counted it would mislead.
-      losses.read()
-      logged_step, logged_time, batches.seconds = step, time.time(), 0.0
-    if step % FLAGS.log_every_n_steps == 0 or step == FLAGS.number_of_steps:
-      losses.read()
-      now = time.time()
-      seconds = (now - logged_time) / max(step - logged_step, 1)
-      rate = ''
-      if step > logged_step:
-        rate = (f'{seconds:.3f} sec/step, '
-                f'{model_config.batch_size / seconds:.1f} examples/s, '
-                f'{batches.seconds / (now - logged_time):.0%} waiting for '
-                'input, ETA '
-                f'{duration(seconds * (FLAGS.number_of_steps - step))}, ')
-      logging.info('global step %d: loss = %.4f (smoothed %.4f, %slr %g)',
-                   step, losses.last, losses.smoothed, rate, learning_rate)
-      with writer.as_default(step=step):
-        tf.summary.scalar('losses/batch_loss', scalars['batch_loss'])
-        tf.summary.scalar('losses/total_loss', losses.last)
-        tf.summary.scalar('losses/smoothed_loss', losses.smoothed)
-        tf.summary.scalar('learning_rate', learning_rate)
-        tf.summary.scalar('global_norm', scalars['global_norm'])
+  try:
+    for batch in batches:
+      if stop.received or step >= FLAGS.number_of_steps:
+        break
+      learning_rate, inception_rate = learning_rates(
+          training_config, model_config.batch_size, step)
+      scalars = step_fn(batch, tf.constant(learning_rate, tf.float32),
+                        tf.constant(inception_rate, tf.float32))
+      step += 1
+      losses.add(step, scalars['total_loss'])
+      if step == first_step + 1:
+        # The first step compiles; a rate that counted it would mislead.
+        losses.read()
+        logged_step, logged_time, batches.seconds = step, time.time(), 0.0
+      if step % FLAGS.log_every_n_steps == 0 or step == FLAGS.number_of_steps:
+        losses.read()
+        now = time.time()
+        seconds = (now - logged_time) / max(step - logged_step, 1)
+        rate = ''
         if step > logged_step:
-          tf.summary.scalar('examples_per_sec',
-                            model_config.batch_size / seconds)
-      logged_step, logged_time, batches.seconds = step, now, 0.0
-    if time.time() - last_summary >= FLAGS.save_summaries_secs:
-      with writer.as_default(step=step):
-        write_summaries(
-            model, None if FLAGS.feature_cache_dir else batch.inputs)
-      last_summary = time.time()
-    if time.time() - last_save >= FLAGS.save_interval_secs:
-      saved_step = save()
-      last_save = time.time()
+          rate = (f'{seconds:.3f} sec/step, '
+                  f'{model_config.batch_size / seconds:.1f} examples/s, '
+                  f'{batches.seconds / (now - logged_time):.0%} waiting for '
+                  'input, ETA '
+                  f'{duration(seconds * (FLAGS.number_of_steps - step))}, ')
+        logging.info('global step %d: loss = %.4f (smoothed %.4f, %slr %g)',
+                     step, losses.last, losses.smoothed, rate, learning_rate)
+        with writer.as_default(step=step):
+          tf.summary.scalar('losses/batch_loss', scalars['batch_loss'])
+          tf.summary.scalar('losses/total_loss', losses.last)
+          tf.summary.scalar('losses/smoothed_loss', losses.smoothed)
+          tf.summary.scalar('learning_rate', learning_rate)
+          tf.summary.scalar('global_norm', scalars['global_norm'])
+          if step > logged_step:
+            tf.summary.scalar('examples_per_sec',
+                              model_config.batch_size / seconds)
+        logged_step, logged_time, batches.seconds = step, now, 0.0
+      if time.time() - last_summary >= FLAGS.save_summaries_secs:
+        with writer.as_default(step=step):
+          write_summaries(
+              model, None if FLAGS.feature_cache_dir else batch.inputs)
+        last_summary = time.time()
+      if time.time() - last_save >= FLAGS.save_interval_secs:
+        saved_step = save()
+        last_save = time.time()
+  except (OSError, ValueError):
+    # A damaged shard, say: nothing that is done is lost.
+    if step > first_step and saved_step != step:
+      with contextlib.suppress(ValueError):  # It has diverged.
+        save()
+    raise
   if saved_step != step:
     save()
   writer.flush()

@@ -577,6 +577,26 @@ def test_trains_the_top_blocks_alone(adam, data, tmp_path_factory):
                if name.endswith('/beta'))
 
 
+def test_a_shard_that_breaks_in_training_costs_no_step(
+    default, tmp_path):
+  shard = tmp_path / 'train-00000-of-00001'
+  testing.write_shard(shard, [(i, testing.jpeg(i), [0, 2, 3, 1])
+                              for i in range(6)])
+  process = subprocess.Popen(**testing.program('train', *_flags(
+      **_SMALL, input_file_pattern=shard, train_dir=tmp_path / 'train',
+      inception_checkpoint_file=default, number_of_steps=100000,
+      batch_size=2)))
+  log = testing.read_until(process, 'global step 2: loss')
+  with open(shard, 'r+b') as f:
+    f.truncate(100)
+  log += testing.rest(process)
+  assert process.returncode == 1, log
+  assert f'of {shard}; make the shards again' in log.splitlines()[-1]
+  assert 'Traceback' not in log
+  last = _steps(log)[-1]
+  assert _values(tmp_path / 'train', ['global_step']) == [last] and last >= 2
+
+
 def test_self_critical_training(adam, tmp_path_factory):
   """It goes on from a model, here that of `adam`, in another directory."""
   train_dir = tmp_path_factory.mktemp('self_critical')

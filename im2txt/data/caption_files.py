@@ -20,8 +20,8 @@
 In the last three `file` may also be called `image`, `file_name`, `file_path` or
 `filename`; in the last two `caption` may be a list, and be called `captions`.
 
-All text is UTF-8. Half of a surrogate pair, as JSON can have it where a text was
-cut, becomes U+FFFD.
+All text is UTF-8. Half of a surrogate pair, as JSON can have it where a text
+was cut, becomes U+FFFD.
 """
 
 import collections
@@ -442,8 +442,9 @@ def _grouped(rows, path, flag, noun='Line'):
           'array of objects with these.') from error
     entry = entries.setdefault(name, Entry(image_id, name, [], split))
     if (entry.image_id, entry.split) != (image_id, split):
-      raise ValueError(f'{noun} {number} of {path} ({flag}) gives {name} another '
-                       'split or image_id than a line before.')
+      raise ValueError(
+          f'{noun} {number} of {path} ({flag}) gives {name} another split or '
+          'image_id than one before.')
     entry.captions.append(caption.strip())
   if not entries:
     raise ValueError(f'The captions file {path} ({flag}) has no captions.')

@@ -58,7 +58,8 @@ _FORMATS = {
         '{"file": "b.jpg", "caption": "Hund", "image_id": 3}\n', [
             Entry(3, 'b.jpg', ['A "dog"', 'Hund'])]),
     'jsonl with lists, and half an emoji': (
-        '{"file_name": "b.jpg", "captions": ["A dog \\ud83d", "\\ud83d\\ude00"]}\n'
+        '{"file_name": "b.jpg", '
+        '"captions": ["A dog \\ud83d", "\\ud83d\\ude00"]}\n'
         '{"filename": "a.jpg", "caption": ["x"]}\n', [
             Entry(None, 'b.jpg', ['A dog \ufffd', '\U0001f600']),
             Entry(None, 'a.jpg', ['x'])]),
@@ -67,7 +68,8 @@ _FORMATS = {
         ' {"image": "a.jpg", "caption": ["x", "y"], "image_id": 6}]', [
             Entry(5, 'b.jpg', ['A dog']), Entry(6, 'a.jpg', ['x', 'y'])]),
     'karpathy with string ids': (
-        json.dumps(_KARPATHY).replace(': 42', ': "42"').replace(': 1,', ': "1",'),
+        json.dumps(_KARPATHY).replace(': 42', ': "42"').replace(
+            ': 1,', ': "1",'),
         [Entry(42, 'val2014/b.jpg', ['A dog.', 'Dogs'], 'restval'),
          Entry(1, 'a.jpg', [], 'test')]),
     'jsonl of one line': (

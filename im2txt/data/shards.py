@@ -137,8 +137,8 @@ def read_record(path, offset):
       record = data[:length]
       if _masked(google_crc32c.value(record)) == data[length:]:
         return record
-  raise ValueError(f'damaged record at byte {offset} of {path}; make the shards '
-                   'again')
+  raise ValueError(
+      f'damaged record at byte {offset} of {path}; make the shards again')
 
 
 def _masked(checksum):

@@ -495,8 +495,9 @@ def _check(paths, description):
     for path in paths:
       expected = known.get(os.path.basename(path))
       if expected is not None and files_lib.checksum(path) != expected:
-        raise ValueError(f'{path} is damaged: it has another checksum than when '
-                         'it was written; delete it, and it is made again')
+        raise ValueError(
+            f'{path} is damaged: it has another checksum than when it was '
+            'written; delete it, and it is made again')
       bar.update(1)
 
 

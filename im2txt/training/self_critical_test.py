@@ -119,7 +119,8 @@ def test_samples_are_of_their_own_image(model):
   for variable in (model.image_embedding_weights, model.logits_weights):
     variable.assign(variable * 500)
   images = features(16)
-  drawn = self_critical.sample(model, images, _START, _END, [], 1, [1, 2]).numpy()
+  drawn = self_critical.sample(
+      model, images, _START, _END, [], 1, [1, 2]).numpy()
   softmax, _ = model.inference_step(
       tf.zeros([16], tf.int64), model.initial_state(images))
   likely = softmax.numpy().max(axis=1) > 0.9999
@@ -191,8 +192,9 @@ def test_training_raises_the_reward(model):
         np.int32)
     sources = np.insert(drawn, 0, _START, axis=1)[:, :-1]
     with tf.GradientTape() as tape:
-      loss = self_critical.loss(model, images, sources, drawn, mask,
-                                self_critical.advantages(rewards, 40), [1, step])
+      loss = self_critical.loss(
+          model, images, sources, drawn, mask,
+          self_critical.advantages(rewards, 40), [1, step])
     variables = list(model.decoder_variables.values())
     for variable, gradient in zip(variables, tape.gradient(loss, variables)):
       variable.assign_sub(1.0 * tf.convert_to_tensor(gradient))
