@@ -107,11 +107,18 @@ def replacing(path):
 
   Args:
     path: str.
+
+  Raises:
+    OSError: it names `path`, if what failed in the block names no other.
   """
   temporary = unfinished(path)
   try:
     yield temporary
     rename((temporary, path))
+  except OSError as error:
+    if error.errno is None or error.filename not in (None, temporary):
+      raise
+    raise OSError(error.errno, error.strerror, path) from error
   finally:
     with contextlib.suppress(FileNotFoundError):
       os.remove(temporary)
@@ -145,17 +152,9 @@ class Output:
 
 @contextlib.contextmanager
 def writing(path):
-  """Yields an `Output`; what is written becomes `path`, see `replacing`.
-
-  Raises:
-    OSError: it names `path`.
-  """
-  try:
-    with replacing(path) as temporary, open(temporary, 'wb') as f:
-      yield Output(f)
-      f.flush()
-  except OSError as error:
-    raise OSError(error.errno, error.strerror, path) from error
+  """Yields an `Output`; what is written becomes `path`, see `replacing`."""
+  with replacing(path) as temporary, open(temporary, 'wb') as f:
+    yield Output(f)
 
 
 def checksum(path):

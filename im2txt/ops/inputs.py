@@ -178,7 +178,7 @@ class Captions:
     targets = np.zeros_like(inputs)
     mask = np.zeros_like(inputs, dtype=np.int32)
     for i, caption in enumerate(captions):
-      n = len(caption) - 1
+      n = max(len(caption) - 1, 0)
       inputs[i, :n] = caption[:-1]
       targets[i, :n] = caption[1:]
       mask[i, :n] = 1

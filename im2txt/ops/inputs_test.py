@@ -105,6 +105,15 @@ def test_captions_without_a_word(tmp_path):
   assert not captions[-1].any()
 
 
+def test_a_caption_without_ids_beside_another(tmp_path):
+  path = str(tmp_path / 'shard')
+  testing.write_shard(path, [(1, b'', []), (1, b'', [1, 3, 4, 2])])
+  source, target, mask = inputs.read_captions([path]).sequences([0, 1])
+  np.testing.assert_array_equal(source, [[0, 0, 0], [1, 3, 4]])
+  np.testing.assert_array_equal(target, [[0, 0, 0], [3, 4, 2]])
+  np.testing.assert_array_equal(mask, [[0, 0, 0], [1, 1, 1]])
+
+
 def test_a_batch_without_a_good_image_has_no_word(tmp_path):
   path = str(tmp_path / 'shard')
   testing.write_shard(path, [(1, b'', [1, 3, 2]), (2, testing.jpeg(), [1, 2])])
