@@ -31,10 +31,10 @@ import os
 
 from absl import flags
 
+from im2txt import files
 from im2txt import program
 from im2txt.data import caption_files
 from im2txt.data import mscoco
-from im2txt.files import write_json
 from im2txt.progress import log
 
 FLAGS = flags.FLAGS
@@ -77,7 +77,7 @@ def _input_files():
   """Returns (split or None, flag, path) of the captions files."""
   if FLAGS.captions_file:
     return [(None, '--captions_file', path)
-            for path in FLAGS.captions_file.split(',')]
+            for path in files.split_names(FLAGS.captions_file)]
   return [(split, f'--{split}_captions_file', path)
           for split, path in _of_splits('captions_file').items()]
 
@@ -175,7 +175,7 @@ def write_annotations(dataset, options):
           for number, (image_id, caption) in enumerate((
               (image.image_id, caption) for image in dataset.images
               for caption in image.captions), start=1)]}
-  write_json(annotations_path(dataset, options), content, indent=None)
+  files.write_json(annotations_path(dataset, options), content, indent=None)
 
 
 def build():
