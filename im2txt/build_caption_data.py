@@ -61,6 +61,9 @@ for _split in caption_files.SPLITS:
       f'Directory of the pictures of the {_split} part, if not --image_dir.')
 
 mscoco.define_flags(flags, mscoco.BuildOptions)
+for _split in caption_files.SPLITS:
+  FLAGS[f'{_split}_shards'].help += (
+      ' Fewer for a small one, unless this is given.')
 FLAGS.set_default('output_dir', '')
 # In output_dir unless given.
 FLAGS.set_default('word_counts_output_file', '')
@@ -120,6 +123,19 @@ def _image_dir(split):
   return getattr(FLAGS, f'{split}_image_dir') or FLAGS.image_dir
 
 
+def _num_shards(split, images, options):
+  """Returns the flag --{split}_shards, or what suits the images."""
+  default = getattr(options, f'{split}_shards')
+  if FLAGS[f'{split}_shards'].present:
+    return default
+  number = mscoco.suitable_shards(
+      len(images) if options.layout == 'compact'
+      else sum(len(image.captions) for image in images), default, options)
+  log(f'The {split} part goes into {number} shard(s), '
+      f'{split}-?????-of-{number:05d}, as --{split}_shards is not given.')
+  return number
+
+
 def load_datasets(options):
   """Returns (list of Dataset, their `stat_images`) as the flags say.
 
@@ -132,13 +148,7 @@ def load_datasets(options):
   datasets, stats = [], []
   for split, entries in load_parts().items():
     directory = _image_dir(split)
-    images = [mscoco.Image(entry.image_id,
-                           os.path.join(directory, entry.file_name),
-                           entry.captions)
-              for entry in entries if entry.captions]
-    if len(images) < len(entries):
-      log(f'{len(entries) - len(images)} images of the {split} part have no '
-          'caption: left out.')
+    images = mscoco.captioned(entries, directory, f'the {split} part')
     if not images:
       if split == 'train':
         raise ValueError('no image is in the train part')
@@ -148,7 +158,7 @@ def load_datasets(options):
                        'directory of the pictures')
     stats += mscoco.stat_images(split, images, directory)
     datasets.append(mscoco.Dataset(
-        split, images, getattr(options, f'{split}_shards')))
+        split, images, _num_shards(split, images, options)))
   counts = collections.Counter(path for _, path, _, _ in stats)
   twice = [path for path, count in counts.items() if count > 1]
   if twice:

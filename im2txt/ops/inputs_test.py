@@ -2,6 +2,7 @@
 """Tests of inputs."""
 
 import itertools
+import os
 import sys
 
 import numpy as np
