@@ -157,6 +157,8 @@ def _checked(name, kind, value, source):
     if value not in _CHOICES[name]:
       raise ValueError(f'{source}: {name}={value!r} is none of '
                        + ', '.join(_CHOICES[name]))
+  elif kind is not bool and not math.isfinite(value):
+    raise ValueError(f'{source}: {name}={value} should be a finite number')
   elif kind is not bool and (
       value < 0 or (value == 0 and name not in _MAY_BE_ZERO)):
     raise ValueError(f'{source}: {name}={value} should be above zero')

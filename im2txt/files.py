@@ -212,16 +212,22 @@ def write_json(path, content, indent=1):
       f.write('\n')
 
 
+def _refuse_constant(name):
+  raise ValueError(f'{name} is no number of JSON')
+
+
 def read_json(path):
   """Returns the value in a JSON file.
 
   Raises:
     OSError: it cannot be read.
-    ValueError: it is no JSON; the message does not name it.
+    ValueError: it is no JSON, such as where it has NaN or infinity, which is
+      Python's own; the message does not name it.
   """
   try:
-    with open(path, encoding='utf-8') as f:
-      return json.load(f)
+    # Editors on Windows put a mark at the start.
+    with open(path, encoding='utf-8-sig') as f:
+      return json.load(f, parse_constant=_refuse_constant)
   except RecursionError as error:
     raise ValueError('nested too deeply') from error
 
