@@ -142,6 +142,7 @@ def test_saved_is_what_is_loaded(tmp_path):
     ({'lstm_dropout_keep_prob': 1.5}, r'should be in \(0, 1\]'),
     ({'initial_learning_rate': float('nan')}, '=nan should be a finite number'),
     ({'clip_gradients': float('inf')}, '=inf should be a finite number'),
+    ({'clip_gradients': 10 ** 400}, 'should be a finite number'),
     ({'image_height': 400}, 'from 75 to 346'),
     ({'image_width': 74}, 'from 75 to 346'),
     ({'optimizer': 'adam'}, "optimizer='adam' is none of SGD, Adam"),
