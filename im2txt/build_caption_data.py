@@ -16,11 +16,23 @@ three ways:
   by the file itself:
     --captions_file=dataset_flickr8k.json
 
-The output is that of build_mscoco_data: the shards `train-?????-of-00256` and
-so on of the parts that there are, and the vocabulary. Beside them the captions
-of each part, train_annotations.json and so on, in COCO's format: they tell which
-file an image_id is, and `score` takes them. An interrupted run goes on where
-it stopped when it is started again.
+CSV has a line per caption after a first line that names the columns; JSONL has
+an object with these keys per line:
+
+  file      name of the image in --image_dir; or image, file_name, filename
+  caption   in quotes if it has a comma; in JSONL perhaps a list
+  split     train, val or test; not needed with lists or a file for each
+  image_id  a number, if the images have one
+
+  file,caption,split
+  1.jpg,"A red kite, high above the beach.",train
+
+The output is that of build_mscoco_data: the shards of the parts that there are,
+and the vocabulary. The number of shards suits the data (256 of a training set
+of MSCOCO's size, one of a hundred photos) unless it is given. Beside them the
+captions of each part, train_annotations.json and so on, in COCO's format: they
+tell which file an image_id is, and `score` takes them. An interrupted run goes
+on where it stopped when it is started again.
 
 --tokenizer is for captions in other languages than English, and
 --extend_vocab_file for a model that is to learn more words.
