@@ -150,7 +150,8 @@ def test_shards_suit_the_data_unless_given(folder, capsys):
           '--train_shards is not given.') in output
   assert 'The val part' not in output
   assert '1 captions of the val part are blank' in output
-  annotations = json.loads((folder / 'out' / 'val_annotations.json').read_text())
+  annotations = json.loads(
+      (folder / 'out' / 'val_annotations.json').read_text())
   assert [entry['file_name'] for entry in annotations['images']] == ['3.jpg']
 
 

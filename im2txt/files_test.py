@@ -215,7 +215,8 @@ def test_fields(tmp_path):
     (b'', 'Expecting value'), (b'\0' * 20, 'Expecting value'),
     (b'\xff{}', 'utf-8'), (b'[' * 100000, 'nested'), (b'[]', 'object'),
     (b'{"word": NaN}', 'NaN is no number of JSON'),
-    (b'{"word": -Infinity}', '-Infinity is no number'), (b'{}', 'word'), (b'{"word": 1}', 'word is no str'),
+    (b'{"word": -Infinity}', '-Infinity is no number'), (b'{}', 'word'),
+    (b'{"word": 1}', 'word is no str'),
     (b'{"word": "a", "number": true}', 'number is no int'),
     (b'{"word": "a", "other": 1}', 'other')])
 def test_what_is_not_such_a_file_is_one_kind_of_error(tmp_path, content, part):

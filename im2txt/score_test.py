@@ -158,11 +158,13 @@ def test_forms_of_references_and_results(run, tmp_path, references, results):
 @pytest.mark.parametrize('references, part', [
     ('file,caption\na.jpg,x\n', 'has no image ids'),
     ('[]', 'has no captions'), ('{"annotations": []}', 'no list "annotations"'),
-    ('{"images": [{"id": 1}], "annotations": [{"image_id": 2, "caption": "a"}]}',
+    ('{"images": [{"id": 1}], "annotations": [{"image_id": 2, "caption": '
+     '"a"}]}',
      'images that it does not list: 2'),
     ('{"images": [{"id": 1}, {"id": "1"}], "annotations": [{"image_id": 1, '
      '"caption": "a"}]}', 'more than one image with the id 1'),
-    ('{"images": 3, "annotations": [{"image_id": 2, "caption": "a"}]}', 'TypeE'),
+    ('{"images": 3, "annotations": [{"image_id": 2, "caption": "a"}]}',
+     'TypeError'),
 ])
 def test_unusable_references_are_refused(run, tmp_path, references, part):
   path = tmp_path / 'references.json'

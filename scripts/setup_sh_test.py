@@ -30,8 +30,8 @@ def setup(tmp_path):
     bazel.write_text(f'#!/bin/sh\necho "{version}"\n')
     bazel.chmod(0o755)
     return subprocess.run(
-        [run.root / 'scripts' / 'setup.sh', *args], capture_output=True, text=True,
-        check=False, env={
+        [run.root / 'scripts' / 'setup.sh', *args], capture_output=True,
+        text=True, check=False, env={
             **os.environ, 'PATH': f'{bazel.parent}:{os.environ["PATH"]}',
             'PYTHON': '/missing/python3', **env})
 

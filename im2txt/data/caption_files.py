@@ -139,8 +139,8 @@ def read_references(path, flag):
     for entry in read(path, flag):
       if entry.image_id is None:
         raise ValueError(
-            f'The captions file {path} ({flag}) has no image ids: give one with '
-            'the ids that the results have.')
+            f'The captions file {path} ({flag}) has no image ids: give one '
+            'with the ids that the results have.')
       references.setdefault(entry.image_id, []).extend(entry.captions)
     return {image_id: captions
             for image_id, captions in references.items() if captions}
