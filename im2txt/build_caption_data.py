@@ -16,11 +16,23 @@ three ways:
   by the file itself:
     --captions_file=dataset_flickr8k.json
 
-The output is that of build_mscoco_data: the shards `train-?????-of-00256` and
-so on of the parts that there are, and the vocabulary. Beside them the captions
-of each part, train_annotations.json and so on, in COCO's format: they tell which
-file an image_id is, and `score` takes them. An interrupted run goes on where
-it stopped when it is started again.
+CSV has a line per caption after a first line that names the columns; JSONL has
+an object with these keys per line:
+
+  file      name of the image in --image_dir; or image, file_name, filename
+  caption   in quotes if it has a comma; in JSONL perhaps a list
+  split     train, val or test; not needed with lists or a file for each
+  image_id  a number, if the images have one
+
+  file,caption,split
+  1.jpg,"A red kite, high above the beach.",train
+
+The output is that of build_mscoco_data: the shards of the parts that there are,
+and the vocabulary. The number of shards suits the data (256 of a training set
+of MSCOCO's size, one of a hundred photos) unless it is given. Beside them the
+captions of each part, train_annotations.json and so on, in COCO's format: they
+tell which file an image_id is, and `score` takes them. An interrupted run goes
+on where it stopped when it is started again.
 
 --tokenizer is for captions in other languages than English, and
 --extend_vocab_file for a model that is to learn more words.
@@ -31,10 +43,10 @@ import os
 
 from absl import flags
 
+from im2txt import files
 from im2txt import program
 from im2txt.data import caption_files
 from im2txt.data import mscoco
-from im2txt.files import write_json
 from im2txt.progress import log
 
 FLAGS = flags.FLAGS
@@ -61,6 +73,9 @@ for _split in caption_files.SPLITS:
       f'Directory of the pictures of the {_split} part, if not --image_dir.')
 
 mscoco.define_flags(flags, mscoco.BuildOptions)
+for _split in caption_files.SPLITS:
+  FLAGS[f'{_split}_shards'].help += (
+      ' Fewer for a small one, unless this is given.')
 FLAGS.set_default('output_dir', '')
 # In output_dir unless given.
 FLAGS.set_default('word_counts_output_file', '')
@@ -77,7 +92,7 @@ def _input_files():
   """Returns (split or None, flag, path) of the captions files."""
   if FLAGS.captions_file:
     return [(None, '--captions_file', path)
-            for path in FLAGS.captions_file.split(',')]
+            for path in files.split_names(FLAGS.captions_file)]
   return [(split, f'--{split}_captions_file', path)
           for split, path in _of_splits('captions_file').items()]
 
@@ -120,6 +135,19 @@ def _image_dir(split):
   return getattr(FLAGS, f'{split}_image_dir') or FLAGS.image_dir
 
 
+def _num_shards(split, images, options):
+  """Returns the flag --{split}_shards, or what suits the images."""
+  default = getattr(options, f'{split}_shards')
+  if FLAGS[f'{split}_shards'].present:
+    return default
+  number = mscoco.suitable_shards(
+      len(images) if options.layout == 'compact'
+      else sum(len(image.captions) for image in images), default, options)
+  log(f'The {split} part goes into {number} shard(s), '
+      f'{split}-?????-of-{number:05d}, as --{split}_shards is not given.')
+  return number
+
+
 def load_datasets(options):
   """Returns (list of Dataset, their `stat_images`) as the flags say.
 
@@ -132,13 +160,7 @@ def load_datasets(options):
   datasets, stats = [], []
   for split, entries in load_parts().items():
     directory = _image_dir(split)
-    images = [mscoco.Image(entry.image_id,
-                           os.path.join(directory, entry.file_name),
-                           entry.captions)
-              for entry in entries if entry.captions]
-    if len(images) < len(entries):
-      log(f'{len(entries) - len(images)} images of the {split} part have no '
-          'caption: left out.')
+    images = mscoco.captioned(entries, directory, f'the {split} part')
     if not images:
       if split == 'train':
         raise ValueError('no image is in the train part')
@@ -148,7 +170,7 @@ def load_datasets(options):
                        'directory of the pictures')
     stats += mscoco.stat_images(split, images, directory)
     datasets.append(mscoco.Dataset(
-        split, images, getattr(options, f'{split}_shards')))
+        split, images, _num_shards(split, images, options)))
   counts = collections.Counter(path for _, path, _, _ in stats)
   twice = [path for path, count in counts.items() if count > 1]
   if twice:
@@ -175,7 +197,7 @@ def write_annotations(dataset, options):
           for number, (image_id, caption) in enumerate((
               (image.image_id, caption) for image in dataset.images
               for caption in image.captions), start=1)]}
-  write_json(annotations_path(dataset, options), content, indent=None)
+  files.write_json(annotations_path(dataset, options), content, indent=None)
 
 
 def build():

@@ -135,6 +135,26 @@ def test_a_file_for_each_part(folder):
       'val': {3: (testing.jpeg(77), ['<S> c </S>'])}}
 
 
+def test_shards_suit_the_data_unless_given(folder, capsys):
+  (folder / 'val.csv').write_text('file,caption\n3.jpg,x\n5.jpg," "\n')
+  (folder / 'train.csv').write_text('file,caption\n1.jpg,a\n2.jpg,b\n')
+  _build(folder, captions_file=None, train_list=None, val_list=None,
+         train_captions_file=folder / 'train.csv',
+         val_captions_file=folder / 'val.csv', num_threads=8,
+         train_shards=None, val_shards=2, test_shards=None)
+  assert sorted(name for name in os.listdir(folder / 'out') if '-of-' in name
+                ) == ['train-00000-of-00001', 'val-00000-of-00002',
+                      'val-00001-of-00002']
+  output = capsys.readouterr().out
+  assert ('The train part goes into 1 shard(s), train-?????-of-00001, as '
+          '--train_shards is not given.') in output
+  assert 'The val part' not in output
+  assert '1 captions of the val part are blank' in output
+  annotations = json.loads(
+      (folder / 'out' / 'val_annotations.json').read_text())
+  assert [entry['file_name'] for entry in annotations['images']] == ['3.jpg']
+
+
 _LANGUAGES = {
     # Captions of two images, and a caption that ids must give back.
     'German': ('unicode', ['Ein Mädchen läuft über die Straße.',

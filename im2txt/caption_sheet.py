@@ -7,7 +7,7 @@ import textwrap
 import warnings
 from typing import NamedTuple
 
-import numpy as np
+from absl import logging
 
 from im2txt.data import image_formats
 
@@ -53,7 +53,8 @@ def _words(caption):
 def draw(pictures, columns, num_humans):
   """Draws pictures, under each its caption, and in grey those of humans.
 
-  A caption that a human wrote too, word for word, is green.
+  A caption that a human wrote too, word for word, is green. In the place of a
+  picture that cannot be decoded stands why.
 
   Args:
     pictures: list of CaptionedPicture.
@@ -64,11 +65,10 @@ def draw(pictures, columns, num_humans):
     bytes of a PNG file.
 
   Raises:
-    ValueError: a picture cannot be decoded.
+    ValueError: no picture can be decoded.
   """
   from matplotlib import figure as figure_lib  # pylint: disable=g-import-not-at-top
   from matplotlib import font_manager  # pylint: disable=g-import-not-at-top
-  from PIL import Image  # pylint: disable=g-import-not-at-top
   wrapped = [
       # No line begins with the full stop that stands apart.
       [textwrap.wrap(text.replace(' .', '\N{NO-BREAK SPACE}.'), _LINE_LENGTH)
@@ -84,6 +84,7 @@ def draw(pictures, columns, num_humans):
       name for name in font_manager.get_font_names()
       if name.startswith('Noto Sans'))]
   figure = figure_lib.Figure(figsize=(width, height), dpi=_DOTS_PER_INCH)
+  faults = []
   for place, (picture, texts) in enumerate(zip(pictures, wrapped)):
     row, column = divmod(place, columns)
     left = column * cell_width + _MARGIN
@@ -94,15 +95,12 @@ def draw(pictures, columns, num_humans):
     # Above its text, whatever its shape.
     axes.set_anchor('SW')
     try:
-      image_formats.read_header(picture.data).check_size()
-      with Image.open(io.BytesIO(picture.data)) as image:
-        image.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
-        axes.imshow(image_formats.over_white(
-            np.asarray(image.convert('RGBA'))))
-    except (OSError, ValueError, MemoryError,
-            Image.DecompressionBombError) as error:
-      raise ValueError(
-          f'cannot decode the picture {picture.name} ({error})') from error
+      axes.imshow(image_formats.thumbnail(picture.data, _LONGEST_SIDE))
+    except ValueError as error:
+      faults.append(f'cannot decode the picture {picture.name} ({error})')
+      axes.text(0, 0, '\n'.join(textwrap.wrap(str(error), _LINE_LENGTH)[:10]),
+                fontsize=8, fontfamily=fonts, verticalalignment='bottom',
+                parse_math=False, color='grey')
     top = bottom - _MARGIN
     colors = ['green' if is_human(picture.caption, picture.humans) else 'black']
     colors += ['grey'] * (len(texts) - 1)
@@ -112,6 +110,10 @@ def draw(pictures, columns, num_humans):
                     fontfamily=fonts, verticalalignment='top',
                     parse_math=False)
         top -= _LINE_HEIGHT
+  if len(faults) == len(pictures):
+    raise ValueError(faults[0])
+  for fault in faults:
+    logging.warning('%s', fault)
   png = io.BytesIO()
   with warnings.catch_warnings():
     warnings.filterwarnings('ignore', 'Glyph .* missing')

@@ -66,5 +66,20 @@ def test_a_picture_that_is_none_is_named():
         '7.jpg', testing.jpeg()[:90], 'a', [])], 1, 1)
 
 
+def test_one_damaged_picture_leaves_the_others(caplog):
+  pictures = [
+      caption_sheet.CaptionedPicture(f'{i}.jpg', data, 'a', [])
+      for i, data in enumerate([testing.jpeg()[:90], testing.jpeg()])]
+  with caplog.at_level('WARNING'):
+    sheet = _draw(pictures, 2, 1)
+  assert 'cannot decode the picture 0.jpg (damaged JPEG' in caplog.text
+  assert '1.jpg' not in caplog.text
+  middle = sheet.shape[1] // 2
+  is_colored = np.ptp(sheet, axis=2) > 30
+  assert is_colored[:, middle:].any() and not is_colored[:, :middle].any()
+  # Why stands in its place, above the line of the caption.
+  assert (sheet[:-40, :middle] < 200).any()
+
+
 if __name__ == '__main__':
   sys.exit(pytest.main([__file__, '-v']))

@@ -8,6 +8,7 @@ they belong to, and every program that opens these checkpoints reads them back.
 import dataclasses
 import math
 import os
+import sys
 
 from im2txt import files
 
@@ -157,6 +158,8 @@ def _checked(name, kind, value, source):
     if value not in _CHOICES[name]:
       raise ValueError(f'{source}: {name}={value!r} is none of '
                        + ', '.join(_CHOICES[name]))
+  elif kind is not bool and not abs(value) <= sys.float_info.max:
+    raise ValueError(f'{source}: {name}={value} should be a finite number')
   elif kind is not bool and (
       value < 0 or (value == 0 and name not in _MAY_BE_ZERO)):
     raise ValueError(f'{source}: {name}={value} should be above zero')

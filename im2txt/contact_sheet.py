@@ -83,12 +83,14 @@ def read_captions(path):
     ValueError: it is no such file, or has no picture.
   """
   try:
-    with open(path, encoding='utf-8') as f:
+    # Editors on Windows put a mark at the start.
+    with open(path, encoding='utf-8-sig') as f:
       found = []
       for line in filter(str.strip, f):
         picture = json.loads(line)
         found.append(
-            (str(picture['image']), str(picture['captions'][0]['caption']), []))
+            (str(picture['image']), caption_files.whole_characters(
+                str(picture['captions'][0]['caption'])), []))
   except OSError as error:
     raise ValueError(
         f'cannot read --captions_file={path} ({error.strerror})') from error

@@ -58,7 +58,6 @@ def test_draws_the_sheet_and_counts(files):
     ('results.json', '[]', 'has no caption'),
     ('results.json', '[', 'results_file'),
     ('annotations.json', '{}', '--annotations_file a COCO captions'),
-    ('1.jpg', 'text', '1.jpg'),
     ('1.jpg', None, 'give --image_dir the directory'),
 ])
 def test_refuses_in_one_line(files, name, content, message):
@@ -70,6 +69,20 @@ def test_refuses_in_one_line(files, name, content, message):
   line, = [line for line in result.stderr.splitlines() if line]
   assert line.startswith('error: ') and message in line
   assert not (files / 'sheet.png').exists()
+
+
+def test_a_picture_that_is_none_leaves_the_others(files):
+  (files / '1.jpg').write_text('text')
+  result = run(files)
+  assert result.returncode == 0 and (files / 'sheet.png').exists()
+  assert '1.jpg (not an image of a kind that is read' in result.stderr
+  assert 'Traceback' not in result.stderr
+  (files / 'sheet.png').unlink()
+  (files / '2.jpg').write_text('text')
+  result = run(files)
+  assert result.returncode == 1 and not (files / 'sheet.png').exists()
+  line, = [line for line in result.stderr.splitlines() if line]
+  assert line.startswith('error: cannot decode the picture ')
 
 
 def test_pictures_in_an_archive(files):

@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import dataclasses
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -31,6 +32,42 @@ def in_project(*parts):
   """
   root = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
   return os.path.join(root, *parts)
+
+
+def matches(name):
+  """Returns the paths that a name or a pattern stands for, sorted.
+
+  What exists is taken literally, brackets and all: a name, and the directories
+  before a pattern.
+  """
+  if os.path.exists(name):
+    return [name]
+  directory = os.path.dirname(name)
+  while directory and not os.path.isdir(directory):
+    directory = os.path.dirname(directory)
+  return sorted(glob.glob(glob.escape(directory) + name[len(directory):]))
+
+
+def split_names(names):
+  """Splits names at commas, except those of files that have commas.
+
+  Args:
+    names: str, names or patterns separated by commas.
+
+  Returns:
+    list of str.
+  """
+  if os.path.exists(names):
+    return [names]
+  parts = names.split(',')
+  result = []
+  while parts:
+    # A name with more commas is not looked for.
+    length = next((n for n in range(1, min(len(parts), 10) + 1)
+                   if matches(','.join(parts[:n]))), 1)
+    result.append(','.join(parts[:length]))
+    del parts[:length]
+  return list(filter(None, result))
 
 
 def sha256(path):
@@ -174,16 +211,22 @@ def write_json(path, content, indent=1):
       f.write('\n')
 
 
+def _refuse_constant(name):
+  raise ValueError(f'{name} is no number of JSON')
+
+
 def read_json(path):
   """Returns the value in a JSON file.
 
   Raises:
     OSError: it cannot be read.
-    ValueError: it is no JSON; the message does not name it.
+    ValueError: it is no JSON, such as where it has NaN or infinity, which is
+      Python's own; the message does not name it.
   """
   try:
-    with open(path, encoding='utf-8') as f:
-      return json.load(f)
+    # Editors on Windows put a mark at the start.
+    with open(path, encoding='utf-8-sig') as f:
+      return json.load(f, parse_constant=_refuse_constant)
   except RecursionError as error:
     raise ValueError('nested too deeply') from error
 

@@ -69,6 +69,36 @@ def test_finds_what_the_project_ships_through_links(tmp_path):
       ).stdout.split() == [f'{tmp_path}/im2txt/files.py', f'{root}/data']
 
 
+def test_what_exists_is_no_pattern(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  for name in ('x[1].jpg', 'x1.jpg', 'x2.jpg', 'a [1]/b1', 'a [1]/b2', 'a 1/b1',
+               'a [1]/in/b1'):
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).touch()
+  for name, expected in {
+      'x[1].jpg': ['x[1].jpg'], 'x[2].jpg': ['x2.jpg'],
+      'x?.jpg': ['x1.jpg', 'x2.jpg'], 'y*': [],
+      # A directory that is there is none either.
+      'a [1]/b?': ['a [1]/b1', 'a [1]/b2'], 'a [1]/*/b1': ['a [1]/in/b1'],
+      'a [2]/b?': [], 'a ?/b?': ['a 1/b1']}.items():
+    assert files.matches(name) == expected, name
+  assert files.matches(f'{tmp_path}/a [1]/b?') == [
+      f'{tmp_path}/a [1]/b1', f'{tmp_path}/a [1]/b2']
+
+
+@pytest.mark.parametrize('names, expected', [
+    ('a,b.jpg', ['a,b.jpg']), ('x,y', ['x', 'y']), (',x,,', ['x']),
+    ('x,a,b.jpg,c*', ['x', 'a,b.jpg', 'c*']), ('', []),
+    ('x,d,e/f-?,x', ['x', 'd,e/f-?', 'x'])])
+def test_a_comma_separates_unless_such_a_file_exists(
+    tmp_path, monkeypatch, names, expected):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'd,e').mkdir()
+  for name in ('a,b.jpg', 'x', 'd,e/f-1'):
+    (tmp_path / name).touch()
+  assert files.split_names(names) == expected
+
+
 def test_sha256(tmp_path):
   (tmp_path / 'a').write_bytes(b'abc')
   # The first example of FIPS 180.
@@ -163,6 +193,8 @@ def test_json(tmp_path):
   assert json.loads(text) == {'a': 'ü'}
   assert 'ü' in text and text.endswith('\n')
   assert files.read_json(tmp_path / 'a') == {'a': 'ü'}
+  (tmp_path / 'a').write_text('\ufeff' + text, encoding='utf-8')
+  assert files.read_json(tmp_path / 'a') == {'a': 'ü'}
 
 
 @dataclasses.dataclass
@@ -182,7 +214,9 @@ def test_fields(tmp_path):
 @pytest.mark.parametrize('content, part', [
     (b'', 'Expecting value'), (b'\0' * 20, 'Expecting value'),
     (b'\xff{}', 'utf-8'), (b'[' * 100000, 'nested'), (b'[]', 'object'),
-    (b'{}', 'word'), (b'{"word": 1}', 'word is no str'),
+    (b'{"word": NaN}', 'NaN is no number of JSON'),
+    (b'{"word": -Infinity}', '-Infinity is no number'), (b'{}', 'word'),
+    (b'{"word": 1}', 'word is no str'),
     (b'{"word": "a", "number": true}', 'number is no int'),
     (b'{"word": "a", "other": 1}', 'other')])
 def test_what_is_not_such_a_file_is_one_kind_of_error(tmp_path, content, part):

@@ -114,11 +114,13 @@ def test_package_model_refuses_in_one_line(made, tmp_path, changes, message):
   assert not (tmp_path / 'p').exists()
 
 
-def test_scores_must_be_an_object(made, tmp_path):
-  (tmp_path / 'scores.json').write_text('[1]')
+@pytest.mark.parametrize('content, message', [
+    ('[1]', 'no JSON object'), ('{"cider": NaN}', 'NaN is no number of JSON')])
+def test_scores_must_be_an_object_of_numbers(made, tmp_path, content, message):
+  (tmp_path / 'scores.json').write_text(content)
   testing.assert_one_line_error(
       _package(made, output_dir=tmp_path / 'p',
-               scores_file=tmp_path / 'scores.json'), 'no JSON object')
+               scores_file=tmp_path / 'scores.json'), message)
 
 
 if __name__ == '__main__':

@@ -9,12 +9,12 @@ as get_inception gets it. If that was trained on, the package also holds what
 changed in it.
 """
 
-import json
 import os
 
 from absl import flags
 from absl import logging
 
+from im2txt import files
 from im2txt import program
 from im2txt.pretrained import caption_model
 
@@ -43,8 +43,7 @@ def _scores(path):
   if not path:
     return {}
   try:
-    with open(path, encoding='utf-8') as f:
-      scores = json.load(f)
+    scores = files.read_json(path)
   except (OSError, ValueError) as error:
     raise ValueError(f'--scores_file={path} cannot be read: {error}'
                     ) from error

@@ -14,8 +14,8 @@ import os
 from absl import flags
 from absl import logging
 
+from im2txt import files
 from im2txt import program
-from im2txt.files import replacing
 
 FLAGS = flags.FLAGS
 
@@ -165,8 +165,8 @@ def draw(runs):
 
 def main(_):
   program.require(FLAGS, 'logdirs', 'output')
-  result = draw(find_runs(FLAGS.logdirs.split(',')))
-  with replacing(FLAGS.output) as temporary:
+  result = draw(find_runs(files.split_names(FLAGS.logdirs)))
+  with files.replacing(FLAGS.output) as temporary:
     result.savefig(temporary, format='png', dpi=100)
   print(f'Wrote {FLAGS.output}')
 

@@ -41,7 +41,8 @@ _ROOMS = {
                           'inference_utils',
                           'metrics', 'progress'},
     'inference_utils': {'checkpoints', 'configuration', 'data.image_formats',
-                        'ops', 'show_and_tell_model', 'vocabulary_stamp'},
+                        'files', 'ops', 'show_and_tell_model',
+                        'vocabulary_stamp'},
 }
 
 

@@ -19,6 +19,7 @@ import warnings
 from absl import flags
 from absl import logging
 
+from im2txt import files as files_lib
 from im2txt import program
 from im2txt import progress
 from im2txt.inference_utils import caption_generator
@@ -75,7 +76,7 @@ def vocab_file(checkpoint_path):
 def input_names(arguments):
   """Returns the names that --input_files and the arguments give, a list."""
   names = []
-  for name in image_files.split_names(FLAGS.input_files) + arguments:
+  for name in files_lib.split_names(FLAGS.input_files) + arguments:
     if name == '-':
       names.extend(filter(None, (
           os.fsdecode(line.rstrip(b'\r\n')) for line in sys.stdin.buffer)))

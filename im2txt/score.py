@@ -29,12 +29,12 @@ import sys
 from absl import flags
 from absl import logging
 
+from im2txt import files as files_lib
 from im2txt import program
 from im2txt import vocabulary_stamp
 from im2txt.data import caption_files
 from im2txt.data import shards
 from im2txt.data import tokenizer
-from im2txt.files import write_json
 from im2txt.inference_utils import caption_generator
 from im2txt.inference_utils import vocabulary
 from im2txt.metrics import caption_scores
@@ -46,11 +46,16 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string(
     'annotations_file', '',
     'COCO captions JSON file to score against; without it, the captions in '
-    '--input_file_pattern.')
+    '--input_file_pattern. Its images need no file names. Karpathy\'s JSON, '
+    'and CSV or JSONL with image_id and caption, are taken too.')
 flags.DEFINE_string(
     'results_file', '',
     'COCO results JSON files to score, separated by commas: [{"image_id": 42, '
-    '"caption": "a man"}, ...].')
+    '"caption": "a man"}, ...], or such an object per line.')
+flags.DEFINE_bool(
+    'allow_missing_results', False,
+    'Score --results_file though it has no caption of some images: these are '
+    'left out of its scores.')
 flags.DEFINE_string(
     'checkpoint_path', '',
     'Model checkpoint to score in the place of results: a file prefix, or a '
@@ -82,13 +87,6 @@ flags.DEFINE_string(
     'results_output', '',
     'File for the captions of --checkpoint_path, in the JSON format that '
     'COCO\'s evaluation server takes.')
-
-
-def read_annotations(path):
-  """Returns {image id: list of captions} of a COCO captions file."""
-  return {entry.image_id: entry.captions
-          for entry in caption_files.read_coco(path, '--annotations_file')
-          if entry.captions}
 
 
 def check_vocabulary(files):
@@ -166,6 +164,26 @@ def score_checkpoint(prefix, files, references, training, split):
                   for image_id, captions in sorted(n_best.items())]
 
 
+def _check_all_are_there(path, results, references):
+  """Raises ValueError if a file has no captions of some images.
+
+  Args:
+    path: of the file.
+    results: dict, image id -> caption.
+    references: dict, image id -> captions.
+  """
+  missing = [i for i in references if i not in results]
+  if not missing or len(missing) == len(references):  # Other images entirely.
+    return
+  message = (f'--results_file {path} has captions of '
+             f'{len(references) - len(missing)} of the {len(references)} '
+             f'images, none of image_id {caption_files.first(missing)}')
+  if not FLAGS.allow_missing_results:
+    raise ValueError(f'{message}: caption all, or give '
+                     '--allow_missing_results to leave these out')
+  logging.warning('%s', message)
+
+
 def _check_flags():
   """Raises ValueError for flags that do not go together."""
   if bool(FLAGS.results_file) == bool(FLAGS.checkpoint_path):
@@ -217,7 +235,8 @@ def main(_):
     print(line, file=sys.stderr)
   references = training = None
   if FLAGS.annotations_file:
-    references = read_annotations(FLAGS.annotations_file)
+    references = caption_files.read_references(
+        FLAGS.annotations_file, '--annotations_file')
   if FLAGS.train_file_pattern:
     training = set(split(shards.distinct_captions(
         _files('train_file_pattern'))))
@@ -226,26 +245,24 @@ def main(_):
     runs[os.path.basename(prefix)], results = score_checkpoint(
         prefix, files, references, training, split)
     if FLAGS.results_output:
-      write_json(FLAGS.results_output, results)
+      files_lib.write_json(FLAGS.results_output, results)
   else:
     if references is None:
       references = {image_id: captions for image_id, (captions, _) in
                     shards.captions_by_image(files).items()}
-    paths = FLAGS.results_file.split(',')
+    paths = files_lib.split_names(FLAGS.results_file)
     results = {path: caption_files.read_results(path, '--results_file')
                for path in paths}
     stems = [os.path.splitext(os.path.basename(path))[0] for path in paths]
     for stem, path in zip(stems, paths):
-      if len(results[path]) < len(references):
-        logging.warning('%s has captions of %d of the %d images', path,
-                        len(results[path]), len(references))
+      _check_all_are_there(path, results[path], references)
       runs[stem if stems.count(stem) == 1 else path] = summary.summarize(
           references, {i: [text] for i, text in results[path].items()},
           training, split=split)
   print(summary.table(runs))
   if FLAGS.output_json:
-    write_json(FLAGS.output_json,
-               runs if len(runs) > 1 else next(iter(runs.values())))
+    files_lib.write_json(
+        FLAGS.output_json, runs if len(runs) > 1 else next(iter(runs.values())))
 
 
 if __name__ == '__main__':

@@ -66,7 +66,7 @@ def test_results_side_by_side(run, annotations, tmp_path):
       {'image_id': 3, 'caption': 'x y z'}])
   output = tmp_path / 'scores.json'
   lines = run(annotations_file=annotations, results_file=f'{good},{bad}',
-              output_json=output)
+              output_json=output, allow_missing_results=True)
   scores = json.loads(output.read_text())
   assert list(scores) == ['good', 'bad']
   assert scores['good']['images'] == 2
@@ -86,7 +86,8 @@ def test_results_side_by_side(run, annotations, tmp_path):
 def test_one_run_is_the_top_level(run, annotations, tmp_path):
   results = _json(tmp_path / 'a.json', [{'image_id': 3, 'caption': 'a café'}])
   output = tmp_path / 'scores.json'
-  run(annotations_file=annotations, results_file=results, output_json=output)
+  run(annotations_file=annotations, results_file=results, output_json=output,
+      allow_missing_results=True)
   assert json.loads(output.read_text())['bleu_2'] == pytest.approx(1)
   assert sorted(os.listdir(tmp_path)) == [
       'a.json', 'annotations.json', 'scores.json']
@@ -94,12 +95,20 @@ def test_one_run_is_the_top_level(run, annotations, tmp_path):
 
 @pytest.mark.parametrize('results, part', [
     ('[{"image_id": 1', 'results.json is not'),
-    ('{"image_id": 1}', 'results.json is not'),
-    ('[{"image_id": 1}]', "KeyError: 'caption'"),
-    ('[{"image_id": 1, "caption": null}]', 'no text'),
+    ('{"image_id": 1}', "no 'caption'"),
+    ('{"scores": 1}', 'results.json is not .*, whole'),
+    ('[{"image_id": 1}]', "Entry 1 of .*results.json .*no 'caption'"),
+    ('[{"image_id": 1, "caption": null}]', "no 'caption'"),
+    ('[{"image_id": 1, "caption": 3}]', 'caption 3, no text'),
+    ('[{"image_id": 1, "caption": "a"}, 2]', 'Entry 2 .*no JSON object'),
+    ('{"image_id": 1, "caption": "a"}\n{"image_', 'Entry 2 '),
+    ('[{"image_id": "1.jpg", "caption": "a"}]', "image id '1.jpg', not a num"),
+    ('[{"image_id": NaN, "caption": "a"}]', 'image id nan, not a number'),
+    ('[{"image_id": true, "caption": "a"}]', 'image id True, not a number'),
+    ('[{"image_id": [1], "caption": "a"}]', r'image id \[1\], not a number'),
     ('[]', 'has no caption'),
     ('[{"image_id": 1, "caption": "a"}, {"image_id": 1, "caption": "b"}]',
-     'more than one caption'),
+     'more than one caption of image 1'),
     ('[{"image_id": 9, "caption": "a"}]', "1 images have no .*image_id 9"),
     ('[{"image_id": 4, "caption": "a"}]', 'image_id 4'),
 ])
@@ -110,6 +119,60 @@ def test_unusable_results_are_refused(
   with pytest.raises(ValueError, match=part) as error:
     run(annotations_file=annotations, results_file=path)
   assert '\n' not in str(error.value)
+
+
+def test_missing_results_are_refused_unless_allowed(
+    run, annotations, tmp_path):
+  results = _json(tmp_path / 'r.json', [
+      {'image_id': 2, 'caption': 'two men sit on a bench'}])
+  with pytest.raises(
+      ValueError, match='r.json has captions of 1 of the 3 images, none of '
+      'image_id 1, 3: caption all, or give --allow_missing_results'):
+    run(annotations_file=annotations, results_file=results)
+  assert run(annotations_file=annotations, results_file=results,
+             allow_missing_results=True)[1].split() == ['images', '1']
+
+
+@pytest.mark.parametrize('references', [
+    '{"images": [{"id": 1}, {"id": 2}, {"id": 3}], "annotations": [%s, %s]}',
+    '{"annotations": [%s, %s]}', '[%s, %s]', '%s\n%s\n',
+    '{"images": [{"id": "1"}, {"id": "2"}], "annotations": [%s, %s]}',
+    '{"images": [{"filename": "1.jpg", "cocoid": 1, "split": "val", '
+    '"sentences": [{"raw": "A dog runs here."}]}, {"filename": "2.jpg", '
+    '"cocoid": 2, "split": "val", "sentences": [{"raw": "Two men."}]}]}',
+    'image_id,file,caption\n1,1.jpg,A dog runs here.\n2,2.jpg,Two men.\n',
+])
+@pytest.mark.parametrize('results', ['[%s, %s]', '%s\n%s\n'])
+def test_forms_of_references_and_results(run, tmp_path, references, results):
+  parts = ('{"image_id": 1, "caption": "A dog runs here."}',
+           '{"image_id": "2", "caption": "Two men."}')
+  for name, text in (('references', references), ('results', results)):
+    (tmp_path / name).write_text(
+        '\ufeff' + (text % parts if '%' in text else text), encoding='utf-8')
+  lines = run(annotations_file=tmp_path / 'references',
+              results_file=tmp_path / 'results')
+  assert lines[1].split() == ['images', '2']
+  assert lines[2].split() == ['bleu_1', '1.0000']
+
+
+@pytest.mark.parametrize('references, part', [
+    ('file,caption\na.jpg,x\n', 'has no image ids'),
+    ('[]', 'has no captions'), ('{"annotations": []}', 'no list "annotations"'),
+    ('{"images": [{"id": 1}], "annotations": [{"image_id": 2, "caption": '
+     '"a"}]}',
+     'images that it does not list: 2'),
+    ('{"images": [{"id": 1}, {"id": "1"}], "annotations": [{"image_id": 1, '
+     '"caption": "a"}]}', 'more than one image with the id 1'),
+    ('{"images": 3, "annotations": [{"image_id": 2, "caption": "a"}]}',
+     'TypeError'),
+])
+def test_unusable_references_are_refused(run, tmp_path, references, part):
+  path = tmp_path / 'references.json'
+  path.write_text(references)
+  results = _json(tmp_path / 'r.json', [{'image_id': 1, 'caption': 'a'}])
+  with pytest.raises(ValueError, match=part) as error:
+    run(annotations_file=path, results_file=results)
+  assert '\n' not in str(error.value) and str(path) in str(error.value)
 
 
 @pytest.mark.parametrize('arguments, part', [
@@ -191,8 +254,8 @@ def test_checkpoint(run, model_dir, tmp_path):
 
   # The captions written score the same.
   again = tmp_path / 'again.json'
-  run(results_file=results, input_file_pattern=model_dir / 'val-*',
-      output_json=again)
+  run(results_file=results, allow_missing_results=True,
+      input_file_pattern=model_dir / 'val-*', output_json=again)
   for name, value in json.loads(again.read_text()).items():
     assert scores[name] == value
 
@@ -201,7 +264,8 @@ def test_copies_of_training_captions(run, model_dir, tmp_path):
   results = _json(tmp_path / 'a.json', [
       {'image_id': 30, 'caption': 'A man.'}, {'image_id': 10, 'caption': 'a'}])
   output = tmp_path / 'scores.json'
-  run(results_file=results, input_file_pattern=model_dir / 'val-*',
+  run(results_file=results, allow_missing_results=True,
+      input_file_pattern=model_dir / 'val-*',
       train_file_pattern=model_dir / 'val-0', output_json=output)
   assert json.loads(output.read_text())['best_in_training'] == 0.5
 

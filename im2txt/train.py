@@ -282,6 +282,13 @@ def prepare_model(train_dir, configs, shards, checkpoint):
   elif FLAGS.inception_checkpoint_file:
     # Once: of a directory, what is damaged is told once.
     inception = checkpoints.resolve(FLAGS.inception_checkpoint_file)
+  elif not FLAGS.random_inception and (
+      FLAGS.train_inception_from or not FLAGS.train_inception):
+    # A shell variable that was never set, most often.
+    raise ValueError(
+        '--inception_checkpoint_file is required to train on a frozen '
+        f'Inception v3, as there is no checkpoint in --train_dir={train_dir}: '
+        'get_inception gets one; --random_inception starts from random weights')
   vocabulary_stamp.check(
       shards, f'give --input_file_pattern={FLAGS.input_file_pattern} shards '
       f'that were made with the vocabulary of --train_dir={train_dir}, or '

@@ -15,8 +15,9 @@
 #   tensorboard       # curves of train and evaluate
 #
 # Further flags go to the program: train --number_of_steps=1000. Each function
-# builds its program first and ends with its exit status. Where things are,
-# unless these variables say otherwise when a function is called:
+# builds its program first and ends with its exit status; where Bazel cannot be
+# used, as in a path with a space, .venv runs the program as it is. Where things
+# are, unless these variables say otherwise when a function is called:
 #
 #   MSCOCO_DIR            data/mscoco
 #   VOCAB_FILE            $MSCOCO_DIR/word_counts.txt
@@ -71,10 +72,40 @@ _im2txt_choose_model() {
   fi
 }
 
+# _im2txt_shards PART NUMBER: prints the pattern of the shards of a part; those
+# of another number are taken where there are no others.
+_im2txt_shards() {
+  local number
+  number="$(find "${MSCOCO_DIR}" -maxdepth 1 -name "$1-00000-of-?????" \
+    2>/dev/null | sed 's/.*-of-//')"
+  case "${number}" in
+    [0-9][0-9][0-9][0-9][0-9]) ;;
+    *) number="$(printf '%05d' "$2")" ;;
+  esac
+  echo "${MSCOCO_DIR}/$1-?????-of-${number}"
+}
+
+# Bazel refuses paths with a space.
+_im2txt_can_build() {
+  case "${_im2txt_root}" in
+    *' '*) return 1 ;;
+  esac
+  command -v bazel >/dev/null
+}
+
 # _im2txt_run PROGRAM ARGUMENT...: builds the program and becomes it.
 _im2txt_run() {
   local program="$1" bin="${IM2TXT_BIN_DIR:-}"
   shift
+  if [ -z "${bin}" ] && ! _im2txt_can_build; then
+    if ! [ -x "${_im2txt_root}/.venv/bin/python3" ]; then
+      echo "${program}: nothing is installed yet: run scripts/setup.sh" >&2
+      exit 1
+    fi
+    # -P: modules of the current directory are not the project's.
+    PYTHONPATH="${_im2txt_root}${PYTHONPATH:+:${PYTHONPATH}}" \
+      exec "${_im2txt_root}/.venv/bin/python3" -P -m "im2txt.${program}" "$@"
+  fi
   if [ -z "${bin}" ]; then
     bin="${_im2txt_root}/bazel-bin/im2txt"
     (cd "${_im2txt_root}" &&
@@ -109,7 +140,7 @@ get_model() (
 train() (
   _im2txt_defaults
   _im2txt_run train \
-    --input_file_pattern="${MSCOCO_DIR}/train-?????-of-00256" \
+    --input_file_pattern="$(_im2txt_shards train 256)" \
     --inception_checkpoint_file="${INCEPTION_CHECKPOINT}" \
     --train_dir="${MODEL_DIR}/train" \
     --train_inception=false \
@@ -120,7 +151,7 @@ train() (
 fine_tune() (
   _im2txt_defaults
   _im2txt_run train \
-    --input_file_pattern="${MSCOCO_DIR}/train-?????-of-00256" \
+    --input_file_pattern="$(_im2txt_shards train 256)" \
     --train_dir="${MODEL_DIR}/train" \
     --train_inception=true \
     --number_of_steps="${FINE_TUNE_STEPS:-3000000}" \
@@ -130,7 +161,7 @@ fine_tune() (
 evaluate() (
   _im2txt_defaults
   _im2txt_run evaluate \
-    --input_file_pattern="${MSCOCO_DIR}/val-?????-of-00004" \
+    --input_file_pattern="$(_im2txt_shards val 4)" \
     --checkpoint_dir="${MODEL_DIR}/train" \
     --eval_dir="${MODEL_DIR}/eval" \
     --vocab_file="${VOCAB_FILE}" \

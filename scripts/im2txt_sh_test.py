@@ -52,6 +52,12 @@ def project(tmp_path):
   return root
 
 
+@pytest.fixture
+def buildable(project):
+  """The project in a path that Bazel takes."""
+  return project.rename(project.parent / 'project')
+
+
 def _run(shell, project, commands, build=False, **variables):
   """Sources the script in a directory of its own and runs `commands`."""
   elsewhere = project.parent / 'elsewhere'
@@ -213,20 +219,68 @@ def test_caption_refuses(shell, project, arguments, message):
   assert not result.stdout
 
 
-def test_builds_first(shell, project):
-  result = _run(shell, project, 'train', build=True)
+def test_builds_first(shell, buildable):
+  result = _run(shell, buildable, 'train', build=True)
   assert result.returncode == 0
   built = result.stderr.splitlines()
-  assert built[:4] == ['bazel', str(project), 'build', '-c']
+  assert built[:4] == ['bazel', str(buildable), 'build', '-c']
   assert built[-1] == 'im2txt/train'
   assert result.stdout.splitlines()[0] == 'train'
 
 
-def test_runs_nothing_that_was_not_built(shell, project):
-  _run(shell, project, 'train', build=True)
-  result = _run(shell, project, 'train', build=True, BUILD_FAILS='1')
+def test_runs_nothing_that_was_not_built(shell, buildable):
+  _run(shell, buildable, 'train', build=True)
+  result = _run(shell, buildable, 'train', build=True, BUILD_FAILS='1')
   assert result.returncode == 37
   assert not result.stdout
+
+
+def test_does_without_bazel_in_a_path_with_a_space(shell, project):
+  python = project / '.venv' / 'bin' / 'python3'
+  python.write_text(_PROGRAM.replace('exit', 'echo "$PYTHONPATH"\nexit'))
+  for variables, path in (({}, f'{project}'),
+                          ({'PYTHONPATH': '/p'}, f'{project}:/p')):
+    result = _run(shell, project, 'caption "a b.jpg"', build=True, STATUS='3',
+                  **variables)
+    assert result.returncode == 3
+    assert result.stdout.splitlines() == [
+        'python3', '-P', '-m', 'im2txt.run_inference',
+        f'--checkpoint_path={project}/data/model/train',
+        f'--vocab_file={project}/data/mscoco/word_counts.txt', 'a b.jpg', path]
+    assert 'bazel' not in result.stderr.splitlines()
+  python.unlink()
+  result = _run(shell, project, 'train', build=True)
+  assert result.returncode == 1 and not result.stdout
+  assert result.stderr == (
+      'train: nothing is installed yet: run scripts/setup.sh\n')
+
+
+def test_does_without_bazel_where_there_is_none(shell, buildable):
+  (buildable / 'bin' / 'bazel').unlink()
+  for name in ('dirname', 'sh', os.path.basename(shell[0])):
+    (buildable / 'bin' / name).symlink_to(shutil.which(name))
+  result = _run(shell, buildable, 'prepare --x', build=True,
+                PATH=f'{buildable}/bin')
+  assert result.stdout.splitlines() == [
+      'python3', '-P', '-m', 'im2txt.download_and_preprocess_mscoco',
+      f'{buildable}/data/mscoco', '--x'], result.stderr
+
+
+def test_takes_the_number_of_shards_that_is_there(shell, project):
+  directory = project / 'own [2024] photos'
+  variables = {'MSCOCO_DIR': str(directory)}
+  _make(directory / 'train-00000-of-00008')
+  _make(directory / 'train-00001-of-00008')
+  _make(directory / 'val-00000-of-00001')
+  for function in ('train', 'fine_tune'):
+    assert _called(shell, project, function, **variables)[1] == (
+        f'--input_file_pattern={directory}/train-?????-of-00008')
+  assert _called(shell, project, 'evaluate', **variables)[1] == (
+      f'--input_file_pattern={directory}/val-?????-of-00001')
+  # Which of two is not for it to say.
+  _make(directory / 'train-00000-of-00016')
+  assert _called(shell, project, 'train', **variables)[1] == (
+      f'--input_file_pattern={directory}/train-?????-of-00256')
 
 
 def test_leaves_the_shell_as_it_was(shell, project):

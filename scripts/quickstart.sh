@@ -15,6 +15,12 @@ root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 sample="$(realpath -m "${SAMPLE_DIR:-${root}/data/sample}")"
 cd "${root}"
 
+if [[ "${root}" == *' '* ]]; then
+  echo "quickstart: Bazel takes no path with a space: move the project" \
+    "elsewhere than ${root}" >&2
+  exit 1
+fi
+
 step() { printf '\n=== %s\n' "$*"; }
 
 step 'Installing what is missing'

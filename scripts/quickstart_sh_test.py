@@ -25,7 +25,7 @@ echo "output of ${0##*/}"
 @pytest.fixture
 def quickstart(tmp_path):
   """Returns a function that runs the script in a project of stand-ins."""
-  root = tmp_path / 'a project'
+  root = tmp_path / 'project-[1]'
   for name in ('quickstart.sh', 'im2txt.sh'):
     (root / 'scripts').mkdir(parents=True, exist_ok=True)
     shutil.copy(os.path.join(_SCRIPTS, name), root / 'scripts' / name)
@@ -98,6 +98,17 @@ def test_captions_the_photos_and_then_trains_on_the_sample(quickstart):
   end = result.stdout.rpartition('=== Done')[2]
   assert f'{quickstart.root}/data/photos_captioned.png' in end
   assert 'caption my_photo.jpg' in end
+
+
+def test_a_path_with_a_space_is_refused_first(quickstart):
+  spaced = quickstart.root.rename(quickstart.root.parent / 'a project')
+  result = subprocess.run(
+      [spaced / 'scripts' / 'quickstart.sh'], capture_output=True, text=True,
+      check=False)
+  assert result.returncode == 1 and not result.stdout
+  assert result.stderr == (
+      'quickstart: Bazel takes no path with a space: move the project '
+      f'elsewhere than {spaced}\n')
 
 
 def test_the_sample_can_be_elsewhere(quickstart, tmp_path):

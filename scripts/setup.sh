@@ -35,9 +35,22 @@ sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
   return 1
 }
 
+# Bazel refuses paths with a space, whatever is in them.
+has_space() { [[ "${root}" == *' '* ]]; }
+
+check_path() {
+  has_space || return 0
+  [[ -z "${with_tests}" ]] ||
+    die "Bazel, which runs the tests, takes no path with a space: move" \
+      "the project elsewhere than ${root}"
+  say "there is a space in ${root}, and Bazel takes no such path: left out." \
+    "The functions of scripts/im2txt.sh do without it; for bazel build and" \
+    "scripts/test.sh move the project"
+}
+
 install_apt_packages() {
   local packages=() sudo=()
-  command -v bazel >/dev/null || packages+=(bazel-bootstrap)
+  has_space || command -v bazel >/dev/null || packages+=(bazel-bootstrap)
   # A .venv that works needs no other Python.
   if ! [[ -x "${python}" ]] && ! find_python >/dev/null; then
     packages+=(python3 python3-venv)
@@ -63,6 +76,7 @@ install_apt_packages() {
 
 check_bazel() {
   local version
+  ! has_space || return 0
   version="$(bazel --version)" || die "bazel --version failed: see above"
   # Bazel 8 ignores WORKSPACE and has no rules for Python of its own. That of
   # Debian's bazel-bootstrap says no number.
@@ -132,6 +146,7 @@ main() {
   esac
   [[ "${kind}" == cpu || "${kind}" == gpu ]] ||
     die "IM2TXT_TENSORFLOW=${kind}: must be cpu or gpu"
+  check_path
   cd "${root}"
   # One run at a time; the lock goes with the process.
   exec 9<"${root}"

@@ -13,12 +13,12 @@ _SOURCE = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'setup.sh')
 
 @pytest.fixture
 def setup(tmp_path):
-  """Returns a function that runs setup.sh in an empty project."""
-  scripts = tmp_path / 'scripts'
-  scripts.mkdir()
+  """Returns a function that runs setup.sh in an empty project, its `root`."""
+  scripts = tmp_path / 'project' / 'scripts'
+  scripts.mkdir(parents=True)
   shutil.copy(_SOURCE, scripts)
   # Nothing of these is to be reached.
-  venv = tmp_path / '.venv' / 'bin'
+  venv = tmp_path / 'project' / '.venv' / 'bin'
   venv.mkdir(parents=True)
   python = venv / 'python3'
   python.write_text('#!/bin/sh\nexit 9\n')
@@ -30,11 +30,12 @@ def setup(tmp_path):
     bazel.write_text(f'#!/bin/sh\necho "{version}"\n')
     bazel.chmod(0o755)
     return subprocess.run(
-        [scripts / 'setup.sh', *args], capture_output=True, text=True,
-        check=False, env={
+        [run.root / 'scripts' / 'setup.sh', *args], capture_output=True,
+        text=True, check=False, env={
             **os.environ, 'PATH': f'{bazel.parent}:{os.environ["PATH"]}',
             'PYTHON': '/missing/python3', **env})
 
+  run.root = scripts.parent
   return run
 
 
@@ -51,6 +52,20 @@ def test_takes_a_bazel_that_can(setup, version):
   # And stops at the next thing that is missing.
   assert result.returncode == 1
   assert 'no Python 3.11 to 3.13 with venv' in result.stderr
+
+
+def test_a_path_with_a_space_is_told_first(setup):
+  spaced = setup.root.rename(setup.root.parent / 'a project')
+  setup.root = spaced
+  # Of no use there, so of no harm.
+  result = setup(version='bazel 8.1.0')
+  first, *_, last = result.stderr.splitlines()
+  assert first.startswith(f'setup: there is a space in {spaced}, and Bazel')
+  assert 'no Python 3.11 to 3.13 with venv' in last
+  result = setup('--test')
+  assert result.returncode == 1
+  line, = result.stderr.splitlines()
+  assert 'which runs the tests, takes no path with a space' in line
 
 
 def test_refuses_what_it_does_not_know(setup):

@@ -44,6 +44,8 @@ _FILE_NAMES = ('file', 'image', 'file_name', 'file_path', 'filename')
 
 _NAMED = 3  # Files that a message names before it only counts.
 
+_RESULTS = '[{"image_id": 42, "caption": "a man"}, ...]'
+
 
 class Entry(NamedTuple):
   """A picture as a captions file describes it.
@@ -111,8 +113,49 @@ def read_coco(path, flag):
       _json(_read_text(path, flag), path, flag), path, flag)
 
 
+def read_references(path, flag):
+  """Reads the captions of a file to score against; names do not matter.
+
+  Args:
+    path: path of a captions file with image ids, such as COCO's. Its "images"
+      need no more than "id", or may be missing; also a list of annotations.
+    flag: the flag that gave it, for messages.
+
+  Returns:
+    dict, image id -> list of captions, at least one, in the order of the file.
+
+  Raises:
+    ValueError: the file cannot be read, is of no such kind, or damaged.
+  """
+  text = _read_text(path, flag)
+  content = _json_if_whole(text)
+  if isinstance(content, dict) and 'annotations' in content:
+    entries = _coco_entries(content, path, flag, has_names=False)
+    return {entry.image_id: entry.captions
+            for entry in entries if entry.captions}
+  rows = _object_rows_of(text, content)
+  if rows is None:
+    references = {}
+    for entry in read(path, flag):
+      if entry.image_id is None:
+        raise ValueError(
+            f'The captions file {path} ({flag}) has no image ids: give one '
+            'with the ids that the results have.')
+      references.setdefault(entry.image_id, []).extend(entry.captions)
+    return {image_id: captions
+            for image_id, captions in references.items() if captions}
+  references = {}
+  for image_id, caption in _ids_and_captions(rows, path, flag):
+    references.setdefault(image_id, []).append(caption)
+  if not references:
+    raise ValueError(f'The captions file {path} ({flag}) has no captions.')
+  return references
+
+
 def read_results(path, flag):
   """Reads a COCO results file: [{"image_id": 42, "caption": "a man"}, ...].
+
+  One such object per line, without brackets and commas, is read too.
 
   Args:
     path: path of the file.
@@ -126,21 +169,56 @@ def read_results(path, flag):
       all.
   """
   text = _read_text(path, flag)
-  try:
-    results = json.loads(text)
-    captions = {result['image_id']: result['caption'] for result in results}
-    if not all(isinstance(caption, str) for caption in captions.values()):
-      raise TypeError('a caption is no text')
-  except (ValueError, TypeError, KeyError) as error:
-    raise ValueError(
-        f'{flag} {path} is not [{{"image_id": 42, "caption": "a man"}}, ...] '
-        f'({type(error).__name__}: {error})') from error
-  if len(captions) < len(results):
-    raise ValueError(f'{flag} {path} has more than one caption of some image: '
-                     'leave the best')
+  rows = _object_rows_of(text, _json_if_whole(text))
+  if rows is None:
+    raise ValueError(f'{flag} {path} is not {_RESULTS}, whole')
+  captions = {}
+  for image_id, caption in _ids_and_captions(rows, path, flag):
+    if image_id in captions:
+      raise ValueError(f'{flag} {path} has more than one caption of image '
+                       f'{image_id}: leave the best')
+    captions[image_id] = caption
   if not captions:
     raise ValueError(f'{flag} {path} has no caption')
   return captions
+
+
+def _json_if_whole(text):
+  """Returns the value of JSON text; None if it is none, or JSON by lines."""
+  try:
+    return json.loads(text)
+  except (ValueError, RecursionError):
+    return None
+
+
+def _object_rows_of(text, content):
+  """Returns the rows of objects with image ids; None if they are not such.
+
+  Args:
+    text: str, of the file.
+    content: its value as JSON, None if it is none.
+  """
+  if isinstance(content, list):
+    return _array_rows(content)
+  if isinstance(content, dict):
+    return _array_rows([content]) if 'image_id' in content else None
+  if content is None and text.lstrip()[:1] == '{':
+    rows = list(_jsonl_rows(text))
+    return rows if rows[0][1] is not None else None
+  return None
+
+
+def _ids_and_captions(rows, path, flag):
+  """Yields (image id, caption) of rows of objects; raises ValueError."""
+  for number, row in rows:
+    try:
+      if row is None:
+        raise TypeError('no JSON object')
+      yield _image_id(row['image_id']), _text(row, 'caption')
+    except (TypeError, KeyError) as error:
+      raise ValueError(
+          f'Entry {number} of {path} ({flag}) is not as in {_RESULTS} '
+          f'({_reason(error)})') from error
 
 
 def read_list(path, flag):
@@ -261,34 +339,44 @@ def _not_json(path, flag, error):
                     f'{flag} a captions file, whole.')
 
 
-def _coco_entries(content, path, flag):
-  """Returns the Entries of COCO's JSON."""
+def _coco_entries(content, path, flag, has_names=True):
+  """Returns the Entries of COCO's JSON.
+
+  Args:
+    content: the value in the file.
+    path: path of the file, for messages.
+    flag: the flag that gave it, likewise.
+    has_names: whether images must be there and have file names.
+  """
   if not isinstance(content, dict):
     content = {}
-  for key in ('images', 'annotations'):
+  for key in ('images', 'annotations') if has_names else ('annotations',):
     if not isinstance(content.get(key), list) or not content[key]:
       raise ValueError(
           f'The captions file {path} has no list "{key}": give {flag} a COCO '
           'captions JSON file (captions_*.json).')
   entries, strangers = {}, []
   try:
-    for image in content['images']:
-      if image['id'] in entries:
+    for image in content.get('images') or ():
+      image_id = _image_id(image['id'])
+      if image_id in entries:
         raise ValueError(
             f'The captions file {path} ({flag}) has more than one image with '
-            f'the id {image["id"]}: remove all but one.')
-      if not isinstance(image['id'], int):
-        raise TypeError(f'image id {image["id"]!r}')
-      entries[image['id']] = Entry(
-          _image_id(image['id']), _text(image, 'file_name'), [],
+            f'the id {image_id}: remove all but one.')
+      entries[image_id] = Entry(
+          image_id, _text(image, 'file_name', *([] if has_names else [''])), [],
           _text(image, 'split', ''))
+    is_listed = bool(entries)
     for annotation in content['annotations']:
       caption = _text(annotation, 'caption')
-      if annotation['image_id'] in entries:
-        entries[annotation['image_id']].captions.append(caption)
+      image_id = _image_id(annotation['image_id'])
+      if not is_listed:
+        entries.setdefault(image_id, Entry(image_id, '', []))
+      if image_id in entries:
+        entries[image_id].captions.append(caption)
       else:
-        strangers.append(annotation['image_id'])
-  except (KeyError, TypeError) as error:
+        strangers.append(image_id)
+  except (KeyError, TypeError, AttributeError) as error:
     raise ValueError(
         f'The captions file {path} ({flag}) has an entry that is not as in '
         f'COCO ({type(error).__name__}: {error}): an image has "id" and '
@@ -305,11 +393,11 @@ def _text(mapping, key, *default):
   """Returns the string at a key; raises KeyError or TypeError."""
   value = mapping.get(key, *default) if default else mapping[key]
   if not isinstance(value, str):
-    raise TypeError(f'{key} {value!r}')
-  return _whole_characters(value)
+    raise TypeError(f'{key} {value!r:.80}, no text')
+  return whole_characters(value)
 
 
-def _whole_characters(text):
+def whole_characters(text):
   """Returns a text in which halves of surrogate pairs are U+FFFD."""
   return text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')
 
@@ -372,6 +460,9 @@ def _object_rows(number, row):
     yield number, None
     return
   captions = row.get('caption', row.get('captions'))
+  if captions is None:
+    yield number, {key: row[key] for key in row if key != 'caption'}
+    return
   if not isinstance(captions, list):
     captions = [captions]
   for caption in captions:
@@ -411,7 +502,8 @@ def _csv_rows(text):
 def _reason(error):
   if isinstance(error, KeyError):
     return f'no {error}'
-  return str(error) if 'image id' in str(error) else 'other fields'
+  return str(error) if re.match('image id|caption|no ', str(error)) else (
+      'other fields')
 
 
 def _grouped(rows, path, flag, noun='Line'):

@@ -27,6 +27,10 @@ _FORMATS = {
     'coco': (json.dumps(_COCO), [
         Entry(42, 'b.jpg', ['a dog'], 'val'),
         Entry(7, 'a.jpg', ['Un café, la nuit.', 'a cup'])]),
+    'coco with string ids': (
+        json.dumps(_COCO).replace(': 42', ': "42"'), [
+            Entry(42, 'b.jpg', ['a dog'], 'val'),
+            Entry(7, 'a.jpg', ['Un café, la nuit.', 'a cup'])]),
     'karpathy': (json.dumps(_KARPATHY, indent=1), [
         Entry(42, 'val2014/b.jpg', ['A dog.', 'Dogs'], 'restval'),
         Entry(1, 'a.jpg', [], 'test')]),

@@ -11,6 +11,7 @@ import importlib
 import io
 import math
 import struct
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -203,17 +204,68 @@ def decode_with_pillow(data, kind):
   with _opened(data, kind) as image:
     try:
       image.load()
-      if image.mode.startswith('I;16'):
-        grey = (np.asarray(image) >> 8).astype(np.uint8)
-        return np.repeat(grey[:, :, np.newaxis], 3, axis=2)
-      if image.mode in ('I', 'F'):
-        raise ValueError('pixels of 32 bits')
-      if image.has_transparency_data:
-        return over_white(np.asarray(image.convert('RGBA')))
-      return np.asarray(image.convert('RGB'))
+      return _pixels(image)
     except _DAMAGED as e:
       raise ValueError(f'damaged {kind} image, or of a variant that is not '
                        f'read ({e}): convert it to JPEG') from e
+
+
+def thumbnail(data, longest_side):
+  """Decodes an image of any kind with Pillow, small, to be looked at.
+
+  Other decoders give other pixels, so no model is given these.
+
+  Args:
+    data: bytes of the file.
+    longest_side: pixels of the result at most.
+
+  Returns:
+    uint8 [height, width, 3], the first frame over white, upright.
+
+  Raises:
+    ValueError: the bytes are no image that is read, damaged or too large.
+  """
+  from PIL import Image  # pylint: disable=g-import-not-at-top
+  header = read_header(data)
+  header.check_size()
+  turns = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
+           4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+           6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+           8: Image.Transpose.ROTATE_90}
+  try:
+    with warnings.catch_warnings():
+      warnings.simplefilter('ignore')  # Of large images and damaged EXIF data.
+      with Image.open(io.BytesIO(data)) as image:
+        if _is_of_16_bits(image):
+          image = Image.fromarray(_pixels(image))
+        image.thumbnail((longest_side, longest_side))
+        if header.orientation in turns:
+          image = image.transpose(turns[header.orientation])
+        return _pixels(image)
+  except (*_DAMAGED, MemoryError, Image.DecompressionBombError) as e:
+    raise ValueError(f'damaged {header.kind} image, or of a variant that is '
+                     f'not read ({e})') from e
+
+
+def _is_of_16_bits(image):
+  return image.mode.startswith('I;16')
+
+
+def _pixels(image):
+  """Returns uint8 [height, width, 3] of a PIL.Image.Image, over white.
+
+  Raises:
+    ValueError: its pixels are of 32 bits.
+  """
+  if _is_of_16_bits(image):
+    # Pillow's own conversion would make most of them white.
+    grey = (np.asarray(image) >> 8).astype(np.uint8)
+    return np.repeat(grey[:, :, np.newaxis], 3, axis=2)
+  if image.mode in ('I', 'F'):
+    raise ValueError('pixels of 32 bits')
+  if image.has_transparency_data:
+    return over_white(np.asarray(image.convert('RGBA')))
+  return np.asarray(image.convert('RGB'))
 
 
 def over_white(image):

@@ -199,6 +199,51 @@ def test_sixteen_bits_keep_their_high_byte():
   np.testing.assert_array_equal(decoded[..., 0], values >> 8)
 
 
+@pytest.mark.parametrize('kind', ['PNG', 'WebP', 'TIFF'])
+@pytest.mark.parametrize('orientation', range(1, 9))
+def test_a_thumbnail_is_upright(kind, orientation):
+  corners = np.zeros([20, 40, 3], np.uint8)
+  corners[:10, :20], corners[:10, 20:], corners[10:, :20] = (
+      [250, 0, 0], [0, 250, 0], [0, 0, 250])
+  # How the file must be stored for this to be seen.
+  stored = {
+      1: corners, 2: corners[:, ::-1], 3: corners[::-1, ::-1],
+      4: corners[::-1], 5: corners.transpose(1, 0, 2),
+      6: np.rot90(corners), 7: corners[::-1, ::-1].transpose(1, 0, 2),
+      8: np.rot90(corners, -1)}[orientation]
+  options = {} if kind == 'TIFF' else {'lossless': True}
+  found = image_formats.thumbnail(_encode(
+      Image.fromarray(stored), kind, exif=_exif(orientation), **options), 100)
+  np.testing.assert_array_equal(found, corners)
+
+
+def test_a_thumbnail_is_small_and_on_white():
+  assert image_formats.thumbnail(_encode(_IMAGE, 'JPEG'), 15).shape == (
+      10, 15, 3)
+  assert (image_formats.thumbnail(
+      _encode(Image.new('RGBA', (3, 3), (9, 9, 9, 0)), 'PNG'), 9) == 255).all()
+
+
+def test_a_thumbnail_of_sixteen_bits_keeps_its_high_byte():
+  image = Image.fromarray(np.full([4, 6], 0x4321, np.uint16))
+  assert (image_formats.thumbnail(_encode(image, 'PNG'), 9) == 0x43).all()
+
+
+@pytest.mark.parametrize('kind', ['JPEG', 'PNG', 'GIF', 'BMP', 'WebP', 'TIFF'])
+def test_a_thumbnail_of_any_damage_is_one_kind_of_error(kind):
+  noise = np.random.default_rng(0).integers(0, 256, [20, 30, 3], np.uint8)
+  data = _encode(Image.fromarray(noise), kind)
+  for end in range(0, len(data), max(len(data) // 40, 1)):
+    try:
+      image_formats.thumbnail(data[:end], 9)
+    except ValueError as error:
+      assert '\n' not in str(error)
+  with pytest.raises(ValueError):
+    image_formats.thumbnail(data[:40], 9)
+  with pytest.raises(ValueError, match='too large, 60000 x 60000'):
+    image_formats.thumbnail(_png(60000, 60000), 9)
+
+
 def test_the_first_frame_of_an_animation():
   for kind, options in (('WebP', {'lossless': True}), ('TIFF', {})):
     data = _encode(_IMAGE, kind, save_all=True, append_images=[

@@ -49,7 +49,11 @@ _FORMAT = 1
 _SHARD = r'(train|val|test)-\d{5}-of-\d{5}'
 _SHUFFLE_SEED = 12345
 _CAPTIONS_PER_TASK = 1000
+# Share of words above which the vocabulary is too small. MSCOCO has below 1 %.
+_MANY_UNKNOWN = 0.1
 _IMAGES_PER_TASK = 50
+# About those of MSCOCO's training set, where the number is not given.
+_RECORDS_PER_SHARD = 2000
 
 
 def _flag(default, text, values=None):
@@ -165,6 +169,14 @@ def build(options):
   train = load_images('train', options.train_captions_file,
                       options.train_image_dir)
   val = load_images('val', options.val_captions_file, options.val_image_dir)
+  ids = collections.Counter(image.image_id for image in train + val)
+  twice = [image_id for image_id, count in ids.items() if count > 1]
+  if twice:
+    raise ValueError(
+        f'--val_captions_file={options.val_captions_file} has {len(twice)} '
+        f'image id(s) of --train_captions_file={options.train_captions_file}, '
+        f'such as {twice[0]}: give each image an id of its own, as images of '
+        'one id are taken for the same')
   stats = (stat_images('train', train, options.train_image_dir)
            + stat_images('val', val, options.val_image_dir))
   build_datasets(split(train, val, options), stats, options)
@@ -237,6 +249,23 @@ def _save_stamp(vocab, journal, options):
     journal.add_file(path)
 
 
+def suitable_shards(num_records, most, options):
+  """Returns how many shards suit a data set, an int.
+
+  >>> [suitable_shards(n, 256, BuildOptions()) for n in (60, 30000, 600000)]
+  [1, 8, 256]
+
+  Args:
+    num_records: int.
+    most: int, what is never exceeded.
+    options: BuildOptions.
+  """
+  number = min(num_records // _RECORDS_PER_SHARD, most)
+  if number > options.num_threads:
+    return number - number % options.num_threads
+  return max(2 ** (number.bit_length() - 1), 1) if number else 1
+
+
 # What must hold before any work ----------------------------------------------
 
 
@@ -307,12 +336,34 @@ def load_images(split_name, captions_file, image_dir):
   """
   entries = caption_files.read_coco(
       captions_file, f'--{split_name}_captions_file')
-  images = [Image(entry.image_id, os.path.join(image_dir, entry.file_name),
-                  entry.captions) for entry in entries if entry.captions]
+  images = captioned(entries, image_dir, captions_file)
   log(f'Loaded captions of {len(images)} images from {captions_file}')
+  return images
+
+
+def captioned(entries, image_dir, source):
+  """Returns the images that have captions, as a list of Image.
+
+  A caption without a word would teach nothing: it is left out, as is an image
+  that has no other. Both are counted.
+
+  Args:
+    entries: list of `caption_files.Entry`.
+    image_dir: directory of the pictures, or a .zip file of it.
+    source: str, what the entries are of, for messages.
+  """
+  images, blank = [], 0
+  for entry in entries:
+    captions = [caption for caption in entry.captions if caption.strip()]
+    blank += len(entry.captions) - len(captions)
+    if captions:
+      images.append(Image(
+          entry.image_id, os.path.join(image_dir, entry.file_name), captions))
+  if blank:
+    log(f'{blank} captions of {source} are blank: left out.')
   if len(images) < len(entries):
-    log(f'{len(entries) - len(images)} images of {captions_file} have no '
-        'caption: left out.')
+    log(f'{len(entries) - len(images)} images of {source} have no caption: '
+        'left out.')
   return images
 
 
@@ -727,7 +778,29 @@ def create_vocabulary(train, options):
       f.write('\n'.join(f'{word} {count}' for word, count in counts))
   log(f'Wrote vocabulary file {path}: {len(counts)} of '
       f'{len(counter.keys() | known)} words.')
-  return _read_vocabulary(path, options)
+  vocab = _read_vocabulary(path, options)
+  _warn_of_unknown_words(counter, vocab, options)
+  return vocab
+
+
+def _warn_of_unknown_words(counter, vocab, options):
+  """Warns if much of the captions to train on is unknown words.
+
+  Args:
+    counter: dict, word -> its number in the captions, special ones included.
+    vocab: Vocabulary.
+    options: Options.
+  """
+  counts = {word: count for word, count in counter.items()
+            if word not in (options.start_word, options.end_word)}
+  unknown = sum(count for word, count in counts.items()
+                if vocab.word_to_id(word) == vocab.unk_id)
+  share = unknown / max(sum(counts.values()), 1)
+  if share > _MANY_UNKNOWN:
+    log(f'Warning: {share:.0%} of the words of the training captions are not '
+        f'in the vocabulary, so become {options.unknown_word}: give a smaller '
+        f'--min_word_count than {options.min_word_count}. 1 or 2 suits a few '
+        'hundred captions.')
 
 
 # Pictures --------------------------------------------------------------------
@@ -746,31 +819,49 @@ def find_undecodable(workers, paths):
   """
   tasks = ((paths[i:i + _IMAGES_PER_TASK],)
            for i in range(0, len(paths), _IMAGES_PER_TASK))
-  undecodable = {}
+  undecodable, turned = {}, []
   checked = 0
   with Progress('Checking images', len(paths), 'images') as progress:
     for result in workers.map(_decode_all, tasks):
-      undecodable.update(result)
+      undecodable.update(result[0])
+      turned += result[1]
       number = min(_IMAGES_PER_TASK, len(paths) - checked)
       checked += number
       progress.update(number)
   for path, reason in undecodable.items():
     log(f'Skipping {path}: {reason}')
   log(f'Checked {len(paths)} images, {len(undecodable)} cannot be decoded.')
+  if turned:
+    # As in 2016. To turn them would be to compress them anew.
+    log(f'Warning: {len(turned)} images are stored lying or upside down, as '
+        f'their EXIF orientation tells ({caption_files.first(turned)}), and '
+        'would be trained on like that: turn the files first, such as with '
+        'exiftran -ai or mogrify -auto-orient.')
   return undecodable
 
 
 def _decode_all(paths):
-  """Returns {path: reason} of the files that are no sound JPEG pictures."""
-  undecodable = {}
+  """Returns what is to be said of some files.
+
+  Args:
+    paths: list of str.
+
+  Returns:
+    ({path: reason} of those that are no sound JPEG pictures, list of the paths
+    of sound ones that are stored turned).
+  """
+  undecodable, turned = {}, []
   for path in paths:
     try:
-      reason = why_undecodable(pictures.read(path))
+      content = pictures.read(path)
+      reason = why_undecodable(content)
     except OSError as error:
       reason = str(error)
     if reason:
       undecodable[path] = reason
-  return undecodable
+    elif image_formats.read_header(content).orientation > 1:
+      turned.append(path)
+  return undecodable, turned
 
 
 def why_undecodable(content):

@@ -24,6 +24,7 @@ import tensorflow as tf
 from im2txt import locks
 from im2txt import testing
 from im2txt import vocabulary_stamp
+from im2txt.data import caption_files
 from im2txt.data import mscoco
 from im2txt.data import shards
 from im2txt.data import tokenizer
@@ -661,6 +662,12 @@ _BROKEN_INPUT = {
     'two images with one id': (
         _captions(lambda c: c['images'].append(c['images'][0])),
         ['more than one image with the id 1']),
+    'one id in both files': (
+        _captions(lambda c: (
+            c['images'].append({'id': 13, 'file_name': 'x.jpg'}),
+            c['annotations'].append({'image_id': 13, 'caption': 'x'}))),
+        ['--val_captions_file', '1 image id(s) of --train_captions_file',
+         'such as 13: ']),
     'annotations without an image': (
         _captions(lambda c: c['images'].pop()),
         ['2 annotations', 'that it does not list: 12, 12']),
@@ -744,6 +751,70 @@ def test_images_without_a_caption_are_left_out(tmp_path, capsys):
   images = mscoco.load_images('train', options.train_captions_file, 'x')
   assert {image.image_id for image in images} == captioned
   assert ('have no caption' in capsys.readouterr().out) == (len(captioned) < 12)
+
+
+def test_blank_captions_are_left_out_and_counted(capsys):
+  def entry(number, *captions):
+    return caption_files.Entry(number, f'{number}.jpg', list(captions))
+
+  images = mscoco.captioned(
+      [entry(1, 'x', ' \t\n'), entry(2), entry(3, '', '\u3000'),
+       entry(4, ' y ')], 'a', 'some file')
+  assert images == [mscoco.Image(1, 'a/1.jpg', ['x']),
+                    mscoco.Image(4, 'a/4.jpg', [' y '])]
+  blank, without = capsys.readouterr().out.splitlines()
+  assert blank.endswith(': 3 captions of some file are blank: left out.')
+  assert without.endswith(': 2 images of some file have no caption: left out.')
+
+
+@pytest.mark.parametrize('records, most, num_threads, number', [
+    (0, 256, 8, 1), (12, 256, 8, 1), (4100, 4, 8, 2), (9000, 4, 8, 4),
+    (15000, 256, 8, 4), (30000, 256, 8, 8), (145000, 256, 8, 72),
+    (586000, 256, 8, 256), (10 ** 7, 256, 8, 256), (145000, 256, 5, 70)])
+def test_the_number_of_shards_suits_the_data(
+    records, most, num_threads, number):
+  options = mscoco.BuildOptions(num_threads=num_threads)
+  assert mscoco.suitable_shards(records, most, options) == number
+  # As the flags may be.
+  mscoco.check_options(dataclasses.replace(options, train_shards=number, **(
+      {} if num_threads == 8 else {'test_shards': 5})))
+
+
+def test_warns_where_many_words_are_unknown(tmp_path, capsys):
+  def warnings(text, **changes):
+    options = mscoco.Options(
+        min_word_count=2,
+        word_counts_output_file=str(tmp_path / 'words.txt'), **changes)
+    captions = [['<S>', *line.split(), '</S>'] for line in text.split('/')]
+    mscoco.create_vocabulary(mscoco.Dataset(
+        'train', [mscoco.Image(1, '', captions)], 1), options)
+    return [line for line in capsys.readouterr().out.splitlines()
+            if 'Warning' in line]
+
+  assert not warnings('a a a a a/a a a a b')
+  line, = warnings('a a a a a/a a a b c')
+  assert '20% of the words of the training captions' in line
+  assert 'become <UNK>: give a smaller --min_word_count than 2' in line
+
+
+def test_images_that_are_stored_turned_are_counted(
+    tmp_path, monkeypatch, capsys):
+  class ThisProcess:  # In the place of Workers.
+    def map(self, function, tasks):
+      return (function(*task) for task in tasks)
+
+  monkeypatch.setattr(mscoco, 'worker_tensorflow', lambda: tf)
+  paths = [str(tmp_path / f'{i}.jpg') for i in range(4)]
+  for orientation, path in enumerate(paths):
+    exif = PilImage.Exif()
+    exif[274] = orientation
+    PilImage.new('RGB', (6, 4)).save(path, exif=exif)
+  assert not mscoco.find_undecodable(ThisProcess(), paths)
+  output = capsys.readouterr().out
+  assert '2 images are stored lying or upside down' in output
+  assert f'({paths[2]}, {paths[3]})' in output
+  assert not mscoco.find_undecodable(ThisProcess(), paths[:2])
+  assert 'Warning' not in capsys.readouterr().out
 
 
 def test_why_undecodable(monkeypatch):

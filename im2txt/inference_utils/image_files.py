@@ -3,11 +3,11 @@
 
 import collections
 from concurrent import futures
-import glob
 import os
 import stat
 from typing import NamedTuple
 
+from im2txt import files as files_lib
 from im2txt.data import image_formats
 
 # Larger files are not read: their bytes stand beside what they are decoded to.
@@ -41,7 +41,7 @@ def find(names):
   """
   found = Found([], {}, {})
   for name in names:
-    matches = [name] if os.path.exists(name) else sorted(glob.glob(name))
+    matches = files_lib.matches(name)
     for match in matches:
       if os.path.isdir(match):
         _find_inside(match, found)
@@ -70,28 +70,6 @@ def _find_inside(directory, found):
     found.passed_over[directory] = others
   if not images:
     found.missing[directory] = 'a directory without images'
-
-
-def split_names(names):
-  """Splits names at commas, except those of files that have commas.
-
-  Args:
-    names: str, names or patterns separated by commas.
-
-  Returns:
-    list of str.
-  """
-  if os.path.exists(names):
-    return [names]
-  parts = names.split(',')
-  result = []
-  while parts:
-    # A name with more commas is not looked for.
-    length = next((n for n in range(1, min(len(parts), 10) + 1)
-                   if os.path.exists(','.join(parts[:n]))), 1)
-    result.append(','.join(parts[:length]))
-    del parts[:length]
-  return list(filter(None, result))
 
 
 def _read(name):

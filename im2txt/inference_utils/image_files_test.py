@@ -77,17 +77,6 @@ def test_a_name_that_exists_is_no_pattern(tmp_path, monkeypatch):
       'y*': 'no such file', 'http://a/b.jpg': 'download it first'}
 
 
-@pytest.mark.parametrize('names, expected', [
-    ('a,b.jpg', ['a,b.jpg']), ('x,y', ['x', 'y']), (',x,,', ['x']),
-    ('x,a,b.jpg,c*', ['x', 'a,b.jpg', 'c*']), ('', [])])
-def test_a_comma_separates_unless_such_a_file_exists(
-    tmp_path, monkeypatch, names, expected):
-  monkeypatch.chdir(tmp_path)
-  for name in ('a,b.jpg', 'x'):
-    (tmp_path / name).touch()
-  assert image_files.split_names(names) == expected
-
-
 def test_a_file_that_is_too_large_is_not_read(files, monkeypatch):
   monkeypatch.setattr(image_files, '_MOST_BYTES', 1)
   # The second has three bytes.

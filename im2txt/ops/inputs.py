@@ -5,7 +5,6 @@ import array
 import collections
 import concurrent.futures
 import dataclasses
-import glob
 import hashlib
 import os
 from typing import NamedTuple
@@ -14,6 +13,7 @@ from absl import logging
 import numpy as np
 import tensorflow as tf
 
+from im2txt import files as files_lib
 from im2txt import progress
 from im2txt.data import shards
 from im2txt.ops import example_order
@@ -52,12 +52,16 @@ def list_files(file_pattern, flag='input_file_pattern'):
 
   Sorted, so that a run does not depend on the file system's order.
 
+  Args:
+    file_pattern: see `files.split_names` and `files.matches`.
+    flag: the flag that gave it, for messages.
+
   Raises:
     ValueError: a pattern matches nothing.
   """
   files = []
-  for pattern in file_pattern.split(','):
-    found = glob.glob(pattern)
+  for pattern in files_lib.split_names(file_pattern) or ['']:
+    found = files_lib.matches(pattern)
     if not found:
       raise ValueError(f'--{flag}={file_pattern}: no file matches {pattern}')
     files.extend(found)

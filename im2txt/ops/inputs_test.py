@@ -2,6 +2,7 @@
 """Tests of inputs."""
 
 import itertools
+import os
 import sys
 
 import numpy as np
@@ -34,6 +35,19 @@ def test_files_are_sorted_and_patterns_joined(tmp_path):
   assert [f[-1] for f in files] == ['a', 'b', 'c']
   with pytest.raises(ValueError, match='--input_file_pattern=.*no file'):
     inputs.list_files(f'{tmp_path}/a,{tmp_path}/missing-*')
+
+
+def test_a_directory_with_brackets_and_commas(tmp_path):
+  directory = tmp_path / 'photos [2024], all'
+  directory.mkdir()
+  for name in ('train-00000-of-00002', 'train-00001-of-00002'):
+    (directory / name).touch()
+  expected = [str(directory / name) for name in sorted(os.listdir(directory))]
+  assert inputs.list_files(f'{directory}/train-?????-of-00002') == expected
+  assert inputs.list_files(
+      f'{directory}/train-00001-of-*,{expected[0]}') == expected
+  with pytest.raises(ValueError, match='--input_file_pattern=: no file'):
+    inputs.list_files('')
 
 
 def test_reads_what_the_2016_program_wrote():

@@ -154,10 +154,11 @@ def get(directory, package_dir=DEFAULT_PACKAGE, inception_dir=None):
   manifest, decoder, changes = _read(package_dir)
   os.makedirs(directory, exist_ok=True)
   with locks.hold(directory, 'get_model', wait=True):
-    return _get(directory, package_dir, inception_dir, manifest, decoder)
+    return _get(directory, package_dir, inception_dir, manifest, decoder,
+                changes)
 
 
-def _get(directory, package_dir, inception_dir, manifest, decoder):
+def _get(directory, package_dir, inception_dir, manifest, decoder, changes):
   """Does what `get` says of what `_read` returned, with the lock held."""
   if later := _trained_on(directory, manifest.global_step, package_dir):
     log(f'{later} was trained on from the model of {package_dir}: left alone.')
