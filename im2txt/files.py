@@ -153,6 +153,7 @@ def replacing(path):
     yield temporary
     rename((temporary, path))
   except OSError as error:
+    # The file is known by the name that it is to have.
     if error.errno is None or error.filename not in (None, temporary):
       raise
     raise OSError(error.errno, error.strerror, path) from error
