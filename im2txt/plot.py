@@ -142,6 +142,12 @@ def draw(runs):
   colors = {name: f'C{i % 10}' for i, name in enumerate(runs)}
   begin = {name: min(points[0][1] for points in scalars.values())
            for name, scalars in runs.items()}
+  longest = max(points[-1][1] - begin[name] for _, _, curves in panels
+                for name, points in curves)
+  # Fractions of hours would stand over each other.
+  unit, seconds = next(
+      ((unit, seconds) for unit, seconds in (('hours', 3600), ('minutes', 60))
+       if longest >= 2 * seconds), ('seconds', 1))
   result = figure.Figure(figsize=(12, 3 * len(panels)), layout='constrained')
   grid = result.subplots(len(panels), 2, squeeze=False, sharey='row')
   for row, (title, scale, curves) in zip(grid, panels):
@@ -151,12 +157,12 @@ def draw(runs):
       style = {'color': colors[name], 'label': name,
                'marker': 'o' if len(points) < 30 else None, 'markersize': 3}
       row[0].plot(steps, values, **style)
-      row[1].plot([(time - begin[name]) / 3600 for time in times], values,
+      row[1].plot([(time - begin[name]) / seconds for time in times], values,
                   **style)
     row[0].set_ylabel(title)
     if all(point[2] > 0 for _, points in curves for point in points):
       row[0].set_yscale(scale)
-    for axes, label in zip(row, ('step', 'hours')):
+    for axes, label in zip(row, ('step', unit)):
       axes.set_xlabel(label)
       axes.grid(alpha=0.3)
     row[0].legend()

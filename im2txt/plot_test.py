@@ -81,15 +81,26 @@ def test_panels_and_curves(folder):
   assert [a.get_ylabel() for a in axes[::2]] == [
       'loss (nats a word)', 'perplexity', 'BLEU-4', 'CIDEr', 'learning rate']
   assert {a.get_xlabel() for a in axes[::2]} == {'step'}
-  assert {a.get_xlabel() for a in axes[1::2]} == {'hours'}
+  assert {a.get_xlabel() for a in axes[1::2]} == {'seconds'}
   curves = {line.get_label(): line.get_xydata().tolist()
             for line in axes[0].lines}
   assert curves == {'a/eval': [[20, 2.5]], 'a/train': [[10, 3], [20, 2]],
                     'b': [[5, 4]]}
-  hours = axes[1].lines[1].get_xdata()
-  assert 0 <= hours[0] <= hours[1] < 0.1
+  seconds = axes[1].lines[1].get_xdata()
+  assert 0 <= seconds[0] <= seconds[1] < 360
   assert axes[2].get_yscale() == 'log'
   assert axes[6].get_yscale() == 'linear'
+
+
+@pytest.mark.parametrize('length, unit, expected', [
+    (90, 'seconds', 90), (300, 'minutes', 5), (7000, 'minutes', 7000 / 60),
+    (36000, 'hours', 10)])
+def test_time_is_in_a_unit_that_fits(length, unit, expected):
+  axes = plot.draw({
+      'a': {'perplexity': [(1, 50.0, 9.0), (2, 50.0 + length, 8.0)]},
+      'b': {'perplexity': [(1, 7.0, 9.0)]}}).axes
+  assert axes[1].get_xlabel() == unit
+  assert axes[1].lines[0].get_xdata().tolist() == [0, expected]
 
 
 def test_program_writes_a_png(folder, capsys):

@@ -227,7 +227,8 @@ def read_captions(files, limit=None):
     `Captions`.
 
   Raises:
-    ValueError: a damaged shard, or no caption.
+    ValueError: a damaged shard, a word id beyond all vocabularies, or no
+      caption.
   """
   index_of_key, image_ids, file_ends = {}, [], []
   images, words, ends, offsets = (array.array(code) for code in 'iiqq')
@@ -260,6 +261,10 @@ def read_captions(files, limit=None):
         raise ValueError(
             f'damaged record after {len(ends)} captions, in {name}: '
             f'{e.message}; make the shards again') from e
+      except OverflowError as e:
+        raise ValueError(
+            f'image {image_id}: its caption holds a word id of no vocabulary, '
+            f'{max(ids, key=abs)}, in {name}; make the shards again') from e
       file_ends.append(len(ends))
       bar.update(1)
   if not ends:

@@ -262,6 +262,16 @@ def test_an_id_beyond_the_vocabulary_is_refused(tmp_path):
   inputs.read_captions([path]).check_ids(11)
 
 
+@pytest.mark.parametrize('word', [2 ** 40, -2 ** 40, 2 ** 31])
+def test_an_id_beyond_all_vocabularies_is_refused(tmp_path, word):
+  path = str(tmp_path / 'shard')
+  testing.write_shard(path, [(7, testing.jpeg(), [0, word, 1])])
+  with pytest.raises(ValueError, match=(
+      f'image 7: its caption holds a word id of no vocabulary, {word}, in .*'
+      'shard; make')):
+    inputs.read_captions([path])
+
+
 def test_an_image_that_is_too_large_is_left_out(tmp_path, monkeypatch):
   path = str(tmp_path / 'shard')
   testing.write_shard(path, [(1, testing.jpeg(1), [1, 3, 2]),
