@@ -522,7 +522,9 @@ def test_adam_resumes_with_its_moments_and_averages(adam, default):
     assert 0 < np.abs(weights - average.get(name)).max() < .1, name
     # A second moment keeps 0.999 of itself, at least, per step.
     old, new = (state.get(f'{name}/Adam_1') for state in (before, after))
-    assert (new >= old * .999 ** 2 * (1 - 1e-5)).all() and old.max() > 0, name
+    assert (new >= old * .999 ** 2 * (1 - 1e-5)).all(), name
+    # Nor need features of an untrained Inception be above zero at all.
+    assert old.max() > 0 or name == 'image_embedding/weights', name
 
 
 def test_a_run_from_features_that_was_stopped_ends_as_one_that_was_not(
