@@ -79,29 +79,8 @@ def read(path, flag):
     List of Entry in the order of the file, one for each picture.
 
   Raises:
-    ValueError: the file cannot be read, is of no known kind, damaged, or names
-      an image outside of the image directory.
+    ValueError: the file cannot be read, is of no known kind, or damaged.
   """
-  return _inside(_read(path, flag), path, flag)
-
-
-def _inside(entries, path, flag):
-  """Returns Entries whose names stay inside of the image directory.
-
-  Raises:
-    ValueError: one does not: whoever made the file could read any other.
-  """
-  for entry in entries:
-    name = entry.file_name.replace('\\', '/')
-    if name.startswith('/') or '..' in name.split('/'):
-      raise ValueError(
-          f'The captions file {path} ({flag}) names {entry.file_name!r}, '
-          'outside of the image directory: give names relative to it.')
-  return entries
-
-
-def _read(path, flag):
-  """Does what `read` says, without `_inside`."""
   text = _read_text(path, flag)
   start = text.lstrip()[:1]
   if start == '[':
@@ -130,8 +109,8 @@ def _read(path, flag):
 
 def read_coco(path, flag):
   """Reads a COCO captions file; see `read`."""
-  return _inside(_coco_entries(
-      _json(_read_text(path, flag), path, flag), path, flag), path, flag)
+  return _coco_entries(
+      _json(_read_text(path, flag), path, flag), path, flag)
 
 
 def read_references(path, flag):

@@ -204,18 +204,6 @@ def _int_or_none(text):
 # Download --------------------------------------------------------------------
 
 
-class _Redirects(urllib.request.HTTPRedirectHandler):
-  """Follows redirects within the web, and never from https to plain http."""
-
-  def redirect_request(self, req, fp, code, msg, headers, newurl):
-    scheme = urllib.parse.urlsplit(newurl).scheme
-    if scheme != 'https' and (scheme != 'http' or req.type == 'https'):
-      raise ValueError(
-          f'{req.full_url}: the server redirects to {newurl}, which is not '
-          'followed: give --base_url the place of the archives.')
-    return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
 def _open(url, tries, start=0, timeout=_TIMEOUT_SECONDS):
   """Returns the response to a GET of `url` from byte `start`.
 
@@ -234,8 +222,9 @@ def _open(url, tries, start=0, timeout=_TIMEOUT_SECONDS):
     headers['Range'] = f'bytes={start}-'
   for attempt in range(tries):
     try:
-      return urllib.request.build_opener(_Redirects).open(
-          urllib.request.Request(url, headers=headers), timeout=timeout)
+      return urllib.request.urlopen(
+          urllib.request.Request(url, headers=headers),
+          timeout=timeout)
     except urllib.error.HTTPError as error:
       with error:
         # Only these say that asking again may help.

@@ -13,7 +13,6 @@ import re
 import subprocess
 import sys
 import threading
-import urllib.request
 import zipfile
 
 import numpy as np
@@ -43,7 +42,6 @@ class _Server(http.server.ThreadingHTTPServer):
     self.files, self.requests_seen = {}, []
     self.ranges = True
     self.break_after, self.failing = [], []
-    self.redirects = {}
     self.url = f'http://127.0.0.1:{self.server_port}'
 
 
@@ -59,11 +57,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     server.requests_seen.append((self.path, wanted))
     if server.failing:
       self.send_error(server.failing.pop(0))
-      return
-    if self.path in server.redirects:
-      self.send_response(302)
-      self.send_header('Location', server.redirects[self.path])
-      self.end_headers()
       return
     content = server.files.get(self.path)
     if content is None:
@@ -130,36 +123,6 @@ def _is_unpacked(directory):
   assert sorted(os.listdir(directory)) == [
       '.train2014.zip.done', 'train2014', 'train2014.zip']
   return True
-
-
-def test_follows_redirects_within_the_web(server, archive, tmp_path):
-  server.redirects['/old/train2014.zip'] = archive.url
-  download.obtain(archive._replace(
-      url=f'{server.url}/old/train2014.zip'), tmp_path)
-  assert _is_unpacked(tmp_path)
-
-
-@pytest.mark.parametrize('target, part', [
-    # urllib itself refuses this one.
-    ('file:///etc/passwd', 'answers 302'),
-    ('ftp://127.0.0.1/train2014.zip', 'redirects to ftp://127.0.0.1/train2014')])
-def test_follows_no_redirect_out_of_the_web(
-    server, archive, tmp_path, target, part):
-  server.redirects['/zips/train2014.zip'] = target
-  with pytest.raises(ValueError, match=part):
-    download.obtain(archive, tmp_path)
-  assert not os.path.exists(tmp_path / 'train2014.zip')
-
-
-def test_follows_no_redirect_from_https_to_http():
-  request = urllib.request.Request('https://example.org/a.zip')
-  redirects = download._Redirects()  # pylint: disable=protected-access
-  with pytest.raises(ValueError, match='redirects to http://example.org/a.zip'):
-    redirects.redirect_request(
-        request, None, 302, 'Found', {}, 'http://example.org/a.zip')
-  assert redirects.redirect_request(
-      request, None, 302, 'Found', {}, 'https://example.org/b.zip'
-  ).full_url == 'https://example.org/b.zip'
 
 
 def test_downloads_and_unpacks_once(server, archive, tmp_path):
