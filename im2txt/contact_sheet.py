@@ -94,7 +94,7 @@ def read_captions(path):
   except OSError as error:
     raise ValueError(
         f'cannot read --captions_file={path} ({error.strerror})') from error
-  except (ValueError, TypeError, LookupError) as error:
+  except (ValueError, TypeError, LookupError, RecursionError) as error:
     raise ValueError(
         f'--captions_file={path} is not what run_inference '
         f'--output_format=json prints ({type(error).__name__}: {error})'

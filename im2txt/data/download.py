@@ -34,6 +34,11 @@ _TIMEOUT_SECONDS = 60
 # Failures in a row without a byte between them, and what to wait after each.
 _WAITS_SECONDS = (1, 2, 4, 8, 16, 32)
 _TRIES = len(_WAITS_SECONDS) + 1
+# No archive of images or checkpoints is larger; one whose size nobody tells ends
+# here at the latest.
+_MOST_BYTES = 100 << 30
+# Bytes unpacked per byte packed, at most: captions take a tenth of their size.
+_MOST_GROWTH = 100
 # Lists of checksums that a server may keep beside its archives.
 _SUMS = {'SHA256SUMS': 'sha256', 'MD5SUMS': 'md5'}
 
@@ -188,7 +193,7 @@ def _read_stamp(archive, directory):
   try:
     with open(_stamp(archive, directory), encoding='utf-8') as f:
       stamp = json.load(f)
-  except (OSError, ValueError):
+  except (OSError, ValueError, RecursionError):
     return {}
   return stamp if isinstance(stamp, dict) else {}
 
@@ -202,6 +207,23 @@ def _int_or_none(text):
 
 
 # Download --------------------------------------------------------------------
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+  """Follows a server to http and https, and never from https to http."""
+
+  def redirect_request(self, req, fp, code, msg, headers, newurl):
+    scheme = urllib.parse.urlsplit(newurl).scheme
+    if scheme != 'https' and (scheme, req.type) != ('http', 'http'):
+      raise urllib.error.HTTPError(
+          req.full_url, code,
+          f'{msg} - Redirection to url \'{newurl}\' is not allowed', headers,
+          fp)
+    return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _opener():
+  return urllib.request.build_opener(_Redirects)
 
 
 def _open(url, tries, start=0, timeout=_TIMEOUT_SECONDS):
@@ -222,7 +244,7 @@ def _open(url, tries, start=0, timeout=_TIMEOUT_SECONDS):
     headers['Range'] = f'bytes={start}-'
   for attempt in range(tries):
     try:
-      return urllib.request.urlopen(
+      return _opener().open(
           urllib.request.Request(url, headers=headers),
           timeout=timeout)
     except urllib.error.HTTPError as error:
@@ -321,6 +343,8 @@ def _transfer_once(archive, part, start):
       raise ValueError(
           f'{archive.url} has {total} bytes where {archive.size} are expected: '
           'give --base_url a place with the right archives.')
+    if total is not None and total > _MOST_BYTES:
+      raise _too_large(archive)
     with open(part, 'ab' if start else 'wb') as f, Progress(
         archive.name, total, 'B', done=start, scale=True) as progress:
       while True:
@@ -330,11 +354,19 @@ def _transfer_once(archive, part, start):
           return f'the connection broke ({error or type(error).__name__})'
         if not chunk:
           break
+        if f.tell() + len(chunk) > _MOST_BYTES:
+          raise _too_large(archive)
         f.write(chunk)
         progress.update(len(chunk))
   if total is not None and _size(part) != total:
     return f'the connection broke at {_size(part)} of {total} bytes'
   return None
+
+
+def _too_large(archive):
+  return ValueError(
+      f'{archive.url} has more than the {_MOST_BYTES >> 30} GB that are '
+      'downloaded: give --base_url a place with the right archives.')
 
 
 def fault(archive, path):
@@ -372,7 +404,7 @@ def _unzip(archive, directory, path):
   os.mkdir(staging)
   try:
     with zipfile.ZipFile(path) as zip_file:
-      members = _safe_members(zip_file, archive)
+      members = _safe_members(zip_file, archive, os.path.getsize(path))
       with Progress(f'Unpacking {archive.name}', len(members),
                     'files') as progress:
         for member in members:
@@ -391,15 +423,17 @@ def _unzip(archive, directory, path):
       f'{os.path.join(directory, archive.folder)}')
 
 
-def _safe_members(zip_file, archive):
+def _safe_members(zip_file, archive, size):
   """Returns the members in the archive's folder.
 
   Args:
     zip_file: ZipFile.
     archive: Archive.
+    size: int, bytes of the archive.
 
   Raises:
-    ValueError: there are none, or one would be written somewhere else.
+    ValueError: there are none, one would be written somewhere else, or they
+      would take far more room than the archive.
   """
   members = []
   for member in zip_file.infolist():
@@ -416,4 +450,9 @@ def _safe_members(zip_file, archive):
   if not members:
     raise ValueError(f'{archive.url} has no folder {archive.folder}/: give '
                      '--base_url the place of the right archives.')
+  unpacked = sum(member.file_size for member in members)
+  if unpacked > _MOST_GROWTH * size:
+    raise ValueError(
+        f'{archive.url} would unpack {size} bytes to {unpacked}: do not trust '
+        'this archive.')
   return members

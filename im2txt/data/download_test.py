@@ -13,6 +13,8 @@ import re
 import subprocess
 import sys
 import threading
+import urllib.error
+import urllib.request
 import zipfile
 
 import numpy as np
@@ -33,13 +35,14 @@ class _Server(http.server.ThreadingHTTPServer):
     break_after: list, the bytes after which the next answers with a body break
       off; None in it lets one pass.
     failing: list, the status that each of the next answers has.
+    redirects: path -> URL that is answered instead.
     requests_seen: list of (path, Range header).
   """
   daemon_threads = True
 
   def __init__(self):
     super().__init__(('127.0.0.1', 0), _Handler)
-    self.files, self.requests_seen = {}, []
+    self.files, self.requests_seen, self.redirects = {}, [], {}
     self.ranges = True
     self.break_after, self.failing = [], []
     self.url = f'http://127.0.0.1:{self.server_port}'
@@ -57,6 +60,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     server.requests_seen.append((self.path, wanted))
     if server.failing:
       self.send_error(server.failing.pop(0))
+      return
+    if self.path in server.redirects:
+      self.send_response(302)
+      self.send_header('Location', server.redirects[self.path])
+      self.send_header('Content-Length', '0')
+      self.end_headers()
       return
     content = server.files.get(self.path)
     if content is None:
@@ -341,6 +350,78 @@ def test_an_archive_that_reaches_outside_is_refused(server, tmp_path, name):
     download.obtain(archive, str(target))
   assert os.listdir(target) == ['train2014.zip']
   assert os.listdir(tmp_path / 'in') == ['raw']
+
+
+def test_an_archive_that_unpacks_to_too_much_is_refused(server, tmp_path):
+  buffer = io.BytesIO()
+  with zipfile.ZipFile(buffer, 'w', zipfile.ZIP_DEFLATED) as archive_file:
+    archive_file.writestr('train2014/a.jpg', bytes(1 << 20))
+  server.files['/x/train2014.zip'] = buffer.getvalue()
+  archive = download.described(
+      download.Archive(server.url + '/x/train2014.zip', 'train2014'))
+  with pytest.raises(ValueError, match='would unpack .* do not trust'):
+    download.obtain(archive, str(tmp_path))
+  assert os.listdir(tmp_path) == ['train2014.zip']
+
+
+def test_a_device_in_an_archive_becomes_a_file(server, tmp_path):
+  device = zipfile.ZipInfo('train2014/a.jpg')
+  device.external_attr = 0o020666 << 16
+  server.files['/x/train2014.zip'] = _zip({device: b'a'})
+  download.obtain(download.described(download.Archive(
+      server.url + '/x/train2014.zip', 'train2014')), str(tmp_path))
+  assert (tmp_path / 'train2014' / 'a.jpg').is_file()
+
+
+@pytest.mark.parametrize('tells', [True, False])
+def test_a_download_without_end_is_refused(
+    server, tmp_path, monkeypatch, tells):
+  monkeypatch.setattr(download, '_MOST_BYTES', 1000)
+  server.files['/x/a.zip'] = bytes(2000)
+  if not tells:
+    monkeypatch.setattr(download, '_int_or_none', lambda _: None)
+  with pytest.raises(ValueError, match='has more than the'):
+    download.obtain(download.Archive(server.url + '/x/a.zip', 'a'),
+                    str(tmp_path))
+
+
+def test_follows_a_server_to_http(server, archive, tmp_path):
+  server.redirects['/old/train2014.zip'] = archive.url
+  download.obtain(
+      archive._replace(url=server.url + '/old/train2014.zip'), str(tmp_path))
+  assert _is_unpacked(tmp_path)
+
+
+@pytest.mark.parametrize('place', [
+    'file:///etc/passwd', 'ftp://127.0.0.1/train2014.zip', 'data:,x'])
+def test_follows_a_server_to_nothing_else(server, tmp_path, place):
+  server.redirects['/x/train2014.zip'] = place
+  with pytest.raises(ValueError) as error:
+    download.obtain(download.Archive(
+        server.url + '/x/train2014.zip', 'train2014'), str(tmp_path))
+  assert f"Redirection to url '{place}' is not allowed" in str(error.value)
+  assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize('old, new, good', [
+    ('http://a/x', 'http://b/x', True), ('http://a/x', 'https://a/x', True),
+    ('https://a/x', 'https://b/x', True), ('https://a/x', 'http://a/x', False),
+    ('https://a/x', 'ftp://a/x', False), ('http://a/x', 'ftp://a/x', False)])
+def test_redirects_keep_what_is_encrypted_so(old, new, good):
+  def follow():
+    return download._Redirects().redirect_request(
+        urllib.request.Request(old), None, 302, 'Found', {}, new)
+
+  if good:
+    assert follow().full_url == new
+  else:
+    with pytest.raises(urllib.error.HTTPError, match='is not allowed'):
+      follow()
+
+
+def test_a_damaged_stamp_is_none(archive, tmp_path):
+  (tmp_path / '.train2014.zip.done').write_text('[' * 100_000)
+  assert download.source(archive, str(tmp_path)) is None
 
 
 def test_an_archive_of_something_else_is_refused(server, tmp_path):

@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+# Larger files are not read: their bytes stand beside what they are decoded to.
+MOST_FILE_BYTES = 200_000_000
 # Decoding one image may take so many bytes. With it two threads that decode
 # images of one kind stay below 2 GB, the model included.
 _MOST_BYTES = 580_000_000

@@ -351,7 +351,17 @@ def captioned(entries, image_dir, source):
     entries: list of `caption_files.Entry`.
     image_dir: directory of the pictures, or a .zip file of it.
     source: str, what the entries are of, for messages.
+
+  Raises:
+    ValueError: an entry names a file outside of the directory.
   """
+  outside = [entry.file_name for entry in entries if _is_outside(
+      entry.file_name)]
+  if outside:
+    raise ValueError(
+        f'{len(outside)} file names of {source} are not of files in '
+        f'{image_dir}: {caption_files.first(map(ascii, outside))}. Give names '
+        'below the image directory, without "..".')
   images, blank = [], 0
   for entry in entries:
     captions = [caption for caption in entry.captions if caption.strip()]
@@ -365,6 +375,12 @@ def captioned(entries, image_dir, source):
     log(f'{len(entries) - len(images)} images of {source} have no caption: '
         'left out.')
   return images
+
+
+def _is_outside(file_name):
+  """Returns whether a name is of no file below the image directory."""
+  return (os.path.isabs(file_name) or '..' in file_name.split('/')
+          or '\0' in file_name)
 
 
 def stat_images(split_name, images, image_dir):

@@ -753,6 +753,18 @@ def test_images_without_a_caption_are_left_out(tmp_path, capsys):
   assert ('have no caption' in capsys.readouterr().out) == (len(captioned) < 12)
 
 
+@pytest.mark.parametrize('name', [
+    '../x.jpg', 'a/../../x.jpg', '/etc/passwd', 'a/..', 'a\0.jpg'])
+def test_a_captions_file_names_no_file_outside_of_its_directory(name):
+  with pytest.raises(ValueError) as error:
+    mscoco.captioned(
+        [caption_files.Entry(1, 'a..b/x.jpg', ['x']),
+         caption_files.Entry(2, name, ['x'])], 'images', 'captions.json')
+  assert str(error.value) == (
+      '1 file names of captions.json are not of files in images: '
+      f'{ascii(name)}. Give names below the image directory, without "..".')
+
+
 def test_blank_captions_are_left_out_and_counted(capsys):
   def entry(number, *captions):
     return caption_files.Entry(number, f'{number}.jpg', list(captions))

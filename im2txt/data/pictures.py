@@ -11,6 +11,8 @@ import os
 import zipfile
 import zlib
 
+from im2txt.data import image_formats
+
 _PICTURES = ('.jpg', '.jpeg', '.png', '.gif', '.bmp', '.webp', '.tif', '.tiff')
 # Names of files and folders begin so that macOS and others add to archives.
 _NOT_OF_THE_DATA = ('__MACOSX', '.')
@@ -57,14 +59,26 @@ def read(path):
   location = _location(path)
   if not location:
     with open(path, 'rb') as f:
-      return f.read()
+      data = f.read(image_formats.MOST_FILE_BYTES + 1)
+    if len(data) > image_formats.MOST_FILE_BYTES:
+      raise _too_large(path)
+    return data
   archive, members = _archive(location[0])
   if location[1] not in members:
     raise FileNotFoundError(path)
+  # No more than it says is unpacked.
+  if members[location[1]].file_size > image_formats.MOST_FILE_BYTES:
+    raise _too_large(path)
   try:
     return archive.read(members[location[1]])
   except BAD_ZIP as error:
     raise OSError(f'Cannot read {path}: {error}') from error
+
+
+def _too_large(path):
+  return OSError(
+      f'{path} is larger than the {image_formats.MOST_FILE_BYTES // 10**6} MB '
+      'that are read')
 
 
 def _stat_file(path):

@@ -7,6 +7,7 @@ import zipfile
 
 import pytest
 
+from im2txt.data import image_formats
 from im2txt.data import pictures
 
 
@@ -53,6 +54,20 @@ def test_a_directory_that_is_called_as_an_archive(tmp_path):
   (directory / 'a.jpg').write_bytes(b'xyz')
   pictures.stats(str(directory), '--image_dir')(str(directory / 'a.jpg'))
   assert pictures.read(str(directory / 'a.jpg')) == b'xyz'
+
+
+def test_files_that_are_too_large_are_not_read(tmp_path, monkeypatch):
+  (tmp_path / 'a.jpg').write_bytes(b'1234')
+  archive = str(tmp_path / 'b.zip')
+  with zipfile.ZipFile(archive, 'w') as f:
+    f.writestr('a.jpg', b'1234')
+  monkeypatch.setattr(image_formats, 'MOST_FILE_BYTES', 3)
+  for directory in (str(tmp_path), archive):
+    with pytest.raises(OSError, match='a.jpg is larger than the'):
+      pictures.read(os.path.join(directory, 'a.jpg'))
+  monkeypatch.setattr(image_formats, 'MOST_FILE_BYTES', 4)
+  for directory in (str(tmp_path), archive):
+    assert pictures.read(os.path.join(directory, 'a.jpg')) == b'1234'
 
 
 def test_refusals(tmp_path):

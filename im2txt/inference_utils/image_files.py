@@ -10,8 +10,7 @@ from typing import NamedTuple
 from im2txt import files as files_lib
 from im2txt.data import image_formats
 
-# Larger files are not read: their bytes stand beside what they are decoded to.
-_MOST_BYTES = 200_000_000
+_MOST_BYTES = image_formats.MOST_FILE_BYTES
 
 
 class Found(NamedTuple):

@@ -44,6 +44,10 @@ _PUBLISHED_LICENCE = (
     '(tensorflow/models) is under the Apache License 2.0.')
 
 _DATA_FILE = re.compile(re.escape(CHECKPOINT) + r'\.data-\d{5}-of-(\d{5})')
+# An archive of Inception v3 holds an eighth of it.
+_MOST_BYTES = 4 << 30
+_TOO_LARGE = (f'it holds more than the {_MOST_BYTES >> 30} GB that are '
+              'unpacked: do not trust this archive')
 _STAGING = '.inception_v3.unfinished'
 # Where there is another source, a silent server is not waited for.
 _IMPATIENT = {'tries': 2, 'timeout': 15}
@@ -294,10 +298,14 @@ def _unpack(path, staging):
   Raises:
     ValueError: the archive is damaged, or holds no whole checkpoint.
   """
+  unpacked = 0
   try:
     with gzip.open(path) as stream:
       with tarfile.open(fileobj=stream, mode='r|') as archive:
         for member in archive:
+          unpacked += member.size
+          if unpacked > _MOST_BYTES:
+            raise ValueError(_TOO_LARGE)
           name = os.path.basename(member.name)
           if member.isfile() and name.startswith(CHECKPOINT):
             # By its last name alone, so never outside of the folder.
@@ -305,8 +313,10 @@ def _unpack(path, staging):
                 os.path.join(staging, name), 'wb') as copy:
               shutil.copyfileobj(source, copy)
       # The checksum comes after the padding that tarfile leaves unread.
-      while stream.read(1 << 20):
-        pass
+      while padding := stream.read(1 << 20):
+        unpacked += len(padding)
+        if unpacked > _MOST_BYTES:
+          raise ValueError(_TOO_LARGE)
   except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as e:
     raise ValueError(f'not a sound .tar.gz archive ({e})') from e
   if not _files_of_checkpoint(os.listdir(staging)):

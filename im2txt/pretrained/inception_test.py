@@ -5,6 +5,7 @@ The network is a small one, of three layers.
 """
 
 import contextlib
+import gzip
 import hashlib
 import http.server
 import io
@@ -319,6 +320,38 @@ def test_an_archive_cannot_write_elsewhere(tmp_path):
   assert sorted(os.listdir(directory)) == [
       'inception_v3.ckpt', 'inception_v3.json']
   assert os.listdir(tmp_path / 'a') == ['b']
+
+
+def _links():
+  """Returns an archive of a link, a device and a pipe with good names."""
+  buffer = io.BytesIO()
+  with tarfile.open(fileobj=buffer, mode='w:gz') as archive:
+    for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE,
+                 tarfile.FIFOTYPE):
+      member = tarfile.TarInfo('inception_v3.ckpt')
+      member.type, member.linkname = kind, '/etc/passwd'
+      archive.addfile(member)
+  return buffer.getvalue()
+
+
+def test_links_and_devices_are_not_unpacked(tmp_path):
+  url = _url(tmp_path / 'evil.tar.gz', _links())
+  with pytest.raises(ValueError, match='there is no inception_v3.ckpt in it'):
+    inception.get(str(tmp_path / 'out'), url=url)
+  assert not os.listdir(tmp_path / 'out')
+
+
+@pytest.mark.parametrize('in_a_file', [True, False])
+def test_an_archive_that_unpacks_to_too_much_is_refused(
+    tmp_path, monkeypatch, in_a_file):
+  content = _archive({'a': bytes(20_000)} if in_a_file else {})
+  if not in_a_file:
+    content = gzip.compress(gzip.decompress(content) + bytes(20_000))
+  monkeypatch.setattr(inception, '_MOST_BYTES', 15_000)
+  url = _url(tmp_path / 'bomb.tar.gz', content)
+  with pytest.raises(ValueError, match='do not trust this archive'):
+    inception.get(str(tmp_path / 'out'), url=url)
+  assert not os.listdir(tmp_path / 'out')
 
 
 def test_what_is_there_must_be_inception(tmp_path):
