@@ -301,6 +301,8 @@ def test_joint_training_equals_tf_slim_in_a_tf1_graph(monkeypatch):
   from im2txt.ops import image_embedding  # pylint: disable=g-import-not-at-top
   monkeypatch.setattr(
       image_embedding.slim, 'dropout', lambda net, **unused_kwargs: net)
+  monkeypatch.setattr(
+      image_embedding.dropout, 'dropout', lambda x, *unused_args: x)
   images = np.random.default_rng(0).uniform(
       -1, 1, [4, 299, 299, 3]).astype(np.float32)
   _, *captions = random_batch()
