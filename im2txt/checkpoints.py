@@ -49,7 +49,8 @@ _READ_ERRORS = (tf.errors.OpError, ValueError, RuntimeError, IndexError)
 
 # TensorFlow's interface has no name for the message in a state file.
 _CheckpointState = type(
-    tf.compat.v1.train.generate_checkpoint_state_proto('.', 'any'))
+    tf.compat.v1.train.generate_checkpoint_state_proto(
+        '.', 'any', ['any']))
 
 
 class CheckpointError(ValueError):
