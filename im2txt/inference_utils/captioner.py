@@ -153,6 +153,100 @@ class FeatureCaptioner:
         tf.where(shown, self._separator + looked_up, ''), axis=2))
 
 
+class ImageDecoder:
+  """Makes of image files what a model takes.
+
+  Args:
+    height: pixels, of what is made.
+    width: likewise.
+  """
+
+  def __init__(self, height, width):
+    size = dict(height=height, width=width)
+
+    def process_decoded(image):
+      return image_processing.crop_image(
+          image_processing.resize_image(image), **size)
+
+    def process(encoded, orientation, ratio):
+      image = tf.io.decode_jpeg(encoded, channels=3, ratio=ratio)
+      return process_decoded(image_processing.turn(image, orientation))
+
+    # A graph for each orientation and ratio.
+    self._process = tf.function(process, autograph=False)
+    # Now, lest each of the threads that decode does so.
+    self._process.get_concrete_function(tf.TensorSpec([], tf.string), 1, 1)
+    self._process_decoded = tf.function(
+        process_decoded, autograph=False,
+        input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)])
+    self._large = threading.Lock()
+
+  def decode(self, encoded_image, exif_orientation=True):
+    """Decodes the bytes of an image file; any thread may call it.
+
+    The kinds are `image_formats.READ`; of an animation the first frame is
+    taken, transparent pixels become white.
+
+    Args:
+      encoded_image: bytes of the file.
+      exif_orientation: whether the image is turned as its EXIF data say. In
+        2016 it was not, nor were the images that the model was trained with.
+
+    Returns:
+      float32 [height, width, 3], what `Captioner` takes.
+
+    Raises:
+      TypeError: it is no bytes, but the name of a file, say.
+      ValueError: the bytes are no such image, damaged, or of an image that
+        takes too much memory.
+    """
+    if not isinstance(encoded_image, (bytes, bytearray, memoryview)):
+      raise TypeError(
+          'decode takes the bytes of an image file, not '
+          f'{encoded_image!r:.80}: open the file in mode "rb" and give what '
+          'read() returns')
+    encoded_image = bytes(encoded_image)
+    header = image_formats.read_header(encoded_image)
+    ratio = 1
+    if not exif_orientation:
+      header = header._replace(orientation=1)
+    elif header.orientation > 1:
+      # There are copies while it is turned.
+      header = header._replace(bytes_per_pixel=header.bytes_per_pixel + 6)
+    whole = header
+    while header.is_sequential and ratio < 8 and (
+        header.width * header.height > header.most_pixels):
+      # No model looks this closely.
+      ratio *= 2
+      header = header._replace(width=-(-whole.width // ratio),
+                               height=-(-whole.height // ratio))
+    header.check_size()
+    with self._large if header.num_bytes > _LARGE else contextlib.nullcontext():
+      try:
+        return self._decode(encoded_image, header, ratio)
+      except tf.errors.InvalidArgumentError as e:
+        raise ValueError(f'damaged {header.kind} image, or of a rare variant '
+                         'that is not read') from e
+      except (MemoryError, tf.errors.ResourceExhaustedError) as e:
+        raise ValueError(
+            f'too little memory to decode {whole.width} x {whole.height} '
+            'pixels: make the image smaller') from e
+
+  def _decode(self, encoded, header, ratio):
+    """Decodes an image whose size is checked, a JPEG at 1/ratio of it."""
+    if header.kind in image_formats.READ_BY_PILLOW:
+      image = image_formats.decode_with_pillow(encoded, header.kind)
+    elif header.has_alpha:
+      # As a view: numpy() would copy it.
+      image = image_formats.over_white(
+          np.asarray(memoryview(tf.io.decode_png(encoded, channels=4))))
+    else:
+      frame = image_formats.first_frame(encoded, header)
+      return self._process(tf.constant(frame), header.orientation, ratio)
+    return self._process_decoded(
+        image_processing.turn(image, header.orientation))
+
+
 class Captioner:
   """A checkpoint and its vocabulary, ready to caption.
 
@@ -215,89 +309,11 @@ class Captioner:
           f'checkpoint {checkpoint.prefix}: the shapes of its InceptionV3/ '
           f'variables are not those of Inception v3 '
           f'({str(e).splitlines()[0]}); give another checkpoint') from e
-    size = dict(height=config.image_height, width=config.image_width)
-
-    def process_decoded(image):
-      return image_processing.crop_image(
-          image_processing.resize_image(image), **size)
-
-    def process(encoded, orientation, ratio):
-      image = tf.io.decode_jpeg(encoded, channels=3, ratio=ratio)
-      return process_decoded(image_processing.turn(image, orientation))
-
-    # A graph for each orientation and ratio.
-    self._process = tf.function(process, autograph=False)
-    # Now, lest each of the threads that decode does so.
-    self._process.get_concrete_function(tf.TensorSpec([], tf.string), 1, 1)
-    self._process_decoded = tf.function(
-        process_decoded, autograph=False,
-        input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)])
-    self._large = threading.Lock()
+    self._images = ImageDecoder(config.image_height, config.image_width)
 
   def decode(self, encoded_image, exif_orientation=True):
-    """Decodes the bytes of an image file; any thread may call it.
-
-    The kinds are `image_formats.READ`; of an animation the first frame is
-    taken, transparent pixels become white.
-
-    Args:
-      encoded_image: bytes of the file.
-      exif_orientation: whether the image is turned as its EXIF data say. In
-        2016 it was not, nor were the images that the model was trained with.
-
-    Returns:
-      float32 [height, width, 3], what `encode` and `caption` take.
-
-    Raises:
-      TypeError: it is no bytes, but the name of a file, say.
-      ValueError: the bytes are no such image, damaged, or of an image that
-        takes too much memory.
-    """
-    if not isinstance(encoded_image, (bytes, bytearray, memoryview)):
-      raise TypeError(
-          'decode takes the bytes of an image file, not '
-          f'{encoded_image!r:.80}: open the file in mode "rb" and give what '
-          'read() returns')
-    encoded_image = bytes(encoded_image)
-    header = image_formats.read_header(encoded_image)
-    ratio = 1
-    if not exif_orientation:
-      header = header._replace(orientation=1)
-    elif header.orientation > 1:
-      # There are copies while it is turned.
-      header = header._replace(bytes_per_pixel=header.bytes_per_pixel + 6)
-    whole = header
-    while header.is_sequential and ratio < 8 and (
-        header.width * header.height > header.most_pixels):
-      # No model looks this closely.
-      ratio *= 2
-      header = header._replace(width=-(-whole.width // ratio),
-                               height=-(-whole.height // ratio))
-    header.check_size()
-    with self._large if header.num_bytes > _LARGE else contextlib.nullcontext():
-      try:
-        return self._decode(encoded_image, header, ratio)
-      except tf.errors.InvalidArgumentError as e:
-        raise ValueError(f'damaged {header.kind} image, or of a rare variant '
-                         'that is not read') from e
-      except (MemoryError, tf.errors.ResourceExhaustedError) as e:
-        raise ValueError(
-            f'too little memory to decode {whole.width} x {whole.height} '
-            'pixels: make the image smaller') from e
-
-  def _decode(self, encoded, header, ratio):
-    """Decodes an image whose size is checked, a JPEG at 1/ratio of it."""
-    if header.kind in image_formats.READ_BY_PILLOW:
-      image = image_formats.decode_with_pillow(encoded, header.kind)
-    elif header.has_alpha:
-      # As a view: numpy() would copy it.
-      image = image_formats.over_white(
-          np.asarray(memoryview(tf.io.decode_png(encoded, channels=4))))
-    else:
-      frame = image_formats.first_frame(encoded, header)
-      return self._process(tf.constant(frame), header.orientation, ratio)
-    return self._process_decoded(
-        image_processing.turn(image, header.orientation))
+    """See `ImageDecoder.decode`; `encode` and `caption` take the result."""
+    return self._images.decode(encoded_image, exif_orientation)
 
   def encode(self, images):
     """Encodes a batch of images with Inception v3.

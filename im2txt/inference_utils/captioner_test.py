@@ -367,7 +367,7 @@ def test_a_jpeg_that_is_too_large_is_decoded_smaller(captioner, monkeypatch):
 def test_too_little_memory_is_told(captioner, monkeypatch, error):
   def fail(*_):
     raise error
-  monkeypatch.setattr(captioner, '_process', fail)
+  monkeypatch.setattr(captioner._images, '_process', fail)
   with pytest.raises(ValueError, match='too little memory .* 60 x 40 pixels'):
     captioner.decode(testing.jpeg())
 

@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads thousands of damaged files as the programs do.
+
+  python -m im2txt.stress.fuzz [--images=5000] [--records=2000]
+      [--checkpoints=500] [--vocabularies=500] [--json=500] [--seed=0]
+
+Every input is a good file, damaged at random. A function that reads it may
+take it, or refuse it with an error of one line; anything else is a finding: a
+crash, another exception, more than 10 seconds or more than 2 GB. An input
+depends on its kind, its number and the seed alone:
+
+  python -m im2txt.stress.fuzz --again=images:1234 --seed=0
+
+reads that one again, here, without catching what is raised. Ends with status 1
+if there is a finding.
+"""
+
+import argparse
+import collections
+import contextlib
+import os
+import random
+import resource
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from typing import NamedTuple
+
+from im2txt.stress import mutations
+
+KINDS = ('images', 'records', 'checkpoints', 'vocabularies', 'json')
+_DEFAULTS = (5000, 2000, 500, 500, 500)
+_MOST_SECONDS = 10
+_MOST_BYTES = 2 << 30
+_MOST_CHARACTERS = 3000
+# Until a child is ready to read: TensorFlow is loaded and graphs are made.
+_SECONDS_TO_START = 300
+
+FINE, REFUSED, OTHER = 'fine', 'refused', 'other exception'
+CRASH, SLOW, LARGE = 'crash', 'slow', 'large'
+_FINDINGS = (OTHER, CRASH, SLOW, LARGE)
+
+
+class Finding(NamedTuple):
+  """What went wrong with an input.
+
+  Attributes:
+    name: str, kind:number.
+    outcome: str, one of the above.
+    detail: str, a line.
+  """
+  name: str
+  outcome: str
+  detail: str
+
+
+def damaged(kind, goods, number, seed):
+  """Returns (name of the good input, its damaged files as name -> bytes).
+
+  Args:
+    kind: str, one of KINDS.
+    goods: dict, name -> `inputs.Good`, of the kind.
+    number: int, of the input.
+    seed: int.
+  """
+  rng = random.Random(f'{seed}/{kind}/{number}')
+  name = rng.choice(sorted(goods))
+  return name, goods[name].damage(rng, [
+      data for good in goods.values() for data in good.files.values()])
+
+
+def outcome_of(read):
+  """Returns (outcome, detail) of one call that reads an input."""
+  try:
+    read()
+  except (OSError, ValueError) as error:
+    message = str(error)
+    # With "error: " in front it is all that the user sees.
+    if ('\n' in message or not message.strip()
+        or len(message) > _MOST_CHARACTERS):
+      return OTHER, f'{type(error).__name__} not of one line: {message!r:.300}'
+    return REFUSED, message
+  except Exception as error:  # pylint: disable=broad-except
+    message = f'{type(error).__name__}: {error!s:.300}'
+    return OTHER, ' '.join(message.split())
+  return FINE, ''
+
+
+def _serve(kind, first, last, seed):
+  """Reads inputs, and tells of each on stdout; this is the child."""
+  from im2txt.stress import inputs  # pylint: disable=g-import-not-at-top
+  goods, readers = inputs.goods(kind), inputs.readers(kind)
+  # What the readers print is not ours.
+  out = os.fdopen(os.dup(1), 'w', encoding='utf-8')
+  os.dup2(2, 1)
+
+  def tell(*fields):
+    print(*fields, sep='\t', file=out, flush=True)
+
+  with tempfile.TemporaryDirectory(prefix='im2txt_fuzz_') as directory:
+    for name, good in goods.items():
+      inputs.put(directory, good.files)
+      for reader, read in readers[good.kind].items():
+        outcome, detail = outcome_of(lambda: read(directory))  # pylint: disable=cell-var-from-loop
+        if outcome != FINE and name not in inputs.REFUSED_BY[reader]:
+          raise AssertionError(f'{reader} refuses good {name}: {detail}')
+    tell('ready')
+    for number in range(first, last):
+      name, contents = damaged(kind, goods, number, seed)
+      inputs.put(directory, contents)
+      tell('begin', number)
+      for reader, read in readers[goods[name].kind].items():
+        start = time.monotonic()
+        outcome, detail = outcome_of(lambda: read(directory))  # pylint: disable=cell-var-from-loop
+        if time.monotonic() - start > _MOST_SECONDS:
+          outcome, detail = SLOW, f'{time.monotonic() - start:.0f} s'
+        tell('end', number, outcome,
+             f'{name}, {reader}: {" ".join(detail.split())}'
+             .encode('ascii', 'backslashreplace').decode())
+      kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+      if kilobytes << 10 > _MOST_BYTES:
+        # The peak stays, so another process goes on.
+        tell('end', number, LARGE, f'{name}: {kilobytes >> 10} MB')
+        return
+    tell('memory', kilobytes >> 10)
+
+
+def _lines(process):
+  """Yields the lines of a process, None where it is silent for too long."""
+  buffer, limit = b'', _SECONDS_TO_START
+  while True:
+    ready, _, _ = select.select([process.stdout], [], [], limit)
+    data = os.read(process.stdout.fileno(), 1 << 16) if ready else None
+    if data is None:
+      yield None
+      return
+    if not data:
+      return
+    buffer += data
+    *lines, buffer = buffer.split(b'\n')
+    for line in lines:
+      # A bit more than what the child calls slow itself.
+      limit = _MOST_SECONDS + 5
+      yield line.decode()
+
+
+def run(kind, count, seed=0, command=None):
+  """Reads damaged inputs of a kind, in processes of their own.
+
+  Args:
+    kind: str, one of KINDS.
+    count: int, inputs.
+    seed: int.
+    command: list of str, what starts a child; the tests' own.
+
+  Returns:
+    (Counter of the outcomes of readers, list of `Finding`, MB at most).
+
+  Raises:
+    RuntimeError: a child does not start.
+  """
+  outcomes, findings = collections.Counter(), []
+  number, memory = 0, 0
+  while number < count:
+    # What a library says about the inputs is not for people.
+    with tempfile.TemporaryFile() as errors, subprocess.Popen(
+        [*(command or [sys.executable, '-m', 'im2txt.stress.fuzz']),
+         f'--child={kind}', f'--first={number}', f'--last={count}',
+         f'--seed={seed}'],
+        stdout=subprocess.PIPE, stderr=errors) as process:
+      ready, silent = False, False
+      with contextlib.closing(_lines(process)) as lines:
+        for line in lines:
+          if line is None:
+            silent = True
+            process.kill()
+            break
+          event, *fields = line.split('\t')
+          if event == 'ready':
+            ready = True
+          elif event == 'begin':
+            number = int(fields[0])
+          elif event == 'memory':
+            memory, number = max(memory, int(fields[0])), count
+          elif event == 'end':
+            outcomes[fields[1]] += 1
+            if fields[1] in _FINDINGS:
+              findings.append(Finding(f'{kind}:{fields[0]}', *fields[1:]))
+      status = process.wait()
+      if not ready:
+        errors.seek(0)
+        raise RuntimeError(
+            f'the child for {kind} does not start: '
+            + errors.read().decode('utf-8', 'replace')[-2000:])
+      if silent or status:
+        errors.seek(0)
+        said = errors.read().decode('utf-8', 'replace').split('\n')
+        why = next((line for line in reversed(said) if line.strip()), '')
+        outcome = SLOW if silent else CRASH
+        ended = (f'over {_MOST_SECONDS} s' if silent else
+                 f'signal {signal.Signals(-status).name}' if status < 0 else
+                 f'status {status}')
+        findings.append(
+            Finding(f'{kind}:{number}', outcome, f'{ended} {why:.300}'))
+        outcomes[outcome] += 1
+      number = min(number + 1, count)
+  return outcomes, findings, memory
+
+
+def _again(name, seed):
+  """Reads one input again, and raises what is raised."""
+  from im2txt.stress import inputs  # pylint: disable=g-import-not-at-top
+  kind, _, number = name.partition(':')
+  goods, readers = inputs.goods(kind), inputs.readers(kind)
+  good, contents = damaged(kind, goods, int(number), seed)
+  directory = tempfile.mkdtemp(prefix='im2txt_fuzz_')
+  inputs.put(directory, contents)
+  print(f'{good}: {", ".join(sorted(contents))} in {directory}')
+  for reader, read in readers[goods[good].kind].items():
+    print(f'{reader} ...', flush=True)
+    try:
+      read(directory)
+    except (OSError, ValueError) as error:
+      print(f'  {error}')
+
+
+def main(argv=None):
+  """Runs the program and returns its exit status."""
+  parser = argparse.ArgumentParser(
+      description='Reads thousands of damaged files as the programs do.')
+  for kind, default in zip(KINDS, _DEFAULTS):
+    parser.add_argument(f'--{kind}', type=int, default=default, metavar='N',
+                        help=f'damaged {kind} to read (default: {default})')
+  parser.add_argument('--seed', type=int, default=0,
+                      help='of the damage (default: 0)')
+  parser.add_argument('--again', metavar='KIND:N',
+                      help='read this one input again, without catching errors')
+  for name in ('child', 'first', 'last'):
+    parser.add_argument(f'--{name}', help=argparse.SUPPRESS)
+  args = parser.parse_args(argv)
+  if args.child:
+    _serve(args.child, int(args.first), int(args.last), args.seed)
+    return 0
+  if args.again:
+    _again(args.again, args.seed)
+    return 0
+  status = 0
+  for kind in KINDS:
+    count = getattr(args, kind)
+    if not count:
+      continue
+    start = time.monotonic()
+    outcomes, findings, memory = run(kind, count, args.seed)
+    counts = ', '.join(f'{outcomes[outcome]} {outcome}' for outcome in (
+        FINE, REFUSED, *_FINDINGS))
+    print(f'{count} {kind}, read in {sum(outcomes.values())} ways: {counts}; '
+          f'{memory} MB at most; {time.monotonic() - start:.0f} s', flush=True)
+    for finding in findings:
+      status = 1
+      print(f'  {finding.name} {finding.outcome}: {finding.detail}', flush=True)
+  return status
+
+
+if __name__ == '__main__':
+  sys.exit(main())

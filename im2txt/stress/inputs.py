@@ -1,0 +1,407 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Small good files of every kind, and the functions that read them."""
+
+import collections
+import functools
+import io
+import json
+import os
+import shutil
+import tempfile
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+import tensorflow as tf
+
+from im2txt import best_checkpoint
+from im2txt import checkpoints
+from im2txt import configuration
+from im2txt import encoder_stamp
+from im2txt import vocabulary_stamp
+from im2txt.data import caption_files
+from im2txt.data import image_formats
+from im2txt.data import mscoco
+from im2txt.data import shards
+from im2txt.inference_utils import captioner
+from im2txt.inference_utils import vocabulary
+from im2txt.ops import image_processing
+from im2txt.ops import inputs as record_inputs
+from im2txt.stress import mutations
+
+_SIZE = (24, 16)
+_PREFIX = 'model.ckpt-7'
+# Readers that refuse some good files, as they should.
+REFUSED_BY = collections.defaultdict(frozenset, {
+    'training': frozenset(['animated GIF', 'BMP', 'TIFF', 'WebP']),
+})
+
+
+class Good(NamedTuple):
+  """A good input.
+
+  Attributes:
+    kind: str, which of the readers are given it.
+    files: dict, name -> bytes.
+    parts: list of (name, start, end, crc), parts that are checked by a CRC
+      which stands at `crc`: half of the damage is below it.
+  """
+  kind: str
+  files: dict
+  parts: tuple = ()
+
+  def damage(self, rng, others):
+    """Returns the files with one of them damaged.
+
+    Args:
+      rng: `random.Random`.
+      others: list of bytes to splice with.
+    """
+    if self.parts and rng.random() < .5:
+      name, start, end, crc = rng.choice(self.parts)
+      data = mutations.mutate_in_place(rng, self.files[name], start, end)
+      data = data[:crc] + mutations.masked_crc(data[start:end]) + data[crc + 4:]
+    else:
+      name = rng.choice(sorted(self.files))
+      data = mutations.mutate(rng, self.files[name], others)
+    return {**self.files, name: data}
+
+
+def put(directory, contents):
+  """Makes a directory hold these files and no others."""
+  for entry in os.scandir(directory):
+    if entry.is_dir(follow_symlinks=False):
+      shutil.rmtree(entry.path)
+    else:
+      os.remove(entry.path)
+  for name, data in contents.items():
+    with open(os.path.join(directory, name), 'wb') as f:
+      f.write(data)
+
+
+def goods(kind):
+  """Returns a dict from name to `Good`."""
+  return {'images': _images, 'records': _records, 'checkpoints': _checkpoints,
+          'vocabularies': _vocabularies, 'json': _json}[kind]()
+
+
+def readers(kind):
+  """Returns kind of good -> name -> callable that reads a directory of it."""
+  return {'images': _image_readers, 'records': _record_readers,
+          'checkpoints': _checkpoint_readers,
+          'vocabularies': _vocabulary_readers, 'json': _json_readers}[kind]()
+
+
+def _bytes_of(directory, name):
+  with open(os.path.join(directory, name), 'rb') as f:
+    return f.read()
+
+
+# Images ----------------------------------------------------------------------
+
+
+def _encode(image, kind, **options):
+  out = io.BytesIO()
+  image.save(out, kind, **options)
+  return out.getvalue()
+
+
+def _picture(mode='RGB'):
+  pixels = np.random.default_rng(0).integers(
+      0, 256, [*_SIZE[::-1], 4], np.uint8)
+  return Image.fromarray(pixels, 'RGBA').convert(mode)
+
+
+def _images():
+  exif = Image.Exif()
+  exif[274] = 6
+  encoded = {
+      'JPEG': _encode(_picture(), 'JPEG'),
+      'progressive JPEG': _encode(_picture(), 'JPEG', progressive=True),
+      'gray JPEG': _encode(_picture('L'), 'JPEG'),
+      'CMYK JPEG': _encode(_picture('CMYK'), 'JPEG'),
+      'turned JPEG': _encode(_picture(), 'JPEG', exif=exif),
+      'PNG': _encode(_picture(), 'PNG'),
+      'PNG with alpha': _encode(_picture('RGBA'), 'PNG'),
+      'PNG of a palette': _encode(_picture('P'), 'PNG'),
+      'GIF': _encode(_picture('P'), 'GIF'),
+      'animated GIF': _encode(
+          _picture('P'), 'GIF', save_all=True,
+          append_images=[_picture('L').convert('P')]),
+      'BMP': _encode(_picture(), 'BMP'),
+      'TIFF': _encode(_picture(), 'TIFF'),
+      'WebP': _encode(_picture(), 'WebP'),
+  }
+  return {name: Good('image', {'image': data})
+          for name, data in encoded.items()}
+
+
+def _image_readers():
+  # It sets TensorFlow's threads, which is to come first.
+  mscoco.worker_tensorflow()
+  decoder = captioner.ImageDecoder(64, 64)
+
+  @tf.function(autograph=False, input_signature=[tf.TensorSpec([], tf.string)])
+  def process(encoded):
+    return image_processing.process_image(
+        image_processing.check_size(encoded), is_training=True, height=64,
+        width=64, ordering=0, seed=tf.constant([1, 2], tf.int64))
+
+  def train(directory):
+    # What ImageBatches counts as an image that cannot be decoded.
+    try:
+      process(tf.constant(_bytes_of(directory, 'image')))
+    except tf.errors.InvalidArgumentError as error:
+      raise ValueError('cannot be decoded') from error
+
+  def prepare(directory):
+    data = _bytes_of(directory, 'image')
+    reason = mscoco.why_undecodable(data)
+    if reason is None:
+      # As of every image that is taken.
+      image_formats.read_header(data)
+    elif '\n' in reason:
+      raise RuntimeError(f'not one line: {reason}')
+
+  return {'image': {
+      'captioning': lambda directory: decoder.decode(
+          _bytes_of(directory, 'image')),
+      'preparation': prepare,
+      'training': train,
+      'pages': lambda directory: image_formats.thumbnail(
+          _bytes_of(directory, 'image'), 32),
+  }}
+
+
+# Records ---------------------------------------------------------------------
+
+
+def _shard(records):
+  """Returns (bytes of a shard, its parts)."""
+  with tempfile.TemporaryDirectory(prefix='im2txt_fuzz_') as directory:
+    path = os.path.join(directory, 'shard')
+    with shards.Writer(path) as writer:
+      for record in records:
+        writer.write(record)
+    data = _bytes_of(directory, 'shard')
+  parts, start = [], 0
+  while start < len(data):
+    begin = start + shards.HEADER_BYTES
+    end = begin + int.from_bytes(data[start:start + 8], 'little')
+    parts += [('shard', start, start + 8, start + 8),
+              ('shard', begin, end, end)]
+    start = end + shards.FOOTER_BYTES
+  return data, parts
+
+
+def _records():
+  jpeg = _encode(_picture(), 'JPEG')
+  words = (['<S>', 'a', 'dog', '.', '</S>'], [1, 3, 4, 5, 2])
+  result = {}
+  for name, records in (
+      ('default', [shards.serialize(number, jpeg, *words)
+                   for number in (1, 2)]),
+      ('compact', [shards.serialize_compact(number, jpeg, [words, words])
+                   for number in (1, 2)])):
+    data, parts = _shard(records)
+    result[name] = Good('shard', {'shard': data}, tuple(parts))
+  return result
+
+
+def _record_readers():
+  config = configuration.ModelConfig(
+      vocab_size=10, batch_size=2, image_height=64, image_width=64)
+
+  def path(directory):
+    return os.path.join(directory, 'shard')
+
+  def captions(directory):
+    record_inputs.read_captions([path(directory)]).check_ids(10)
+
+  def train(directory):
+    next(record_inputs.ImageBatches(
+        [path(directory)], config).from_step(seed=1))
+
+  return {'shard': {
+      'records': lambda directory: collections.deque(
+          shards.read(path(directory)), 0),
+      'first record': lambda directory: shards.read_record(path(directory), 0),
+      'captions': captions,
+      'training': train,
+  }}
+
+
+# Checkpoints -----------------------------------------------------------------
+
+_VALUES = {
+    'seq_embedding/map': np.ones([5, 4], np.float32),
+    'lstm/basic_lstm_cell/kernel': np.ones([8, 16], np.float32),
+    'lstm/basic_lstm_cell/bias': np.zeros([16], np.float32),
+    'logits/weights': np.ones([4, 5], np.float32),
+    'logits/biases': np.zeros([5], np.float32),
+    'global_step': np.int64(7),
+}
+
+
+def _number(data, place):
+  """Returns (varint, the place after it)."""
+  value = shift = 0
+  while True:
+    value |= (data[place] & 127) << shift
+    shift += 7
+    place += 1
+    if data[place - 1] < 128:
+      return value, place
+
+
+def _blocks(index):
+  """Returns the (start, end) of the blocks of an index, a LevelDB table."""
+  # The footer has the handles of the block of meta data and of that of blocks.
+  place, handles = len(index) - 48, []
+  for _ in range(2):
+    offset, place = _number(index, place)
+    size, place = _number(index, place)
+    handles.append((offset, offset + size))
+  start, end = handles[1]
+  end -= 4 * (int.from_bytes(index[end - 4:end], 'little') + 1)
+  while start < end:
+    _, start = _number(index, start)
+    rest, start = _number(index, start)
+    size, start = _number(index, start)
+    offset, place = _number(index, start + rest)
+    length, _ = _number(index, place)
+    handles.append((offset, offset + length))
+    start += rest + size
+  return handles
+
+
+def _checkpoints():
+  with tempfile.TemporaryDirectory(prefix='im2txt_fuzz_') as directory:
+    checkpoints.CheckpointManager(directory).save(_VALUES)
+    v2 = {name: _bytes_of(directory, name) for name in os.listdir(directory)
+          if os.path.isfile(os.path.join(directory, name))}
+    path = os.path.join(directory, 'v1')
+    tf.raw_ops.Save(filename=path, tensor_names=sorted(_VALUES),
+                    data=[_VALUES[name] for name in sorted(_VALUES)])
+    v1 = _bytes_of(directory, 'v1')
+  index = v2[f'{_PREFIX}.index']
+  return {
+      # The byte that says how a block is packed belongs to what is checked.
+      'V2': Good('V2', v2, tuple(
+          (f'{_PREFIX}.index', start, end + 1, end + 1)
+          for start, end in _blocks(index))),
+      'V1': Good('V1', {_PREFIX: v1}, tuple(
+          (_PREFIX, start, end + 1, end + 1) for start, end in _blocks(v1))),
+  }
+
+
+def _restore(path):
+  variables = {name: tf.Variable(tf.zeros(value.shape, value.dtype))
+               for name, value in _VALUES.items()}
+  checkpoint = checkpoints.Checkpoint(path)
+  checkpoint.model_sizes()
+  checkpoint.restore(variables)
+  return checkpoint.global_step
+
+
+def _checkpoint_readers():
+  def fault(directory):
+    wrong = checkpoints.fault(os.path.join(directory, _PREFIX))
+    if wrong:
+      raise ValueError(wrong)
+
+  def by_prefix(directory):
+    _restore(os.path.join(directory, _PREFIX))
+
+  return {'V1': {'one': by_prefix, 'check': fault},
+          'V2': {'one': by_prefix, 'check': fault, 'newest': _restore}}
+
+
+# Vocabularies ----------------------------------------------------------------
+
+
+def _vocabularies():
+  return {
+      'counts': Good('vocabulary', {'words': '\n'.join(
+          f'{word} {30 - i}' for i, word in enumerate(
+              ['<S>', '</S>', 'a', 'dog', 'é', '犬', '.'])).encode()}),
+      'words alone': Good('vocabulary', {
+          'words': b'\xef\xbb\xbf<S>\r\n</S>\r\na\r\n<UNK>\r\n'}),
+  }
+
+
+def _vocabulary_readers():
+  def read(directory):
+    vocab = vocabulary.Vocabulary(os.path.join(directory, 'words'))
+    vocab.check_fits_model(12000)
+    vocabulary_stamp.of_vocabulary(vocab)
+    for word_id in range(-1, len(vocab) + 1):
+      vocab.word_to_id(vocab.id_to_word(word_id))
+
+  return {'vocabulary': {'vocabulary': read}}
+
+
+# JSON ------------------------------------------------------------------------
+
+
+def _json():
+  coco = {'images': [{'id': 1, 'file_name': 'a.jpg'},
+                     {'id': 2, 'file_name': 'b.jpg'}],
+          'annotations': [{'id': 1, 'image_id': 1, 'caption': 'a dog'},
+                          {'id': 2, 'image_id': 2, 'caption': 'é 犬'}]}
+  karpathy = {'images': [{'filename': 'a.jpg', 'split': 'train', 'imgid': 1,
+                          'sentences': [{'raw': 'a dog'}]}]}
+  results = [{'image_id': 1, 'caption': 'a dog'},
+             {'image_id': 2, 'caption': 'a cat'}]
+  lines = [{'file_name': 'a.jpg', 'caption': 'a dog'},
+           {'file_name': 'b.jpg', 'captions': ['a', 'b']}]
+  with tempfile.TemporaryDirectory(prefix='im2txt_fuzz_') as directory:
+    configuration.save(directory, (configuration.ModelConfig(),
+                                   configuration.TrainingConfig()))
+    vocabulary_stamp.save(directory, vocabulary_stamp.Stamp('0' * 16, 5, 'x'))
+    encoder_stamp.save(directory, encoder_stamp.Stamp(
+        '0' * 64, encoder_stamp.URL, 'http://a/b.tar.gz'))
+    written = {name: _bytes_of(directory, name)
+               for name in os.listdir(directory)}
+
+  def text(value):
+    return json.dumps(value, ensure_ascii=False).encode()
+
+  return {
+      'coco': Good('captions', {'captions': text(coco)}),
+      'karpathy': Good('captions', {'captions': text(karpathy)}),
+      'lines': Good('captions', {
+          'captions': b'\n'.join(map(text, lines))}),
+      'csv': Good('captions', {'captions': b'image,caption\na.jpg,"a, dog"\n'}),
+      'tokens': Good('captions', {'captions': b'a.jpg#0\ta dog\n'}),
+      'bars': Good('captions', {
+          'captions': b'image_name| comment_number| comment\n'
+                      b'a.jpg| 0| a dog\n'}),
+      'references': Good('references', {'captions': text(coco)}),
+      'results': Good('results', {'captions': text(results)}),
+      'best': Good('best', {'best.json': text(
+          {'metric': 'CIDEr', 'value': .5, 'global_step': 7,
+           'measured_on': {}})}),
+      **{name: Good(name, {name: data}) for name, data in written.items()},
+  }
+
+
+def _json_readers():
+  def given(read):
+    return lambda directory: read(os.path.join(directory, 'captions'), '--flag')
+
+  def captions(directory):
+    entries = caption_files.read(os.path.join(directory, 'captions'), '--flag')
+    mscoco.captioned(caption_files.numbered(entries), 'images', 'captions')
+
+  return {
+      'captions': {'captions': captions},
+      'references': {'references': given(caption_files.read_references),
+                     'coco': given(caption_files.read_coco)},
+      'results': {'results': given(caption_files.read_results)},
+      'best': {'best': lambda directory: best_checkpoint.BestCheckpoint(
+          directory, 'CIDEr', {})},
+      configuration.FILE_NAME: {'configuration': configuration.load},
+      vocabulary_stamp.FILE_NAME: {'vocabulary': vocabulary_stamp.load},
+      encoder_stamp.FILE_NAME: {'encoder': encoder_stamp.load},
+  }
