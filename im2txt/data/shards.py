@@ -133,6 +133,8 @@ def read_record(path, offset):
     header = f.read(HEADER_BYTES)
     if _masked(google_crc32c.value(header[:8])) == header[8:]:
       length, = struct.unpack('<Q', header[:8])
+      # A header may claim what no file holds.
+      length = min(length, os.fstat(f.fileno()).st_size)
       data = f.read(length + FOOTER_BYTES)
       record = data[:length]
       if _masked(google_crc32c.value(record)) == data[length:]:

@@ -150,3 +150,13 @@ def test_image_batches(files):
 
 if __name__ == '__main__':
   sys.exit(pytest.main([__file__, '-v']))
+
+
+@pytest.mark.parametrize('length', [2 ** 20, 2 ** 63 - 1, 2 ** 64 - 1])
+def test_a_record_that_claims_a_huge_length_is_damaged(tmp_path, length):
+  header = length.to_bytes(8, 'little')
+  path = tmp_path / 'shard'
+  path.write_bytes(
+      header + shards._masked(shards.google_crc32c.value(header)) + bytes(50))  # pylint: disable=protected-access
+  with pytest.raises(ValueError, match='damaged record at byte 0'):
+    shards.read_record(str(path), 0)
