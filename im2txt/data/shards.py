@@ -143,6 +143,33 @@ def read_record(path, offset):
       f'damaged record at byte {offset} of {path}; make the shards again')
 
 
+def check_lengths(path):
+  """Checks that no record of a file claims to be longer than the file.
+
+  TensorFlow takes memory for what a header claims, and may die of it.
+
+  Args:
+    path: str; of a file elsewhere, such as gs://, nothing is checked.
+
+  Raises:
+    ValueError: one does. Other damage is left to the reader.
+  """
+  if not os.path.isfile(path):
+    return
+  size, offset = os.path.getsize(path), 0
+  with open(path, 'rb', buffering=0) as f:
+    while len(header := os.pread(f.fileno(), HEADER_BYTES, offset)
+             ) == HEADER_BYTES:
+      if _masked(google_crc32c.value(header[:8])) != header[8:]:
+        return
+      length, = struct.unpack('<Q', header[:8])
+      if length > size:
+        raise ValueError(
+            f'the record at byte {offset} of {path} claims {length} bytes, '
+            f'more than the file has; make the shards again')
+      offset += HEADER_BYTES + length + FOOTER_BYTES
+
+
 def _masked(checksum):
   """Returns the bytes of a CRC-32C, changed as TFRecord files have it."""
   rotated = checksum >> 15 | checksum << 17 & 0xffffffff
@@ -281,10 +308,11 @@ def read_grouped(path):
   import tensorflow as tf  # pylint: disable=g-import-not-at-top
   count = 0
   try:
+    check_lengths(path)
     for serialized in tf.data.TFRecordDataset(path).as_numpy_iterator():
       yield parse(serialized)
       count += 1
-  except (tf.errors.OpError, ValueError) as error:
+  except (tf.errors.OpError, OSError, ValueError) as error:
     reason = getattr(error, 'message', str(error)).split('\n', maxsplit=1)[0]
     raise ValueError(
         f'{path} is damaged or no shard, after {count} good records '

@@ -160,3 +160,6 @@ def test_a_record_that_claims_a_huge_length_is_damaged(tmp_path, length):
       header + shards._masked(shards.google_crc32c.value(header)) + bytes(50))  # pylint: disable=protected-access
   with pytest.raises(ValueError, match='damaged record at byte 0'):
     shards.read_record(str(path), 0)
+  with pytest.raises(ValueError, match='no shard, after 0 good records .the '
+                     f'record at byte 0 of .* claims {length} bytes'):
+    next(shards.read(str(path)))

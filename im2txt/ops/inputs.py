@@ -235,6 +235,7 @@ def read_captions(files, limit=None):
   with progress.Progress('Reading captions', len(files), 'files') as bar:
     for name in files:
       offset = 0
+      shards.check_lengths(name)
       dataset = tf.data.TFRecordDataset(name).map(
           lambda record: (tf.strings.length(record),
                           *parse_sequence_example(record)),
