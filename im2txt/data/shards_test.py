@@ -148,10 +148,6 @@ def test_image_batches(files):
   assert batches([], 8) == []
 
 
-if __name__ == '__main__':
-  sys.exit(pytest.main([__file__, '-v']))
-
-
 @pytest.mark.parametrize('length', [2 ** 20, 2 ** 63 - 1, 2 ** 64 - 1])
 def test_a_record_that_claims_a_huge_length_is_damaged(tmp_path, length):
   header = length.to_bytes(8, 'little')
@@ -163,3 +159,7 @@ def test_a_record_that_claims_a_huge_length_is_damaged(tmp_path, length):
   with pytest.raises(ValueError, match='no shard, after 0 good records .the '
                      f'record at byte 0 of .* claims {length} bytes'):
     next(shards.read(str(path)))
+
+
+if __name__ == '__main__':
+  sys.exit(pytest.main([__file__, '-v']))

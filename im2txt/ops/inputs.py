@@ -261,7 +261,7 @@ def read_captions(files, limit=None):
       except tf.errors.OpError as e:
         raise ValueError(
             f'damaged record after {len(ends)} captions, in {name}: '
-            f'{" ".join(e.message.split())}; make the shards again') from e
+            f'{e.message.splitlines()[0]}; make the shards again') from e
       except OverflowError as e:
         raise ValueError(
             f'image {image_id}: its caption holds a word id of no vocabulary, '

@@ -360,10 +360,6 @@ def test_no_caption_is_an_error(tmp_path):
     inputs.read_captions([path])
 
 
-if __name__ == '__main__':
-  sys.exit(pytest.main([__file__, '-v']))
-
-
 def test_a_record_of_something_else_is_told_in_one_line(tmp_path):
   path = str(tmp_path / 'train-00000-of-00001')
   with tf.io.TFRecordWriter(path) as writer:
@@ -372,3 +368,7 @@ def test_a_record_of_something_else_is_told_in_one_line(tmp_path):
     inputs.read_captions([path])
   assert str(error.value).startswith('damaged record after 0 captions, in ')
   assert '\n' not in str(error.value)
+
+
+if __name__ == '__main__':
+  sys.exit(pytest.main([__file__, '-v']))

@@ -80,3 +80,7 @@ def test_damage_depends_on_the_seed_alone():
   part = mutations.mutate_in_place(random.Random(3), data, 50, 60)
   assert part != data and len(part) == len(data)
   assert part[:50] == data[:50] and part[60:] == data[60:]
+
+
+if __name__ == '__main__':
+  sys.exit(pytest.main([__file__, '-v']))
