@@ -43,42 +43,44 @@ import os
 
 from absl import flags
 
-from im2txt import files
-from im2txt import program
+from im2txt.runtime import files
+from im2txt.runtime import program
 from im2txt.data import caption_files
-from im2txt.data import mscoco
-from im2txt.progress import log
+from im2txt.data import build as build_lib
+from im2txt.data import build_options
+from im2txt.runtime import flag_dataclasses
+from im2txt.runtime.progress import log
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string(
-    'captions_file', '',
-    'Captions file, or several separated by commas, whose pictures the lists, '
-    'or a split that it gives to each, part.')
-flags.DEFINE_string(
-    'image_dir', '',
-    'Directory of the pictures that the captions files name, or a .zip file of '
-    'it.')
-for _split in caption_files.SPLITS:
-  flags.DEFINE_string(
-      f'{_split}_captions_file', '',
-      f'Captions file of the {_split} part alone, in the place of '
-      '--captions_file.')
-  flags.DEFINE_string(
-      f'{_split}_list', '',
-      f'File of the names of the pictures of the {_split} part, one a line, '
-      'for --captions_file; pictures in no list are left out.')
-  flags.DEFINE_string(
-      f'{_split}_image_dir', '',
-      f'Directory of the pictures of the {_split} part, if not --image_dir.')
 
-mscoco.define_flags(flags, mscoco.BuildOptions)
-for _split in caption_files.SPLITS:
-  FLAGS[f'{_split}_shards'].help += (
-      ' Fewer for a small one, unless this is given.')
-FLAGS.set_default('output_dir', '')
-# In output_dir unless given.
-FLAGS.set_default('word_counts_output_file', '')
+def define_flags():
+  flags.DEFINE_string(
+      'captions_file', '',
+      'Comma-separated captions files. Images are assigned to splits by the '
+      "--*_list flags or by the files' own split field.")
+  flags.DEFINE_string(
+      'image_dir', '',
+      'Directory of the pictures that the captions files name, or a .zip file of '
+      'it.')
+  flag_dataclasses.define_flags(build_options.BuildOptions)
+  for split in caption_files.SPLITS:
+    flags.DEFINE_string(
+        f'{split}_captions_file', '',
+        f'Captions file of the {split} part alone, in the place of '
+        '--captions_file.')
+    flags.DEFINE_string(
+        f'{split}_list', '',
+        f'File of the image names of the {split} part, one per line, for '
+        '--captions_file; images in no list are left out.')
+    flags.DEFINE_string(
+        f'{split}_image_dir', '',
+        f'Directory of the images of the {split} part, if not --image_dir.')
+    FLAGS[f'{split}_shards'].help += (
+        ' Fewer for a small one, unless this is given.')
+  FLAGS.set_default('output_dir', '')
+  # In output_dir unless given.
+  FLAGS.set_default('word_counts_output_file', '')
 
 
 def _of_splits(name):
@@ -140,7 +142,7 @@ def _num_shards(split, images, options):
   default = getattr(options, f'{split}_shards')
   if FLAGS[f'{split}_shards'].present:
     return default
-  number = mscoco.suitable_shards(
+  number = build_options.suitable_shards(
       len(images) if options.layout == 'compact'
       else sum(len(image.captions) for image in images), default, options)
   log(f'The {split} part goes into {number} shard(s), '
@@ -152,7 +154,7 @@ def load_datasets(options):
   """Returns (list of Dataset, their `stat_images`) as the flags say.
 
   Args:
-    options: mscoco.BuildOptions.
+    options: build_options.BuildOptions.
 
   Raises:
     ValueError: there is nothing to train on, or a picture is missing.
@@ -160,7 +162,7 @@ def load_datasets(options):
   datasets, stats = [], []
   for split, entries in load_parts().items():
     directory = _image_dir(split)
-    images = mscoco.captioned(entries, directory, f'the {split} part')
+    images = build_lib.captioned(entries, directory, f'the {split} part')
     if not images:
       if split == 'train':
         raise ValueError('no image is in the train part')
@@ -168,8 +170,8 @@ def load_datasets(options):
     if not directory:
       raise ValueError(f'give --image_dir or --{split}_image_dir, the '
                        'directory of the pictures')
-    stats += mscoco.stat_images(split, images, directory)
-    datasets.append(mscoco.Dataset(
+    stats += build_lib.stat_images(split, images, directory)
+    datasets.append(build_lib.Dataset(
         split, images, _num_shards(split, images, options)))
   counts = collections.Counter(path for _, path, _, _ in stats)
   twice = [path for path, count in counts.items() if count > 1]
@@ -205,15 +207,15 @@ def build():
   program.require(FLAGS, 'output_dir')
   FLAGS.set_default('word_counts_output_file',
                     os.path.join(FLAGS.output_dir, 'word_counts.txt'))
-  options = mscoco.options_from_flags(FLAGS, mscoco.BuildOptions)
-  mscoco.check_options(options)
+  options = flag_dataclasses.from_flags(FLAGS, build_options.BuildOptions)
+  build_options.check_options(options)
   datasets, stats = load_datasets(options)
   for _, flag, path in _input_files():
     if os.path.abspath(path) in [
         os.path.abspath(annotations_path(d, options)) for d in datasets]:
       raise ValueError(f'{flag}={path} would be written over: give another '
                        '--output_dir')
-  mscoco.build_datasets(datasets, stats, options)
+  build_lib.build_datasets(datasets, stats, options)
   for dataset in datasets:
     write_annotations(dataset, options)
 
@@ -223,4 +225,4 @@ def main(_):
 
 
 if __name__ == '__main__':
-  program.run(main)
+  program.run(main, define_flags)

@@ -8,15 +8,14 @@ import subprocess
 import sys
 
 from absl import flags
-from absl.testing import flagsaver
 import pytest
 
 from im2txt import build_caption_data
 from im2txt import testing
-from im2txt import vocabulary_stamp
+from im2txt.text import vocabulary_stamp
 from im2txt.data import shards
-from im2txt.data import tokenizer
-from im2txt.inference_utils import vocabulary
+from im2txt.text import tokenizer
+from im2txt.text import vocabulary
 
 
 def _punkt_is_missing():
@@ -59,8 +58,7 @@ def _flags(folder, **changes):
 
 
 def _build(folder, **changes):
-  with flagsaver.flagsaver():
-    flags.FLAGS(['build_caption_data', *_flags(folder, **changes)])
+  with testing.flags_of(build_caption_data, *_flags(folder, **changes)):
     build_caption_data.main([])
 
 

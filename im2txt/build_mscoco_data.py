@@ -15,15 +15,18 @@ An interrupted run goes on where it stopped when it is started again.
 
 from absl import flags
 
-from im2txt import program
+from im2txt.runtime import program
 from im2txt.data import mscoco
+from im2txt.runtime import flag_dataclasses
 
-mscoco.define_flags(flags, mscoco.Options)
+
+def define_flags():
+  flag_dataclasses.define_flags(mscoco.Options)
 
 
 def options_from_flags():
   """Returns the mscoco.Options that the flags say."""
-  return mscoco.options_from_flags(flags.FLAGS, mscoco.Options)
+  return flag_dataclasses.from_flags(flags.FLAGS, mscoco.Options)
 
 
 def main(_):
@@ -31,4 +34,4 @@ def main(_):
 
 
 if __name__ == '__main__':
-  program.run(main)
+  program.run(main, define_flags)

@@ -6,137 +6,127 @@ they belong to, and every program that opens these checkpoints reads them back.
 """
 
 import dataclasses
-import math
 import os
 import sys
+from typing import NamedTuple
 
-from im2txt import files
+from absl import flags
+
+from im2txt.runtime import files
+from im2txt.runtime import flag_dataclasses
+from im2txt.runtime.flag_dataclasses import field as _field
 
 FILE_NAME = 'configuration.json'
-
-# Share of the initial learning rate at the end of the cosine schedule.
-_COSINE_FLOOR = 0.01
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
   """Shape and regularization of the network, and how captions are searched.
 
-  Attributes:
-    vocab_size: rows of the word embedding and of the softmax. Must not be
-      smaller than the vocabulary (with <UNK>); may be larger.
-    batch_size: captions in one batch.
-    image_height: pixels of the images that Inception v3 reads.
-    image_width: pixels of the images that Inception v3 reads.
-    initializer_scale: the LSTM's and embeddings' weights start uniform in
-      [-initializer_scale, initializer_scale].
-    embedding_size: of words and images.
-    num_lstm_units: size of the LSTM's state.
-    lstm_dropout_keep_prob: probability to keep an input or output of the LSTM
-      in training.
-    values_per_input_shard: sized the shuffle buffer of 2016; has no effect.
-    input_queue_capacity_factor: likewise.
-    allow_unknown_word: whether the search may choose <UNK>, and ids that the
-      vocabulary has no word for. Training and perplexity know them either way.
-    beam_size: of the search, unless a flag says otherwise.
-    length_normalization_factor: likewise.
+  Each field is a hyperparameter and a flag of that name.
   """
-  vocab_size: int = 12000
-  batch_size: int = 32
-  image_height: int = 299
-  image_width: int = 299
-  initializer_scale: float = 0.08
-  embedding_size: int = 512
-  num_lstm_units: int = 512
-  lstm_dropout_keep_prob: float = 0.7
-  values_per_input_shard: int = 2300
-  input_queue_capacity_factor: int = 2
-  allow_unknown_word: bool = True
-  beam_size: int = 3
-  length_normalization_factor: float = 0.0
+  vocab_size: int = _field(
+      12000,
+      'Rows of the word embedding and of the softmax, at least the words of '
+      'the vocabulary with <UNK>.')
+  batch_size: int = _field(
+      32,
+      'Captions per batch.')
+  image_height: int = _field(
+      299,
+      'Pixels of the images that Inception v3 reads.')
+  image_width: int = _field(
+      299,
+      'Pixels of the images that Inception v3 reads.')
+  initializer_scale: float = _field(
+      0.08,
+      'Initial weights of the LSTM and the embeddings are uniform between '
+      'minus and plus this.')
+  embedding_size: int = _field(
+      512,
+      'Size of the embedding of words and images.')
+  num_lstm_units: int = _field(
+      512,
+      "Size of the LSTM's state.")
+  lstm_dropout_keep_prob: float = _field(
+      0.7,
+      'Probability that training keeps an input or an output of the LSTM.')
+  values_per_input_shard: int = _field(
+      2300,
+      'Sized the shuffle buffer of 2016. Has no effect.')
+  input_queue_capacity_factor: int = _field(
+      2,
+      'Sized the input queue of 2016. Has no effect.')
+  allow_unknown_word: bool = _field(
+      True,
+      'Whether the search may choose <UNK>, and ids without a word. Training '
+      'and perplexity know them either way.')
+  beam_size: int = _field(
+      3,
+      'Captions that the search keeps at each step, unless the program has '
+      'its own flag.')
+  length_normalization_factor: float = _field(
+      0.0,
+      'Exponent of the length that divides the score of a caption, unless the '
+      'program has its own flag.')
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig:
   """How the network is trained.
 
-  Attributes:
-    num_examples_per_epoch: captions in the training set, for the decay below.
-    optimizer: 'SGD', as in 2016, or 'Adam'.
-    weight_decay: of Adam: share of the decoder's matrices that a step takes
-      away, times the learning rate.
-    moving_average_decay: above 0, checkpoints hold moving averages of the
-      weights, of which a step keeps this share.
-    initial_learning_rate: of the frozen phase, and of the decoder while only
-      the top blocks of Inception are trained.
-    learning_rate_schedule: 'staircase', as in 2016, or 'cosine'.
-    learning_rate_decay_factor: multiplies the rate every
-      `num_epochs_per_decay` epochs (staircase).
-    num_epochs_per_decay: see above; 0 or a factor of 0 turns decay off.
-    schedule_start_step: step at which the schedule begins.
-    warmup_steps: the rate grows linearly for so many steps.
-    cosine_decay_steps: after so many steps the cosine schedule reaches a
-      hundredth of the initial rate, where it stays.
-    train_inception_learning_rate: constant rate when all of Inception is
-      trained too; rate of its top blocks, by the schedule, when only these are.
-    clip_gradients: global norm at which gradients are clipped.
-    max_checkpoints_to_keep: older ones are deleted.
+  Each field is a hyperparameter and a flag of that name.
   """
-  num_examples_per_epoch: int = 586363
-  optimizer: str = 'SGD'
-  weight_decay: float = 0.0
-  moving_average_decay: float = 0.0
-  initial_learning_rate: float = 2.0
-  learning_rate_schedule: str = 'staircase'
-  learning_rate_decay_factor: float = 0.5
-  num_epochs_per_decay: float = 8.0
-  schedule_start_step: int = 0
-  warmup_steps: int = 0
-  cosine_decay_steps: int = 1000000
-  train_inception_learning_rate: float = 0.0005
-  clip_gradients: float = 5.0
-  max_checkpoints_to_keep: int = 5
-
-  def learning_rate(self, batch_size, train_inception, step):
-    """Returns the learning rate (a float) of a step (an int).
-
-    Args:
-      batch_size: captions in one batch.
-      train_inception: whether all of Inception is trained too.
-      step: int.
-    """
-    if train_inception:
-      return self.train_inception_learning_rate
-    return self.initial_learning_rate * self._schedule(batch_size, step)
-
-  def top_blocks_learning_rate(self, batch_size, step):
-    """Returns the learning rate of Inception's top blocks, if only these are
-    trained, a float; see `learning_rate`."""
-    return self.train_inception_learning_rate * self._schedule(batch_size, step)
-
-  def _schedule(self, batch_size, step):
-    """Returns what multiplies the initial rate at a step."""
-    step = max(step - self.schedule_start_step, 0)
-    rate = 1.0
-    if step < self.warmup_steps:
-      rate *= (step + 1) / self.warmup_steps
-    if self.learning_rate_schedule == 'cosine':
-      progress = min(step / self.cosine_decay_steps, 1.0)
-      return rate * max((1 + math.cos(math.pi * progress)) / 2, _COSINE_FLOOR)
-    batches_per_epoch = self.num_examples_per_epoch / batch_size
-    decay_steps = int(batches_per_epoch * self.num_epochs_per_decay)
-    if self.learning_rate_decay_factor <= 0 or decay_steps <= 0:
-      return rate
-    return rate * self.learning_rate_decay_factor ** (step // decay_steps)
+  num_examples_per_epoch: int = _field(
+      586363,
+      'Captions of the training set, for the staircase schedule.')
+  optimizer: str = _field(
+      'SGD',
+      'Optimizer: SGD, as in 2016, or Adam.')
+  weight_decay: float = _field(
+      0.0,
+      "Share of the decoder's matrices that a step of Adam takes away, times "
+      'the learning rate.')
+  moving_average_decay: float = _field(
+      0.0,
+      'Above 0, checkpoints hold moving averages of the weights, of which a '
+      'step keeps this share.')
+  initial_learning_rate: float = _field(
+      2.0,
+      'Learning rate of the decoder at the begin of its schedule.')
+  learning_rate_schedule: str = _field(
+      'staircase',
+      'Schedule: staircase, as in 2016, or cosine.')
+  learning_rate_decay_factor: float = _field(
+      0.5,
+      'Multiplies the rate every --num_epochs_per_decay epochs (staircase).')
+  num_epochs_per_decay: float = _field(
+      8.0,
+      'Epochs between decays (staircase). 0, or a factor of 0, turns decay '
+      'off.')
+  schedule_start_step: int = _field(
+      0,
+      'Step at which the schedule begins.')
+  warmup_steps: int = _field(
+      0,
+      'Steps in which the rate grows linearly to its first value.')
+  cosine_decay_steps: int = _field(
+      1000000,
+      'Steps after which the cosine schedule reaches a hundredth of the '
+      'initial rate, and stays there.')
+  train_inception_learning_rate: float = _field(
+      0.0005,
+      'Learning rate of Inception v3: constant where all of it is trained, by '
+      'the schedule where only its top blocks are.')
+  clip_gradients: float = _field(
+      5.0,
+      'Global norm at which gradients are clipped.')
+  max_checkpoints_to_keep: int = _field(
+      5,
+      'Checkpoints kept. Older ones are deleted.')
 
 
 _CLASSES = (ModelConfig, TrainingConfig)
-
-# What a name may be.
-_CHOICES = {
-    'optimizer': ('SGD', 'Adam'),
-    'learning_rate_schedule': ('staircase', 'cosine'),
-}
 
 # Values that must be above zero for the program to make sense.
 _MAY_BE_ZERO = ('num_epochs_per_decay', 'learning_rate_decay_factor',
@@ -155,12 +145,10 @@ def _checked(name, kind, value, source):
     raise ValueError(
         f'{source}: {name}={value!r} should be of type {kind.__name__}')
   if kind is str:
-    if value not in _CHOICES[name]:
-      raise ValueError(f'{source}: {name}={value!r} is none of '
-                       + ', '.join(_CHOICES[name]))
-  elif kind is not bool and not abs(value) <= sys.float_info.max:
+    return value  # Whoever looks a name up says which there are.
+  if kind is not bool and not abs(value) <= sys.float_info.max:
     raise ValueError(f'{source}: {name}={value} should be a finite number')
-  elif kind is not bool and (
+  if kind is not bool and (
       value < 0 or (value == 0 and name not in _MAY_BE_ZERO)):
     raise ValueError(f'{source}: {name}={value} should be above zero')
   # Inception v3 can read no smaller image, and the crop gives no larger one.
@@ -245,37 +233,48 @@ def load(directory):
         'give as flags what is not the default') from e
 
 
-def define_flags(flags):
-  """Defines a flag for each hyperparameter, and --hyperparameters FILE.
+class Given(NamedTuple):
+  """What the command line says of hyperparameters.
 
-  Args:
-    flags: the `absl.flags` module.
+  Attributes:
+    file: JSON file of hyperparameters; '' for none.
+    values: dict from name to value, those given as flags.
   """
+  file: str = ''
+  values: dict = {}
+
+
+def define_flags(flag_values=flags.FLAGS):
+  """Defines a flag for each hyperparameter, and --hyperparameters FILE."""
   flags.disclaim_key_flags()  # They are the program's, for its --help.
   flags.DEFINE_string(
       'hyperparameters', '',
-      'JSON file of hyperparameters: {"batch_size": 64, ...}.')
-  define = {int: flags.DEFINE_integer, float: flags.DEFINE_float,
-            str: flags.DEFINE_string, bool: flags.DEFINE_bool}
+      'JSON file of hyperparameters: {"batch_size": 64, ...}. Flags win over '
+      f'it, and it wins over {FILE_NAME} beside the checkpoints.',
+      flag_values=flag_values)
   for config_class in _CLASSES:
-    for field in dataclasses.fields(config_class):
-      choices = ''
-      if field.name in _CHOICES:
-        choices = f', {" or ".join(_CHOICES[field.name])}'
-      define[field.type](
-          field.name, None,
-          f'Hyperparameter{choices}; {field.default} unless set here, in '
-          f'--hyperparameters or by {FILE_NAME} beside the checkpoints.')
+    flag_dataclasses.define_flags(
+        config_class, unset=True, flag_values=flag_values)
 
 
-def from_flags(flag_values, directory, defaults=None):
+def given_by(flag_values):
+  """Returns what flags of `define_flags` say, a `Given`."""
+  values = {
+      field.name: getattr(flag_values, field.name)
+      for config_class in _CLASSES
+      for field in dataclasses.fields(config_class)}
+  return Given(flag_values.hyperparameters, {
+      name: value for name, value in values.items() if value is not None})
+
+
+def resolve(directory, given, defaults=None):
   """Returns the pair from a directory, a JSON file and flags, in that order.
 
   Args:
-    flag_values: `flags.FLAGS` after `define_flags`.
     directory: where `configuration.json` may lie.
+    given: a `Given`.
     defaults: dict from name to value, in the place of the defaults of 2016
-      where it does not.
+      where there is no `configuration.json`.
 
   Raises:
     ValueError: see `replace` and `read_json`.
@@ -283,13 +282,7 @@ def from_flags(flag_values, directory, defaults=None):
   configs = load(directory)
   if defaults and not is_saved(directory):
     configs = replace(configs, defaults, 'default')
-  if flag_values.hyperparameters:
-    configs = replace(configs, read_json(flag_values.hyperparameters),
-                      f'--hyperparameters={flag_values.hyperparameters}')
-  given = {}
-  for config_class in _CLASSES:
-    for field in dataclasses.fields(config_class):
-      value = getattr(flag_values, field.name)
-      if value is not None:
-        given[field.name] = value
-  return replace(configs, given, 'flag')
+  if given.file:
+    configs = replace(configs, read_json(given.file),
+                      f'--hyperparameters={given.file}')
+  return replace(configs, given.values, 'flag')

@@ -20,29 +20,31 @@ import os
 
 from absl import flags
 
-from im2txt import caption_sheet
-from im2txt import program
+from im2txt.visualization import caption_sheet
+from im2txt.runtime import program
 from im2txt.data import caption_files
-from im2txt.data import pictures
-from im2txt.files import replacing
+from im2txt.data import image_store
+from im2txt.runtime.files import replacing
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string(
-    'annotations_file', '', 'COCO captions JSON file of the pictures.')
-flags.DEFINE_string(
-    'image_dir', '', 'Directory of the pictures, or a .zip file of it.')
-flags.DEFINE_string(
-    'results_file', '', 'COCO results JSON file, the captions to show.')
-flags.DEFINE_string(
-    'captions_file', '',
-    'What run_inference --output_format=json printed, in the place of '
-    '--annotations_file, --image_dir and --results_file. Its names of pictures '
-    'are relative to the current directory.')
-flags.DEFINE_string('output_file', '', 'PNG file to write.')
-flags.DEFINE_integer(
-    'num_images', 24, 'Pictures on the sheet, evenly from the whole file.')
-flags.DEFINE_integer('columns', 6, 'Pictures side by side.')
+
+def define_flags():
+  flags.DEFINE_string(
+      'annotations_file', '', 'COCO captions JSON file of the pictures.')
+  flags.DEFINE_string(
+      'image_dir', '', 'Directory of the pictures, or a .zip file of it.')
+  flags.DEFINE_string(
+      'results_file', '', 'COCO results JSON file, the captions to show.')
+  flags.DEFINE_string(
+      'captions_file', '',
+      'What run_inference --output_format=json printed, in the place of '
+      '--annotations_file, --image_dir and --results_file. Its names of pictures '
+      'are relative to the current directory.')
+  flags.DEFINE_string('output_file', '', 'PNG file to write.')
+  flags.DEFINE_integer(
+      'num_images', 24, 'Pictures on the sheet, evenly from the whole file.')
+  flags.DEFINE_integer('columns', 6, 'Pictures side by side.')
 
 
 def find_pictures(entries, results, image_dir):
@@ -124,7 +126,7 @@ def main(_):
     remedy = ('start this where run_inference was started, or give it full '
               'names')
   else:
-    pictures.stats(FLAGS.image_dir, '--image_dir')  # Is there such a thing?
+    image_store.stats(FLAGS.image_dir, '--image_dir')  # Is there such a thing?
     found = find_pictures(
         caption_files.read_coco(FLAGS.annotations_file, '--annotations_file'),
         caption_files.read_results(FLAGS.results_file, '--results_file'),
@@ -137,7 +139,7 @@ def main(_):
       found[i * len(found) // count] for i in range(count)):
     try:
       shown.append(caption_sheet.CaptionedPicture(
-          path, pictures.read(path), caption, humans))
+          path, image_store.read(path), caption, humans))
     except OSError as error:
       raise ValueError(
           f'cannot read the picture {path} ({error}): {remedy}') from error
@@ -154,4 +156,4 @@ def main(_):
 
 
 if __name__ == '__main__':
-  program.run(main)
+  program.run(main, define_flags)

@@ -20,25 +20,14 @@ from absl import app
 from absl import flags
 
 from im2txt import build_mscoco_data
-from im2txt import locks
-from im2txt import program
+from im2txt.runtime import locks
+from im2txt.runtime import program
 from im2txt.data import download
+from im2txt.data import build_options
 from im2txt.data import mscoco
 
 _PUBLIC_URL = 'http://images.cocodataset.org'
 
-flags.DEFINE_string(
-    'base_url', os.environ.get('MSCOCO_BASE_URL') or _PUBLIC_URL,
-    'Where zips/train2014.zip, zips/val2014.zip and '
-    'annotations/annotations_trainval2014.zip are (http, https or file); '
-    'MSCOCO_BASE_URL sets the default. Of another place than the public one, '
-    'checksums are read from a SHA256SUMS or MD5SUMS beside the archives.')
-
-flags.DEFINE_bool(
-    'unpack_images', False,
-    'Unpack the pictures into raw-data/train2014 and raw-data/val2014, as in '
-    '2016; without, they are read from the archives. Folders that are there '
-    'already are used in either case.')
 
 # Path, folder, bytes, MD5 and growth of the public archives.
 _ARCHIVES = [
@@ -52,6 +41,21 @@ _ARCHIVES = [
 
 # In the layout `pairs` a picture goes into the shards once a caption.
 _CAPTIONS_PER_IMAGE = 5
+
+
+def define_flags():
+  build_mscoco_data.define_flags()
+  flags.DEFINE_string(
+      'base_url', os.environ.get('MSCOCO_BASE_URL') or _PUBLIC_URL,
+      'Where zips/train2014.zip, zips/val2014.zip and '
+      'annotations/annotations_trainval2014.zip are (http, https or file); '
+      'MSCOCO_BASE_URL sets the default. Of another place than the public one, '
+      'checksums are read from a SHA256SUMS or MD5SUMS beside the archives.')
+  flags.DEFINE_bool(
+      'unpack_images', False,
+      'Unpack the pictures into raw-data/train2014 and raw-data/val2014, as in '
+      '2016; without, they are read from the archives. Folders that are there '
+      'already are used in either case.')
 
 
 def _archives(base_url, raw_dir):
@@ -111,7 +115,7 @@ def _download_and_build(directory):
       'word_counts_output_file': os.path.join(directory, 'word_counts.txt'),
   }.items():
     flags.FLAGS.set_default(name, path)  # A flag that was given stays.
-  mscoco.check_options(build_mscoco_data.options_from_flags())
+  build_options.check_options(build_mscoco_data.options_from_flags())
   os.makedirs(raw_dir, exist_ok=True)
   with locks.hold(raw_dir, 'download'):
     archives = _archives(flags.FLAGS.base_url, raw_dir)
@@ -133,4 +137,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  program.run(main, takes_argument=True)
+  program.run(main, define_flags, takes_argument=True)

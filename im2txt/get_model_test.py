@@ -10,11 +10,11 @@ import tensorflow as tf
 
 from im2txt import checkpoints
 from im2txt import configuration
-from im2txt import encoder_stamp
+from im2txt.checkpoints import encoder_stamp
 from im2txt import show_and_tell_model
 from im2txt import testing
-from im2txt import vocabulary_stamp
-from im2txt.inference_utils import vocabulary
+from im2txt.text import vocabulary_stamp
+from im2txt.text import vocabulary
 from im2txt.pretrained import inception
 
 _CONFIG = configuration.ModelConfig(

@@ -14,18 +14,20 @@ works as with the real ones. What is there already is left alone.
 from absl import app
 from absl import flags
 
-from im2txt import program
-from im2txt.data import sample_dataset
-from im2txt.progress import log
+from im2txt.runtime import program
+from im2txt.sample import dataset
+from im2txt.runtime.progress import log
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_integer('num_train_images', 1200, 'Pictures in train2014.')
-flags.DEFINE_integer(
-    'num_val_images', 1000,
-    'Pictures in val2014. Of these, prepare takes 85 % to train on, 5 % to '
-    'validate and 10 % to test.')
-flags.DEFINE_integer('seed', 1, 'Of pictures and captions.')
+
+def define_flags():
+  flags.DEFINE_integer('num_train_images', 1200, 'Pictures in train2014.')
+  flags.DEFINE_integer(
+      'num_val_images', 1000,
+      'Pictures in val2014. Of these, prepare takes 85 % to train on, 5 % to '
+      'validate and 10 % to test.')
+  flags.DEFINE_integer('seed', 1, 'Of pictures and captions.')
 
 
 def main(argv):
@@ -34,11 +36,11 @@ def main(argv):
   for name in ('num_train_images', 'num_val_images'):
     if FLAGS[name].value < 20:
       raise ValueError(f'--{name}={FLAGS[name].value} should be 20 or more')
-  sample_dataset.write(
+  dataset.write(
       argv[1], {'train': FLAGS.num_train_images, 'val': FLAGS.num_val_images},
       FLAGS.seed)
   log(f'The sample data is in {argv[1]}')
 
 
 if __name__ == '__main__':
-  program.run(main, takes_argument=True)
+  program.run(main, define_flags, takes_argument=True)

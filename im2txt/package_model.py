@@ -14,28 +14,30 @@ import os
 from absl import flags
 from absl import logging
 
-from im2txt import files
-from im2txt import program
+from im2txt.runtime import files
+from im2txt.runtime import program
 from im2txt.pretrained import caption_model
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string(
-    'checkpoint_path', '',
-    'Model checkpoint: a file prefix, or a directory (its latest is taken).')
-flags.DEFINE_string(
-    'vocab_file', '', 'Vocabulary the model was trained with.')
-flags.DEFINE_string(
-    'output_dir', '',
-    'Directory for the package. Files of other names in it stay.')
-flags.DEFINE_string(
-    'inception_dir', '',
-    'Directory that get_inception left, of the encoder that the model was '
-    'trained on. Needed where train did not write inception_v3.json beside the '
-    'checkpoint, or where Inception v3 was trained too.')
-flags.DEFINE_string(
-    'scores_file', '',
-    'JSON object of scores for the manifest, such as --output_json of score.')
+
+def define_flags():
+  flags.DEFINE_string(
+      'checkpoint_path', '',
+      'Model checkpoint: a file prefix, or a directory (its latest is taken).')
+  flags.DEFINE_string(
+      'vocab_file', '', 'Vocabulary the model was trained with.')
+  flags.DEFINE_string(
+      'output_dir', '',
+      'Directory for the package. Files of other names in it stay.')
+  flags.DEFINE_string(
+      'inception_dir', '',
+      'Directory that get_inception left, of the encoder that the model was '
+      'trained on. Needed where train did not write inception_v3.json beside the '
+      'checkpoint, or where Inception v3 was trained too.')
+  flags.DEFINE_string(
+      'scores_file', '',
+      'JSON object of scores for the manifest, such as --output_json of score.')
 
 
 def _scores(path):
@@ -64,4 +66,4 @@ def main(_):
 
 
 if __name__ == '__main__':
-  program.run(main)
+  program.run(main, define_flags)

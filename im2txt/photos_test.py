@@ -9,7 +9,7 @@ import sys
 from PIL import Image
 import pytest
 
-from im2txt import files
+from im2txt.runtime import files
 
 _PHOTOS = files.in_project('data', 'photos')
 

@@ -14,15 +14,11 @@ import os
 from absl import flags
 from absl import logging
 
-from im2txt import files
-from im2txt import program
+from im2txt.runtime import files
+from im2txt.runtime import program
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string(
-    'logdirs', '', 'Directories with event files in or below them, separated '
-    'by commas.')
-flags.DEFINE_string('output', '', 'PNG file to write.')
 
 # Title of a panel, last parts of the tags that belong in it, in lower case,
 # and its scale.
@@ -33,6 +29,13 @@ _PANELS = (
     ('CIDEr', ('cider',), 'linear'),
     ('learning rate', ('learning_rate',), 'log'),
 )
+
+
+def define_flags():
+  flags.DEFINE_string(
+      'logdirs', '', 'Directories with event files in or below them, separated '
+      'by commas.')
+  flags.DEFINE_string('output', '', 'PNG file to write.')
 
 
 def read_scalars(directory):
@@ -178,4 +181,4 @@ def main(_):
 
 
 if __name__ == '__main__':
-  program.run(main)
+  program.run(main, define_flags)

@@ -5,12 +5,11 @@ import os
 import sys
 import time
 
-from absl import flags
-from absl.testing import flagsaver
 from PIL import Image
 import pytest
 import tensorflow as tf
 
+from im2txt import testing
 from im2txt import plot
 
 
@@ -105,8 +104,7 @@ def test_time_is_in_a_unit_that_fits(length, unit, expected):
 
 def test_program_writes_a_png(folder, capsys):
   output = folder / 'curves.png'
-  with flagsaver.flagsaver():
-    flags.FLAGS(['plot', f'--logdirs={folder}', f'--output={output}'])
+  with testing.flags_of(plot, f'--logdirs={folder}', f'--output={output}'):
     plot.main([])
   assert 'curves.png' in capsys.readouterr().out
   with Image.open(output) as image:

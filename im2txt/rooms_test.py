@@ -11,41 +11,32 @@ _ROOT = os.path.dirname(os.path.abspath(__file__))
 
 # Module or folder -> what of this project it may import beside itself.
 _ROOMS = {
-    'files': set(),
-    'locks': set(),
-    'quiet_tensorflow': set(),
-    'configuration': {'files'},
-    'checkpoints': {'files'},
+    'runtime': set(),
     'metrics': set(),
-    'progress': set(),
-    'caption_sheet': {'data.image_formats'},
-    'vocabulary_stamp': {'files'},
-    'encoder_stamp': {'files'},
-    'inference_utils.vocabulary': set(),
-    'data.image_formats': set(),
-    'data': {'data.image_formats', 'data.shards', 'files',
-             'inference_utils.vocabulary', 'locks', 'progress',
-             'vocabulary_stamp'},
-    'data.shards': {'progress'},
-    'pretrained': {'checkpoints', 'configuration', 'data', 'encoder_stamp',
-                   'files', 'inference_utils.vocabulary', 'locks', 'ops',
-                   'progress', 'show_and_tell_model', 'vocabulary_stamp'},
-    'ops': {'configuration', 'data.image_formats', 'data.shards',
-            'encoder_stamp', 'files', 'locks', 'progress'},
-    'stress': {'best_checkpoint', 'checkpoints', 'configuration', 'data',
-               'data.image_formats', 'data.shards', 'encoder_stamp', 'files',
-               'inference_utils', 'inference_utils.vocabulary', 'ops',
-               'pretrained', 'vocabulary_stamp'},
-    'training': set(),
-    'show_and_tell_model': {'configuration', 'ops', 'training'},
-    'best_checkpoint': {'checkpoints', 'configuration', 'encoder_stamp',
-                        'files', 'vocabulary_stamp'},
-    'caption_evaluator': {'caption_sheet', 'data', 'data.shards',
-                          'inference_utils',
-                          'metrics', 'progress'},
-    'inference_utils': {'checkpoints', 'configuration', 'data.image_formats',
-                        'files', 'ops', 'show_and_tell_model',
-                        'vocabulary_stamp'},
+    'text': {'runtime'},
+    'configuration': {'runtime'},
+    'checkpoints': {'configuration', 'runtime', 'text'},
+    'data': {'runtime', 'text'},
+    'visualization': {'data', 'runtime'},
+    'ops': {'data', 'runtime'},
+    'show_and_tell_model': {'configuration', 'ops'},
+    'input_pipeline': {'checkpoints', 'configuration', 'data', 'ops',
+                       'runtime'},
+    'inference_utils': {'checkpoints', 'configuration', 'data', 'ops',
+                        'runtime', 'show_and_tell_model', 'text'},
+    'training': {'checkpoints', 'configuration', 'data', 'input_pipeline',
+                 'ops', 'runtime', 'show_and_tell_model', 'text'},
+    'evaluation': {'checkpoints', 'configuration', 'data', 'inference_utils',
+                   'input_pipeline', 'metrics', 'runtime',
+                   'show_and_tell_model', 'text', 'visualization'},
+    'pretrained': {'checkpoints', 'configuration', 'data', 'ops', 'runtime',
+                   'show_and_tell_model', 'text'},
+    'sample': {'data', 'runtime'},
+    'stress': {'checkpoints', 'configuration', 'data', 'inference_utils',
+               'input_pipeline', 'ops', 'pretrained', 'runtime', 'text'},
+    'benchmarks': {'checkpoints', 'configuration', 'data', 'inference_utils',
+                   'input_pipeline', 'ops', 'runtime', 'sample',
+                   'show_and_tell_model', 'text', 'training'},
 }
 
 
@@ -99,22 +90,21 @@ def test_arrows_go_down():
     with open(path, encoding='utf-8') as f:
       modules.append((module, f.read()))
   assert {_room(module) for module, _ in modules} >= {
-      'configuration', 'data', 'ops', 'inference_utils.vocabulary'}
+      'configuration', 'data', 'ops', 'text'}
   assert not _wrong_imports(modules)
 
 
 @pytest.mark.parametrize('module, source, wrong', [
     ('ops.lstm', 'from im2txt.ops import loss', False),
-    ('ops.lstm', 'from im2txt import configuration', False),
+    ('training.steps', 'from im2txt import configuration', False),
+    ('ops.lstm', 'from im2txt import configuration', True),
     ('ops.lstm', 'import im2txt.show_and_tell_model', True),
     ('ops.lstm', 'def f():\n  from im2txt import train', True),
-    ('data.mscoco', 'from im2txt.inference_utils import vocabulary', False),
-    ('data.mscoco', 'from im2txt.inference_utils.vocabulary import V', False),
-    ('data.mscoco', 'from im2txt.inference_utils import captioner', True),
-    ('inference_utils.captioner',
-     'from im2txt.inference_utils import vocabulary', False),
-    ('inference_utils.vocabulary',
-     'from im2txt.inference_utils import captioner', True),
+    ('data.build', 'from im2txt.text import vocabulary', False),
+    ('data.build', 'from im2txt.text.vocabulary import V', False),
+    ('data.build', 'from im2txt.inference_utils import captioner', True),
+    ('inference_utils.captioner', 'from im2txt.text import vocabulary', False),
+    ('text.vocabulary', 'from im2txt.inference_utils import captioner', True),
     ('train', 'from im2txt import show_and_tell_model', False),
 ])
 def test_tells_a_wrong_import(module, source, wrong):

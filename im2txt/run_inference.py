@@ -19,41 +19,44 @@ import warnings
 from absl import flags
 from absl import logging
 
-from im2txt import files as files_lib
-from im2txt import program
-from im2txt import progress
+from im2txt.runtime import files as files_lib
+from im2txt.runtime import program
+from im2txt.runtime import progress
 from im2txt.inference_utils import caption_generator
 from im2txt.inference_utils import captioner as captioner_lib
 from im2txt.inference_utils import image_files
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string(
-    'checkpoint_path', '',
-    'Model checkpoint: a file prefix, or a directory (its latest is taken).')
-flags.DEFINE_string(
-    'vocab_file', '', 'Vocabulary the model was trained with. Without it '
-    'word_counts.txt beside the checkpoint is taken.')
-flags.DEFINE_string(
-    'input_files', '',
-    'Image files, directories or file patterns, separated by commas. Arguments '
-    'that are no flags are such too, each as it stands.')
-flags.DEFINE_bool(
-    'exif_orientation', True,
-    'Turn images as their EXIF data say. false: take them as they are stored, '
-    'as in 2016, when the images to train on were not turned either.')
-caption_generator.define_flags(flags)
-flags.DEFINE_enum(
-    'output_format', 'text', ['text', 'json'],
-    'text as in 2016, or a JSON object a line: {"image": file, "captions": '
-    '[{"caption", "probability", "log_probability"}]}.')
-flags.DEFINE_integer('inference_batch_size', 16, 'Images captioned at once.')
-flags.DEFINE_enum(
-    'precision', 'float32', ['float32', 'bfloat16'],
-    'Of Inception v3. bfloat16 is faster on processors that have it (AVX512 '
-    'BF16, AMX) and changes some captions.')
 
 _VOCABULARY = 'word_counts.txt'
+
+
+def define_flags():
+  flags.DEFINE_string(
+      'checkpoint_path', '',
+      'Model checkpoint: a file prefix, or a directory (its latest is taken).')
+  flags.DEFINE_string(
+      'vocab_file', '', 'Vocabulary the model was trained with. Without it '
+      'word_counts.txt beside the checkpoint is taken.')
+  flags.DEFINE_string(
+      'input_files', '',
+      'Image files, directories or file patterns, separated by commas. Arguments '
+      'that are no flags are such too, each as it stands.')
+  flags.DEFINE_bool(
+      'exif_orientation', True,
+      'Turn images as their EXIF data say. false: take them as they are stored, '
+      'as in 2016, when the images to train on were not turned either.')
+  caption_generator.define_flags(flags)
+  flags.DEFINE_enum(
+      'output_format', 'text', ['text', 'json'],
+      'text as in 2016, or a JSON object a line: {"image": file, "captions": '
+      '[{"caption", "probability", "log_probability"}]}.')
+  flags.DEFINE_integer('inference_batch_size', 16, 'Images captioned at once.')
+  flags.DEFINE_enum(
+      'precision', 'float32', ['float32', 'bfloat16'],
+      'Of Inception v3. bfloat16 is faster on processors that have it (AVX512 '
+      'BF16, AMX) and changes some captions.')
 
 
 def vocab_file(checkpoint_path):
@@ -179,4 +182,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  program.run(main, takes_argument=True)
+  program.run(main, define_flags, takes_argument=True)

@@ -21,7 +21,6 @@ beside the checkpoint, the annotations or the shards names another tokenizer
 than nltk: then by that.
 """
 
-import json
 import math
 import os
 import sys
@@ -29,64 +28,66 @@ import sys
 from absl import flags
 from absl import logging
 
-from im2txt import files as files_lib
-from im2txt import program
-from im2txt import vocabulary_stamp
+from im2txt.runtime import files as files_lib
+from im2txt.runtime import program
+from im2txt.text import vocabulary_stamp
 from im2txt.data import caption_files
 from im2txt.data import shards
-from im2txt.data import tokenizer
+from im2txt.text import tokenizer
 from im2txt.inference_utils import caption_generator
-from im2txt.inference_utils import vocabulary
+from im2txt.text import vocabulary
 from im2txt.metrics import caption_scores
 from im2txt.metrics import summary
-from im2txt.progress import Progress
+from im2txt.runtime.progress import Progress
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string(
-    'annotations_file', '',
-    'COCO captions JSON file to score against; without it, the captions in '
-    '--input_file_pattern. Its images need no file names. Karpathy\'s JSON, '
-    'and CSV or JSONL with image_id and caption, are taken too.')
-flags.DEFINE_string(
-    'results_file', '',
-    'COCO results JSON files to score, separated by commas: [{"image_id": 42, '
-    '"caption": "a man"}, ...], or such an object per line.')
-flags.DEFINE_bool(
-    'allow_missing_results', False,
-    'Score --results_file though it has no caption of some images: these are '
-    'left out of its scores.')
-flags.DEFINE_string(
-    'checkpoint_path', '',
-    'Model checkpoint to score in the place of results: a file prefix, or a '
-    'directory (its latest is taken).')
-flags.DEFINE_string(
-    'vocab_file', '', 'Vocabulary the model was trained with.')
-flags.DEFINE_string(
-    'input_file_pattern', '',
-    'File pattern of sharded TFRecord files whose images are captioned.')
-flags.DEFINE_string(
-    'train_file_pattern', '',
-    'File pattern of the shards the model was trained on: adds the shares of '
-    'captions that are copied from them.')
-flags.DEFINE_integer(
-    'max_images', 0, 'Score only so many images of the shards; 0: all.')
-caption_generator.define_flags(flags)
-flags.DEFINE_integer('inference_batch_size', 8, 'Images captioned at once.')
-flags.DEFINE_bool(
-    'ranking', False,
-    'Also find captions by image and images by caption, by the likelihood that '
-    'the checkpoint gives them. The cost grows with images times captions.')
-flags.DEFINE_integer(
-    'ranking_images', 1000, 'Images that --ranking takes, the first ones.')
-flags.DEFINE_integer(
-    'ranking_captions_per_image', 1,
-    'Captions of each image that --ranking takes; 5 is what papers do.')
-flags.DEFINE_string('output_json', '', 'File for the scores.')
-flags.DEFINE_string(
-    'results_output', '',
-    'File for the captions of --checkpoint_path, in the JSON format that '
-    'COCO\'s evaluation server takes.')
+
+def define_flags():
+  flags.DEFINE_string(
+      'annotations_file', '',
+      'COCO captions JSON file to score against; without it, the captions in '
+      '--input_file_pattern. Its images need no file names. Karpathy\'s JSON, '
+      'and CSV or JSONL with image_id and caption, are taken too.')
+  flags.DEFINE_string(
+      'results_file', '',
+      'COCO results JSON files to score, separated by commas: [{"image_id": 42, '
+      '"caption": "a man"}, ...], or such an object per line.')
+  flags.DEFINE_bool(
+      'allow_missing_results', False,
+      'Score --results_file though it has no caption of some images: these are '
+      'left out of its scores.')
+  flags.DEFINE_string(
+      'checkpoint_path', '',
+      'Model checkpoint to score in the place of results: a file prefix, or a '
+      'directory (its latest is taken).')
+  flags.DEFINE_string(
+      'vocab_file', '', 'Vocabulary the model was trained with.')
+  flags.DEFINE_string(
+      'input_file_pattern', '',
+      'File pattern of sharded TFRecord files whose images are captioned.')
+  flags.DEFINE_string(
+      'train_file_pattern', '',
+      'File pattern of the shards the model was trained on: adds the shares of '
+      'captions that are copied from them.')
+  flags.DEFINE_integer(
+      'max_images', 0, 'Score only so many images of the shards; 0: all.')
+  caption_generator.define_flags(flags)
+  flags.DEFINE_integer('inference_batch_size', 8, 'Images captioned at once.')
+  flags.DEFINE_bool(
+      'ranking', False,
+      'Also find captions by image and images by caption, by the likelihood that '
+      'the checkpoint gives them. The cost grows with images times captions.')
+  flags.DEFINE_integer(
+      'ranking_images', 1000, 'Images that --ranking takes, the first ones.')
+  flags.DEFINE_integer(
+      'ranking_captions_per_image', 1,
+      'Captions of each image that --ranking takes; 5 is what papers do.')
+  flags.DEFINE_string('output_json', '', 'File for the scores.')
+  flags.DEFINE_string(
+      'results_output', '',
+      'File for the captions of --checkpoint_path, in the JSON format that '
+      'COCO\'s evaluation server takes.')
 
 
 def check_vocabulary(files):
@@ -113,7 +114,7 @@ def score_checkpoint(prefix, files, references, training, split):
     (scores, results): dict name -> number, list of {'image_id', 'caption'}.
   """
   # TensorFlow is not needed to score results.
-  from im2txt import caption_evaluator  # pylint: disable=g-import-not-at-top
+  from im2txt.evaluation import caption_evaluator  # pylint: disable=g-import-not-at-top
   from im2txt.inference_utils import captioner as captioner_lib  # pylint: disable=g-import-not-at-top
   from im2txt.inference_utils import likelihood  # pylint: disable=g-import-not-at-top
   import numpy as np  # pylint: disable=g-import-not-at-top
@@ -211,8 +212,8 @@ def _files(flag):
   pattern = getattr(FLAGS, flag)
   if not pattern:
     return None
-  from im2txt.ops import inputs  # pylint: disable=g-import-not-at-top
-  return inputs.list_files(pattern, flag)
+  from im2txt.data import shards
+  return shards.list_files(pattern, flag)
 
 
 def main(_):
@@ -266,4 +267,4 @@ def main(_):
 
 
 if __name__ == '__main__':
-  program.run(main)
+  program.run(main, define_flags)

@@ -9,15 +9,12 @@ import shutil
 import subprocess
 import sys
 
-from absl import flags
-from absl.testing import flagsaver
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from im2txt import score
 from im2txt import testing
-from im2txt import vocabulary_stamp
+from im2txt.text import vocabulary_stamp
 from im2txt.data import shards
 from im2txt.metrics import caption_scores
 
@@ -32,8 +29,8 @@ def fixture_run(capsys, monkeypatch):
                       lambda: {'meteor': 'left out', 'spice': 'left out'})
 
   def run(**arguments):
-    with flagsaver.flagsaver():
-      flags.FLAGS(['score', *(f'--{k}={v}' for k, v in arguments.items())])
+    with testing.flags_of(
+        score, *(f'--{k}={v}' for k, v in arguments.items())):
       capsys.readouterr()
       score.main([])
     return capsys.readouterr().out.splitlines()

@@ -12,7 +12,6 @@ import tensorflow as tf
 from im2txt.ops import dropout
 from im2txt.ops import folded_inception
 from im2txt.ops import lstm
-from im2txt.training import optimizers
 
 
 class ShowAndTellModel(tf.Module):
@@ -205,67 +204,3 @@ class ShowAndTellModel(tf.Module):
 
 def _sum_and_count(values):
   return tf.reduce_sum(values), tf.cast(tf.size(values), values.dtype)
-
-
-def sgd_step(model, features_fn, input_seqs, target_seqs, input_mask,
-             learning_rate, clip_gradients):
-  """One step of stochastic gradient descent, as in 2016.
-
-  Args:
-    model: a `ShowAndTellModel`.
-    features_fn: callable that returns the float32 [batch, 2048] features; it
-      is called under the gradient tape, so Inception can be trained.
-    input_seqs: see `ShowAndTellModel.cross_entropies`.
-    target_seqs: likewise.
-    input_mask: likewise.
-    learning_rate: see `train_step`.
-    clip_gradients: likewise.
-
-  Returns:
-    See `train_step`.
-  """
-  return train_step(
-      model, optimizers.Sgd(), lambda: model.losses(
-          features_fn(), input_seqs, target_seqs, input_mask),
-      learning_rate, clip_gradients)
-
-
-def train_step(model, optimizer, losses_fn, learning_rate, clip_gradients,
-               inception_rate=None):
-  """One step: gradient, clipping by its global norm, update.
-
-  Args:
-    model: a `ShowAndTellModel`.
-    optimizer: one of `optimizers.BY_NAME`.
-    losses_fn: callable that returns (total_loss, batch_loss), float32 scalars;
-      it is called under the gradient tape.
-    learning_rate: float32 scalar.
-    clip_gradients: float, the global norm.
-    inception_rate: float32 scalar, the learning rate of Inception's variables;
-      None: that of the others.
-
-  Returns:
-    dict of float32 scalars: total_loss, batch_loss and global_norm, the norm
-    of the gradients before clipping.
-  """
-  with tf.GradientTape() as tape:
-    total_loss, batch_loss = losses_fn()
-  variables = model.trained_variables
-  gradients = tape.gradient(total_loss, list(variables.values()))
-  # The word embedding's gradient stays a list of rows (IndexedSlices), so that
-  # the norm, like that of 2016, is taken before equal words' rows are summed.
-  global_norm = tf.linalg.global_norm(gradients)
-  # An infinite norm makes it NaN, not zero.
-  scale = (clip_gradients / tf.maximum(global_norm, clip_gradients)
-           + (global_norm - global_norm))
-  inception = model.inception.named_variables if model.inception else {}
-  if inception_rate is None:
-    inception_rate = learning_rate
-  optimizer.apply([
-      (name, variable, gradient,
-       inception_rate if name in inception else learning_rate)
-      for (name, variable), gradient in zip(variables.items(), gradients)],
-                  scale)
-  model.global_step.assign_add(1)
-  return {'total_loss': total_loss, 'batch_loss': batch_loss,
-          'global_norm': global_norm}

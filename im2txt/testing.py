@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What several tests share."""
 
+import contextlib
 import io
 import os
 import re
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import zipfile
 
+from absl import flags
 import numpy as np
 from PIL import Image
 import pytest
@@ -47,7 +49,7 @@ def inception_wheel(directory, arrays):
   Returns:
     (`inception_wheel.Wheel`, path of the file).
   """
-  from im2txt import files  # pylint: disable=g-import-not-at-top
+  from im2txt.runtime import files  # pylint: disable=g-import-not-at-top
   from im2txt.pretrained import inception_wheel as wheels  # pylint: disable=g-import-not-at-top
   script = io.BytesIO()
   with zipfile.ZipFile(script, 'w', zipfile.ZIP_DEFLATED) as archive:
@@ -140,6 +142,24 @@ def program(name, *args, code=None):
       'env': {**os.environ, 'PYTHONPATH': os.pathsep.join([root, *sys.path])},
       'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True,
   }
+
+
+@contextlib.contextmanager
+def flags_of(module, *args):
+  """Gives this process the flags of a program, within a context.
+
+  Args:
+    module: of the program, such as `im2txt.train`.
+    *args: of its command line.
+  """
+  before = set(flags.FLAGS)
+  module.define_flags()
+  try:
+    flags.FLAGS([module.__name__, *map(str, args)])
+    yield
+  finally:
+    for name in set(flags.FLAGS) - before:
+      delattr(flags.FLAGS, name)
 
 
 def run_program(name, *args):

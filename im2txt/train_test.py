@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 
 from im2txt import checkpoints
-from im2txt import encoder_stamp
-from im2txt import locks
+from im2txt.checkpoints import encoder_stamp
+from im2txt.runtime import locks
 from im2txt import testing
-from im2txt import vocabulary_stamp
+from im2txt.text import vocabulary_stamp
 
 # The smallest network around Inception v3, on its smallest images.
 _SMALL = {'vocab_size': 20, 'embedding_size': 6, 'num_lstm_units': 5,

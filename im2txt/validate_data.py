@@ -15,24 +15,26 @@ import dataclasses
 
 from absl import flags
 
-from im2txt import program
-from im2txt.data import mscoco
+from im2txt.runtime import program
+from im2txt.runtime import workers as workers_lib
 from im2txt.data import validation
-from im2txt.ops import inputs
+from im2txt.data import shards
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string(
-    'input_file_pattern', '',
-    'File patterns of sharded TFRecord files, separated by commas; those of '
-    'all splits to find images that are in more than one.')
-flags.DEFINE_string('vocab_file', '', 'Vocabulary made with the shards.')
-flags.DEFINE_string('start_word', '<S>', 'Word that begins every caption.')
-flags.DEFINE_string('end_word', '</S>', 'Word that ends every caption.')
-flags.DEFINE_string(
-    'unknown_word', '<UNK>',
-    'Word that stands for words outside the vocabulary.')
-flags.DEFINE_integer('num_workers', 0, 'Number of processes, 0 for one a core.')
+
+def define_flags():
+  flags.DEFINE_string(
+      'input_file_pattern', '',
+      'File patterns of sharded TFRecord files, separated by commas; those of '
+      'all splits to find images that are in more than one.')
+  flags.DEFINE_string('vocab_file', '', 'Vocabulary made with the shards.')
+  flags.DEFINE_string('start_word', '<S>', 'Word that begins every caption.')
+  flags.DEFINE_string('end_word', '</S>', 'Word that ends every caption.')
+  flags.DEFINE_string(
+      'unknown_word', '<UNK>',
+      'Word that stands for words outside the vocabulary.')
+  flags.DEFINE_integer('num_workers', 0, 'Number of processes, 0 for one a core.')
 
 
 def report(splits, problems):
@@ -55,8 +57,8 @@ def main(_):
   if FLAGS.num_workers < 0:
     raise ValueError(f'--num_workers={FLAGS.num_workers} must be a number of '
                      'processes, or 0 for one a core')
-  files = inputs.list_files(FLAGS.input_file_pattern)
-  with mscoco.Workers(FLAGS.num_workers) as workers:
+  files = shards.list_files(FLAGS.input_file_pattern)
+  with workers_lib.Workers(FLAGS.num_workers) as workers:
     splits, problems = validation.validate(
         files, FLAGS.vocab_file,
         (FLAGS.start_word, FLAGS.end_word, FLAGS.unknown_word), workers)
@@ -65,4 +67,4 @@ def main(_):
 
 
 if __name__ == '__main__':
-  program.run(main)
+  program.run(main, define_flags)

@@ -40,10 +40,10 @@ def defined():
     source = read(path)
     names.update(re.findall(r"DEFINE_\w+\(\s*'(\w+)'", source))
     names.update(f'{split}{rest}' for split in ('train', 'val', 'test')
-                 for rest in re.findall(r"f'\{_split\}(_\w+)'", source))
+                 for rest in re.findall(r"f'\{split\}(_\w+)'", source))
     # Fields of the dataclasses that are flags.
     names.update(re.findall(
-        r'^  (\w+): (?:str|int|float|bool) = ', source, re.MULTILINE))
+        r'^  (\w+): (?:str|int|float|bool)(?: \| None)? = ', source, re.MULTILINE))
   return names
 
 

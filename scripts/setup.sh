@@ -156,7 +156,7 @@ main() {
   make_venv "${kind}"
   install_python_packages "${kind}"
   [[ -z "${with_tests}" ]] || pip_install test requirements-test.txt
-  "${python}" -m im2txt.data.install_punkt ||
+  "${python}" -m im2txt.text.install_punkt ||
     die "NLTK's tokenizer data is missing: see the line above"
 }
 

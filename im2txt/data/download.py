@@ -24,10 +24,10 @@ import urllib.parse
 import urllib.request
 import zipfile
 
-from im2txt import files
-from im2txt.data import pictures
-from im2txt.progress import log
-from im2txt.progress import Progress
+from im2txt.runtime import files
+from im2txt.data import image_store
+from im2txt.runtime.progress import log
+from im2txt.runtime.progress import Progress
 
 _CHUNK = 1 << 20
 _TIMEOUT_SECONDS = 60
@@ -380,7 +380,7 @@ def fault(archive, path):
       with zipfile.ZipFile(path) as archive_file:
         damaged = archive_file.testzip()
       return f'{damaged} in it is damaged' if damaged else None
-    except pictures.BAD_ZIP as error:
+    except image_store.BAD_ZIP as error:
       return f'not a sound zip archive ({error})'
   algorithm, expected = archive.checksum
   digest = hashlib.new(algorithm, usedforsecurity=False)
@@ -413,7 +413,7 @@ def _unzip(archive, directory, path):
     files.sync_tree(staging)
     files.rename((os.path.join(staging, archive.folder),
                   os.path.join(directory, archive.folder)))
-  except pictures.BAD_ZIP as error:
+  except image_store.BAD_ZIP as error:
     raise ValueError(
         f'Cannot unpack {path} ({error}): remove it to have it downloaded '
         'again.') from error

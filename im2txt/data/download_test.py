@@ -21,9 +21,9 @@ import numpy as np
 from PIL import Image as PilImage
 import pytest
 
-from im2txt import files
+from im2txt.runtime import files
 from im2txt.data import download
-from im2txt.data import tokenizer
+from im2txt.text import tokenizer
 
 
 class _Server(http.server.ThreadingHTTPServer):
@@ -604,7 +604,7 @@ def test_program_checks_the_disk_before_it_downloads(server, tmp_path):
       'usage = collections.namedtuple("usage", "total used free")\n'
       'shutil.disk_usage = lambda _: usage(9, 0, 999)\n'
       'from im2txt import download_and_preprocess_mscoco as p\n'
-      'p.program.run(p.main, takes_argument=True)\n')
+      'p.program.run(p.main, p.define_flags, takes_argument=True)\n')
   public = '--base_url=http://images.cocodataset.org'
   for needed, *arguments in (
       ('0.0', f'--base_url={server.url}'), ('122.1', public),

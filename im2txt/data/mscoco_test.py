@@ -21,14 +21,18 @@ from PIL import Image as PilImage
 import pytest
 import tensorflow as tf
 
-from im2txt import locks
+from im2txt.runtime import locks
 from im2txt import testing
-from im2txt import vocabulary_stamp
+from im2txt.text import vocabulary_stamp
 from im2txt.data import caption_files
+from im2txt.data import build as build_lib
+from im2txt.data import build_options
+from im2txt.data import journal as journal_lib
+from im2txt.data import jpeg_check
 from im2txt.data import mscoco
 from im2txt.data import shards
-from im2txt.data import tokenizer
-from im2txt.inference_utils import vocabulary
+from im2txt.text import tokenizer
+from im2txt.text import vocabulary
 
 _REFERENCE = os.environ.get('IM2TXT_REFERENCE_DIR')
 needs_reference = pytest.mark.skipif(
@@ -199,7 +203,7 @@ def test_serialize_round_trip(tmp_path):
 @pytest.mark.parametrize('num_pairs, num_shards, num_threads', [
     (1425, 256, 8), (25, 4, 8), (50, 8, 8), (3, 8, 8), (0, 4, 2), (7, 1, 8)])
 def test_shard_ranges_cover_everything_once(num_pairs, num_shards, num_threads):
-  ranges = mscoco.shard_ranges(num_pairs, num_shards, num_threads)
+  ranges = build_lib.shard_ranges(num_pairs, num_shards, num_threads)
   assert len(ranges) == num_shards
   assert [i for start, end in ranges for i in range(start, end)] == list(
       range(num_pairs))
@@ -207,13 +211,13 @@ def test_shard_ranges_cover_everything_once(num_pairs, num_shards, num_threads):
 
 def test_shard_ranges_are_cut_twice():
   # Once in two parts, [0, 5) and [5, 11), then each in two.
-  assert mscoco.shard_ranges(11, 4, 2) == [(0, 2), (2, 5), (5, 8), (8, 11)]
-  assert mscoco.shard_ranges(7, 4, 2) == [(0, 1), (1, 3), (3, 5), (5, 7)]
+  assert build_lib.shard_ranges(11, 4, 2) == [(0, 2), (2, 5), (5, 8), (8, 11)]
+  assert build_lib.shard_ranges(7, 4, 2) == [(0, 1), (1, 3), (3, 5), (5, 7)]
 
 
 def test_split_is_by_image():
-  train = [mscoco.Image(i, '', ['x']) for i in range(3)]
-  val = [mscoco.Image(i, '', ['x']) for i in range(100, 130)]
+  train = [build_lib.Image(i, '', ['x']) for i in range(3)]
+  val = [build_lib.Image(i, '', ['x']) for i in range(100, 130)]
   names, images, shards = zip(*mscoco.split(train, val, mscoco.Options()))
   assert names == ('train', 'val', 'test')
   assert shards == (256, 4, 8)
@@ -222,10 +226,10 @@ def test_split_is_by_image():
 
 
 def test_shuffling_leaves_the_global_generator_alone():
-  images = [mscoco.Image(i, f'{i}.jpg', ['a', 'b']) for i in range(10)]
+  images = [build_lib.Image(i, f'{i}.jpg', ['a', 'b']) for i in range(10)]
   random.seed(7)
   state = random.getstate()
-  pairs = mscoco.shuffled_examples(images, 'pairs')
+  pairs = build_lib.shuffled_examples(images, 'pairs')
   assert random.getstate() == state
   random.seed(12345)
   expected = [(i, [caption]) for i in range(10) for caption in 'ab']
@@ -234,9 +238,9 @@ def test_shuffling_leaves_the_global_generator_alone():
 
 
 def test_a_compact_example_is_an_image():
-  images = [mscoco.Image(i, f'{i}.jpg', ['a', 'b']) for i in range(10)]
+  images = [build_lib.Image(i, f'{i}.jpg', ['a', 'b']) for i in range(10)]
   before = list(images)
-  shuffled = mscoco.shuffled_examples(images, 'compact')
+  shuffled = build_lib.shuffled_examples(images, 'compact')
   assert images == before != shuffled
   assert sorted(shuffled) == images
 
@@ -246,8 +250,8 @@ def test_vocabulary_by_count_then_first_seen(tmp_path):
   options = mscoco.Options(min_word_count=2, word_counts_output_file=path)
   captions = [['<S>', *text.split(), '</S>'] for text in (
       'z y x', 'y z once', 'z twice twice')]
-  train = mscoco.Dataset('train', [mscoco.Image(1, '', captions)], 1)
-  vocab = mscoco.create_vocabulary(train, options)
+  train = build_lib.Dataset('train', [build_lib.Image(1, '', captions)], 1)
+  vocab = build_lib.create_vocabulary(train, options)
   with open(path, encoding='utf-8') as f:
     assert f.read() == '<S> 3\nz 3\n</S> 3\ny 2\ntwice 2'
   assert vocab.words == ['<S>', 'z', '</S>', 'y', 'twice', '<UNK>']
@@ -262,8 +266,8 @@ def test_an_extended_vocabulary_begins_with_the_old_one(tmp_path):
       word_counts_output_file=str(tmp_path / 'new.txt'))
   captions = [['<S>', *text.split(), '</S>'] for text in (
       'new rare a', 'newer new', 'newer new')]
-  train = mscoco.Dataset('train', [mscoco.Image(1, '', captions)], 1)
-  vocab = mscoco.create_vocabulary(train, options)
+  train = build_lib.Dataset('train', [build_lib.Image(1, '', captions)], 1)
+  vocab = build_lib.create_vocabulary(train, options)
   assert (tmp_path / 'new.txt').read_text(encoding='utf-8') == (
       'a 1\n<S> 3\n</S> 3\ngone 0\n<UNK> 0\nnew 3\nnewer 2')
   assert vocab.unk_id == 4 == vocab.word_to_id('rare')
@@ -271,7 +275,7 @@ def test_an_extended_vocabulary_begins_with_the_old_one(tmp_path):
   options = dataclasses.replace(
       options, min_word_count=1, extend_vocab_file=str(tmp_path / 'new.txt'),
       word_counts_output_file=str(tmp_path / 'newer.txt'))
-  assert mscoco.create_vocabulary(train, options).words == [
+  assert build_lib.create_vocabulary(train, options).words == [
       *vocab.words, 'rare']
 
 
@@ -353,7 +357,7 @@ def test_pictures_in_archives_give_the_same_files(built, tmp_path, capsys):
   with open(options.train_image_dir, 'r+b') as f:
     f.seek(f.read().index(_jpeg(2)) + 500)
     f.write(b'damage')
-  os.remove(os.path.join(options.output_dir, mscoco.JOURNAL))
+  os.remove(os.path.join(options.output_dir, journal_lib.JOURNAL))
   mscoco.build(options)
   output = capsys.readouterr().out
   assert re.search('Skipping .*train2014.zip/train_000002.jpg: .*CRC', output)
@@ -472,7 +476,7 @@ def test_a_second_build_in_one_directory_is_refused(built):
 def test_a_damaged_journal_is_as_none(built, tmp_path, damage):
   output = tmp_path / 'out'
   shutil.copytree(built.output_dir, output)
-  (output / mscoco.JOURNAL).write_bytes(damage)
+  (output / journal_lib.JOURNAL).write_bytes(damage)
   mscoco.build(dataclasses.replace(
       built, output_dir=str(output),
       word_counts_output_file=str(output / 'word_counts.txt')))
@@ -489,7 +493,7 @@ def test_goes_on_where_it_stopped(built, tmp_path, capsys):
   whole = _shards(output)
   # As if killed: a journal cut short within its last line, shards that are
   # not in it, one that is but was changed, and one that was being written.
-  journal = os.path.join(output, mscoco.JOURNAL)
+  journal = os.path.join(output, journal_lib.JOURNAL)
   with open(journal, encoding='utf-8') as f:
     text = f.read()
   with open(journal, 'w', encoding='utf-8') as f:
@@ -727,7 +731,7 @@ def test_unwritable_output_is_refused(tmp_path):
 def test_too_small_a_disk_is_refused(tmp_path, monkeypatch):
   options = _make_dataset(tmp_path)
   usage = collections.namedtuple('usage', 'total used free')
-  monkeypatch.setattr(mscoco.shutil, 'disk_usage', lambda _: usage(9, 0, 9))
+  monkeypatch.setattr(build_lib.shutil, 'disk_usage', lambda _: usage(9, 0, 9))
   with pytest.raises(ValueError, match='0.0 GB are free'):
     mscoco.build(options)
 
@@ -757,7 +761,7 @@ def test_images_without_a_caption_are_left_out(tmp_path, capsys):
     '../x.jpg', 'a/../../x.jpg', '/etc/passwd', 'a/..', 'a\0.jpg'])
 def test_a_captions_file_names_no_file_outside_of_its_directory(name):
   with pytest.raises(ValueError) as error:
-    mscoco.captioned(
+    build_lib.captioned(
         [caption_files.Entry(1, 'a..b/x.jpg', ['x']),
          caption_files.Entry(2, name, ['x'])], 'images', 'captions.json')
   assert str(error.value) == (
@@ -769,11 +773,11 @@ def test_blank_captions_are_left_out_and_counted(capsys):
   def entry(number, *captions):
     return caption_files.Entry(number, f'{number}.jpg', list(captions))
 
-  images = mscoco.captioned(
+  images = build_lib.captioned(
       [entry(1, 'x', ' \t\n'), entry(2), entry(3, '', '\u3000'),
        entry(4, ' y ')], 'a', 'some file')
-  assert images == [mscoco.Image(1, 'a/1.jpg', ['x']),
-                    mscoco.Image(4, 'a/4.jpg', [' y '])]
+  assert images == [build_lib.Image(1, 'a/1.jpg', ['x']),
+                    build_lib.Image(4, 'a/4.jpg', [' y '])]
   blank, without = capsys.readouterr().out.splitlines()
   assert blank.endswith(': 3 captions of some file are blank: left out.')
   assert without.endswith(': 2 images of some file have no caption: left out.')
@@ -785,10 +789,10 @@ def test_blank_captions_are_left_out_and_counted(capsys):
     (586000, 256, 8, 256), (10 ** 7, 256, 8, 256), (145000, 256, 5, 70)])
 def test_the_number_of_shards_suits_the_data(
     records, most, num_threads, number):
-  options = mscoco.BuildOptions(num_threads=num_threads)
-  assert mscoco.suitable_shards(records, most, options) == number
+  options = build_options.BuildOptions(num_threads=num_threads)
+  assert build_options.suitable_shards(records, most, options) == number
   # As the flags may be.
-  mscoco.check_options(dataclasses.replace(options, train_shards=number, **(
+  build_options.check_options(dataclasses.replace(options, train_shards=number, **(
       {} if num_threads == 8 else {'test_shards': 5})))
 
 
@@ -798,8 +802,8 @@ def test_warns_where_many_words_are_unknown(tmp_path, capsys):
         min_word_count=2,
         word_counts_output_file=str(tmp_path / 'words.txt'), **changes)
     captions = [['<S>', *line.split(), '</S>'] for line in text.split('/')]
-    mscoco.create_vocabulary(mscoco.Dataset(
-        'train', [mscoco.Image(1, '', captions)], 1), options)
+    build_lib.create_vocabulary(build_lib.Dataset(
+        'train', [build_lib.Image(1, '', captions)], 1), options)
     return [line for line in capsys.readouterr().out.splitlines()
             if 'Warning' in line]
 
@@ -815,31 +819,31 @@ def test_images_that_are_stored_turned_are_counted(
     def map(self, function, tasks):
       return (function(*task) for task in tasks)
 
-  monkeypatch.setattr(mscoco, 'worker_tensorflow', lambda: tf)
+  monkeypatch.setattr(jpeg_check.workers_lib, 'worker_tensorflow', lambda: tf)
   paths = [str(tmp_path / f'{i}.jpg') for i in range(4)]
   for orientation, path in enumerate(paths):
     exif = PilImage.Exif()
     exif[274] = orientation
     PilImage.new('RGB', (6, 4)).save(path, exif=exif)
-  assert not mscoco.find_undecodable(ThisProcess(), paths)
+  assert not jpeg_check.find_undecodable(ThisProcess(), paths)
   output = capsys.readouterr().out
   assert '2 images are stored lying or upside down' in output
   assert f'({paths[2]}, {paths[3]})' in output
-  assert not mscoco.find_undecodable(ThisProcess(), paths[:2])
+  assert not jpeg_check.find_undecodable(ThisProcess(), paths[:2])
   assert 'Warning' not in capsys.readouterr().out
 
 
 def test_why_undecodable(monkeypatch):
   # This process is no worker, whose threads may be set.
-  monkeypatch.setattr(mscoco, 'worker_tensorflow', lambda: tf)
-  assert mscoco.why_undecodable(testing.jpeg()) is None
-  assert mscoco.why_undecodable(testing.jpeg()[:-300])
+  monkeypatch.setattr(jpeg_check.workers_lib, 'worker_tensorflow', lambda: tf)
+  assert jpeg_check.why_undecodable(testing.jpeg()) is None
+  assert jpeg_check.why_undecodable(testing.jpeg()[:-300])
   png = io.BytesIO()
   PilImage.new('RGB', (5, 5)).save(png, 'PNG')
-  assert mscoco.why_undecodable(png.getvalue()) == 'not a JPEG file but PNG'
-  assert mscoco.why_undecodable(b'text') == 'not a JPEG file'
+  assert jpeg_check.why_undecodable(png.getvalue()) == 'not a JPEG file but PNG'
+  assert jpeg_check.why_undecodable(b'text') == 'not a JPEG file'
   testing.set_largest_image(monkeypatch, 40 * 60 - 1)
-  assert 'too large, 60 x 40' in mscoco.why_undecodable(testing.jpeg())
+  assert 'too large, 60 x 40' in jpeg_check.why_undecodable(testing.jpeg())
 
 
 if __name__ == '__main__':

@@ -29,9 +29,11 @@ import re
 import struct
 from typing import NamedTuple
 
+from absl import logging
 import google_crc32c
 
-from im2txt.progress import Progress
+from im2txt.runtime import files
+from im2txt.runtime.progress import Progress
 
 # Larger pieces cost the operating system less by the byte; much larger ones
 # would not stay in a processor's cache.
@@ -39,6 +41,10 @@ _BYTES_A_WRITE = 1 << 19
 
 # Data set, number and number of all, in the name of a shard.
 NAME = re.compile(r'(.+)-(\d{5})-of-(\d{5})')
+
+IMAGE_ID = 'image/image_id'
+IMAGE_DATA = 'image/data'
+CAPTION_IDS = 'image/caption_ids'
 
 # What stands before and behind a record in a file, see `Writer`.
 HEADER_BYTES = 12
@@ -91,6 +97,31 @@ class Writer:
       yield
     except OSError as error:
       raise OSError(error.errno, error.strerror, self._path) from error
+
+
+def list_files(file_pattern, flag='input_file_pattern'):
+  """Returns the sorted files that comma-separated patterns match.
+
+  Sorted, so that a run does not depend on the file system's order.
+
+  Args:
+    file_pattern: see `files.split_names` and `files.matches`.
+    flag: the flag that gave it, for messages.
+
+  Raises:
+    ValueError: a pattern matches nothing.
+  """
+  paths = []
+  for pattern in files.split_names(file_pattern) or ['']:
+    found = files.matches(pattern)
+    if not found:
+      raise ValueError(f'--{flag}={file_pattern}: no file matches {pattern}')
+    paths.extend(found)
+  missing = missing_of_sets(paths)
+  if missing:
+    logging.warning('--%s=%s: %d shards are missing, such as %s', flag,
+                    file_pattern, len(missing), missing[0])
+  return sorted(set(paths))
 
 
 def missing_of_sets(paths):
@@ -273,6 +304,37 @@ def _example(image_id, data, caption, caption_ids):
   before = _header(
       1, len(before) + len(data) + len(image_id)) + before
   return [before, data, image_id + _field(2, lists)]
+
+
+def parse_sequence_example(serialized):
+  """Parses one record: an image and its caption, or several captions.
+
+  A record of one caption has a feature for each word, one of several (of the
+  compact layout) a feature for each caption with all of its words.
+
+  Args:
+    serialized: string scalar, a `tf.train.SequenceExample`.
+
+  Returns:
+    (image_id int64 scalar, encoded image string scalar, words int64 [n], the
+    ids of all captions, with <S> and </S>, lengths int64 [num_captions]).
+  """
+  import tensorflow as tf  # pylint: disable=g-import-not-at-top
+  context, sequence = tf.io.parse_single_sequence_example(
+      serialized,
+      context_features={
+          IMAGE_ID: tf.io.FixedLenFeature([], tf.int64, default_value=-1),
+          IMAGE_DATA: tf.io.FixedLenFeature([], tf.string),
+      },
+      sequence_features={
+          CAPTION_IDS: tf.io.RaggedFeature(
+              tf.int64, row_splits_dtype=tf.int64),
+      })
+  words = sequence[CAPTION_IDS].flat_values
+  lengths = sequence[CAPTION_IDS].row_lengths()
+  lengths = tf.cond(tf.reduce_any(lengths > 1), lambda: lengths,
+                    lambda: tf.size(words, tf.int64)[tf.newaxis])
+  return context[IMAGE_ID], context[IMAGE_DATA], words, lengths
 
 
 class Record(NamedTuple):

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from im2txt.data import shards
-from im2txt.inference_utils import vocabulary
+from im2txt.text import vocabulary
 
 
 def _write(path, *contents):

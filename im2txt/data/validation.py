@@ -6,12 +6,13 @@ import dataclasses
 import hashlib
 import os
 
-from im2txt import vocabulary_stamp
+from im2txt.text import vocabulary_stamp
 from im2txt.data import caption_files
-from im2txt.data import mscoco
+from im2txt.data import jpeg_check
+from im2txt.runtime import workers as workers_lib
 from im2txt.data import shards
-from im2txt.progress import Progress
-from im2txt.inference_utils import vocabulary
+from im2txt.runtime.progress import Progress
+from im2txt.text import vocabulary
 
 # Above this share of unknown words something is wrong with a vocabulary.
 _MANY_UNKNOWN = 0.5
@@ -74,7 +75,7 @@ def validate(files, vocab_file, special_words, workers):
     files: list of str, shards of one split or more.
     vocab_file: path of the vocabulary.
     special_words: (start, end, unknown) words.
-    workers: mscoco.Workers.
+    workers: workers_lib.Workers.
 
   Returns:
     (dict, name of the split -> Split, Problems).
@@ -153,7 +154,7 @@ def _read_shard(path, vocab_file, special_words):
     (dict, field of Split -> int; list of (image id, digest, index of the
     record), one for each JPEG of the shard; Problems).
   """
-  mscoco.worker_tensorflow()
+  workers_lib.worker_tensorflow()
   vocab = vocabulary.Vocabulary(vocab_file, *special_words)
   problems, images = Problems(), {}
   counts = dict.fromkeys(
@@ -196,7 +197,7 @@ def _check_images(places, problems, workers):
   Args:
     places: iterable of (path of the shard, index of the record, image id).
     problems: Problems.
-    workers: mscoco.Workers.
+    workers: workers_lib.Workers.
   """
   wanted = collections.defaultdict(dict)
   for path, index, image_id in places:
@@ -214,12 +215,12 @@ def _check_images(places, problems, workers):
 
 def _decode(path, indices):
   """Returns {index: reason} of the records whose image is no sound JPEG."""
-  mscoco.worker_tensorflow()
+  workers_lib.worker_tensorflow()
   wanted, reasons = set(indices), {}
   for index, records in enumerate(shards.read_grouped(path)):
     if index in wanted:
       wanted.remove(index)
-      reason = mscoco.why_undecodable(records[0].data)
+      reason = jpeg_check.why_undecodable(records[0].data)
       if reason:
         reasons[index] = reason
     if not wanted:

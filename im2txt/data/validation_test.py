@@ -9,11 +9,11 @@ import sys
 import pytest
 
 from im2txt import testing
-from im2txt import vocabulary_stamp
-from im2txt.data import mscoco
+from im2txt.text import vocabulary_stamp
+from im2txt.runtime import workers as workers_lib
 from im2txt.data import shards
 from im2txt.data import validation
-from im2txt.inference_utils import vocabulary
+from im2txt.text import vocabulary
 
 # The ids are 0, 1, ...; <UNK>, which is not in the file, is 4.
 _WORDS = ['<S>', '</S>', 'a', 'dog']
@@ -47,7 +47,7 @@ def fixture_folder(tmp_path):
 
 @pytest.fixture(scope='module', name='workers')
 def fixture_workers():
-  with mscoco.Workers(1) as workers:
+  with workers_lib.Workers(1) as workers:
     yield workers
 
 

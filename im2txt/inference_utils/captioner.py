@@ -13,11 +13,11 @@ import tensorflow as tf
 from im2txt import checkpoints
 from im2txt import configuration
 from im2txt import show_and_tell_model
-from im2txt import vocabulary_stamp
+from im2txt.text import vocabulary_stamp
 from im2txt.data import image_formats
 from im2txt.inference_utils import beam_search
 from im2txt.inference_utils import caption_generator
-from im2txt.inference_utils import vocabulary
+from im2txt.text import vocabulary
 from im2txt.ops import folded_inception
 from im2txt.ops import image_processing
 

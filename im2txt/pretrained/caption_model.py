@@ -26,15 +26,15 @@ import numpy as np
 
 from im2txt import checkpoints
 from im2txt import configuration
-from im2txt import encoder_stamp
-from im2txt import files
-from im2txt import locks
+from im2txt.checkpoints import encoder_stamp
+from im2txt.runtime import files
+from im2txt.runtime import locks
 from im2txt import show_and_tell_model
-from im2txt import vocabulary_stamp
-from im2txt.inference_utils import vocabulary
+from im2txt.text import vocabulary_stamp
+from im2txt.text import vocabulary
 from im2txt.ops import image_embedding
 from im2txt.pretrained import inception
-from im2txt.progress import log
+from im2txt.runtime.progress import log
 
 MANIFEST = 'model.json'
 DECODER = 'decoder.npz'
@@ -47,7 +47,7 @@ _PARTS = (DECODER, *_COPIED)
 _FORMAT = 1
 
 # The package that comes with the project.
-DEFAULT_PACKAGE = files.in_project('data', 'flickr8k_coco')
+DEFAULT_PACKAGE = files.shipped('flickr8k_coco')
 
 
 @dataclasses.dataclass(frozen=True)

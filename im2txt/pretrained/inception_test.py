@@ -20,8 +20,8 @@ import pytest
 import tensorflow as tf
 
 from im2txt import checkpoints
-from im2txt import encoder_stamp
-from im2txt import files
+from im2txt.checkpoints import encoder_stamp
+from im2txt.runtime import files
 from im2txt import testing
 from im2txt.data import download
 from im2txt.ops import image_embedding

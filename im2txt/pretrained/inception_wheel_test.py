@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from im2txt import encoder_stamp
-from im2txt import files
+from im2txt.checkpoints import encoder_stamp
+from im2txt.runtime import files
 from im2txt import testing
 from im2txt.ops import image_embedding
 from im2txt.ops import slim_bridge

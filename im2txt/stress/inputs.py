@@ -2,7 +2,6 @@
 """Small good files of every kind, and the functions that read them."""
 
 import collections
-import functools
 import io
 import json
 import os
@@ -14,19 +13,22 @@ import numpy as np
 from PIL import Image
 import tensorflow as tf
 
-from im2txt import best_checkpoint
+from im2txt.checkpoints import best as best_checkpoint
 from im2txt import checkpoints
 from im2txt import configuration
-from im2txt import encoder_stamp
-from im2txt import vocabulary_stamp
+from im2txt.checkpoints import encoder_stamp
+from im2txt.text import vocabulary_stamp
 from im2txt.data import caption_files
 from im2txt.data import image_formats
-from im2txt.data import mscoco
+from im2txt.data import build as build_lib
+from im2txt.data import jpeg_check
+from im2txt.runtime import workers
 from im2txt.data import shards
 from im2txt.inference_utils import captioner
-from im2txt.inference_utils import vocabulary
+from im2txt.text import vocabulary
 from im2txt.ops import image_processing
-from im2txt.ops import inputs as record_inputs
+from im2txt.input_pipeline import captions as captions_lib
+from im2txt.input_pipeline import image_batches
 from im2txt.stress import mutations
 
 _SIZE = (24, 16)
@@ -138,7 +140,7 @@ def _images():
 
 def _image_readers():
   # It sets TensorFlow's threads, which is to come first.
-  mscoco.worker_tensorflow()
+  workers.worker_tensorflow()
   decoder = captioner.ImageDecoder(64, 64)
 
   @tf.function(autograph=False, input_signature=[tf.TensorSpec([], tf.string)])
@@ -156,7 +158,7 @@ def _image_readers():
 
   def prepare(directory):
     data = _bytes_of(directory, 'image')
-    reason = mscoco.why_undecodable(data)
+    reason = jpeg_check.why_undecodable(data)
     if reason is None:
       # As of every image that is taken.
       image_formats.read_header(data)
@@ -216,10 +218,10 @@ def _record_readers():
     return os.path.join(directory, 'shard')
 
   def captions(directory):
-    record_inputs.read_captions([path(directory)]).check_ids(10)
+    captions_lib.read_captions([path(directory)]).check_ids(10)
 
   def train(directory):
-    next(record_inputs.ImageBatches(
+    next(image_batches.ImageBatches(
         [path(directory)], config).from_step(seed=1))
 
   return {'shard': {
@@ -392,7 +394,7 @@ def _json_readers():
 
   def captions(directory):
     entries = caption_files.read(os.path.join(directory, 'captions'), '--flag')
-    mscoco.captioned(caption_files.numbered(entries), 'images', 'captions')
+    build_lib.captioned(caption_files.numbered(entries), 'images', 'captions')
 
   return {
       'captions': {'captions': captions},

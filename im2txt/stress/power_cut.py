@@ -30,7 +30,7 @@ import numpy as np
 from PIL import Image
 
 from im2txt import checkpoints
-from im2txt import files
+from im2txt.runtime import files
 from im2txt.data import shards
 from im2txt.stress import disk as disks
 

@@ -91,6 +91,13 @@ class Adam:
 BY_NAME = {'SGD': Sgd, 'Adam': Adam}
 
 
+def check(config):
+  """Raises ValueError if a configuration names no known optimizer."""
+  if config.optimizer not in BY_NAME:
+    raise ValueError(f'--optimizer={config.optimizer} must be one of '
+                     + ', '.join(BY_NAME))
+
+
 class MovingAverage:
   """Exponential moving averages of variables (Polyak and Juditsky 1992).
 

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The plots of benchmark."""
+
+import os
+
+from im2txt.runtime.files import replacing
+
+
+def draw(results, directory):
+  """Draws time.png and, if it was measured, growth.png."""
+  import matplotlib  # pylint: disable=g-import-not-at-top
+  matplotlib.use('Agg')
+  from matplotlib import pyplot  # pylint: disable=g-import-not-at-top
+
+  def save(figure, name):
+    with replacing(os.path.join(directory, name)) as temporary:
+      figure.savefig(temporary, format='png', dpi=100, bbox_inches='tight')
+
+  figure, axis = pyplot.subplots(figsize=(8, 2.2))
+  for name in ('captioning, parts', 'training step, parts'):
+    parts = {k: max(v, 0) for k, v in results[name].items() if k != 'unit'}
+    total = sum(parts.values())
+    left = 0.0
+    for part, value in parts.items():
+      axis.barh(f'{name.split(",")[0]}\n{total:.3g} {results[name]["unit"]}',
+                100 * value / total, left=left, label=part)
+      left += 100 * value / total
+  axis.set_xlabel('% of the time')
+  axis.legend(loc='upper center', bbox_to_anchor=(0.5, 1.3), ncols=5,
+              fontsize=8)
+  save(figure, 'time.png')
+  if 'growth' not in results:
+    return
+  growth = results['growth']
+  figure, axes = pyplot.subplots(1, len(growth), figsize=(3 * len(growth), 2.6))
+  for axis, (name, points) in zip(axes, growth.items()):
+    axis.plot(*zip(*points), marker='o')
+    axis.set_title(name, fontsize=9)
+    axis.set_ylim(bottom=0)
+    axis.set_ylabel('ms an image' if name.startswith('captioning')
+                    else 'ms a caption', fontsize=8)
+  figure.tight_layout()
+  save(figure, 'growth.png')

@@ -1,0 +1,339 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every figure of benchmark: what is measured, beside what limits it."""
+
+import collections
+import concurrent.futures
+import dataclasses
+import io
+import itertools
+import json
+import os
+import random
+import re
+import shutil
+import statistics
+import sys
+import time
+
+import numpy as np
+import tensorflow as tf
+
+from im2txt import checkpoints
+from im2txt import configuration
+from im2txt import show_and_tell_model
+from im2txt.benchmarks import timing
+from im2txt.benchmarks import training
+from im2txt.data import shards
+from im2txt.inference_utils import captioner as captioner_lib
+from im2txt.inference_utils import image_files
+from im2txt.ops import folded_inception
+from im2txt.ops import image_embedding
+from im2txt.ops import image_processing
+from im2txt.runtime.progress import log
+from im2txt.sample import scenes
+from im2txt.text import vocabulary
+from im2txt.text import vocabulary_stamp
+
+_TRAINING_BATCH = 32
+_CAPTIONING_BATCH = 16
+
+
+def jpegs(count):
+  """Returns the bytes of some JPEG files of 640 x 480 pixels, as COCO's are."""
+  rng = random.Random(0)
+  noise = np.random.default_rng(0).normal(0, 12, [480, 640, 3])
+  found = []
+  for _ in range(min(count, 16)):
+    scene = scenes.render(scenes.make_scene(rng), rng)
+    # With the grain that makes a file as long as a photo's.
+    pixels = np.asarray(scene.resize((640, 480)), np.float32) + noise
+    out = io.BytesIO()
+    scenes.Image.fromarray(
+        np.clip(pixels, 0, 255).astype(np.uint8)).save(out, 'JPEG', quality=90)
+    found.append(out.getvalue())
+  return [found[i % len(found)] for i in range(count)]
+
+
+def write_random_model(directory, config):
+  """Writes a checkpoint of random weights and a vocabulary of its size."""
+  # A narrow normal keeps the signal of 94 layers finite.
+  inception = image_embedding.InceptionV3()
+  values = dict(inception.named_variables)
+  for name, variable in inception.named_variables.items():
+    if name.endswith('/weights'):
+      fan_in = np.prod(variable.shape[:-1])
+      values[name] = tf.random.normal(variable.shape, stddev=fan_in**-0.5)
+  model = show_and_tell_model.ShowAndTellModel(config, with_inception=False)
+  values.update(model.named_variables)
+  checkpoints.write(os.path.join(directory, 'model.ckpt-0'), values)
+  with open(os.path.join(directory, 'word_counts.txt'), 'w',
+            encoding='utf-8') as f:
+    f.write('<S> 2\n</S> 2\n')
+    f.writelines(f'w{i} 1\n' for i in range(config.vocab_size - 3))
+  holder = vocabulary_stamp.of_vocabulary(vocabulary.Vocabulary(f.name))
+  vocabulary_stamp.save(directory, holder.stamp)
+
+
+class Benchmark:
+  """Measures one thing after another; what was found is in `results`.
+
+  Args:
+    directory: of files that last as long as the run.
+    repeats: measurements of each figure.
+    num_images: JPEG files to caption.
+    num_prepared: images of which shards are made.
+    checkpoint_path: model to caption with; '': random weights.
+    vocab_file: its vocabulary.
+  """
+
+  def __init__(self, directory, repeats, num_images, num_prepared=0,
+               checkpoint_path='', vocab_file=''):
+    self.directory = directory
+    self.repeats = repeats
+    self.results = {}
+    self.config = configuration.ModelConfig(batch_size=_TRAINING_BATCH)
+    self._prefix = checkpoint_path
+    self._vocab_file = vocab_file
+    self._encoded = jpegs(num_images)
+    self._num_prepared = num_prepared
+
+  def _add(self, name, value, unit, share_of=None):
+    self.results[name] = {'value': value, 'unit': unit}
+    text = f'{value:10.4g} {unit}'
+    if share_of:
+      limit = self.results[share_of]['value']
+      self.results[name].update(share=value / limit, share_of=share_of)
+      text += f'  = {value / limit:.2f} x {share_of}'
+    print(f'{name:45} {text}', flush=True)
+
+  def _seconds(self, fn):
+    return timing.median_seconds(fn, self.repeats)
+
+  def machine(self):
+    """The limits: what the rest is compared with."""
+    for name, dtype in (('float32', tf.float32), ('bfloat16', tf.bfloat16)):
+      self._add(f'matrix products, {name}',
+                timing.matmul_rate(dtype, self.repeats) / 1e9, 'GFLOP/s')
+    process = tf.function(image_processing.process_image, autograph=False)
+    dataset = tf.data.Dataset.from_tensor_slices(self._encoded).map(
+        process, num_parallel_calls=os.cpu_count())
+    decode = lambda: [None for _ in dataset]
+    self._add('decoding JPEGs, all processors',
+              len(self._encoded) / self._seconds(decode), 'images/s')
+
+  def training(self):
+    """The training step against the rate of matrix products."""
+    flops = training.flops_per_caption(self.config)
+    self._add('training, per caption', flops / 1e9, 'GFLOP')
+    size = self.config.batch_size
+    seconds = {}
+    for name, dtype, group in (
+        ('from features', tf.float32, None),
+        ('from features, bfloat16', tf.bfloat16, None),
+        ('from images', tf.float32, 1),
+        ('from images, 4 captions an image', tf.float32, 4)):
+      seconds[name] = self._seconds(
+          training.training_step(self.config, dtype, group))
+      self._add(f'training {name}', size / seconds[name], 'captions/s',
+                'training from features' if name != 'from features' else None)
+    self._add('training from features, rate',
+              flops * size / seconds['from features'] / 1e9, 'GFLOP/s',
+              'matrix products, float32')
+    forward = self._seconds(training.forward_pass(self.config))
+    self._add('evaluating from features', size / forward, 'captions/s',
+              'training from features')
+    self.results['training step, parts'] = {
+        'unit': 'ms a caption', 'forward': 1e3 * forward / size,
+        'backward and update': 1e3 * (seconds['from features'] - forward) / size}
+
+  def lstm(self):
+    """The LSTM, and other ways to compute it."""
+    for name, run in training.lstm_variants(self.config).items():
+      self._add(f'LSTM, forward and back, {name}',
+                1e3 * self._seconds(lambda run=run: run()[1][0].numpy()), 'ms',
+                'LSTM, forward and back, own gradient'
+                if name != 'own gradient' else None)
+
+  def _captioner(self, **kwargs):
+    return captioner_lib.Captioner(self._prefix, self._vocab_file, **kwargs)
+
+  def captioning(self):
+    """Captioning against Inception v3 alone."""
+    if not self._prefix:
+      self._prefix = self.directory
+      self._vocab_file = os.path.join(self.directory, 'word_counts.txt')
+      write_random_model(self.directory, self.config)
+    checkpoint = checkpoints.Checkpoint(self._prefix)
+    size = _CAPTIONING_BATCH
+    for precision in ('float32', 'bfloat16'):
+      # As the captioner has it: one graph, its weights constants.
+      folded = folded_inception.fold(checkpoint.get, tf.as_dtype(precision))
+      captioner = self._captioner(precision=precision)
+      images = [captioner.decode(data) for data in self._encoded[:size]]
+      encode = tf.function(
+          lambda x, w=folded: folded_inception.encode(x, w),
+          autograph=False)
+      stacked = tf.stack(images)
+      alone = self._seconds(lambda: encode(stacked).numpy())
+      whole = self._seconds(lambda: captioner.caption(images))
+      self._add(f'Inception v3 alone, {precision}', size / alone, 'images/s',
+                'Inception v3 alone, float32' if precision != 'float32'
+                else None)
+      self._add(f'captioning, {precision}', size / whole, 'images/s',
+                f'Inception v3 alone, {precision}')
+      if precision == 'float32':
+        self._decode_and_caption(captioner, alone / size, whole / size)
+
+  def _decode_and_caption(self, captioner, inception, caption):
+    """From files on; `inception` and `caption` are seconds an image."""
+    names = []
+    for i, data in enumerate(self._encoded):
+      names.append(os.path.join(self.directory, f'{i}.jpg'))
+      with open(names[-1], 'wb') as f:
+        f.write(data)
+    decode = self._seconds(
+        lambda: captioner.decode(self._encoded[0]).numpy())
+
+    def run():
+      images = image_files.read_images(
+          names, captioner.decode, ahead=2 * _CAPTIONING_BATCH)
+      while batch := list(itertools.islice(images, _CAPTIONING_BATCH)):
+        captioner.caption([image for _, image in batch])
+
+    seconds = timing.median_seconds(run, 3)
+    self._add('captioning from files', len(names) / seconds, 'images/s',
+              'Inception v3 alone, float32')
+    self.results['captioning, parts'] = {
+        'unit': 'ms an image', 'decoding': 1e3 * decode,
+        'Inception v3': 1e3 * inception,
+        'beam search': 1e3 * (caption - inception)}
+
+  def programs(self):
+    """Whole processes: time from a cold start, and memory."""
+    start, _ = timing.median_process([sys.executable, '-c', 'import tensorflow'])
+    self._add('importing tensorflow', start, 's')
+    python = [sys.executable, '-m']
+    image = os.path.join(self.directory, '0.jpg')
+    seconds, memory = timing.median_process([
+        *python, 'im2txt.run_inference', f'--checkpoint_path={self._prefix}',
+        f'--vocab_file={self._vocab_file}', f'--input_files={image}'])
+    self._add('run_inference of one image', seconds, 's',
+              'importing tensorflow')
+    self._add('run_inference, peak memory', memory / 1e9, 'GB')
+    shard = os.path.join(self.directory, 'train-00000-of-00001')
+    with shards.Writer(shard) as writer:
+      for i, data in enumerate(self._encoded):
+        writer.write(shards.serialize(i, data, ['<S>', 'w0', '</S>'], [0, 2, 1]))
+    train_dir = os.path.join(self.directory, 'train')
+    train = [*python, 'im2txt.train', f'--input_file_pattern={shard}',
+             f'--train_dir={train_dir}', '--random_inception']
+    cache = f'--feature_cache_dir={os.path.join(self.directory, "features")}'
+    for name, command in (
+        ('train from features', [
+            *train, cache, '--feature_views=0', '--number_of_steps=3']),
+        ('train from images', [
+            *train, '--number_of_steps=10', '--log_every_n_steps=10']),
+        ('evaluate', [
+            *python, 'im2txt.evaluate', f'--input_file_pattern={shard}',
+            f'--checkpoint_dir={train_dir}', '--run_once',
+            '--min_global_step=0',
+            f'--eval_dir={os.path.join(self.directory, "eval")}'])):
+      _, memory, written = timing.run_process(command)
+      self._add(f'{name}, peak memory', memory / 1e9, 'GB')
+      if name == 'train from images':
+        waiting = re.search(r'(\d+)% waiting for input', written)
+        self._add(f'{name}, waiting for input', int(waiting.group(1)), '%')
+
+  def preparing(self):
+    """Making shards against decoding the same files, start-up left out."""
+    few, many = self._num_prepared // 4, self._num_prepared
+    paths = [self._picture(i) for i in range(many - few)]
+
+    def decode(path):
+      with open(path, 'rb') as f:
+        tf.io.decode_jpeg(f.read(), channels=3)
+
+    # As many threads as `prepare` has workers; the decoder runs without
+    # Python's lock.
+    executor = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
+
+    def decode_all():
+      start = time.perf_counter()
+      collections.deque(executor.map(decode, paths), maxlen=0)
+      return time.perf_counter() - start
+
+    def prepare(layout):
+      # What more pictures add is free of what starting takes.
+      return self._prepare(layout, many) - self._prepare(layout, few)
+
+    # A virtual machine first has to get the memory for what is written from its
+    # host, which takes as long as writing.
+    for _ in range(min(self.repeats, 3)):
+      self._prepare('pairs', many)
+    # In turn, so that what slows the machine for a while slows all of them.
+    seconds = [(decode_all(), prepare('pairs'), prepare('compact'))
+               for _ in range(min(self.repeats, 5))]
+    alone, pairs, compact = (
+        len(paths) / statistics.median(column) for column in zip(*seconds))
+    self._add('reading and decoding JPEGs', alone, 'images/s')
+    for layout, value in (('pairs', pairs), ('compact', compact)):
+      self._add(f'preparing {layout}, 5 captions an image', value, 'images/s',
+                'reading and decoding JPEGs')
+
+  def _picture(self, index):
+    """Returns the path of a JPEG file, made if it is not there."""
+    path = os.path.join(self.directory, f'prepared-{index}.jpg')
+    if not os.path.exists(path):
+      with open(path, 'wb') as f:
+        f.write(self._encoded[index % len(self._encoded)])
+    return path
+
+  def _prepare(self, layout, count):
+    """Returns the seconds that shards of so many pictures take."""
+    output = os.path.join(self.directory, 'prepared')
+    command = [
+        sys.executable, '-m', 'im2txt.build_mscoco_data',
+        f'--layout={layout}', f'--output_dir={output}',
+        f'--word_counts_output_file={output}/word_counts.txt']
+    for part, numbers in (('train', range(20, 20 + count)),
+                          ('val', range(20))):
+      captions_file = os.path.join(self.directory, f'captions_{part}.json')
+      with open(captions_file, 'w', encoding='utf-8') as f:
+        json.dump({
+            'images': [
+                {'id': i, 'file_name': os.path.basename(self._picture(i))}
+                for i in numbers],
+            'annotations': [
+                {'image_id': i, 'caption': f'A picture of {j} words, all red.'}
+                for i in numbers for j in range(5)]}, f)
+      command += [f'--{part}_image_dir={self.directory}',
+                  f'--{part}_captions_file={captions_file}']
+    seconds, _, _ = timing.run_process(command)
+    shutil.rmtree(output)
+    return seconds
+
+  def growth(self):
+    """How the cost of a caption grows; lists of (x, milliseconds)."""
+    found = self.results['growth'] = {}
+    size = _CAPTIONING_BATCH
+
+    def caption_ms(batch, **kwargs):
+      captioner = self._captioner(**kwargs)
+      images = [captioner.decode(data) for data in self._encoded[:batch]]
+      return 1e3 * timing.median_seconds(lambda: captioner.caption(images), 3) / batch
+
+    log('Measuring growth')
+    found['captioning: batch size'] = [
+        (n, caption_ms(n)) for n in (1, 2, 4, 8, 16, 32)]
+    found['captioning: beam size'] = [
+        (n, caption_ms(size, beam_size=n)) for n in (1, 3, 5, 10, 20)]
+    found['captioning: longest caption'] = [
+        (n, caption_ms(size, max_caption_length=n)) for n in (5, 10, 20, 40)]
+    found['training: batch size'] = [
+        (n, self._step_ms(batch_size=n)) for n in (8, 16, 32, 64, 128)]
+    found['training: vocabulary'] = [
+        (n, self._step_ms(vocab_size=n)) for n in (1000, 4000, 12000, 24000)]
+
+  def _step_ms(self, **changes):
+    config = dataclasses.replace(self.config, **changes)
+    return 1e3 * timing.median_seconds(training.training_step(config), 3) / config.batch_size

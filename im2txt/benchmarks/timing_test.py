@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of timing."""
+
+import sys
+
+import pytest
+
+from im2txt.benchmarks import timing
+
+
+def test_reports_the_time_memory_and_output_of_a_process():
+  seconds, memory, written = timing.run_process(
+      [sys.executable, '-c', 'x = bytearray(10**8); print("end")'])
+  assert seconds > 0 and 1e8 < memory < 3e8
+  assert written == 'end\n'
+
+
+def test_tells_why_a_process_failed():
+  with pytest.raises(ValueError, match='boom'):
+    timing.run_process([sys.executable, '-c', 'raise SystemExit("boom")'])
+
+
+if __name__ == '__main__':
+  sys.exit(pytest.main([__file__, '-v']))

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What training computes: steps, their operations, ways to run the LSTM."""
+
+import numpy as np
+import tensorflow as tf
+
+from im2txt import show_and_tell_model
+from im2txt.ops import folded_inception
+from im2txt.ops import lstm
+from im2txt.training import update
+
+# A caption of the benchmark: so many words are predicted, </S> among them.
+WORDS = 12
+
+
+def flops_per_caption(config, words=WORDS):
+  """Returns the floating-point operations to train on one caption.
+
+  Those of the matrix products alone, 2 for a multiplication and addition: the
+  image's embedding, the LSTM (the image and `words` words) and the logits of
+  `words` words; twice as many backwards, but for the image's embedding, whose
+  input needs no gradient.
+
+  Args:
+    config: a `configuration.ModelConfig`.
+    words: number of predicted words.
+  """
+  embedding, units = config.embedding_size, config.num_lstm_units
+  image = 2 * folded_inception.FEATURE_SIZE * embedding
+  lstm = 2 * (embedding + units) * 4 * units * (words + 1)
+  logits = 2 * units * config.vocab_size * words
+  return 2 * image + 3 * (lstm + logits)
+
+
+def random_batch(config, num_images, captions_per_image=1):
+  """Returns (features or None, rows, input_seqs, target_seqs, mask)."""
+  rng = np.random.default_rng(0)
+  captions = num_images * captions_per_image
+  ids = rng.integers(0, config.vocab_size, [captions, WORDS + 1])
+  return (tf.constant(rng.random([num_images, 2048], np.float32)),
+          tf.constant(np.repeat(np.arange(num_images), captions_per_image)),
+          tf.constant(ids[:, :-1]), tf.constant(ids[:, 1:]),
+          tf.ones([captions, WORDS], tf.int32))
+
+
+def training_step(config, dtype=tf.float32, captions_per_image=None):
+  """Returns a callable that takes one training step and waits for it.
+
+  Args:
+    config: a `configuration.ModelConfig`.
+    dtype: of the decoder's matrix products.
+    captions_per_image: None to train from features; else from images, each
+      with so many captions of the batch.
+  """
+  from_images = captions_per_image is not None
+  model = show_and_tell_model.ShowAndTellModel(
+      config, with_inception=from_images, training_dtype=dtype)
+  group = captions_per_image or 1
+  features, rows, *captions = random_batch(
+      config, config.batch_size // group, group)
+  images = tf.random.uniform(
+      [config.batch_size // group, 299, 299, 3], -1.0, 1.0)
+
+  @tf.function(autograph=False)
+  def step():
+    encode = (lambda: tf.gather(model.encode_images(images, True), rows)
+              ) if from_images else (lambda: features)
+    return update.sgd_step(
+        model, encode, *captions, tf.constant(0.01), 5.0)['total_loss']
+
+  return lambda: step().numpy()
+
+
+def forward_pass(config):
+  """Returns a callable that computes a batch's losses, without gradients."""
+  model = show_and_tell_model.ShowAndTellModel(config, with_inception=False)
+  features, _, *captions = random_batch(config, config.batch_size)
+  losses = tf.function(lambda: model.losses(features, *captions)[0])
+  return lambda: losses().numpy()
+
+
+def lstm_variants(config):
+  """Returns ways to run the LSTM forward and back over a batch of captions.
+
+  Args:
+    config: a `configuration.ModelConfig`.
+
+  Returns:
+    dict, name -> callable without arguments that returns (outputs
+    [steps, batch, units] of ones as inputs, gradients of their sum by inputs,
+    kernel and bias). All but Keras have the same weights.
+  """
+  steps, batch = WORDS + 1, config.batch_size
+  size, units = config.embedding_size, config.num_lstm_units
+  x = tf.ones([steps, batch, size])
+  zeros = tf.zeros([batch, units])
+  kernel = tf.random.stateless_uniform(
+      [size + units, 4 * units], [0, 0], -0.08, 0.08)
+  bias = tf.zeros([4 * units])
+  peephole = tf.zeros([units])
+
+  def ours(x, kernel, bias):
+    outputs = lstm.lstm_sequence(
+        tf.reshape(x, [-1, size]), tf.fill([steps], batch), kernel, bias)
+    return tf.reshape(outputs, [steps, batch, units])
+
+  def block_lstm(x, kernel, bias):
+    return tf.raw_ops.BlockLSTM(
+        seq_len_max=tf.constant(steps, tf.int64), x=x, cs_prev=zeros,
+        h_prev=zeros, w=kernel, wci=peephole, wcf=peephole, wco=peephole,
+        b=bias, forget_bias=lstm.FORGET_BIAS, cell_clip=-1.0).h
+
+  def unrolled(x, kernel, bias):
+    from_inputs = tf.unstack(tf.reshape(
+        tf.matmul(tf.reshape(x, [-1, size]), kernel[:size]) + bias,
+        [steps, batch, 4 * units]))
+    c, h, outputs = zeros, zeros, []
+    for gates in from_inputs:
+      c, h = lstm.next_state(gates + tf.matmul(h, kernel[size:]), c)
+      outputs.append(h)
+    return tf.stack(outputs)
+
+  layer = tf.keras.layers.LSTM(units, return_sequences=True, time_major=True)
+  layer(x)
+
+  def keras(x, kernel, bias):
+    del kernel, bias  # The layer has its own.
+    return layer(x)
+
+  def run(fn, weights):
+    def outputs_and_gradients():
+      with tf.GradientTape() as tape:
+        tape.watch([x, *weights])
+        outputs = fn(x, kernel, bias)
+        total = tf.reduce_sum(outputs)
+      return outputs, tape.gradient(total, [x, *weights])
+    return tf.function(outputs_and_gradients, autograph=False)
+
+  return {
+      'own gradient': run(ours, [kernel, bias]),
+      'BlockLSTM': run(block_lstm, [kernel, bias]),
+      'unrolled': run(unrolled, [kernel, bias]),
+      'tf.keras': run(keras, [layer.cell.kernel, layer.cell.recurrent_kernel,
+                              layer.cell.bias])}

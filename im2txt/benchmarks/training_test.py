@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of the benchmark's computations, not of how long anything takes."""
+
+import math
+import sys
+
+import numpy as np
+import pytest
+
+from im2txt import configuration
+from im2txt.benchmarks import suite
+from im2txt.benchmarks import training
+from im2txt.inference_utils import captioner
+from im2txt import testing
+
+
+def test_counts_operations():
+  config = configuration.ModelConfig(
+      vocab_size=7, embedding_size=2, num_lstm_units=3)
+  # Products of [1, 2048] x [2, ...], 5 of [1, 5] x [5, 12], 4 of [1, 3] x
+  # [3, 7]; each product of the last two kinds has two more going backwards.
+  assert training.flops_per_caption(config, words=4) == (
+      2 * (2 * 2048 * 2) + 3 * (5 * 2 * 5 * 12 + 4 * 2 * 3 * 7))
+  default = configuration.ModelConfig()
+  assert default.vocab_size == 12000
+  assert math.isclose(
+      training.flops_per_caption(default), 0.61e9, rel_tol=0.01)
+
+
+def test_random_model_captions_and_trains(tmp_path):
+  config = configuration.ModelConfig(
+      vocab_size=20, embedding_size=4, num_lstm_units=6, batch_size=4)
+  suite.write_random_model(str(tmp_path), config)
+  model = captioner.Captioner(
+      str(tmp_path), str(tmp_path / 'word_counts.txt'))
+  captions, = model.caption([model.decode(testing.jpeg())])
+  assert len(captions) == 3
+  assert all(math.isfinite(x.log_probability) for x in captions)
+  assert math.isfinite(training.training_step(config)())
+  assert math.isfinite(training.forward_pass(config)())
+
+
+def test_ways_to_run_the_lstm_agree():
+  config = configuration.ModelConfig(
+      batch_size=3, embedding_size=4, num_lstm_units=6)
+  found = {name: fn() for name, fn in training.lstm_variants(config).items()}
+  outputs, gradients = found.pop('own gradient')
+  keras, _ = found.pop('tf.keras')
+  assert keras.shape == outputs.shape == (training.WORDS + 1, 3, 6)
+  assert list(found) == ['BlockLSTM', 'unrolled']
+  for name, (other, other_gradients) in found.items():
+    np.testing.assert_allclose(other, outputs, rtol=1e-5, err_msg=name)
+    for a, b in zip(other_gradients, gradients):
+      np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+if __name__ == '__main__':
+  sys.exit(pytest.main([__file__, '-v']))

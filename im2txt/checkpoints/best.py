@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The best checkpoint by some metric, apart from the last few that train keeps.
+"""
+
+import contextlib
+import glob
+import math
+import os
+
+from absl import logging
+
+from im2txt import checkpoints
+from im2txt import configuration
+from im2txt.checkpoints import encoder_stamp
+from im2txt.runtime import files
+from im2txt.text import vocabulary_stamp
+
+FILE_NAME = 'best.json'
+_LOWER_IS_BETTER = ('perplexity',)
+# What a best.json was measured on that is of before there was such a flag.
+_BEFORE = {'allow_unknown_word': True}
+
+
+class BestCheckpoint:
+  """A directory with the best checkpoint so far.
+
+  It is one as train leaves it, with configuration and state file, and takes
+  its place wherever a checkpoint is asked for; and it has a best.json,
+  {"metric": "cider", "value": 0.7, "global_step": 1000, "measured_on": ...},
+  from which the best is remembered when a program starts again.
+
+  Args:
+    directory: str; it is made when there is something to keep.
+    metric: name of what values are of.
+    measured_on: dict, name of a flag -> value, of what else values depend on:
+      those of other images, say, are not comparable.
+
+  Attributes:
+    metric: str.
+
+  Raises:
+    ValueError: the directory's best.json is damaged, or of another metric or
+      measured on something else.
+  """
+
+  def __init__(self, directory, metric, measured_on):
+    self.metric = metric
+    self._measured_on = measured_on
+    self._directory = directory
+    self._path = os.path.join(directory, FILE_NAME)
+    self._best = self._read()
+    if self._best:
+      checkpoints.remove_leftovers(directory)
+      self._remove_all_but(self._best['global_step'])
+      self._remove_state_unless_of(self._best['global_step'])
+
+  def _read(self):
+    """Returns what best.json says, None if there is no best yet."""
+    if not os.path.exists(self._path):
+      return None
+    try:
+      best = files.read_json(self._path)
+      metric, value, step = (
+          best[key] for key in ('metric', 'value', 'global_step'))
+      if not math.isfinite(value):
+        raise ValueError(f'value {value}')
+    except (OSError, ValueError, KeyError, TypeError) as error:
+      raise ValueError(
+          f'cannot read {self._path} ({type(error).__name__}: {error}); delete '
+          'it to begin anew') from error
+    if metric != self.metric:
+      raise ValueError(
+          f'{self._directory} holds the best checkpoint by {metric}, not by '
+          f'--best_metric={self.metric}: give that, or move the directory away')
+    before = {**_BEFORE, **best.get('measured_on', {})}
+    for name, now in self._measured_on.items():
+      if before.get(name) != now:
+        raise ValueError(
+            f'{self._directory} holds the best checkpoint with --{name}='
+            f'{before.get(name)}, not --{name}={now}: give that, or move the '
+            'directory away')
+    if fault := checkpoints.fault(self._prefix(step)):
+      logging.warning('%s is of a checkpoint that cannot be used (%s): begun '
+                      'anew', self._path, fault)
+      return None
+    logging.info('best so far: %s = %.4f at step %d', metric, value, step)
+    return best
+
+  def offer(self, value, named_variables, train_dir):
+    """Keeps a checkpoint if it is the best so far.
+
+    It is written from memory: train may have deleted its file by now.
+
+    Args:
+      value: float, of the metric; one that is not finite is never the best.
+      named_variables: dict from name to variable, all that a checkpoint holds.
+      train_dir: where the checkpoint is from.
+
+    Returns:
+      bool, whether it was kept.
+
+    Raises:
+      OSError: it cannot be written; the best before is still there.
+    """
+    sign = -1 if self.metric in _LOWER_IS_BETTER else 1
+    if not math.isfinite(value) or (
+        self._best and sign * value <= sign * self._best['value']):
+      return False
+    step = int(named_variables['global_step'])
+    os.makedirs(self._directory, exist_ok=True)
+    configuration.save(self._directory, configuration.load(train_dir))
+    vocabulary_stamp.copy(train_dir, self._directory)
+    encoder_stamp.copy(train_dir, self._directory)
+    best = {'metric': self.metric, 'value': float(value), 'global_step': step,
+            'measured_on': self._measured_on}
+    try:
+      # The one before stays until best.json names the new one.
+      checkpoints.CheckpointManager(
+          self._directory, max_to_keep=2).save(named_variables)
+      files.write_json(self._path, best)
+    except OSError:
+      if not self._best or self._best['global_step'] != step:
+        for path in glob.glob(glob.escape(self._prefix(step)) + '.*'):
+          os.remove(path)
+      self._remove_state_unless_of(self._best and self._best['global_step'])
+      raise
+    self._best = best
+    self._remove_all_but(step)
+    return True
+
+  def _prefix(self, step):
+    return os.path.join(self._directory, f'{checkpoints.PREFIX}-{step}')
+
+  def _remove_state_unless_of(self, step):
+    """Removes a state file that names another checkpoint: none is as good."""
+    path = os.path.join(self._directory, 'checkpoint')
+    with contextlib.suppress(FileNotFoundError):
+      with open(path, encoding='utf-8') as f:
+        latest = f.readline()
+      if f'"{checkpoints.PREFIX}-{step}"' not in latest:
+        os.remove(path)
+
+  def _remove_all_but(self, step):
+    """Removes other checkpoints, such as the parts of an interrupted one."""
+    for path in glob.glob(glob.escape(os.path.join(
+        self._directory, checkpoints.PREFIX)) + '-*'):
+      if not path.startswith(self._prefix(step) + '.'):
+        os.remove(path)

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which weights of Inception v3 a checkpoint has: `inception_v3.json`.
+
+Two trainings of the network have the same names and shapes, and a decoder that
+was trained on the one writes nonsense with the other. `get_inception` writes
+the file beside what it gets, and `train` beside its checkpoints, where it tells
+what training started from. Checkpoints without the file are taken as they are.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+
+import numpy as np
+
+from im2txt.runtime import files
+
+FILE_NAME = 'inception_v3.json'
+
+PUBLISHED = 'published'  # The archive that Google published in 2016.
+PACKAGE = 'package'  # A package of the Python package index.
+URL = 'url'  # An archive of the user's, laid out as the published one.
+FILE = 'file'  # A checkpoint that `get_inception` did not get.
+
+
+@dataclasses.dataclass(frozen=True)
+class Stamp:
+  """Weights of Inception v3, told from others.
+
+  Attributes:
+    fingerprint: of the variables, see `fingerprint`.
+    source: PUBLISHED, PACKAGE, URL or FILE.
+    origin: URL of the archive, name and version of the package, or path.
+    sha256: of the archive or the package; '' if there is none.
+    refitted: whether some of the weights were fitted again after that.
+    licence: what is known of the terms, a str.
+  """
+  fingerprint: str
+  source: str
+  origin: str
+  sha256: str = ''
+  refitted: bool = False
+  licence: str = ''
+
+  def __str__(self):
+    refitted = ', refitted' if self.refitted else ''
+    return (f'{self.source} ({self.origin}{refitted}), fingerprint '
+            f'{self.fingerprint[:16]}')
+
+
+def fingerprint(values):
+  """Returns 64 hexadecimal digits that tell weights from others.
+
+  Args:
+    values: dict from name (`InceptionV3/...`) to variable or array.
+  """
+  digest = hashlib.sha256()
+  for name, value in sorted(values.items()):
+    digest.update(name.encode())
+    digest.update(np.asarray(value).tobytes())
+  return digest.hexdigest()
+
+
+def save(directory, stamp):
+  """Writes the file into a directory."""
+  files.write_json(os.path.join(directory, FILE_NAME), dataclasses.asdict(stamp))
+
+
+def load(directory):
+  """Returns the Stamp in a directory, None if there is none.
+
+  Raises:
+    ValueError: the file is damaged.
+  """
+  path = os.path.join(directory, FILE_NAME)
+  try:
+    return files.read_fields(path, Stamp)
+  except FileNotFoundError:
+    return None
+  except (OSError, ValueError) as error:
+    raise ValueError(
+        f'{path} is damaged ({error}): copy it again from where it was '
+        'written, or remove it to go on '
+        'without knowing where the encoder is from') from error
+
+
+def copy(source, target):
+  """Makes the file of one directory that of another, which may lose its own."""
+  stamp = load(source)
+  if stamp:
+    save(target, stamp)
+  else:
+    remove(target)
+
+
+def remove(directory):
+  """Removes the file from a directory, if it is there."""
+  with contextlib.suppress(FileNotFoundError):
+    os.remove(os.path.join(directory, FILE_NAME))
+
+
+def of_checkpoint(prefix, values):
+  """Returns the Stamp of a checkpoint's weights.
+
+  Args:
+    prefix: of the checkpoint, beside which the file may lie.
+    values: see `fingerprint`.
+
+  Returns:
+    What the file tells if it is of these weights, or else a Stamp of FILE.
+
+  Raises:
+    ValueError: the file is damaged.
+  """
+  found = fingerprint(values)
+  stamp = load(os.path.dirname(prefix))
+  if stamp and stamp.fingerprint == found:
+    return stamp
+  return Stamp(found, FILE, prefix)

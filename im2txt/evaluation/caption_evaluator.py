@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Captions the same images with one model after another, and scores them."""
+
+import html
+
+from absl import logging
+
+from im2txt.visualization import caption_sheet
+from im2txt.data import shards
+from im2txt.inference_utils import captioner
+from im2txt.inference_utils import likelihood
+from im2txt.metrics import caption_scores
+from im2txt.metrics import ranking
+from im2txt.metrics import summary
+from im2txt.runtime.progress import Progress
+
+# Images whose captions are searched at once.
+_BATCH_SIZE = 32
+
+
+class CaptionEvaluator:
+  """The images of some shards and what humans wrote of them.
+
+  Args:
+    files: shard file names.
+    vocab: the `Vocabulary` of the shards and of the models.
+    metrics: names out of `summary.METRICS`.
+    search: dict, arguments of `captioner.FeatureCaptioner`.
+    split: what tokenizes captions, see `caption_scores.score`.
+    max_images: images of the shards that may be captioned, the first ones.
+    training: see `summary.summarize`.
+
+  Raises:
+    ValueError: a shard is damaged, or its ids are of another vocabulary.
+  """
+
+  def __init__(self, files, vocab, metrics, search,
+               split=caption_scores.tokenize, max_images=0, training=None):
+    self._files = files
+    self._vocab = vocab
+    self._metrics = metrics
+    self._search = search
+    self._split = split
+    self._training = training
+    self._references, self._ids = {}, {}
+    for image_id, (captions, ids) in shards.captions_by_image(
+        files, max_images, vocab).items():
+      self._references[image_id], self._ids[image_id] = captions, ids
+    self._model = self._captioner = None
+    self._pictures = {}
+
+  def caption(self, model, image_ids, features):
+    """Captions images.
+
+    Args:
+      model: a `ShowAndTellModel`.
+      image_ids: int [images].
+      features: float32 [images, 2048].
+
+    Returns:
+      dict, image id -> list of captions, str, the best first.
+
+    Raises:
+      ValueError: the vocabulary is larger than the model's.
+    """
+    if model is not self._model:
+      self._captioner = captioner.FeatureCaptioner(
+          model, self._vocab, **self._search)
+      self._model = model
+    n_best = {}
+    with Progress('Captioning', len(image_ids), 'images') as progress:
+      for start in range(0, len(image_ids), _BATCH_SIZE):
+        batch = slice(start, start + _BATCH_SIZE)
+        found = self._captioner.caption(features[batch])
+        n_best.update(zip(image_ids[batch].tolist(), (
+            [caption.text for caption in captions] for captions in found)))
+        progress.update(len(found))
+    return n_best
+
+  def score(self, n_best):
+    """Scores the captions of images.
+
+    Args:
+      n_best: what `caption` returns.
+
+    Returns:
+      dict, name of the metric -> number; those that cannot be computed are left
+      out with a warning.
+    """
+    try:
+      scores = summary.summarize(
+          self._references, n_best, self._training, self._metrics,
+          self._split)
+    except OSError as error:
+      logging.warning('captions are not scored: %s', error)
+      return {}
+    return {name: scores[name] for name in self._metrics + [
+        'best_in_training', 'n_best_in_training'] if name in scores}
+
+  def rank(self, model, image_ids, features):
+    """Ranks images and the first caption of each.
+
+    Args:
+      model: a `ShowAndTellModel`.
+      image_ids: int [images].
+      features: float32 [images, 2048].
+
+    Returns:
+      See `rank`.
+    """
+    return rank(likelihood.Likelihood(model), features,
+                [self._ids[image_id][:1] for image_id in image_ids.tolist()])
+
+  def sample(self, n_best, count):
+    """Returns some of the pictures with their captions, always the same ones.
+
+    Args:
+      n_best: what `caption` returns, of the same images at every call.
+      count: pictures, evenly from all.
+
+    Returns:
+      list of `caption_sheet.CaptionedPicture`.
+    """
+    if not self._pictures:
+      ids = list(n_best)
+      count = min(count, len(ids))
+      wanted = [ids[i * len(ids) // count] for i in range(count)]
+      found = dict(image for batch in shards.image_batches(
+          self._files, wanted, count) for image in batch)
+      self._pictures = {image_id: found[image_id] for image_id in wanted}
+    separator = self._search.get('separator', ' ')
+    return [
+        caption_sheet.CaptionedPicture(
+            f'image {image_id}', data, n_best[image_id][0],
+            [caption.replace(' ', separator)
+             for caption in self._references[image_id]])
+        for image_id, data in self._pictures.items()]
+
+
+def rank(scorer, features, ids_of_image):
+  """Returns what `ranking` says of the likelihoods, and of how many.
+
+  Args:
+    scorer: a `Likelihood`.
+    features: float32 [images, 2048].
+    ids_of_image: for each image a list of captions, lists of ids.
+  """
+  owners, captions = zip(*(
+      (row, ids) for row, image in enumerate(ids_of_image) for ids in image))
+  with Progress('Ranking', len(features), 'images') as progress:
+    done = 0
+    def advance(images):
+      nonlocal done
+      progress.update(images - done)
+      done = images
+    scores = scorer.log_likelihoods(features, captions, advance)
+  return {'ranking_images': len(features), 'ranking_captions': len(captions),
+          **ranking.ranking(scores, owners)}
+
+
+def markdown(pictures):
+  """Returns a table of captions beside those of humans, for TensorBoard.
+
+  Args:
+    pictures: list of `caption_sheet.CaptionedPicture`.
+  """
+  def cell(*captions):
+    # TensorBoard would take <UNK> for HTML.
+    return '<br>'.join(html.escape(caption, quote=False).replace('|', '\\|')
+                       for caption in captions)
+
+  rows = [('picture', 'caption', 'by humans'), ('---',) * 3]
+  rows += [(picture.name, cell(picture.caption), cell(*picture.humans))
+           for picture in pictures]
+  return '\n'.join(map(' | '.join, rows))

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every program needs: start-up, errors, files, locks, progress."""

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Captions as text: tokenizers, vocabularies, and which belongs to what."""

@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a training run is made of: model, batches, seed, all checked."""
+
+import os
+import secrets
+
+from absl import logging
+import tensorflow as tf
+
+from im2txt import checkpoints
+from im2txt import configuration
+from im2txt import show_and_tell_model
+from im2txt.checkpoints import encoder_stamp
+from im2txt.input_pipeline import feature_cache
+from im2txt.input_pipeline import image_batches
+from im2txt.ops import folded_inception
+from im2txt.runtime import files as files_lib
+from im2txt.text import vocabulary
+from im2txt.text import vocabulary_stamp
+from im2txt.training import optimizers
+from im2txt.training import schedules
+from im2txt.training import steps
+
+# Beside the checkpoints: the seed of the run.
+_SEED_FILE = 'random_seed.json'
+
+
+def open_checkpoint(train_dir):
+  """Returns the `Checkpoint` to go on from, None if there has been none yet.
+
+  Raises:
+    CheckpointError: there have been some, and none is whole.
+  """
+  try:
+    return checkpoints.Checkpoint(train_dir, training_state=True)
+  except checkpoints.NoCheckpointYetError:
+    return None
+
+
+def make_configs(train_dir, given, stamp, checkpoint):
+  """Returns the (ModelConfig, TrainingConfig) that flags and directory say.
+
+  Args:
+    train_dir: directory of checkpoints.
+    given: a `configuration.Given`, hyperparameters of the command line.
+    stamp: the `vocabulary_stamp.Stamp` of the shards, whose size is that of a
+      new model unless another is given; None if not known.
+    checkpoint: what `open_checkpoint` returns.
+
+  Raises:
+    ValueError: see `configuration.resolve`, or an optimizer or a schedule that there
+      is not.
+  """
+  configs = configuration.resolve(train_dir, given)
+  if stamp and not checkpoint:
+    before, configs = configs, configuration.resolve(
+        train_dir, given, {'vocab_size': stamp.words})
+    if configs != before:
+      logging.info(
+          '--vocab_size=%d, the number of words of the vocabulary of the '
+          'shards (%s)', stamp.words, stamp.file)
+  optimizers.check(configs[1])
+  schedules.check(configs[1])
+  return configs
+
+
+def prepare_model(options, configs, holders, checkpoint):
+  """Builds the model and fills it from train_dir or Inception's checkpoint.
+
+  Args:
+    options: `options.TrainOptions`.
+    configs: (ModelConfig, TrainingConfig).
+    holders: `vocabulary_stamp.of_shards` of the input files.
+    checkpoint: what `open_checkpoint` returns.
+
+  Returns:
+    (`ShowAndTellModel`, `encoder_stamp.Stamp` of the Inception checkpoint that
+    it was filled from; None if it was not).
+
+  Raises:
+    ValueError: a checkpoint that does not fit or cannot be read.
+  """
+  inception = None
+  if checkpoint:
+    # Sizes asked for by flag but not those of the checkpoint: say so before
+    # the minutes that the rest takes.
+    for name, size in checkpoint.model_sizes().items():
+      if getattr(configs[0], name) != size:
+        raise ValueError(
+            f'--{name}={getattr(configs[0], name)}, but the checkpoint '
+            f'{checkpoint.prefix} has {size}; use --{name}={size} or another '
+            '--train_dir')
+    holders = [*holders, vocabulary_stamp.of_checkpoint(checkpoint.prefix)]
+  elif options.inception_checkpoint_file:
+    # Once: of a directory, what is damaged is told once.
+    inception = checkpoints.resolve(options.inception_checkpoint_file)
+  elif not options.random_inception and (
+      options.train_inception_from or not options.train_inception):
+    # A shell variable that was never set, most often.
+    raise ValueError(
+        '--inception_checkpoint_file is required to train on a frozen '
+        f'Inception v3, as there is no checkpoint in --train_dir={options.train_dir}: '
+        'get_inception gets one; --random_inception starts from random weights')
+  vocabulary_stamp.check(
+      holders, f'give --input_file_pattern={options.input_file_pattern} shards '
+      f'that were made with the vocabulary of --train_dir={options.train_dir}, '
+      'or '
+      'another --train_dir; extend_checkpoint gives a model more words')
+  logging.info('building the network')
+  model = show_and_tell_model.ShowAndTellModel(
+      configs[0], train_inception=options.train_inception,
+      train_inception_from=options.train_inception_from,
+      training_dtype=tf.as_dtype(options.precision))
+  if checkpoint:
+    unused = checkpoint.restore(model.named_variables)
+    if unused:
+      logging.warning('%s holds unknown variables, ignored: %s',
+                      checkpoint.prefix, ', '.join(unused))
+    logging.info('resuming from %s', checkpoint.prefix)
+    return model, None
+  if inception:
+    checkpoints.load_inception(inception, model.inception)
+    encoder = encoder_stamp.of_checkpoint(
+        inception, model.inception.named_variables)
+    logging.info('Inception v3 initialized from %s: weights of source %s',
+                 options.inception_checkpoint_file, encoder)
+    return model, encoder
+  logging.warning(
+      'no --inception_checkpoint_file: Inception v3 starts from random weights')
+  return model, None
+
+
+def open_vocabulary(path, files, holders, vocab_size):
+  """Returns the `Vocabulary` of --vocab_file, or of that beside the shards.
+
+  Args:
+    path: str, the vocabulary file; '' for that beside the shards.
+    files: shard file names.
+    holders: their `vocabulary_stamp.of_shards`.
+    vocab_size: ids of the model.
+
+  Raises:
+    ValueError: it cannot be read, is not that of the shards, or has more words
+      than the model has ids.
+  """
+  if not path:
+    path = os.path.join(os.path.dirname(files[0]), 'word_counts.txt')
+    if not os.path.exists(path):
+      raise ValueError('--self_critical needs the vocabulary of the shards: '
+                       f'there is no {path}; give --vocab_file')
+  vocab = vocabulary.Vocabulary(path)
+  vocabulary_stamp.check(
+      [*holders, vocabulary_stamp.of_vocabulary(vocab)],
+      'give --vocab_file the vocabulary of the shards')
+  vocab.check_fits_model(vocab_size)
+  return vocab
+
+
+def open_features(options, model, config, files):
+  """Returns the `CaptionedFeatures` of --feature_cache_dir.
+
+  Args:
+    options: `options.TrainOptions`.
+    model: a `ShowAndTellModel`.
+    config: a `configuration.ModelConfig`.
+    files: shard file names.
+  """
+  # What is trained is not part of what the cache is made with.
+  variables = {
+      name: variable
+      for name, variable in model.inception.named_variables.items()
+      if name.split('/')[1] not in model.inception.trained_blocks}
+  data = feature_cache.open_or_build(
+      options.feature_cache_dir, files,
+      folded_inception.make_encoder(
+          lambda name: model.inception.named_variables[name].numpy(),
+          options.feature_precision, options.train_inception_from)
+      if options.feature_precision != 'float32' or options.train_inception_from else
+      tf.function(model.encode_images, reduce_retracing=True),
+      variables, config, options.feature_views, options.feature_seed,
+      options.feature_precision, options.train_inception_from)
+  logging.info('training from the features of %d images, %d captions, in %s',
+               len(data.captions.image_ids), len(data.captions),
+               options.feature_cache_dir)
+  return data
+
+
+def make_batches(options, config, files, data, seed, step):
+  """Returns an endless iterator of `image_batches.Batch`es, from a step on.
+
+  Args:
+    options: `options.TrainOptions`.
+    config: a `configuration.ModelConfig`.
+    files: shard file names.
+    data: what `open_features` returns; None to train from images.
+    seed: int, of the run.
+    step: int, the step to begin with.
+  """
+  if not data:
+    return image_batches.ImageBatches(
+        files, config, options.captions_per_image).from_step(seed, step)
+  return iter(tf.data.Dataset.from_generator(
+      lambda: data.training_batches(
+          config.batch_size, seed, options.captions_per_image,
+          options.feature_undistorted, step),
+      output_signature=steps.batch_signature(config, source(options))).prefetch(4))
+
+
+def run_seed(train_dir, asked):
+  """Returns the seed of a run, an int.
+
+  Args:
+    train_dir: directory of checkpoints, which keeps the seed.
+    asked: int, the seed to use; None: that of the directory, or a new one.
+
+  Raises:
+    ValueError: the file of the seed is damaged.
+  """
+  path = os.path.join(train_dir, _SEED_FILE)
+  seed = saved = None
+  if os.path.exists(path):
+    try:
+      saved = seed = files_lib.read_json(path)['random_seed']
+      if not isinstance(seed, int) or seed < 0:
+        raise ValueError(f'{seed!r} is no seed')
+    except (OSError, ValueError, TypeError, KeyError) as error:
+      raise ValueError(
+          f'{path} is damaged ({error}): remove it, and give --random_seed if '
+          'you know it; otherwise the order of examples begins anew'
+      ) from error
+  if asked is not None:
+    seed = asked
+  elif seed is None:
+    seed = secrets.randbits(31)
+  if seed != saved:
+    logging.info('--random_seed=%d', seed)
+    files_lib.write_json(path, {'random_seed': seed})
+  return seed
+
+
+def source(options):
+  """Returns what batches hold, see `steps.batch_signature`."""
+  if not options.feature_cache_dir:
+    return steps.IMAGES
+  return steps.BLOCK_INPUTS if options.train_inception_from else steps.FEATURES
