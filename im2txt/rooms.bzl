@@ -1,56 +1,256 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rooms of the house: which part may import which. Arrows go down.
+"""The rooms of the house: which part imports which. Arrows go down.
 
 A room is a folder, or one of the two files configuration.py and
-show_and_tell_model.py. BUILD makes a target of each, so a test sees only what
-its room may import; rooms_test.py compares this file with the imports.
+show_and_tell_model.py. BUILD makes a target of each, so that a test finds only
+what its room may import; rooms_test.py compares this file with the imports.
 """
 
 # Room -> the rooms that it imports.
 ROOMS = {
-    "benchmarks": ["checkpoints", "configuration", "data", "inference_utils", "ops", "runtime", "sample", "show_and_tell_model", "text", "training"],
-    "checkpoints": ["configuration", "runtime", "text"],
-    "configuration": ["runtime"],
-    "data": ["runtime", "text"],
-    "evaluation": ["data", "inference_utils", "metrics", "runtime", "visualization"],
-    "inference_utils": ["checkpoints", "configuration", "data", "ops", "runtime", "show_and_tell_model", "text"],
-    "input_pipeline": ["checkpoints", "data", "ops", "runtime"],
+    "benchmarks": [
+        "checkpoints",
+        "configuration",
+        "data",
+        "inference_utils",
+        "ops",
+        "runtime",
+        "sample",
+        "show_and_tell_model",
+        "text",
+        "training",
+    ],
+    "checkpoints": [
+        "configuration",
+        "runtime",
+        "text",
+    ],
+    "configuration": [
+        "runtime",
+    ],
+    "data": [
+        "runtime",
+        "text",
+    ],
+    "evaluation": [
+        "data",
+        "inference_utils",
+        "metrics",
+        "runtime",
+        "visualization",
+    ],
+    "inference_utils": [
+        "checkpoints",
+        "configuration",
+        "data",
+        "ops",
+        "runtime",
+        "show_and_tell_model",
+        "text",
+    ],
+    "input_pipeline": [
+        "checkpoints",
+        "data",
+        "ops",
+        "runtime",
+    ],
     "metrics": [],
-    "ops": ["data"],
-    "pretrained": ["checkpoints", "configuration", "data", "ops", "runtime", "show_and_tell_model", "text"],
+    "ops": [
+        "data",
+    ],
+    "pretrained": [
+        "checkpoints",
+        "configuration",
+        "data",
+        "ops",
+        "runtime",
+        "show_and_tell_model",
+        "text",
+    ],
     "runtime": [],
-    "sample": ["runtime"],
-    "show_and_tell_model": ["ops"],
-    "stress": ["checkpoints", "configuration", "data", "inference_utils", "input_pipeline", "ops", "runtime", "text"],
-    "text": ["runtime"],
-    "training": ["checkpoints", "configuration", "input_pipeline", "ops", "runtime", "show_and_tell_model", "text"],
-    "visualization": ["data"],
+    "sample": [
+        "runtime",
+    ],
+    "show_and_tell_model": [
+        "ops",
+    ],
+    "stress": [
+        "checkpoints",
+        "configuration",
+        "data",
+        "inference_utils",
+        "input_pipeline",
+        "ops",
+        "runtime",
+        "text",
+    ],
+    "text": [
+        "runtime",
+    ],
+    "training": [
+        "checkpoints",
+        "configuration",
+        "input_pipeline",
+        "ops",
+        "runtime",
+        "show_and_tell_model",
+        "text",
+    ],
+    "visualization": [
+        "data",
+    ],
 }
 
 # Program, the file of its name -> the rooms and programs that it imports.
 PROGRAMS = {
-    "benchmark": ["benchmarks", "runtime"],
-    "build_caption_data": ["data", "runtime"],
-    "build_mscoco_data": ["data", "runtime"],
-    "contact_sheet": ["data", "runtime", "visualization"],
-    "download_and_preprocess_mscoco": ["build_mscoco_data", "data", "runtime"],
-    "evaluate": ["checkpoints", "configuration", "data", "evaluation", "inference_utils", "input_pipeline", "metrics", "runtime", "show_and_tell_model", "text", "visualization"],
-    "extend_checkpoint": ["checkpoints", "configuration", "ops", "runtime", "text"],
-    "get_inception": ["checkpoints", "pretrained", "runtime"],
-    "get_model": ["pretrained", "runtime"],
-    "make_sample_data": ["runtime", "sample"],
-    "package_model": ["pretrained", "runtime"],
-    "plot": ["runtime"],
-    "run_inference": ["inference_utils", "runtime"],
-    "score": ["checkpoints", "data", "evaluation", "inference_utils", "metrics", "runtime", "text"],
-    "train": ["configuration", "data", "runtime", "text", "training"],
-    "validate_data": ["data", "runtime"],
+    "benchmark": [
+        "benchmarks",
+        "runtime",
+    ],
+    "build_caption_data": [
+        "data",
+        "runtime",
+    ],
+    "build_mscoco_data": [
+        "data",
+        "runtime",
+    ],
+    "contact_sheet": [
+        "data",
+        "runtime",
+        "visualization",
+    ],
+    "download_and_preprocess_mscoco": [
+        "build_mscoco_data",
+        "data",
+        "runtime",
+    ],
+    "evaluate": [
+        "checkpoints",
+        "configuration",
+        "data",
+        "evaluation",
+        "inference_utils",
+        "input_pipeline",
+        "metrics",
+        "runtime",
+        "show_and_tell_model",
+        "text",
+        "visualization",
+    ],
+    "extend_checkpoint": [
+        "checkpoints",
+        "configuration",
+        "ops",
+        "runtime",
+        "text",
+    ],
+    "get_inception": [
+        "checkpoints",
+        "pretrained",
+        "runtime",
+    ],
+    "get_model": [
+        "pretrained",
+        "runtime",
+    ],
+    "make_sample_data": [
+        "runtime",
+        "sample",
+    ],
+    "package_model": [
+        "pretrained",
+        "runtime",
+    ],
+    "plot": [
+        "runtime",
+    ],
+    "run_inference": [
+        "inference_utils",
+        "runtime",
+    ],
+    "score": [
+        "checkpoints",
+        "data",
+        "evaluation",
+        "inference_utils",
+        "metrics",
+        "runtime",
+        "text",
+    ],
+    "train": [
+        "configuration",
+        "data",
+        "runtime",
+        "text",
+        "training",
+    ],
+    "validate_data": [
+        "data",
+        "runtime",
+    ],
 }
 
-# Test -> the programs that it starts as processes.
-STARTS = {
+# What tests share, and the rooms that it imports.
+TESTING = ["data", "pretrained", "runtime"]
+
+# Test -> what it imports, or starts as a process, beside its own room.
+TESTS = {
+    "benchmark_test": [
+        "evaluate",
+        "score",
+        "train",
+    ],
+    "benchmarks/suite_test": [
+        "build_mscoco_data",
+        "evaluate",
+        "run_inference",
+        "train",
+    ],
+    "data/download_test": [
+        "download_and_preprocess_mscoco",
+    ],
+    "data/mscoco_test": [
+        "build_mscoco_data",
+    ],
+    "data/validation_test": [
+        "validate_data",
+    ],
+    "get_model_test": [
+        "package_model",
+    ],
+    "runtime/quiet_tensorflow_test": [
+        "benchmark",
+        "build_caption_data",
+        "contact_sheet",
+        "download_and_preprocess_mscoco",
+        "evaluate",
+        "extend_checkpoint",
+        "get_inception",
+        "get_model",
+        "make_sample_data",
+        "package_model",
+        "plot",
+        "run_inference",
+        "score",
+        "train",
+        "validate_data",
+    ],
+    "stress/power_cut_test": [
+        "train",
+    ],
 }
 
-# Tests that take minutes on two busy cores.
+# Tests that take more than a minute on two idle cores. The others get five.
 LARGE_TESTS = [
+    "data/mscoco_test",
+    "evaluate_test",
+    "inference_utils/caption_generator_test",
+    "inference_utils/captioner_test",
+    "pretrained/caption_model_test",
+    "run_inference_test",
+    "runtime/quiet_tensorflow_test",
+    "stress/fuzz_test",
+    "stress/power_cut_test",
+    "train_test",
 ]

@@ -9,41 +9,23 @@ import pytest
 
 _ROOT = os.path.dirname(os.path.abspath(__file__))
 
-# Module or folder -> what of this project it may import beside itself.
-_ROOMS = {
-    'runtime': set(),
-    'metrics': set(),
-    'text': {'runtime'},
-    'configuration': {'runtime'},
-    'checkpoints': {'configuration', 'runtime', 'text'},
-    'data': {'runtime', 'text'},
-    'visualization': {'data', 'runtime'},
-    'ops': {'data', 'runtime'},
-    'show_and_tell_model': {'configuration', 'ops'},
-    'input_pipeline': {'checkpoints', 'configuration', 'data', 'ops',
-                       'runtime'},
-    'inference_utils': {'checkpoints', 'configuration', 'data', 'ops',
-                        'runtime', 'show_and_tell_model', 'text'},
-    'training': {'checkpoints', 'configuration', 'data', 'input_pipeline',
-                 'ops', 'runtime', 'show_and_tell_model', 'text'},
-    'evaluation': {'checkpoints', 'configuration', 'data', 'inference_utils',
-                   'input_pipeline', 'metrics', 'runtime',
-                   'show_and_tell_model', 'text', 'visualization'},
-    'pretrained': {'checkpoints', 'configuration', 'data', 'ops', 'runtime',
-                   'show_and_tell_model', 'text'},
-    'sample': {'data', 'runtime'},
-    'stress': {'checkpoints', 'configuration', 'data', 'inference_utils',
-               'input_pipeline', 'ops', 'pretrained', 'runtime', 'text'},
-    'benchmarks': {'checkpoints', 'configuration', 'data', 'inference_utils',
-                   'input_pipeline', 'ops', 'runtime', 'sample',
-                   'show_and_tell_model', 'text', 'training'},
-}
 
 
-def _room(module):
-  """Returns the longest of the rooms that a dotted name lies in, or None."""
-  rooms = [room for room in _ROOMS if f'{module}.'.startswith(f'{room}.')]
-  return max(rooms, key=len, default=None)
+def _declared():
+  """Returns what rooms.bzl declares, a dict from name to value."""
+  with open(os.path.join(_ROOT, 'rooms.bzl'), encoding='utf-8') as f:
+    tree = ast.parse(f.read())
+  return {node.targets[0].id: ast.literal_eval(node.value)
+          for node in tree.body if isinstance(node, ast.Assign)}
+
+
+_ROOMS = _declared()['ROOMS']
+_PROGRAMS = _declared()['PROGRAMS']
+
+
+def _place(module):
+  """Returns the room, program or helper that a dotted name lies in."""
+  return module.split('.')[0]
 
 
 def _modules():
@@ -69,46 +51,66 @@ def _imports(source):
         yield name.removeprefix('im2txt.')
 
 
-def _wrong_imports(modules):
-  """Returns 'module imports module' for each that the rooms do not allow."""
-  wrong = []
+def _imported(modules):
+  """Returns {room or program: rooms and programs that it imports}."""
+  found = {}
   for module, source in modules:
-    room = _room(module)
-    if room is None:  # A program.
-      continue
-    for imported in _imports(source):
-      target = _room(imported)
-      if target is None or target not in _ROOMS[room] | {room} and (
-          not target.startswith(f'{room}.')):
-        wrong.append(f'{module} imports {imported}')
-  return sorted(wrong)
+    place = _place(module)
+    found.setdefault(place, set()).update(
+        _place(imported) for imported in _imports(source))
+    found[place].discard(place)
+  return found
 
 
-def test_arrows_go_down():
+def _sources():
   modules = []
   for module, path in _modules():
     with open(path, encoding='utf-8') as f:
       modules.append((module, f.read()))
-  assert {_room(module) for module, _ in modules} >= {
-      'configuration', 'data', 'ops', 'text'}
-  assert not _wrong_imports(modules)
+  return modules
 
 
-@pytest.mark.parametrize('module, source, wrong', [
-    ('ops.lstm', 'from im2txt.ops import loss', False),
-    ('training.steps', 'from im2txt import configuration', False),
-    ('ops.lstm', 'from im2txt import configuration', True),
-    ('ops.lstm', 'import im2txt.show_and_tell_model', True),
-    ('ops.lstm', 'def f():\n  from im2txt import train', True),
-    ('data.build', 'from im2txt.text import vocabulary', False),
-    ('data.build', 'from im2txt.text.vocabulary import V', False),
-    ('data.build', 'from im2txt.inference_utils import captioner', True),
-    ('inference_utils.captioner', 'from im2txt.text import vocabulary', False),
-    ('text.vocabulary', 'from im2txt.inference_utils import captioner', True),
-    ('train', 'from im2txt import show_and_tell_model', False),
+def test_rooms_import_what_is_declared_and_nothing_else():
+  imported = _imported(_sources())
+  # What the package itself imports comes with every import.
+  imported.pop('__init__', None)
+  testing = imported.pop('testing')
+  assert {place: sorted(targets) for place, targets in imported.items()} == {
+      **_ROOMS, **_PROGRAMS}
+  assert sorted(testing) == _declared()['TESTING']
+
+
+def test_arrows_go_down():
+  """No room imports itself through others."""
+  below = {room: set(targets) for room, targets in _ROOMS.items()}
+  while any(below.values()):
+    lowest = {room for room, targets in below.items() if not targets}
+    assert lowest, f'these import each other: {sorted(below)}'
+    below = {room: targets - lowest for room, targets in below.items()
+             if room not in lowest}
+
+
+def test_no_room_imports_a_program():
+  for room, targets in _ROOMS.items():
+    assert set(targets) <= set(_ROOMS), room
+
+
+def test_no_room_reads_flags():
+  for module, source in _sources():
+    if _place(module) in _ROOMS and _place(module) != 'runtime':
+      assert 'FLAGS.' not in source.replace('flags.FLAGS', ''), module
+
+
+@pytest.mark.parametrize('module, source, imported', [
+    ('ops.lstm', 'from im2txt.ops import loss', set()),
+    ('ops.lstm', 'from im2txt import configuration', {'configuration'}),
+    ('ops.lstm', 'import im2txt.show_and_tell_model', {'show_and_tell_model'}),
+    ('ops.lstm', 'def f():\n  from im2txt import train', {'train'}),
+    ('data.build', 'from im2txt.text.vocabulary import V', {'text'}),
+    ('data.build', 'import im2txt\nimport numpy', set()),
 ])
-def test_tells_a_wrong_import(module, source, wrong):
-  assert bool(_wrong_imports([(module, source)])) == wrong
+def test_finds_imports(module, source, imported):
+  assert _imported([(module, source)]) == {_place(module): imported}
 
 
 if __name__ == '__main__':
