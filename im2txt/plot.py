@@ -4,31 +4,18 @@
   plot --logdirs=data/model,data/other_model --output=curves.png
 
 Loss, perplexity, BLEU-4, CIDEr and learning rate, each against the step and
-against the time since a run began; what no run has logged is left away. A
-directory is searched with what is below it, so that of a model gives the
-curves of its train and its eval directory.
+against the time since a run began; panels without data are omitted.
+Directories are searched recursively, so that of a model gives the curves of its
+train and its eval directory.
 """
 
-import os
-
 from absl import flags
-from absl import logging
 
 from im2txt.runtime import files
 from im2txt.runtime import program
+from im2txt.visualization import curves
 
 FLAGS = flags.FLAGS
-
-
-# Title of a panel, last parts of the tags that belong in it, in lower case,
-# and its scale.
-_PANELS = (
-    ('loss (nats a word)', ('smoothed_loss', 'cross_entropy'), 'linear'),
-    ('perplexity', ('perplexity',), 'log'),
-    ('BLEU-4', ('bleu_4',), 'linear'),
-    ('CIDEr', ('cider',), 'linear'),
-    ('learning rate', ('learning_rate',), 'log'),
-)
 
 
 def define_flags():
@@ -38,143 +25,9 @@ def define_flags():
   flags.DEFINE_string('output', '', 'PNG file to write.')
 
 
-def read_scalars(directory):
-  """Returns {tag: list of (step, time in s, value)} of the event files there.
-
-  Where a run was resumed from an earlier step, what it had logged after that
-  is left out. A file that is still being written ends where it ends.
-
-  Args:
-    directory: str; what is below it is not read.
-  """
-  paths = [os.path.join(directory, name) for name in os.listdir(directory)
-           if '.tfevents.' in name]
-  scalars = {}
-  for path in sorted(paths, key=_begin):
-    for event in _events(path):
-      for value in event.summary.value:
-        number = _number(value, is_scalar=value.tag in scalars)
-        if number is None:
-          continue
-        points = scalars.setdefault(value.tag, [])
-        while points and points[-1][0] >= event.step:
-          points.pop()
-        points.append((event.step, event.wall_time, number))
-  return scalars
-
-
-def _events(path):
-  """Yields the events of a file."""
-  import tensorflow as tf  # pylint: disable=g-import-not-at-top
-  try:
-    for serialized in tf.data.TFRecordDataset(path).as_numpy_iterator():
-      yield tf.compat.v1.Event.FromString(serialized)
-  except tf.errors.DataLossError:
-    logging.warning('%s ends in the middle of an event', path)
-
-
-def _begin(path):
-  """Returns when a file was begun."""
-  return next((event.wall_time for event in _events(path)), 0)
-
-
-def _number(value, is_scalar):
-  """Returns the number in a summary value, None if it is no scalar.
-
-  Args:
-    value: tf.Summary.Value, of TensorFlow 1 or 2.
-    is_scalar: whether the tag is known for one; only the first value of a tag
-      must say so itself.
-  """
-  import tensorflow as tf  # pylint: disable=g-import-not-at-top
-  if value.HasField('simple_value'):
-    return value.simple_value
-  if is_scalar or value.metadata.plugin_data.plugin_name == 'scalars':
-    return float(tf.make_ndarray(value.tensor))
-  return None
-
-
-def find_runs(logdirs):
-  """Returns {name: scalars} of all directories with scalars.
-
-  Args:
-    logdirs: list of str.
-
-  Raises:
-    ValueError: in one of them there is nothing to draw.
-  """
-  found = {}
-  for logdir in logdirs:
-    before = len(found)
-    for directory, _, names in sorted(os.walk(logdir)):
-      if any('.tfevents.' in name for name in names):
-        scalars = read_scalars(directory)
-        if scalars:
-          found[os.path.abspath(directory)] = scalars
-    if len(found) == before:
-      raise ValueError(f'--logdirs={",".join(logdirs)}: there are no event '
-                       f'files with scalars in {logdir} or below')
-  # Names that tell them apart: what is not the same in all.
-  top = os.path.commonpath(found)
-  if len(found) == 1:
-    top = os.path.dirname(top)
-  return {os.path.relpath(directory, top): scalars
-          for directory, scalars in found.items()}
-
-
-def draw(runs):
-  """Returns a matplotlib Figure of the curves.
-
-  Args:
-    runs: dict, name -> `read_scalars`.
-
-  Raises:
-    ValueError: none of the scalars belongs in a panel.
-  """
-  from matplotlib import figure  # pylint: disable=g-import-not-at-top
-  panels = []
-  for title, endings, scale in _PANELS:
-    curves = [(name, points) for name, scalars in runs.items()
-              for tag, points in scalars.items()
-              if tag.lower().rpartition('/')[2] in endings]
-    if curves:
-      panels.append((title, scale, curves))
-  if not panels:
-    raise ValueError('the event files have none of the scalars to draw: '
-                     + ', '.join(title for title, _, _ in _PANELS))
-  colors = {name: f'C{i % 10}' for i, name in enumerate(runs)}
-  begin = {name: min(points[0][1] for points in scalars.values())
-           for name, scalars in runs.items()}
-  longest = max(points[-1][1] - begin[name] for _, _, curves in panels
-                for name, points in curves)
-  # Fractions of hours would stand over each other.
-  unit, seconds = next(
-      ((unit, seconds) for unit, seconds in (('hours', 3600), ('minutes', 60))
-       if longest >= 2 * seconds), ('seconds', 1))
-  result = figure.Figure(figsize=(12, 3 * len(panels)), layout='constrained')
-  grid = result.subplots(len(panels), 2, squeeze=False, sharey='row')
-  for row, (title, scale, curves) in zip(grid, panels):
-    for name, points in curves:
-      steps, times, values = zip(*points)
-      # A single point makes no line.
-      style = {'color': colors[name], 'label': name,
-               'marker': 'o' if len(points) < 30 else None, 'markersize': 3}
-      row[0].plot(steps, values, **style)
-      row[1].plot([(time - begin[name]) / seconds for time in times], values,
-                  **style)
-    row[0].set_ylabel(title)
-    if all(point[2] > 0 for _, points in curves for point in points):
-      row[0].set_yscale(scale)
-    for axes, label in zip(row, ('step', unit)):
-      axes.set_xlabel(label)
-      axes.grid(alpha=0.3)
-    row[0].legend()
-  return result
-
-
 def main(_):
   program.require(FLAGS, 'logdirs', 'output')
-  result = draw(find_runs(files.split_names(FLAGS.logdirs)))
+  result = curves.draw(curves.find_runs(files.split_names(FLAGS.logdirs)))
   with files.replacing(FLAGS.output) as temporary:
     result.savefig(temporary, format='png', dpi=100)
   print(f'Wrote {FLAGS.output}')

@@ -164,6 +164,7 @@ PROGRAMS = {
     ],
     "plot": [
         "runtime",
+        "visualization",
     ],
     "run_inference": [
         "inference_utils",
