@@ -204,6 +204,18 @@ def checksum(path):
   return value
 
 
+def masked(checksum):
+  """Returns a CRC-32C as TensorFlow writes it into files, 4 bytes.
+
+  It is changed, as one of data with a CRC in it would not be a good one.
+
+  Args:
+    checksum: int.
+  """
+  rotated = checksum >> 15 | checksum << 17 & 0xffffffff
+  return (rotated + 0xa282ead8 & 0xffffffff).to_bytes(4, 'little')
+
+
 def write_json(path, content, indent=1):
   """Writes a value as JSON, `indent` as in `json.dump`."""
   with replacing(path) as temporary:
