@@ -340,10 +340,19 @@ class Checkpoint:
 
   @property
   def global_step(self):
-    """The training step, an int; 0 in a checkpoint without one."""
+    """The training step, an int; 0 in a checkpoint without one.
+
+    Raises:
+      CheckpointError: it is no number.
+    """
     if 'global_step' not in self.shapes:
       return 0
-    return int(self.get('global_step'))
+    step = self.get('global_step')
+    if step.shape or not np.isrealobj(step):
+      raise CheckpointError(
+          f'checkpoint {self.prefix} is not of im2txt: its global_step is '
+          f'{step.dtype} {list(step.shape)}')
+    return int(step)
 
   def get(self, name):
     """Returns a variable's value, a NumPy array, by its name of today.
@@ -364,7 +373,9 @@ class Checkpoint:
     Raises:
       CheckpointError: not an im2txt checkpoint.
     """
-    for name in ('seq_embedding/map', _LSTM + 'bias'):
+    names = ('seq_embedding/map', _LSTM + 'bias', _LSTM + 'kernel',
+             'logits/weights')
+    for name in names:
       if name not in self.shapes:
         others = [n for n in self.shapes if not n.startswith('InceptionV3/')
                   and n != 'global_step']
@@ -377,9 +388,19 @@ class Checkpoint:
         raise CheckpointError(
             f'checkpoint {self.prefix} is not of im2txt: it has no variable '
             f'{name}{hint}')
-    vocab_size, embedding_size = self.shapes['seq_embedding/map']
+    shapes = [self.shapes[name] for name in names]
+    # Whoever makes a model of these sizes needs no more memory than they took.
+    vocab_size, embedding_size = (shapes[0] + [0, 0])[:2]
+    units = (shapes[1] + [0])[0] // 4
+    fitting = [[vocab_size, embedding_size], [4 * units],
+               [embedding_size + units, 4 * units], [units, vocab_size]]
+    if shapes != fitting or not (vocab_size and embedding_size and units):
+      raise CheckpointError(
+          f'checkpoint {self.prefix} is not of im2txt: these shapes do not '
+          'go together: ' + ', '.join(
+              f'{name} {shape}' for name, shape in zip(names, shapes)))
     return {'vocab_size': vocab_size, 'embedding_size': embedding_size,
-            'num_lstm_units': self.shapes[_LSTM + 'bias'][0] // 4}
+            'num_lstm_units': units}
 
   def values(self, shapes):
     """Returns variables' values, a dict from today's name to array.

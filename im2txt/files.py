@@ -247,15 +247,23 @@ def read_json(path):
 def read_fields(path, kind):
   """Returns the dataclass whose fields a JSON file has.
 
+  Raises:
+    OSError: it cannot be read.
+    ValueError: see `to_fields`; the message does not name the file.
+  """
+  return to_fields(read_json(path), kind)
+
+
+def to_fields(content, kind):
+  """Returns the dataclass whose fields are the content of a JSON file.
+
   Args:
-    path: str.
+    content: what `read_json` returns, or a part of it.
     kind: a dataclass with fields of simple types.
 
   Raises:
-    OSError: it cannot be read.
-    ValueError: it has other fields or types; the message does not name it.
+    ValueError: it has other fields or types.
   """
-  content = read_json(path)
   if not isinstance(content, dict):
     raise ValueError('not a JSON object')
   try:

@@ -28,7 +28,6 @@ import dataclasses
 import functools
 import os
 import re
-import zipfile
 
 from absl import logging
 import numpy as np
@@ -37,6 +36,7 @@ import tensorflow as tf
 from im2txt import encoder_stamp
 from im2txt import files as files_lib
 from im2txt import locks
+from im2txt import numpy_files
 from im2txt import progress
 from im2txt.ops import example_order
 from im2txt.ops import folded_inception
@@ -315,13 +315,30 @@ def encode_in_memory(names, encode_fn, config, limit=None):
   captions = inputs.read_captions(names, limit)
   captions.check_ids(config.vocab_size)
   files = list(encode(names, captions, encode_fn, config))
-  return CaptionedFeatures(captions, files, _undecodable(files))
+  return CaptionedFeatures(captions, files, _undecodable(files, captions))
 
 
-def _undecodable(files):
-  return [i * _IMAGES_PER_FILE + int(row) for i, features in enumerate(files)
-          for row in np.flatnonzero(np.isnan(
-              features.reshape(len(features), -1)[:, 0]))]
+def _undecodable(files, captions):
+  """Returns the indices of the images that could not be decoded, a list.
+
+  Args:
+    files: see `CaptionedFeatures`. An image that was not decoded has nothing
+      but NaN.
+    captions: `inputs.Captions`.
+
+  Raises:
+    ValueError: one that was has NaN or infinity, which training would spread.
+  """
+  result = []
+  for number, features in enumerate(files):
+    features = features.reshape(len(features), -1)
+    for row in np.flatnonzero(~np.isfinite(features).all(axis=1)):
+      result.append(number * _IMAGES_PER_FILE + int(row))
+      if not np.isnan(features[row]).all():
+        raise ValueError(
+            f'the features of image {captions.image_ids[result[-1]]} hold NaN '
+            'or infinity; give another checkpoint of Inception v3')
+  return result
 
 
 def fingerprint(names, variables, config):
@@ -430,8 +447,15 @@ def open_or_build(directory, names, encode_fn, variables, config, views=None,
     _check(paths, description)
     files = [_map_features(path, captions, description['views'], *kept)
              for path in paths]
-    if 'undecodable' not in description:
-      description['undecodable'] = _undecodable(files)
+    # What has a checksum was looked at when it was made.
+    known = description.get('checksums', {})
+    if 'undecodable' not in description or not known.keys() >= set(
+        map(os.path.basename, paths)):
+      try:
+        description['undecodable'] = _undecodable(files, captions)
+      except ValueError as error:
+        raise ValueError(f'{error}, and delete --feature_cache_dir={directory}'
+                        ) from error
       _write_description(directory, description)
   return CaptionedFeatures(captions, files, description['undecodable'])
 
@@ -448,14 +472,18 @@ def _open(directory, wanted):
     return None, None
   try:
     description = files_lib.read_json(path)
+    if not isinstance(description, dict):
+      raise ValueError('cache.json is no JSON object')
     difference = _difference(description, wanted)
     if not difference:
+      for key, kind in (('views', int), ('seed', int), ('checksums', dict),
+                        ('undecodable', list)):
+        if not isinstance(description.get(key, kind()), kind):
+          raise ValueError(f'cache.json: {key} is no {kind.__name__}')
       captions = os.path.join(directory, _CAPTIONS)
       _check([captions], description)
-      with np.load(captions) as arrays:
-        return inputs.Captions(**arrays), description
-  except (ValueError, KeyError, TypeError, OSError, EOFError,
-          zipfile.BadZipFile) as e:
+      return inputs.Captions(**numpy_files.read(captions)), description
+  except (ValueError, LookupError, TypeError, OSError) as e:
     raise ValueError(f'--feature_cache_dir={directory} is damaged ({e}); '
                      'delete it') from e
   raise ValueError(
@@ -470,8 +498,8 @@ def _map_features(path, captions, views, kept_shape, dtype):
                len(captions.image_ids) - number * _IMAGES_PER_FILE),
            views + 1, *kept_shape)
   try:
-    features = np.load(path, mmap_mode='r')
-  except (ValueError, OSError, EOFError) as e:
+    features = numpy_files.map_file(path)
+  except (ValueError, OSError) as e:
     raise ValueError(f'{path} is damaged ({e}); delete it') from e
   if features.shape != shape or features.dtype != dtype:
     raise ValueError(f'{path} holds {features.dtype} {features.shape}, not '

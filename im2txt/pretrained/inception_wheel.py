@@ -23,6 +23,7 @@ import zipfile
 import numpy as np
 
 from im2txt import files
+from im2txt import numpy_files
 from im2txt.data import pictures
 
 
@@ -165,10 +166,8 @@ def refit(values):
   """
   path = files.in_project('data', 'inception_v3_refit.npz')
   try:
-    with np.load(path) as arrays:
-      for name in arrays:
-        values[name] = arrays[name].astype(np.float32).reshape(
-            values[name].shape)
-  except (ValueError, KeyError, zipfile.BadZipFile) as error:
+    for name, value in numpy_files.read(path).items():
+      values[name] = value.astype(np.float32).reshape(values[name].shape)
+  except (ValueError, KeyError) as error:
     raise ValueError(f'{path} is damaged ({error}): get the project again'
                     ) from error
