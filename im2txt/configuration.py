@@ -143,14 +143,14 @@ def _checked(name, kind, value, source):
   # To Python True is an int.
   if not good or isinstance(value, bool) != (kind is bool):
     raise ValueError(
-        f'{source}: {name}={value!r} should be of type {kind.__name__}')
+        f'{source}: {name}={value!r:.100} should be of type {kind.__name__}')
   if kind is str:
     return value  # Whoever looks a name up says which there are.
   if kind is not bool and not abs(value) <= sys.float_info.max:
-    raise ValueError(f'{source}: {name}={value} should be a finite number')
+    raise ValueError(f'{source}: {name}={value!r:.100} should be a finite number')
   if kind is not bool and (
       value < 0 or (value == 0 and name not in _MAY_BE_ZERO)):
-    raise ValueError(f'{source}: {name}={value} should be above zero')
+    raise ValueError(f'{source}: {name}={value!r:.100} should be above zero')
   # Inception v3 can read no smaller image, and the crop gives no larger one.
   if name in ('image_height', 'image_width') and not 75 <= value <= 346:
     raise ValueError(f'{source}: {name}={value} should be from 75 to 346')
@@ -180,7 +180,7 @@ def replace(configs, values, source):
   for name, value in values.items():
     if name not in known:
       raise ValueError(
-          f'{source}: unknown hyperparameter {name!r}; known are: '
+          f'{source}: unknown hyperparameter {name!r:.100}; known are: '
           + ', '.join(sorted(known)))
     index, kind = known[name]
     changes[index][name] = _checked(name, kind, value, source)

@@ -132,6 +132,7 @@ def test_draws_what_run_inference_printed(files):
      'cannot read the picture 3.jpg'),
     ('{"image": "1.jpg", "captions": []}', [],
      'not what run_inference --output_format=json prints'),
+    ('[' * 100_000, [], 'prints (RecursionError'),
     ('Captions for image 1.jpg:', [],
      'not what run_inference --output_format=json prints'),
     ('', [], '--captions_file=captions.jsonl has no caption'),

@@ -11,7 +11,7 @@ import pytest
 
 from im2txt.runtime import files
 
-_PHOTOS = files.in_project('data', 'photos')
+_PHOTOS = files.shipped('photos')
 
 
 def test_readme_tells_where_each_photo_is_from():

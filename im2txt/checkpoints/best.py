@@ -3,6 +3,7 @@
 """
 
 import contextlib
+import dataclasses
 import glob
 import math
 import os
@@ -19,6 +20,15 @@ FILE_NAME = 'best.json'
 _LOWER_IS_BETTER = ('perplexity',)
 # What a best.json was measured on that is of before there was such a flag.
 _BEFORE = {'allow_unknown_word': True}
+
+
+@dataclasses.dataclass
+class _Best:
+  """What best.json holds, see `BestCheckpoint`."""
+  metric: str
+  value: float
+  global_step: int
+  measured_on: dict = dataclasses.field(default_factory=dict)
 
 
 class BestCheckpoint:
@@ -51,39 +61,39 @@ class BestCheckpoint:
     self._best = self._read()
     if self._best:
       checkpoints.remove_leftovers(directory)
-      self._remove_all_but(self._best['global_step'])
-      self._remove_state_unless_of(self._best['global_step'])
+      self._remove_all_but(self._best.global_step)
+      self._remove_state_unless_of(self._best.global_step)
 
   def _read(self):
-    """Returns what best.json says, None if there is no best yet."""
+    """Returns the `_Best` of best.json, None if there is no best yet."""
     if not os.path.exists(self._path):
       return None
     try:
-      best = files.read_json(self._path)
-      metric, value, step = (
-          best[key] for key in ('metric', 'value', 'global_step'))
-      if not math.isfinite(value):
-        raise ValueError(f'value {value}')
-    except (OSError, ValueError, KeyError, TypeError) as error:
+      best = files.read_fields(self._path, _Best)
+      if not math.isfinite(best.value) or best.global_step < 0:
+        raise ValueError(f'value {best.value} at step {best.global_step}')
+    except (OSError, ValueError) as error:
       raise ValueError(
-          f'cannot read {self._path} ({type(error).__name__}: {error}); delete '
-          'it to begin anew') from error
-    if metric != self.metric:
+          f'cannot read {self._path} ({error}); delete it to begin anew'
+      ) from error
+    if best.metric != self.metric:
       raise ValueError(
-          f'{self._directory} holds the best checkpoint by {metric}, not by '
-          f'--best_metric={self.metric}: give that, or move the directory away')
-    before = {**_BEFORE, **best.get('measured_on', {})}
+          f'{self._directory} holds the best checkpoint by {best.metric}, not '
+          f'by --best_metric={self.metric}: give that, or move the directory '
+          'away')
+    before = {**_BEFORE, **best.measured_on}
     for name, now in self._measured_on.items():
       if before.get(name) != now:
         raise ValueError(
             f'{self._directory} holds the best checkpoint with --{name}='
-            f'{before.get(name)}, not --{name}={now}: give that, or move the '
+            f'{before.get(name)!s:.100}, not --{name}={now}: give that, or move the '
             'directory away')
-    if fault := checkpoints.fault(self._prefix(step)):
+    if fault := checkpoints.fault(self._prefix(best.global_step)):
       logging.warning('%s is of a checkpoint that cannot be used (%s): begun '
                       'anew', self._path, fault)
       return None
-    logging.info('best so far: %s = %.4f at step %d', metric, value, step)
+    logging.info('best so far: %s = %.4f at step %d', best.metric, best.value,
+                 best.global_step)
     return best
 
   def offer(self, value, named_variables, train_dir):
@@ -104,25 +114,24 @@ class BestCheckpoint:
     """
     sign = -1 if self.metric in _LOWER_IS_BETTER else 1
     if not math.isfinite(value) or (
-        self._best and sign * value <= sign * self._best['value']):
+        self._best and sign * value <= sign * self._best.value):
       return False
     step = int(named_variables['global_step'])
     os.makedirs(self._directory, exist_ok=True)
     configuration.save(self._directory, configuration.load(train_dir))
     vocabulary_stamp.copy(train_dir, self._directory)
     encoder_stamp.copy(train_dir, self._directory)
-    best = {'metric': self.metric, 'value': float(value), 'global_step': step,
-            'measured_on': self._measured_on}
+    best = _Best(self.metric, float(value), step, self._measured_on)
     try:
       # The one before stays until best.json names the new one.
       checkpoints.CheckpointManager(
           self._directory, max_to_keep=2).save(named_variables)
-      files.write_json(self._path, best)
+      files.write_json(self._path, dataclasses.asdict(best))
     except OSError:
-      if not self._best or self._best['global_step'] != step:
+      if not self._best or self._best.global_step != step:
         for path in glob.glob(glob.escape(self._prefix(step)) + '.*'):
           os.remove(path)
-      self._remove_state_unless_of(self._best and self._best['global_step'])
+      self._remove_state_unless_of(self._best and self._best.global_step)
       raise
     self._best = best
     self._remove_all_but(step)

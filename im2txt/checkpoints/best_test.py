@@ -88,7 +88,17 @@ def test_is_remembered(train_dir, tmp_path):
   assert best_checkpoint.BestCheckpoint(str(directory), 'cider', {}).offer(
       0.1, _variables(7), str(train_dir))
   for content in ('{', '[]', '{"metric": "cider"}',
-                  '{"metric": "cider", "value": null, "global_step": 7}'):
+                  '{"metric": "cider", "value": null, "global_step": 7}',
+                  # More than a float can hold, nested too deeply, and a step
+                  # or flags that are none.
+                  '{"metric": "cider", "value": 1%s, "global_step": 7}' % (
+                      '0' * 400),
+                  '{"metric": "cider", "value": 1e400, "global_step": 7}',
+                  '[' * 100_000,
+                  '{"metric": "cider", "value": 0.5, "global_step": "../7"}',
+                  '{"metric": "cider", "value": 0.5, "global_step": -7}',
+                  '{"metric": "cider", "value": 0.5, "global_step": 7, '
+                  '"measured_on": [1]}'):
     (directory / 'best.json').write_text(content)
     with pytest.raises(ValueError, match='best.json .*delete it') as error:
       best_checkpoint.BestCheckpoint(str(directory), 'cider', {})

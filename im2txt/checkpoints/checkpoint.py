@@ -10,9 +10,6 @@ import contextlib
 import glob
 import os
 import re
-import shutil
-import tempfile
-import weakref
 
 from absl import logging
 from google.protobuf import text_format
@@ -20,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from im2txt.runtime import files
+from im2txt.checkpoints import reader as checkpoint_reader
 
 PREFIX = 'model.ckpt'
 # Names the newest checkpoint, and those that may be deleted for newer ones.
@@ -40,12 +38,9 @@ _AVERAGE = '/ExponentialMovingAverage'
 # Present in Inception's own checkpoint and of no use to a captioner.
 _INCEPTION_HEADS = ('InceptionV3/Logits/', 'InceptionV3/AuxLogits/')
 
-# What makes a path a pattern.
-_PATTERN = re.compile(r'[][*?\\]')
 _GIT_LFS_HEADER = b'version https://git-lfs'
 
-# What TensorFlow raises for damaged files; IndexError where bytes are missing.
-_READ_ERRORS = (tf.errors.OpError, ValueError, RuntimeError, IndexError)
+_READ_ERRORS = (OSError, ValueError)
 
 # TensorFlow's interface has no name for the message in a state file.
 _CheckpointState = type(
@@ -219,9 +214,9 @@ def fault(prefix):
   if not _exists(prefix):
     return f'the file {prefix}.index is missing'
   try:
-    reader = _Reader(prefix)
+    reader = checkpoint_reader.open_reader(prefix)
     for name in reader.shapes:
-      reader.get(name)
+      _get(reader, name)
     return None
   except _READ_ERRORS as error:
     return _what_is_wrong(prefix, error)
@@ -249,13 +244,15 @@ def _what_is_wrong(prefix, error):
   if (os.path.exists(prefix + '.index')
       and not glob.glob(glob.escape(prefix) + '.data-*')):
     return f'the file {prefix}.data-00000-of-00001 is missing'
+  if isinstance(error, OSError):
+    return f'cannot read {error.filename}: {error.strerror}'
   reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
   return (f'{prefix} is truncated, damaged or not a TensorFlow checkpoint '
           f'({reason})')
 
 
 def _unreadable(prefix, error):
-  """Returns the CheckpointError for what TensorFlow raised."""
+  """Returns the CheckpointError for one of _READ_ERRORS."""
   wrong = _what_is_wrong(prefix, error)
   remedy = '; copy or download it again'
   if isinstance(error, _NotFiniteError):
@@ -265,54 +262,20 @@ def _unreadable(prefix, error):
   return CheckpointError(wrong + remedy)
 
 
-class _Reader:
-  """TensorFlow's reader of a checkpoint, of whatever name.
+def _get(reader, name):
+  """Returns a value of a `checkpoint_reader`, a NumPy array.
 
   Args:
-    prefix: see `resolve`.
-
-  Attributes:
-    shapes: dict from name as stored to shape (a list).
+    reader: what `checkpoint_reader.open_reader` returns.
+    name: str, as stored.
 
   Raises:
-    One of _READ_ERRORS, as does `get`.
+    One of _READ_ERRORS.
   """
-
-  def __init__(self, prefix):
-    self._prefix = self._given = prefix
-    if _PATTERN.search(prefix):
-      # The reader takes it for a pattern, and knows no way to escape one.
-      links = tempfile.mkdtemp(
-          prefix='im2txt_checkpoint_',
-          dir='/tmp' if _PATTERN.search(tempfile.gettempdir()) else None)
-      weakref.finalize(self, shutil.rmtree, links, ignore_errors=True)
-      self._given = os.path.join(links, 'checkpoint')
-      for path in _files(prefix):
-        os.symlink(os.path.abspath(path), self._given + path[len(prefix):])
-    with self._naming():
-      self._reader = tf.train.load_checkpoint(self._given)
-      self.shapes = self._reader.get_variable_to_shape_map()
-
-  def get(self, name):
-    """Returns a value, a NumPy array, by the name that it is stored under."""
-    with self._naming():
-      value = self._reader.get_tensor(name)
-    if (np.issubdtype(getattr(value, 'dtype', None), np.floating)
-        and not np.isfinite(value).all()):
-      raise _NotFiniteError(
-          f'{name} holds NaN or infinity: training diverged')
-    return value
-
-  @contextlib.contextmanager
-  def _naming(self):
-    """Puts the name that the user knows into an error."""
-    try:
-      yield
-    except _READ_ERRORS as error:
-      if self._given == self._prefix:
-        raise
-      raise ValueError(
-          str(error).replace(self._given, self._prefix)) from error
+  value = reader.get(name)
+  if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
+    raise _NotFiniteError(f'{name} holds NaN or infinity: training diverged')
+  return value
 
 
 class Checkpoint:
@@ -336,7 +299,7 @@ class Checkpoint:
         newest_whole(path, training_state) if os.path.isdir(path)
         else (resolve(path), []))
     try:
-      self._reader = _Reader(self.prefix)
+      self._reader = checkpoint_reader.open_reader(self.prefix)
     except _READ_ERRORS as e:
       raise _unreadable(self.prefix, e) from e
     self._stored_name = self._by_todays_names(self._reader.shapes)
@@ -377,10 +340,19 @@ class Checkpoint:
 
   @property
   def global_step(self):
-    """The training step, an int; 0 in a checkpoint without one."""
+    """The training step, an int; 0 in a checkpoint without one.
+
+    Raises:
+      CheckpointError: it is no number.
+    """
     if 'global_step' not in self.shapes:
       return 0
-    return int(self.get('global_step'))
+    step = self.get('global_step')
+    if step.shape or not np.isrealobj(step):
+      raise CheckpointError(
+          f'checkpoint {self.prefix} is not of im2txt: its global_step is '
+          f'{step.dtype} {list(step.shape)}')
+    return int(step)
 
   def get(self, name):
     """Returns a variable's value, a NumPy array, by its name of today.
@@ -391,7 +363,7 @@ class Checkpoint:
     if name not in self._stored_name:
       raise CheckpointError(f'checkpoint {self.prefix} has no variable {name}')
     try:
-      return self._reader.get(self._stored_name[name])
+      return _get(self._reader, self._stored_name[name])
     except _READ_ERRORS as e:
       raise _unreadable(self.prefix, e) from e
 
@@ -401,7 +373,9 @@ class Checkpoint:
     Raises:
       CheckpointError: not an im2txt checkpoint.
     """
-    for name in ('seq_embedding/map', _LSTM + 'bias'):
+    names = ('seq_embedding/map', _LSTM + 'bias', _LSTM + 'kernel',
+             'logits/weights')
+    for name in names:
       if name not in self.shapes:
         others = [n for n in self.shapes if not n.startswith('InceptionV3/')
                   and n != 'global_step']
@@ -414,9 +388,19 @@ class Checkpoint:
         raise CheckpointError(
             f'checkpoint {self.prefix} is not of im2txt: it has no variable '
             f'{name}{hint}')
-    vocab_size, embedding_size = self.shapes['seq_embedding/map']
+    shapes = [self.shapes[name] for name in names]
+    # Whoever makes a model of these sizes needs no more memory than they took.
+    vocab_size, embedding_size = (shapes[0] + [0, 0])[:2]
+    units = (shapes[1] + [0])[0] // 4
+    fitting = [[vocab_size, embedding_size], [4 * units],
+               [embedding_size + units, 4 * units], [units, vocab_size]]
+    if shapes != fitting or not (vocab_size and embedding_size and units):
+      raise CheckpointError(
+          f'checkpoint {self.prefix} is not of im2txt: these shapes do not '
+          'go together: ' + ', '.join(
+              f'{name} {shape}' for name, shape in zip(names, shapes)))
     return {'vocab_size': vocab_size, 'embedding_size': embedding_size,
-            'num_lstm_units': self.shapes[_LSTM + 'bias'][0] // 4}
+            'num_lstm_units': units}
 
   def values(self, shapes):
     """Returns variables' values, a dict from today's name to array.

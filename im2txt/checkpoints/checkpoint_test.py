@@ -19,7 +19,8 @@ _BIAS = 'lstm/basic_lstm_cell/bias'
 
 def values(step=7):
   rng = np.random.default_rng(0)
-  shapes = {'seq_embedding/map': [5, 3], _KERNEL: [5, 8], _BIAS: [8]}
+  shapes = {'seq_embedding/map': [5, 3], _KERNEL: [5, 8], _BIAS: [8],
+            'logits/weights': [2, 5]}
   result = {n: rng.normal(size=s).astype(np.float32)
             for n, s in shapes.items()}
   return {**result, 'global_step': np.int32(step)}
@@ -105,8 +106,8 @@ def test_unknown_names_are_named_with_what_is_missing(tmp_path):
   checkpoints.write(prefix, stored)
   with pytest.raises(
       checkpoints.CheckpointError,
-      match=f'no variable {_BIAS}; instead it has 2 variable.*'
-      'lstm_cell/kernel, seq_embedding/map'):
+      match=f'no variable {_BIAS}; instead it has 3 variable.*logits/weights, '
+      'lstm/lstm_cell/kernel, seq_embedding/map'):
     checkpoints.Checkpoint(prefix).model_sizes()
 
 
@@ -258,6 +259,29 @@ def test_not_an_im2txt_checkpoint(tmp_path):
   with pytest.raises(checkpoints.CheckpointError,
                      match='--inception_checkpoint_file'):
     checkpoints.Checkpoint(prefix).model_sizes()
+
+
+@pytest.mark.parametrize('name, shape', [
+    ('seq_embedding/map', [15]), ('seq_embedding/map', [5, 3, 1]),
+    ('seq_embedding/map', [0, 3]), ('seq_embedding/map', [5, 10**6]),
+    (_BIAS, []), (_BIAS, [9]), (_BIAS, [2, 4]), (_BIAS, [10**6]),
+    (_KERNEL, [8, 5]), ('logits/weights', [5])])
+def test_shapes_of_no_model(tmp_path, name, shape):
+  """Variables of the sizes that these tell could take any memory."""
+  prefix = checkpoints.CheckpointManager(str(tmp_path)).save(
+      {**values(), name: np.zeros(shape, np.float32)})
+  with pytest.raises(checkpoints.CheckpointError,
+                     match='not of im2txt: these shapes do not go together: '
+                     r'seq_embedding/map \['):
+    checkpoints.Checkpoint(prefix).model_sizes()
+
+
+@pytest.mark.parametrize('step', [np.zeros([2], np.int64), np.complex64(1)])
+def test_a_step_that_is_no_number(tmp_path, step):
+  prefix = str(tmp_path / 'model.ckpt-7')
+  checkpoints.write(prefix, {**values(), 'global_step': step})
+  with pytest.raises(checkpoints.CheckpointError, match='its global_step is '):
+    checkpoints.Checkpoint(prefix).global_step  # pylint: disable=expression-not-assigned
 
 
 def error(path):

@@ -270,7 +270,7 @@ def split_by_field(entries, path):
     if name is None:
       raise ValueError(
           f'{path}: {entry.file_name} is in '
-          + (f'the split {entry.split!r}, not one of '
+          + (f'the split {entry.split!r:.100}, not one of '
              + ', '.join(sorted(_SPLIT_NAMES)) if entry.split else 'no split')
           + ': give all pictures a split, or --train_list and --val_list.')
     parts[name].append(entry)
@@ -411,7 +411,7 @@ def _image_id(value):
     value = int(value)
   if not isinstance(value, int) or isinstance(value, bool) or not (
       0 <= value < 2 ** 63):
-    raise TypeError(f'image id {value!r}, not a number from 0 to 2^63 - 1')
+    raise TypeError(f'image id {value!r:.100}, not a number from 0 to 2^63 - 1')
   return value
 
 

@@ -139,6 +139,25 @@ def test_damaged_files_are_refused(tmp_path, content, part):
   assert '\n' not in str(error.value)
 
 
+@pytest.mark.parametrize('read', [
+    caption_files.read, caption_files.read_coco, caption_files.read_references,
+    caption_files.read_results])
+@pytest.mark.parametrize('content', [
+    '%s', '[%s]', '{"images": %s, "annotations": []}',
+    '[{"image": "a.jpg", "image_id": %s, "caption": "x"}]',
+    '[{"image": "a.jpg", "image_id": 1, "caption": %s}]',
+    '{"images": [{"id": %s, "file_name": "a.jpg"}], "annotations": []}'])
+@pytest.mark.parametrize('depth', [900, 100_000])
+@pytest.mark.parametrize('start, end', ['[]', ('{"a": ', '}')])
+def test_what_is_nested_deeply(tmp_path, read, content, depth, start, end):
+  path = _write(tmp_path, content % f'{start * depth}1{end * depth}')
+  with pytest.raises(ValueError) as error:
+    read(path, '--the_flag')
+  assert path in str(error.value)
+  # Nor is what is found there repeated at length.
+  assert '\n' not in str(error.value) and len(str(error.value)) < 600
+
+
 def test_what_cannot_be_read(tmp_path):
   with pytest.raises(ValueError, match='--f the path'):
     caption_files.read(str(tmp_path / 'nowhere'), '--f')

@@ -87,8 +87,8 @@ class Writer:
     size = struct.pack('<Q', sum(map(len, record)))
     checksum = functools.reduce(google_crc32c.extend, record, 0)
     with self._naming():
-      self._file.writelines((size, _masked(google_crc32c.value(size)), *record,
-                             _masked(checksum)))
+      self._file.writelines((size, files.masked(google_crc32c.value(size)),
+                             *record, files.masked(checksum)))
 
   @contextlib.contextmanager
   def _naming(self):
@@ -162,13 +162,13 @@ def read_record(path, offset):
   with open(path, 'rb', buffering=0) as f:
     f.seek(offset)
     header = f.read(HEADER_BYTES)
-    if _masked(google_crc32c.value(header[:8])) == header[8:]:
+    if files.masked(google_crc32c.value(header[:8])) == header[8:]:
       length, = struct.unpack('<Q', header[:8])
       # A header may claim what no file holds.
       length = min(length, os.fstat(f.fileno()).st_size)
       data = f.read(length + FOOTER_BYTES)
       record = data[:length]
-      if _masked(google_crc32c.value(record)) == data[length:]:
+      if files.masked(google_crc32c.value(record)) == data[length:]:
         return record
   raise ValueError(
       f'damaged record at byte {offset} of {path}; make the shards again')
@@ -191,7 +191,7 @@ def check_lengths(path):
   with open(path, 'rb', buffering=0) as f:
     while len(header := os.pread(f.fileno(), HEADER_BYTES, offset)
              ) == HEADER_BYTES:
-      if _masked(google_crc32c.value(header[:8])) != header[8:]:
+      if files.masked(google_crc32c.value(header[:8])) != header[8:]:
         return
       length, = struct.unpack('<Q', header[:8])
       if length > size:
@@ -199,12 +199,6 @@ def check_lengths(path):
             f'the record at byte {offset} of {path} claims {length} bytes, '
             f'more than the file has; make the shards again')
       offset += HEADER_BYTES + length + FOOTER_BYTES
-
-
-def _masked(checksum):
-  """Returns the bytes of a CRC-32C, changed as TFRecord files have it."""
-  rotated = checksum >> 15 | checksum << 17 & 0xffffffff
-  return struct.pack('<I', rotated + 0xa282ead8 & 0xffffffff)
 
 
 def serialize(image_id, data, tokens, ids):

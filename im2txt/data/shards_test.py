@@ -3,9 +3,11 @@
 
 import sys
 
+import google_crc32c
 import pytest
 import tensorflow as tf
 
+from im2txt.runtime import files
 from im2txt.data import shards
 from im2txt.text import vocabulary
 
@@ -153,7 +155,7 @@ def test_a_record_that_claims_a_huge_length_is_damaged(tmp_path, length):
   header = length.to_bytes(8, 'little')
   path = tmp_path / 'shard'
   path.write_bytes(
-      header + shards._masked(shards.google_crc32c.value(header)) + bytes(50))  # pylint: disable=protected-access
+      header + files.masked(google_crc32c.value(header)) + bytes(50))
   with pytest.raises(ValueError, match='damaged record at byte 0'):
     shards.read_record(str(path), 0)
   with pytest.raises(ValueError, match='no shard, after 0 good records .the '

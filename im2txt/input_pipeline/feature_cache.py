@@ -19,7 +19,6 @@ build that was killed or lost its power goes on after the last finished file.
 import dataclasses
 import os
 import re
-import zipfile
 
 from absl import logging
 import numpy as np
@@ -29,6 +28,7 @@ from im2txt.input_pipeline import captions as captions_lib
 from im2txt.input_pipeline import image_features
 from im2txt.runtime import files as files_lib
 from im2txt.runtime import locks
+from im2txt.runtime import numpy_files
 from im2txt.runtime import progress
 
 # Bump when the same input gives other features.
@@ -142,8 +142,16 @@ def open_or_build(directory, names, encode_fn, variables, config, views=None,
     _check(paths, description)
     files = [_map_features(path, captions, description['views'], *kept)
              for path in paths]
-    if 'undecodable' not in description:
-      description['undecodable'] = image_features.undecodable_images(files)
+    # What has a checksum was looked at when it was made.
+    known = description.get('checksums', {})
+    if 'undecodable' not in description or not known.keys() >= set(
+        map(os.path.basename, paths)):
+      try:
+        description['undecodable'] = image_features.undecodable_images(
+            files, captions)
+      except ValueError as error:
+        raise ValueError(f'{error}, and delete --feature_cache_dir={directory}'
+                        ) from error
       _write_description(directory, description)
   return image_features.CaptionedFeatures(captions, files, description['undecodable'])
 
@@ -160,14 +168,18 @@ def _open(directory, wanted):
     return None, None
   try:
     description = files_lib.read_json(path)
+    if not isinstance(description, dict):
+      raise ValueError('cache.json is no JSON object')
     difference = _difference(description, wanted)
     if not difference:
+      for key, kind in (('views', int), ('seed', int), ('checksums', dict),
+                        ('undecodable', list)):
+        if not isinstance(description.get(key, kind()), kind):
+          raise ValueError(f'cache.json: {key} is no {kind.__name__}')
       captions = os.path.join(directory, _CAPTIONS)
       _check([captions], description)
-      with np.load(captions) as arrays:
-        return captions_lib.Captions(**arrays), description
-  except (ValueError, KeyError, TypeError, OSError, EOFError,
-          zipfile.BadZipFile) as e:
+      return captions_lib.Captions(**numpy_files.read(captions)), description
+  except (ValueError, LookupError, TypeError, OSError) as e:
     raise ValueError(f'--feature_cache_dir={directory} is damaged ({e}); '
                      'delete it') from e
   raise ValueError(
@@ -182,8 +194,8 @@ def _map_features(path, captions, views, kept_shape, dtype):
                len(captions.image_ids) - number * image_features.IMAGES_PER_FILE),
            views + 1, *kept_shape)
   try:
-    features = np.load(path, mmap_mode='r')
-  except (ValueError, OSError, EOFError) as e:
+    features = numpy_files.map_file(path)
+  except (ValueError, OSError) as e:
     raise ValueError(f'{path} is damaged ({e}); delete it') from e
   if features.shape != shape or features.dtype != dtype:
     raise ValueError(f'{path} holds {features.dtype} {features.shape}, not '

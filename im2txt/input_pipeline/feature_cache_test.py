@@ -309,7 +309,12 @@ def test_a_half_built_foreign_cache_is_refused_too(tmp_path, shards):
      'features-00002.npy is damaged: it has another checksum'),
     ('captions.npz', lambda p: p.write_bytes(p.read_bytes()[:-30]),
      'captions.npz is damaged: it has another checksum'),
-    ('cache.json', lambda p: p.write_text('{'), 'cache is damaged'),
+    *(('cache.json', lambda p, content=content: p.write_text(content),
+       'cache is damaged') for content in ('{', '[]', '[' * 100_000)),
+    *(('cache.json', lambda p, changes=changes: p.write_text(json.dumps({
+        **json.loads(p.read_text()), **changes})), 'cache is damaged')
+      for changes in ({'checksums': []}, {'undecodable': 5}, {'shards': 5},
+                      {'image_size': []})),
     ('cache.json', lambda p: p.unlink(), 'no cache.json'),
     ('captions.npz', lambda p: p.unlink(), 'cache is damaged'),
 ])
@@ -458,6 +463,40 @@ def test_what_comes_at_a_step_is_a_function_of_seed_and_step(
     assert any((a[0] != b[0]).any()
                for a, b in zip(whole, first(12, kind, seed=4))
                if a[0].shape == b[0].shape)
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf])
+@pytest.mark.parametrize('place', [0, 1000])
+def test_a_feature_that_is_not_finite_is_an_error(
+    tmp_path, shards, value, place):
+  """Where the image was decoded: it would spread from there."""
+
+  def diverged(images):
+    features = Encoder()(images).numpy()
+    features[1, place] = value
+    return tf.constant(features)
+
+  with pytest.raises(ValueError, match='the features of image 1 hold NaN or '
+                     'infinity; give another checkpoint of Inception v3$'):
+    image_features.encode_in_memory(shards, diverged, _CONFIG)
+  for _ in range(2):  # The files are there the second time.
+    with pytest.raises(ValueError, match=rf'image \d hold NaN or infinity; .*, '
+                       f'and delete --feature_cache_dir={tmp_path}/cache$'):
+      build(tmp_path, shards, diverged)
+
+
+def test_so_it_is_in_a_cache_without_checksums(tmp_path, shards):
+  build(tmp_path, shards)
+  path = tmp_path / 'cache' / 'cache.json'
+  description = json.loads(path.read_text())
+  del description['checksums']['features-00001.npy']
+  path.write_text(json.dumps(description))
+  assert build(tmp_path, shards).undecodable == [5]
+  features = np.load(tmp_path / 'cache' / 'features-00001.npy')
+  features[1, 2, 2047] = np.inf
+  np.save(tmp_path / 'cache' / 'features-00001.npy', features)
+  with pytest.raises(ValueError, match='the features of image 4 hold NaN'):
+    build(tmp_path, shards)
 
 
 def test_no_good_image_is_an_error(tmp_path):

@@ -296,10 +296,27 @@ def encode_in_memory(names, encode_fn, config, limit=None):
   captions = captions_lib.read_captions(names, limit)
   captions.check_ids(config.vocab_size)
   files = list(encode(names, captions, encode_fn, config))
-  return CaptionedFeatures(captions, files, undecodable_images(files))
+  return CaptionedFeatures(captions, files, undecodable_images(files, captions))
 
 
-def undecodable_images(files):
-  return [i * IMAGES_PER_FILE + int(row) for i, features in enumerate(files)
-          for row in np.flatnonzero(np.isnan(
-              features.reshape(len(features), -1)[:, 0]))]
+def undecodable_images(files, captions):
+  """Returns the indices of the images that could not be decoded, a list.
+
+  Args:
+    files: see `CaptionedFeatures`. An image that was not decoded has nothing
+      but NaN.
+    captions: `captions.Captions`.
+
+  Raises:
+    ValueError: one that was has NaN or infinity, which training would spread.
+  """
+  result = []
+  for number, features in enumerate(files):
+    features = features.reshape(len(features), -1)
+    for row in np.flatnonzero(~np.isfinite(features).all(axis=1)):
+      result.append(number * IMAGES_PER_FILE + int(row))
+      if not np.isnan(features[row]).all():
+        raise ValueError(
+            f'the features of image {captions.image_ids[result[-1]]} hold NaN '
+            'or infinity; give another checkpoint of Inception v3')
+  return result

@@ -20,7 +20,6 @@ import dataclasses
 import os
 import re
 import shutil
-import zipfile
 
 import numpy as np
 
@@ -29,6 +28,7 @@ from im2txt import configuration
 from im2txt.checkpoints import encoder_stamp
 from im2txt.runtime import files
 from im2txt.runtime import locks
+from im2txt.runtime import numpy_files
 from im2txt import show_and_tell_model
 from im2txt.text import vocabulary_stamp
 from im2txt.text import vocabulary
@@ -308,7 +308,9 @@ def _read(package_dir):
   path = os.path.join(package_dir, MANIFEST)
   try:
     manifest = files.read_fields(path, Manifest)
-    encoder_stamp.Stamp(**manifest.encoder)
+    files.to_fields(manifest.encoder, encoder_stamp.Stamp)
+    if not all(isinstance(sha256, str) for sha256 in manifest.parts.values()):
+      raise ValueError('a part has no SHA-256')
     if manifest.format != _FORMAT or set(manifest.parts) != {
         *_PARTS, *([ENCODER] if manifest.changed_encoder else [])}:
       raise ValueError(f'of format {manifest.format}, not {_FORMAT}')
@@ -317,7 +319,7 @@ def _read(package_dir):
         f'--package_dir={package_dir} is no package ({MANIFEST}: '
         f'{error.strerror}): give a directory that package_model made'
     ) from error
-  except (ValueError, TypeError) as error:
+  except ValueError as error:
     raise ValueError(f'{path} cannot be used ({error}): get the package again'
                     ) from error
   for name, wanted in manifest.parts.items():
@@ -342,8 +344,10 @@ def _read(package_dir):
     part = os.path.join(package_dir, ENCODER)
     changes = _load_arrays(part)
     shapes = image_embedding.variable_shapes()
-    if any(name.removesuffix(_SCALE) not in shapes or (
-        not name.endswith(_SCALE) and list(value.shape) != shapes[name])
+    shapes = {**shapes, **{
+        name + _SCALE: shape[-1:] for name, shape in shapes.items()}}
+    if any(name.removesuffix(_SCALE) not in changes
+           or list(value.shape) != shapes.get(name)
            for name, value in changes.items()):
       raise ValueError(f'{part} does not hold variables of Inception v3: get '
                        'the package again')
@@ -351,11 +355,14 @@ def _read(package_dir):
 
 
 def _load_arrays(path):
-  """Returns the arrays of a .npz file, a dict."""
+  """Returns the arrays of a .npz file, a dict from name to array of numbers."""
   try:
-    with np.load(path) as arrays:
-      return dict(arrays)
-  except (ValueError, zipfile.BadZipFile) as error:
+    arrays = numpy_files.read(path)
+    for name, value in arrays.items():
+      if value.dtype.kind not in 'fiu' or not np.isfinite(value).all():
+        raise ValueError(f'{name} holds NaN, infinity or no numbers')
+    return arrays
+  except (OSError, ValueError) as error:
     raise ValueError(
         f'{path} is damaged ({error}): get the package again') from error
 

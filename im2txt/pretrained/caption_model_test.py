@@ -2,6 +2,8 @@
 """Tests of caption_model: a tiny decoder on a whole Inception v3."""
 
 import dataclasses
+import hashlib
+import io
 import json
 import os
 import shutil
@@ -229,7 +231,9 @@ def test_damaged_parts_are_refused(trained, package, tmp_path, name):
     (lambda m: m.update(format=2), 'of format 2, not 1'),
     (lambda m: m.pop('encoder'), 'cannot be used'),
     (lambda m: m['encoder'].pop('fingerprint'), 'cannot be used'),
+    (lambda m: m['encoder'].update(fingerprint=7), 'fingerprint is no str'),
     (lambda m: m['parts'].pop('decoder.npz'), 'cannot be used'),
+    (lambda m: m['parts'].update({'decoder.npz': 7}), 'a part has no SHA-256'),
 ])
 def test_damaged_manifests_are_refused(trained, package, tmp_path, change,
                                        message):
@@ -246,6 +250,58 @@ def test_damaged_manifests_are_refused(trained, package, tmp_path, change,
   path.unlink()
   with pytest.raises(ValueError, match='--package_dir=.* is no package'):
     _get(trained, tmp_path / 'a', tmp_path / 'package')
+
+
+def _forge(package, parts, **changes):
+  """Puts parts into a package, with the checksums that its manifest needs."""
+  path = package / 'model.json'
+  manifest = {**json.loads(path.read_text()), **changes}
+  for name, content in parts.items():
+    (package / name).write_bytes(content)
+    manifest['parts'][name] = hashlib.sha256(content).hexdigest()
+  path.write_text(json.dumps(manifest))
+
+
+def _npz(**arrays):
+  out = io.BytesIO()
+  np.savez_compressed(out, **arrays)
+  return out.getvalue()
+
+
+@pytest.mark.parametrize('damage', [
+    lambda content: b'', lambda content: content[:-9],
+    # Amid what is compressed, and of the directory of names.
+    lambda content: content[:200] + b'\xff' * 99 + content[299:],
+    lambda content: content[:-99] + bytes(50) + content[-49:],
+    lambda _: _npz(a=np.array([{}], object)), lambda _: _npz(a='text'),
+    lambda _: _npz(a=np.float32([1, np.nan])),
+    lambda _: _npz(a=np.float16([np.inf]))], ids=range(8))
+def test_forged_arrays_are_refused(trained, package, tmp_path, damage):
+  shutil.copytree(package, tmp_path / 'package')
+  part = tmp_path / 'package' / 'decoder.npz'
+  _forge(tmp_path / 'package', {part.name: damage(part.read_bytes())})
+  with pytest.raises(ValueError) as error:
+    _get(trained, tmp_path / 'a', tmp_path / 'package')
+  message = str(error.value)
+  assert message.startswith(f'{part} is damaged (') and '\n' not in message
+  assert message.endswith('): get the package again')
+  assert not (tmp_path / 'a').exists()
+
+
+@pytest.mark.parametrize('arrays', [
+    # NumPy would make of the first two what fills the memory.
+    {'': np.zeros([1, 1, 1280, 320], np.int8),
+     '/scale': np.ones([10**6, 1, 1, 1, 1], np.float32)},
+    {'/scale': np.ones([320], np.float32)}, {'/other': np.float32(1)}])
+def test_forged_changes_are_refused(trained, package, tmp_path, arrays):
+  shutil.copytree(package, tmp_path / 'package')
+  name = 'InceptionV3/Mixed_7c/Branch_0/Conv2d_0a_1x1/weights'
+  _forge(tmp_path / 'package', {'encoder.npz': _npz(**{
+      name + end: array for end, array in arrays.items()})},
+         changed_encoder='12ab')
+  with pytest.raises(ValueError, match='encoder.npz does not hold variables'):
+    _get(trained, tmp_path / 'a', tmp_path / 'package')
+  assert not (tmp_path / 'a').exists()
 
 
 def test_training_that_went_on_is_left_alone(trained, package, got, tmp_path):

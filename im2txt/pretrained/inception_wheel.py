@@ -24,6 +24,7 @@ import numpy as np
 
 from im2txt.runtime import files
 from im2txt.data import image_store
+from im2txt.runtime import numpy_files
 
 
 class Wheel(NamedTuple):
@@ -165,10 +166,8 @@ def refit(values):
   """
   path = files.shipped('inception_v3_refit.npz')
   try:
-    with np.load(path) as arrays:
-      for name in arrays:
-        values[name] = arrays[name].astype(np.float32).reshape(
-            values[name].shape)
-  except (ValueError, KeyError, zipfile.BadZipFile) as error:
+    for name, value in numpy_files.read(path).items():
+      values[name] = value.astype(np.float32).reshape(values[name].shape)
+  except (ValueError, KeyError) as error:
     raise ValueError(f'{path} is damaged ({error}): get the project again'
                     ) from error

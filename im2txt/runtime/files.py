@@ -228,6 +228,18 @@ def checksum(path):
   return value
 
 
+def masked(checksum):
+  """Returns a CRC-32C as TensorFlow writes it into files, 4 bytes.
+
+  It is changed, as one of data with a CRC in it would not be a good one.
+
+  Args:
+    checksum: int.
+  """
+  rotated = checksum >> 15 | checksum << 17 & 0xffffffff
+  return (rotated + 0xa282ead8 & 0xffffffff).to_bytes(4, 'little')
+
+
 def write_json(path, content, indent=1):
   """Writes a value as JSON, `indent` as in `json.dump`."""
   with replacing(path) as temporary:
@@ -259,15 +271,23 @@ def read_json(path):
 def read_fields(path, kind):
   """Returns the dataclass whose fields a JSON file has.
 
+  Raises:
+    OSError: it cannot be read.
+    ValueError: see `to_fields`; the message does not name the file.
+  """
+  return to_fields(read_json(path), kind)
+
+
+def to_fields(content, kind):
+  """Returns the dataclass whose fields are the content of a JSON file.
+
   Args:
-    path: str.
+    content: what `read_json` returns, or a part of it.
     kind: a dataclass with fields of simple types.
 
   Raises:
-    OSError: it cannot be read.
-    ValueError: it has other fields or types; the message does not name it.
+    ValueError: it has other fields or types.
   """
-  content = read_json(path)
   if not isinstance(content, dict):
     raise ValueError('not a JSON object')
   try:

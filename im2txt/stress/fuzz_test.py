@@ -11,7 +11,8 @@ from im2txt.stress import mutations
 
 
 @pytest.mark.parametrize('kind, count', [
-    ('images', 60), ('records', 30), ('vocabularies', 30), ('json', 60)])
+    ('images', 60), ('records', 30), ('checkpoints', 100), ('vocabularies', 30),
+    ('json', 60)])
 def test_damaged_files_are_read_or_refused(kind, count):
   outcomes, findings, _ = fuzz.run(kind, count, seed=1)
   assert not findings

@@ -14,6 +14,7 @@ from PIL import Image
 import tensorflow as tf
 
 from im2txt.checkpoints import best as best_checkpoint
+from im2txt.checkpoints import reader as checkpoint_reader
 from im2txt import checkpoints
 from im2txt import configuration
 from im2txt.checkpoints import encoder_stamp
@@ -245,36 +246,12 @@ _VALUES = {
 }
 
 
-def _number(data, place):
-  """Returns (varint, the place after it)."""
-  value = shift = 0
-  while True:
-    value |= (data[place] & 127) << shift
-    shift += 7
-    place += 1
-    if data[place - 1] < 128:
-      return value, place
-
-
-def _blocks(index):
-  """Returns the (start, end) of the blocks of an index, a LevelDB table."""
-  # The footer has the handles of the block of meta data and of that of blocks.
-  place, handles = len(index) - 48, []
-  for _ in range(2):
-    offset, place = _number(index, place)
-    size, place = _number(index, place)
-    handles.append((offset, offset + size))
-  start, end = handles[1]
-  end -= 4 * (int.from_bytes(index[end - 4:end], 'little') + 1)
-  while start < end:
-    _, start = _number(index, start)
-    rest, start = _number(index, start)
-    size, start = _number(index, start)
-    offset, place = _number(index, start + rest)
-    length, _ = _number(index, place)
-    handles.append((offset, offset + length))
-    start += rest + size
-  return handles
+def _parts(directory, name):
+  """Returns the `Good.parts` of a file that is a table."""
+  table = checkpoint_reader.Table(os.path.join(directory, name))
+  # The byte that says how a block is packed belongs to what is checked.
+  return tuple((name, offset, offset + size + 1, offset + size + 1)
+               for offset, size in (*table.blocks, table.index))
 
 
 def _checkpoints():
@@ -282,19 +259,14 @@ def _checkpoints():
     checkpoints.CheckpointManager(directory).save(_VALUES)
     v2 = {name: _bytes_of(directory, name) for name in os.listdir(directory)
           if os.path.isfile(os.path.join(directory, name))}
-    path = os.path.join(directory, 'v1')
-    tf.raw_ops.Save(filename=path, tensor_names=sorted(_VALUES),
+    tf.raw_ops.Save(filename=os.path.join(directory, _PREFIX),
+                    tensor_names=sorted(_VALUES),
                     data=[_VALUES[name] for name in sorted(_VALUES)])
-    v1 = _bytes_of(directory, 'v1')
-  index = v2[f'{_PREFIX}.index']
-  return {
-      # The byte that says how a block is packed belongs to what is checked.
-      'V2': Good('V2', v2, tuple(
-          (f'{_PREFIX}.index', start, end + 1, end + 1)
-          for start, end in _blocks(index))),
-      'V1': Good('V1', {_PREFIX: v1}, tuple(
-          (_PREFIX, start, end + 1, end + 1) for start, end in _blocks(v1))),
-  }
+    return {
+        'V2': Good('V2', v2, _parts(directory, f'{_PREFIX}.index')),
+        'V1': Good('V1', {_PREFIX: _bytes_of(directory, _PREFIX)},
+                   _parts(directory, _PREFIX)),
+    }
 
 
 def _restore(path):

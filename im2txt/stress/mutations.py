@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Damages bytes at random, as disks, networks and attackers do."""
 
-import struct
-
 import google_crc32c
+
+from im2txt.runtime import files
 
 # What counts, sizes and offsets are set to: the ends of their ranges.
 _EXTREMES = [0, 1, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0xffff, 0x7fffffff,
@@ -36,9 +36,7 @@ def mutate_in_place(rng, data, start, end):
 
 def masked_crc(data):
   """Returns the CRC-32C of bytes as TFRecords and checkpoints have it."""
-  crc = google_crc32c.value(data)
-  return struct.pack(
-      '<I', (crc >> 15 | crc << 17 & 0xffffffff) + 0xa282ead8 & 0xffffffff)
+  return files.masked(google_crc32c.value(data))
 
 
 def _place(rng, data):

@@ -222,7 +222,7 @@ def run_seed(train_dir, asked):
     try:
       saved = seed = files_lib.read_json(path)['random_seed']
       if not isinstance(seed, int) or seed < 0:
-        raise ValueError(f'{seed!r} is no seed')
+        raise ValueError(f'{seed!r:.100} is no seed')
     except (OSError, ValueError, TypeError, KeyError) as error:
       raise ValueError(
           f'{path} is damaged ({error}): remove it, and give --random_seed if '
