@@ -9,6 +9,8 @@ from absl import app
 from absl import flags
 from absl import logging
 
+from im2txt import quiet_tensorflow
+
 flags.DEFINE_bool(
     'debug', False, 'Show the stack trace of an error, not only its line.')
 
@@ -114,7 +116,7 @@ def run(main, takes_argument=False):
     except Exception as e:
       if flags.FLAGS.debug or not _is_out_of_memory(e):
         raise
-      reason = (str(e) or 'MemoryError').split('\n', maxsplit=1)[0]
+      reason = quiet_tensorflow.reason(e) or 'MemoryError'
       fail(f'out of memory ({reason}): give a smaller batch size, or run it '
            'where more memory is free')
 

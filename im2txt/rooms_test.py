@@ -25,13 +25,14 @@ _ROOMS = {
     'data.image_formats': set(),
     'data': {'data.image_formats', 'data.shards', 'files',
              'inference_utils.vocabulary', 'locks', 'progress',
-             'vocabulary_stamp'},
-    'data.shards': {'progress'},
+             'quiet_tensorflow', 'vocabulary_stamp'},
+    'data.shards': {'progress', 'quiet_tensorflow'},
     'pretrained': {'checkpoints', 'configuration', 'data', 'encoder_stamp',
                    'files', 'inference_utils.vocabulary', 'locks', 'ops',
                    'progress', 'show_and_tell_model', 'vocabulary_stamp'},
     'ops': {'configuration', 'data.image_formats', 'data.shards',
-            'encoder_stamp', 'files', 'locks', 'progress'},
+            'encoder_stamp', 'files', 'locks', 'progress',
+            'quiet_tensorflow'},
     'stress': {'best_checkpoint', 'checkpoints', 'configuration', 'data',
                'data.image_formats', 'data.shards', 'encoder_stamp', 'files',
                'inference_utils', 'inference_utils.vocabulary', 'ops',
@@ -44,8 +45,8 @@ _ROOMS = {
                           'inference_utils',
                           'metrics', 'progress'},
     'inference_utils': {'checkpoints', 'configuration', 'data.image_formats',
-                        'files', 'ops', 'show_and_tell_model',
-                        'vocabulary_stamp'},
+                        'files', 'ops', 'quiet_tensorflow',
+                        'show_and_tell_model', 'vocabulary_stamp'},
 }
 
 

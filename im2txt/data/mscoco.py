@@ -31,6 +31,7 @@ import numpy as np
 
 from im2txt import files
 from im2txt import locks
+from im2txt import quiet_tensorflow
 from im2txt import vocabulary_stamp
 from im2txt.data import caption_files
 from im2txt.data import image_formats
@@ -668,7 +669,7 @@ class Workers:
   """Processes that do tasks; a context manager."""
 
   def __init__(self, num_workers):
-    """Args: num_workers: int, 0 for one a core."""
+    """Args: num_workers: int, 0 for one per core."""
     self._num = num_workers or len(os.sched_getaffinity(0))
     # A forked process would inherit TensorFlow's threads half alive.
     self._executor = concurrent.futures.ProcessPoolExecutor(
@@ -685,7 +686,7 @@ class Workers:
     """Yields function(*task) in order; few tasks are in memory at a time.
 
     Args:
-      function: a function of this module.
+      function: a function of a module.
       tasks: iterable of tuples.
 
     Raises:
@@ -896,7 +897,7 @@ def why_undecodable(content):
     # are not computed.
     tf.io.decode_jpeg(content, channels=3, ratio=8)
   except tf.errors.OpError as error:
-    return str(error).split('\n', maxsplit=1)[0]
+    return quiet_tensorflow.reason(error)
   return None
 
 

@@ -31,6 +31,7 @@ from typing import NamedTuple
 
 import google_crc32c
 
+from im2txt import quiet_tensorflow
 from im2txt.progress import Progress
 
 # Larger pieces cost the operating system less by the byte; much larger ones
@@ -313,10 +314,9 @@ def read_grouped(path):
       yield parse(serialized)
       count += 1
   except (tf.errors.OpError, OSError, ValueError) as error:
-    reason = getattr(error, 'message', str(error)).split('\n', maxsplit=1)[0]
     raise ValueError(
         f'{path} is damaged or no shard, after {count} good records '
-        f'({reason}): make the shards again') from error
+        f'({quiet_tensorflow.reason(error)}): make the shards again') from error
 
 
 def parse(serialized):
