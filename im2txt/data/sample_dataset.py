@@ -75,7 +75,8 @@ def _write(directory, num_images, seed, num_workers):
       zipfile.ZipFile(temporary, 'w')) as archive:
     for split, content in captions.items():
       archive.writestr(
-          f'annotations/captions_{split}2014.json', json.dumps(content))
+          _member(f'annotations/captions_{split}2014.json'),
+          json.dumps(content))
   for folder in ('zips', 'annotations'):
     _write_sums(os.path.join(directory, folder))
   files.write_json(stamp, made_of, indent=None)
@@ -103,7 +104,7 @@ def _write_images(path, split, made, progress):
       temporary, 'w') as archive:
     for image_id, (data, captions) in made:
       name = f'COCO_{split}2014_{image_id:012d}.jpg'
-      archive.writestr(f'{split}2014/{name}', data)
+      archive.writestr(_member(f'{split}2014/{name}'), data)
       images.append({
           'id': image_id, 'file_name': name, 'width': sample_scenes.WIDTH,
           'height': sample_scenes.HEIGHT})
@@ -113,6 +114,14 @@ def _write_images(path, split, made, progress):
             'image_id': image_id, 'caption': caption})
       progress.update(1)
   return {'images': images, 'annotations': annotations}
+
+
+def _member(name):
+  """Returns a member of an archive without the time when it was made.
+
+  So equal pictures give equal archives.
+  """
+  return zipfile.ZipInfo(name)
 
 
 def _write_sums(folder):
