@@ -22,12 +22,15 @@ FLAGS = flags.FLAGS
 
 
 def define_flags():
-  flags.DEFINE_integer('num_train_images', 1200, 'Pictures in train2014.')
+  flags.DEFINE_integer('num_train_images', 1200, 'Images in train2014.')
   flags.DEFINE_integer(
       'num_val_images', 1000,
-      'Pictures in val2014. Of these, prepare takes 85 % to train on, 5 % to '
+      'Images in val2014. Of these, prepare takes 85 % to train on, 5 % to '
       'validate and 10 % to test.')
-  flags.DEFINE_integer('seed', 1, 'Of pictures and captions.')
+  flags.DEFINE_integer(
+      'num_workers', 0, 'Number of processes, 0 for one per core.',
+      lower_bound=0)
+  flags.DEFINE_integer('seed', 1, 'Seed of images and captions.')
 
 
 def main(argv):
@@ -38,7 +41,7 @@ def main(argv):
       raise ValueError(f'--{name}={FLAGS[name].value} should be 20 or more')
   dataset.write(
       argv[1], {'train': FLAGS.num_train_images, 'val': FLAGS.num_val_images},
-      FLAGS.seed)
+      FLAGS.seed, FLAGS.num_workers)
   log(f'The sample data is in {argv[1]}')
 
 

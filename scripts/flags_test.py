@@ -39,6 +39,7 @@ def defined():
                         recursive=True):
     source = read(path)
     names.update(re.findall(r"DEFINE_\w+\(\s*'(\w+)'", source))
+    names.update(re.findall(r"\.add_argument\(\s*'--(\w+)'", source))
     names.update(f'{split}{rest}' for split in ('train', 'val', 'test')
                  for rest in re.findall(r"f'\{split\}(_\w+)'", source))
     # Fields of the dataclasses that are flags.

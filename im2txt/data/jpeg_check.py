@@ -4,6 +4,7 @@
 from im2txt.data import caption_files
 from im2txt.data import image_formats
 from im2txt.data import image_store
+from im2txt.runtime import quiet_tensorflow
 from im2txt.runtime import workers as workers_lib
 from im2txt.runtime.progress import log
 from im2txt.runtime.progress import Progress
@@ -85,5 +86,5 @@ def why_undecodable(content):
     # are not computed.
     tf.io.decode_jpeg(content, channels=3, ratio=8)
   except tf.errors.OpError as error:
-    return str(error).split('\n', maxsplit=1)[0]
+    return quiet_tensorflow.reason(error)
   return None

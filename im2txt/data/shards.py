@@ -34,6 +34,7 @@ import google_crc32c
 
 from im2txt.runtime import files
 from im2txt.runtime.progress import Progress
+from im2txt.runtime import quiet_tensorflow
 
 # Larger pieces cost the operating system less by the byte; much larger ones
 # would not stay in a processor's cache.
@@ -369,10 +370,9 @@ def read_grouped(path):
       yield parse(serialized)
       count += 1
   except (tf.errors.OpError, OSError, ValueError) as error:
-    reason = getattr(error, 'message', str(error)).split('\n', maxsplit=1)[0]
     raise ValueError(
         f'{path} is damaged or no shard, after {count} good records '
-        f'({reason}): make the shards again') from error
+        f'({quiet_tensorflow.reason(error)}): make the shards again') from error
 
 
 def parse(serialized):

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from im2txt import checkpoints
 from im2txt import configuration
+from im2txt.runtime import quiet_tensorflow
 from im2txt import show_and_tell_model
 from im2txt.text import vocabulary_stamp
 from im2txt.data import image_formats
@@ -308,7 +309,7 @@ class Captioner:
       raise ValueError(
           f'checkpoint {checkpoint.prefix}: the shapes of its InceptionV3/ '
           f'variables are not those of Inception v3 '
-          f'({str(e).splitlines()[0]}); give another checkpoint') from e
+          f'({quiet_tensorflow.reason(e)}); give another checkpoint') from e
     self._images = ImageDecoder(config.image_height, config.image_width)
 
   def decode(self, encoded_image, exif_orientation=True):

@@ -337,7 +337,7 @@ def test_empty_and_missing_shards_are_named(tmp_path, caplog):
   files = shards.list_files(f'{tmp_path}/train-*')
   assert (f'1 shards are missing, such as {tmp_path}/train-00003-of-00004'
           in caplog.text)
-  # Fewer captions than shards: some have none.
+  # Fewer records than shards: some have none.
   captions_lib.read_captions(files)
   assert 'shards are empty' not in caplog.text
   testing.write_shard(tmp_path / 'train-00000-of-00004', [
@@ -345,6 +345,14 @@ def test_empty_and_missing_shards_are_named(tmp_path, caplog):
   captions_lib.read_captions(files)
   assert (f'1 of 3 shards are empty, such as {tmp_path}/train-00002-of-00004'
           in caplog.text)
+  # Where others have many records, it has lost them.
+  testing.write_shard(tmp_path / 'train-00001-of-00004', [
+      (1, testing.jpeg(1), [1, 2])] * 14)
+  assert len(captions_lib.read_captions(files, limit=15)) == 15
+  for limit in (None, 16):
+    with pytest.raises(ValueError, match=(
+        f'1 of 3 shards are empty, such as {tmp_path}/train-00002-of-00004')):
+      captions_lib.read_captions(files, limit)
 
 
 @pytest.mark.parametrize('word', [-1, -2 ** 31])

@@ -38,9 +38,7 @@ def hold(directory, work, name='directory', wait=False):
       # third process can have the lock of that which has its name now.
       if not _is_at(lock, path):
         continue
-      lock.truncate(0)
-      lock.write(f'process {os.getpid()} on {socket.gethostname()}\n')
-      lock.flush()
+      _sign(lock)
       try:
         yield
       finally:
@@ -67,6 +65,17 @@ def _take(lock, directory, work, name, wait):
     logging.warning(
         '%s cannot be locked (%s): make sure that there is no second %s there',
         directory, error.strerror, work)
+
+
+def _sign(lock):
+  """Writes into the open file of a lock whose it is."""
+  try:
+    lock.truncate(0)
+    # Unbuffered: what a full disk refuses would be written at the end again.
+    os.write(lock.fileno(),
+             f'process {os.getpid()} on {socket.gethostname()}\n'.encode())
+  except OSError as error:
+    raise OSError(error.errno, error.strerror, lock.name) from error
 
 
 def _is_at(file, path):

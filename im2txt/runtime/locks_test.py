@@ -100,6 +100,19 @@ def test_a_file_that_is_no_longer_there_is_no_lock(tmp_path, monkeypatch):
         pass
 
 
+def test_a_full_disk_is_told_with_the_name_of_the_lock(tmp_path, monkeypatch):
+  def fail(*_):
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+  with monkeypatch.context() as full:
+    full.setattr(locks.os, 'write', fail)
+    with pytest.raises(OSError, match=f"on device: '{tmp_path}/.train.lock'"):
+      with locks.hold(str(tmp_path), 'train'):
+        pass
+  with locks.hold(str(tmp_path), 'train'):
+    pass
+
+
 def test_where_there_are_no_locks_it_is_said(tmp_path, monkeypatch, caplog):
   def fail(*_):
     raise OSError(errno.ENOLCK, 'No locks available')

@@ -9,6 +9,8 @@ from absl import app
 from absl import flags
 from absl import logging
 
+from im2txt.runtime import quiet_tensorflow
+
 flags.DEFINE_bool(
     'debug', False, 'Show the stack trace of an error, not only its line.')
 
@@ -88,6 +90,32 @@ def _is_out_of_memory(error):
       tf and isinstance(error, tf.errors.ResourceExhaustedError))
 
 
+class _StandardOutput:
+  """Standard output, whose errors say that they are of it."""
+
+  def __init__(self, file):
+    self._file = file
+
+  def __getattr__(self, name):
+    return getattr(self._file, name)
+
+  def write(self, text):
+    return self._do(self._file.write, text)
+
+  def flush(self):
+    self._do(self._file.flush)
+
+  def _do(self, function, *args):
+    try:
+      return function(*args)
+    except OSError as error:
+      # Python would try to write the rest when it ends, and say so.
+      with open(os.devnull, 'wb') as nowhere:
+        os.dup2(nowhere.fileno(), self._file.fileno())
+      raise OSError(
+          error.errno, error.strerror, 'standard output') from error
+
+
 def run(main, define_flags=None, takes_argument=False):
   """Runs `main(argv)` under absl; a user's error becomes one line, status 1.
 
@@ -107,7 +135,9 @@ def run(main, define_flags=None, takes_argument=False):
         raise ValueError(
             f'unexpected argument {argv[1]}: write --flag=value, and file '
             'names into a flag, separated by commas')
-      return main(argv)
+      status = main(argv)
+      sys.stdout.flush()  # While it can still be told that this fails.
+      return status
     except (ValueError, OSError) as e:
       if flags.FLAGS.debug:
         raise
@@ -117,7 +147,7 @@ def run(main, define_flags=None, takes_argument=False):
     except Exception as e:
       if flags.FLAGS.debug or not _is_out_of_memory(e):
         raise
-      reason = (str(e) or 'MemoryError').split('\n', maxsplit=1)[0]
+      reason = quiet_tensorflow.reason(e) or 'MemoryError'
       fail(f'out of memory ({reason}): give a smaller batch size, or run it '
            'where more memory is free')
 
@@ -125,4 +155,5 @@ def run(main, define_flags=None, takes_argument=False):
     define_flags()
   # As in 2016, progress is logged (to standard error) unless told otherwise.
   flags.FLAGS.set_default('verbosity', logging.INFO)
+  sys.stdout = _StandardOutput(sys.stdout)
   app.run(guarded, flags_parser=_parse_flags)

@@ -49,6 +49,19 @@ def test_a_boolean_flag_takes_no_value_after_a_blank(takes_argument, value):
   assert run(True, '--stderrthreshold', 'info', value).returncode == 0
 
 
+@pytest.mark.parametrize('flush', [False, True])
+def test_a_full_disk_under_standard_output_is_one_line(flush):
+  program = _PROGRAM.replace('argv[1:]', f'argv[1:], flush={flush}')
+  with open('/dev/full', 'w', encoding='utf-8') as full:
+    result = subprocess.run(
+        [sys.executable, '-c', program.format(True)],
+        env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)},
+        stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+  assert result.returncode == 1
+  assert result.stderr == (
+      "error: [Errno 28] No space left on device: 'standard output'\n")
+
+
 def test_too_little_memory_is_one_line():
   result = run(True, 'memory')
   assert result.returncode == 1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keeps TensorFlow's remarks about the machine out of what users read.
+"""Keeps what is TensorFlow's own business out of what users read.
 
 Loading TensorFlow's libraries prints lines about instructions and plugins,
 before any of its settings is heeded, TF_CPP_MIN_LOG_LEVEL too. So they are
@@ -10,8 +10,12 @@ import contextlib
 import importlib.abc
 import importlib.machinery
 import os
+import re
 import subprocess
 import sys
+
+# Names of functions and operations in its errors, which nobody here has given.
+_NAMES = re.compile(r'\{\{.*?\}\} *| *\[Op:.*')
 
 _LEVEL = 'TF_CPP_MIN_LOG_LEVEL'
 
@@ -28,6 +32,16 @@ _REMARKS = (
     r'\] Could not find cuda drivers on your machine',
     r'\] TF-TRT Warning: ',
 )
+
+
+def reason(error):
+  """Returns what an error says, a line, without TensorFlow's names for things.
+
+  >>> reason(ValueError('{{function_node f}} bad record [Op:Next] name: \\n...'))
+  'bad record'
+  """
+  line = getattr(error, 'message', str(error)).split('\n', maxsplit=1)[0]
+  return _NAMES.sub('', line)
 
 
 @contextlib.contextmanager

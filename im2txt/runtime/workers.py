@@ -16,7 +16,7 @@ class Workers:
   """Processes that do tasks; a context manager."""
 
   def __init__(self, num_workers):
-    """Args: num_workers: int, 0 for one a core."""
+    """Args: num_workers: int, 0 for one per core."""
     self._num = num_workers or len(os.sched_getaffinity(0))
     # A forked process would inherit TensorFlow's threads half alive.
     self._executor = concurrent.futures.ProcessPoolExecutor(

@@ -9,17 +9,16 @@ and a SHA256SUMS in both folders. A server (or a file:// URL) of this directory
 is a MSCOCO server to download_and_preprocess_mscoco.
 """
 
-import concurrent.futures
-import functools
 import io
+import itertools
 import json
-import multiprocessing
 import os
 import random
 import zipfile
 
 from im2txt.runtime import files
 from im2txt.runtime import locks
+from im2txt.runtime import workers as workers_lib
 from im2txt.sample import scenes
 from im2txt.runtime.progress import Progress
 
@@ -27,23 +26,24 @@ SPLITS = ('train', 'val')
 _ANNOTATIONS = 'annotations/annotations_trainval2014.zip'
 _SUMS = 'SHA256SUMS'
 _JPEG_QUALITY = 92
+_IMAGES_PER_TASK = 20
 
 
-def write(directory, num_images, seed=1, num_workers=None):
+def write(directory, num_images, seed=1, num_workers=0):
   """Writes the three archives and their checksums, unless they are there.
 
   Args:
     directory: str, made if missing.
     num_images: dict from 'train' and 'val' to the number of pictures.
     seed: int; equal ones give equal pictures and captions.
-    num_workers: int, processes that paint; None for one a core.
+    num_workers: int, processes that paint; 0 for one per core.
 
   Returns:
     Whether anything was written.
 
   Raises:
     ValueError: another program makes it.
-    OSError: the directory cannot be written.
+    OSError: the directory cannot be written, or a process was killed.
   """
   os.makedirs(directory, exist_ok=True)
   with locks.hold(directory, 'build'):
@@ -60,25 +60,32 @@ def _write(directory, num_images, seed, num_workers):
     os.makedirs(os.path.join(directory, folder), exist_ok=True)
   start_id = 1
   captions = {}
-  with concurrent.futures.ProcessPoolExecutor(
-      num_workers, multiprocessing.get_context('spawn')) as pool, Progress(
-          'Painting', sum(num_images.values()), 'images') as progress:
+  with workers_lib.Workers(num_workers) as workers, Progress(
+      'Painting', sum(num_images.values()), 'images') as progress:
     for split in SPLITS:
       ids = range(start_id, start_id + num_images[split])
       start_id = ids.stop
+      tasks = ((seed, ids[i:i + _IMAGES_PER_TASK])
+               for i in range(0, len(ids), _IMAGES_PER_TASK))
       captions[split] = _write_images(
           os.path.join(directory, 'zips', f'{split}2014.zip'), split,
-          zip(ids, pool.map(functools.partial(_make, seed), ids, chunksize=20)),
-          progress)
+          zip(ids, itertools.chain.from_iterable(
+              workers.map(_make_all, tasks))), progress)
   with files.replacing(os.path.join(directory, _ANNOTATIONS)) as temporary, (
       zipfile.ZipFile(temporary, 'w')) as archive:
     for split, content in captions.items():
       archive.writestr(
-          f'annotations/captions_{split}2014.json', json.dumps(content))
+          _member(f'annotations/captions_{split}2014.json'),
+          json.dumps(content))
   for folder in ('zips', 'annotations'):
     _write_sums(os.path.join(directory, folder))
   files.write_json(stamp, made_of, indent=None)
   return True
+
+
+def _make_all(seed, image_ids):
+  """Returns what `_make` does for each id, a list."""
+  return [_make(seed, image_id) for image_id in image_ids]
 
 
 def _make(seed, image_id):
@@ -97,7 +104,7 @@ def _write_images(path, split, made, progress):
       temporary, 'w') as archive:
     for image_id, (data, captions) in made:
       name = f'COCO_{split}2014_{image_id:012d}.jpg'
-      archive.writestr(f'{split}2014/{name}', data)
+      archive.writestr(_member(f'{split}2014/{name}'), data)
       images.append({
           'id': image_id, 'file_name': name, 'width': scenes.WIDTH,
           'height': scenes.HEIGHT})
@@ -107,6 +114,14 @@ def _write_images(path, split, made, progress):
             'image_id': image_id, 'caption': caption})
       progress.update(1)
   return {'images': images, 'annotations': annotations}
+
+
+def _member(name):
+  """Returns a member of an archive without the time when it was made.
+
+  So equal pictures give equal archives.
+  """
+  return zipfile.ZipInfo(name)
 
 
 def _write_sums(folder):

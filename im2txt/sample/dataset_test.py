@@ -72,6 +72,9 @@ def test_is_made_once_and_anew_when_asked_for_other_pictures(made, tmp_path):
         zipfile.ZipFile(tmp_path / 'zips' / 'val2014.zip')) as second:
       name, = set(first.namelist()[:1]) & set(second.namelist())
       assert (first.read(name) == second.read(name)) == (seed == 1)
+    for name in ('zips/train2014.zip', 'annotations/SHA256SUMS'):
+      assert ((made / name).read_bytes() == (tmp_path / name).read_bytes()) == (
+          seed == 1)
 
 
 if __name__ == '__main__':

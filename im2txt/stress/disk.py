@@ -1,18 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A disk whose power can be cut: an ext4 file system in a file.
+"""A disk whose power can be cut and which can be full: ext4 in a file.
 
 Needs Linux, root and a loop device.
 """
 
+import errno
 import fcntl
 import os
 import struct
 import subprocess
+import time
 
 # EXT4_IOC_SHUTDOWN, _IOR('X', 125, __u32), and the flag that says to drop what
 # the journal has not written yet.
 _SHUTDOWN = 0x8004587d
 _NO_LOG_FLUSH = 2
+
+# What a process had open may be closed some time after its end.
+_SECONDS_TO_CLOSE = 30
+
+_BALLAST = 'ballast'
+_BLOCK = 1024
 
 
 class UnavailableError(OSError):
@@ -48,7 +56,8 @@ class Disk:
       f.truncate(self._megabytes << 20)
     try:
       # All of it now, and not in the background while it is used.
-      _run('mkfs.ext4', '-q', '-F', '-E',
+      # Nothing is kept for root, who is who fills it.
+      _run('mkfs.ext4', '-q', '-F', '-m', '0', '-E',
            'lazy_itable_init=0,lazy_journal_init=0', self._image)
       self._mount()
     except UnavailableError:
@@ -71,8 +80,33 @@ class Disk:
 
   def restart(self):
     """Mounts it again, with what was on the disk when the power was cut."""
-    _run('umount', self.path)
+    end = time.monotonic() + _SECONDS_TO_CLOSE
+    while True:
+      try:
+        _run('umount', self.path)
+        break
+      except UnavailableError:
+        if time.monotonic() > end:
+          raise
+        time.sleep(0.1)
     self._mount()
+
+  def fill(self):
+    """Leaves no room for anything, until `free`."""
+    with open(os.path.join(self.path, _BALLAST), 'wb') as f:
+      size, step = 0, 1 << 40
+      while step >= _BLOCK:
+        try:
+          os.posix_fallocate(f.fileno(), size, step)
+          size += step
+        except OSError as error:
+          if error.errno not in (errno.ENOSPC, errno.EFBIG):
+            raise
+          step //= 2
+
+  def free(self):
+    """Takes away what `fill` filled it with."""
+    os.remove(os.path.join(self.path, _BALLAST))
 
   def _mount(self):
     _run('mount', '-o', 'loop', self._image, self.path)

@@ -29,7 +29,6 @@ import tempfile
 import time
 from typing import NamedTuple
 
-from im2txt.stress import mutations
 
 KINDS = ('images', 'records', 'checkpoints', 'vocabularies', 'json')
 _DEFAULTS = (5000, 2000, 500, 500, 500)

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cuts the power while checkpoints are saved, and sees what is lost.
 
-  python -m im2txt.stress.power_cut [--rounds=20] [--train_rounds=2]
+  python -m im2txt.stress.power_cut [--rounds=20]
 
-In a round something is saved in a loop on an ext4 file system of its own, whose
-power is cut at a random moment. After the restart the newest checkpoint must be
-whole, all of one step, and not older than the last save that was reported. The
-first rounds save small checkpoints in quick succession; those of
---train_rounds are runs of `train`, which must go on from the last.
+In a round small checkpoints are saved in quick succession on an ext4 file
+system of their own, whose power is cut at a random moment. After the restart
+the newest checkpoint must be whole, all of one step, and not older than the
+last save that was reported. Power cuts of whole programs are in `faults`.
 
 Needs Linux, root, loop devices and mkfs.ext4; elsewhere it says why not. Ends
 with status 1 if anything was lost.
@@ -15,7 +14,6 @@ with status 1 if anything was lost.
 
 import argparse
 import contextlib
-import io
 import os
 import queue
 import random
@@ -27,11 +25,9 @@ import threading
 import time
 
 import numpy as np
-from PIL import Image
 
 from im2txt import checkpoints
 from im2txt.runtime import files
-from im2txt.data import shards
 from im2txt.stress import disk as disks
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(
@@ -235,71 +231,12 @@ def cut_savers(directory, rounds, seed=0, command=None, log=print):
       log(line)
 
 
-def _write_shard(path):
-  """Writes a shard of a few pictures, each of a caption of a few words."""
-  with shards.Writer(path) as writer:
-    for number in range(8):
-      jpeg = io.BytesIO()
-      Image.new('RGB', (40, 30), (30 * number, 90, 0)).save(jpeg, 'JPEG')
-      ids = [0, *range(2, 4 + number % 3), 1]
-      writer.write(shards.serialize(
-          number, jpeg.getvalue(), [f'w{i}' for i in ids], ids))
-
-
-def cut_trainers(directory, rounds, seed=0, log=print):
-  """Cuts the power of runs of `train`; see `cut_savers`."""
-  rng = random.Random(seed)
-  shard = os.path.join(directory, 'train-00000-of-00001')
-  _write_shard(shard)
-  with disks.Disk(directory, 2048) as disk:
-    command = _command(
-        'im2txt.train', f'--input_file_pattern={shard}',
-        f'--train_dir={disk.path}/train', '--number_of_steps=1000000',
-        f'--feature_cache_dir={disk.path}/features', '--feature_views=1',
-        '--save_interval_secs=0', '--batch_size=4', '--optimizer=Adam',
-        '--vocab_size=20', '--embedding_size=6', '--num_lstm_units=5',
-        '--image_height=75', '--image_width=75', '--initial_learning_rate=0.01',
-        '--random_inception')
-    last = 0
-    for number in range(1, rounds + 2):
-      with _Process(command) as trainer:
-        resumed, wrong = 0, ''
-
-        def saves(lines):
-          nonlocal resumed, wrong
-          for match in lines:
-            if match[1] == 'saved':
-              yield int(match[3])
-            elif match[1]:
-              resumed = int(match[3])
-            else:
-              wrong = match[0]
-
-        told = saves(trainer.read(
-            r'(resuming from|saved) (\S+)/model\.ckpt-(\d+)'
-            r'|.*(error: |: using |begin anew).*'))
-        first = next(told, None)
-        if first is None or wrong or resumed < last:
-          raise LostError(f'round {number}: step {last} was saved; train '
-                          + (wrong or f'goes on from step {resumed}'))
-        if number > rounds:
-          break
-        step, wait = _cut(disk, told, rng)
-        last = max([step, *told])
-      disk.restart()
-      log(f'round {number}: train went on from step {resumed}; power cut '
-          f'{1000 * wait:.1f} ms after a save, step {last} saved')
-    log(f'train went on from step {resumed}')
-
-
 def main(argv=None):
   """Runs the program and returns its exit status."""
   parser = argparse.ArgumentParser(
       description='Cuts the power while checkpoints are saved.')
   parser.add_argument('--rounds', type=int, default=20, metavar='N',
-                      help='power cuts of small checkpoints (default: 20)')
-  parser.add_argument('--train_rounds', type=int, default=2, metavar='N',
-                      help='power cuts of train (default: 2)')
+                      help='power cuts (default: 20)')
   parser.add_argument('--seed', type=int, default=0,
                       help='of the moments of the cuts (default: 0)')
   parser.add_argument('--saver', metavar='DIR', help=argparse.SUPPRESS)
@@ -308,13 +245,9 @@ def main(argv=None):
     _serve(args.saver)
     return 0
   try:
-    for name, cut, rounds in (
-        ('small checkpoints', cut_savers, args.rounds),
-        ('train', cut_trainers, args.train_rounds)):
-      if rounds:
-        with tempfile.TemporaryDirectory(prefix='im2txt_power_cut_') as path:
-          cut(path, rounds, args.seed)
-        print(f'{rounds} power cuts of {name}: nothing lost')
+    with tempfile.TemporaryDirectory(prefix='im2txt_power_cut_') as path:
+      cut_savers(path, args.rounds, args.seed)
+    print(f'{args.rounds} power cuts: nothing lost')
   except LostError as error:
     print(f'LOST: {error}')
     return 1
