@@ -151,7 +151,7 @@ _TRAIN = [
     '--initial_learning_rate=0.01', '--random_seed=1', '--save_interval_secs=0']
 _FEATURES = ['--feature_views=1', '--feature_cache_dir={in}/features']
 # Several files of features, and of a download several pieces.
-_SMALL_FILES = {'im2txt.ops.image_features._IMAGES_PER_FILE': 8}
+_SMALL_FILES = {'im2txt.input_pipeline.image_features.IMAGES_PER_FILE': 8}
 _SMALL_PIECES = {'im2txt.data.download._CHUNK': 1 << 14}
 _TRAINS_ON = r'resuming from \S+'
 
