@@ -320,7 +320,7 @@ def test_metrics_that_cannot_be_had_are_refused(monkeypatch, arguments, part):
   with flagsaver.flagsaver():
     flags.FLAGS(['evaluate', *arguments])
     with pytest.raises(ValueError, match=part):
-      evaluate.check_metrics(caption_scores.tokenize)
+      evaluate.check_metrics()
 
 
 def test_metrics_that_can_be_had(monkeypatch):
@@ -335,7 +335,7 @@ def test_metrics_that_can_be_had(monkeypatch):
         'distinct_captions', 'vocabulary_used', 'mean_length'])):
     with flagsaver.flagsaver():
       flags.FLAGS(['evaluate', *arguments])
-      assert evaluate.check_metrics(caption_scores.tokenize) == metrics
+      assert evaluate.check_metrics() == metrics
 
 
 def test_an_interrupt_is_no_error(data, tmp_path):
