@@ -304,13 +304,10 @@ def evaluate_latest(evaluator, captions, best, writer, last_step):
   return result.global_step
 
 
-def check_metrics(split):
+def check_metrics():
   """Returns those of --metrics that this machine can compute, a list.
 
   What it cannot is told in a line each.
-
-  Args:
-    split: what tokenizes captions, see `caption_scores.score`.
 
   Raises:
     ValueError: one is not known, or --best_metric is none that can be had.
@@ -334,7 +331,7 @@ def check_metrics(split):
       raise ValueError(f'--best_metric={FLAGS.best_metric}: '
                        + unavailable[FLAGS.best_metric])
   if asked:
-    for line in caption_scores.shortcomings(asked, split):
+    for line in caption_scores.shortcomings(asked):
       logging.info('%s', line)
   return [name for name in asked if name not in unavailable]
 
@@ -356,7 +353,7 @@ def make_caption_evaluator(files, search):
           os.path.join(FLAGS.checkpoint_dir, checkpoints.PREFIX)
           if os.path.isdir(FLAGS.checkpoint_dir) else FLAGS.checkpoint_dir)])
   split = tokenizer.for_scores(stamp) or caption_scores.tokenize
-  metrics = check_metrics(split)
+  metrics = check_metrics()
   for name in ('train_file_pattern', 'ranking_images'):
     if getattr(FLAGS, name) and not metrics:
       raise ValueError(f'--{name} needs --metrics')

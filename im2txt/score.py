@@ -14,13 +14,26 @@ A checkpoint, which captions every image of some shards first:
 The human captions are those of --annotations_file, or else of the shards. A
 table is printed; --output_json takes the same: {"bleu_1": 0.6, ...} of one
 run, {"a": {"bleu_1": 0.6, ...}, "b": {...}} of several. Scores are between 0
-and 1, but cider between 0 and 10.
+and 1, but cider between 0 and 10. Below the table stand the interval of each
+score and a line of what the scores depend on; docs/scores.md explains both.
+
+Whether one run is better than another:
+
+  score --annotations_file=captions_val2014.json --results_file=a.json \
+      --compare_with=b.json
+
+For COCO's evaluation server, with the captions of val2014 in --results_file:
+
+  score --results_file=val.json --test2014_results=test.json \
+      --server_zip=results.zip --server_name=NAME
 
 Captions are tokenized as COCO does, which is English, unless vocabulary.json
 beside the checkpoint, the annotations or the shards names another tokenizer
 than nltk: then by that.
 """
 
+import csv
+import json
 import math
 import os
 import sys
@@ -32,11 +45,13 @@ from im2txt.runtime import files as files_lib
 from im2txt.runtime import program
 from im2txt.text import vocabulary_stamp
 from im2txt.data import caption_files
+from im2txt.data import coco_server
 from im2txt.data import shards
 from im2txt.text import tokenizer
 from im2txt.inference_utils import caption_generator
 from im2txt.text import vocabulary
 from im2txt.metrics import caption_scores
+from im2txt.metrics import resampling
 from im2txt.metrics import summary
 from im2txt.runtime.progress import Progress
 
@@ -85,6 +100,34 @@ def define_flags():
       'Captions of each image that --ranking takes; 5 is what papers do.')
   flags.DEFINE_string('output_json', '', 'File for the scores.')
   flags.DEFINE_string(
+      'compare_with', '',
+      'COCO results JSON file to compare each run with: prints the difference of '
+      'each score, its interval, and the p value.')
+  flags.DEFINE_integer(
+      'resamples', resampling.RESAMPLES,
+      'Sets of images drawn for the intervals, and ways to swap captions for the '
+      'p value; 0: none.', lower_bound=0)
+  flags.DEFINE_integer(
+      'resampling_seed', resampling.SEED, 'Which sets of images are drawn.',
+      lower_bound=0, upper_bound=2 ** 32 - 1)
+  flags.DEFINE_string(
+      'image_scores_output', '',
+      'File for the caption and scores of each image: CSV if its name ends in '
+      '.csv, else JSON.')
+  flags.DEFINE_string(
+      'report_json', '',
+      'File for scores, intervals, signatures and comparisons.')
+  flags.DEFINE_string(
+      'server_zip', '',
+      'File for COCO\'s evaluation server: the captions of val2014, which are '
+      'those of --results_file or --checkpoint_path, and --test2014_results. '
+      'With --results_file nothing needs to be there to score against.')
+  flags.DEFINE_string(
+      'test2014_results', '',
+      'COCO results JSON file of test2014, for --server_zip.')
+  flags.DEFINE_string(
+      'server_name', 'im2txt', 'Name in the file names within --server_zip.')
+  flags.DEFINE_string(
       'results_output', '',
       'File for the captions of --checkpoint_path, in the JSON format that '
       'COCO\'s evaluation server takes.')
@@ -111,7 +154,8 @@ def score_checkpoint(prefix, files, references, training, split):
     split: likewise.
 
   Returns:
-    (scores, results): dict name -> number, list of {'image_id', 'caption'}.
+    (dict, name -> number; `caption_scores.Measured`; dict, image id ->
+    caption).
   """
   # TensorFlow is not needed to score results.
   from im2txt.evaluation import caption_evaluator  # pylint: disable=g-import-not-at-top
@@ -151,7 +195,7 @@ def score_checkpoint(prefix, files, references, training, split):
   if references is None:
     references = {image_id: captions
                   for image_id, (captions, _) in examples.items()}
-  scores = summary.summarize(
+  scores, measured = summary.measure(
       references, n_best, training, split=split)
   if losses:
     scores['perplexity'] = math.exp(
@@ -161,14 +205,15 @@ def score_checkpoint(prefix, files, references, training, split):
         scorer, np.concatenate(features)[:FLAGS.ranking_images],
         [examples[i][1][:FLAGS.ranking_captions_per_image]
          for i in list(n_best)[:FLAGS.ranking_images]]))
-  return scores, [{'image_id': image_id, 'caption': captions[0]}
-                  for image_id, captions in sorted(n_best.items())]
+  return scores, measured, {image_id: captions[0]
+                            for image_id, captions in sorted(n_best.items())}
 
 
-def _check_all_are_there(path, results, references):
+def _check_all_are_there(flag, path, results, references):
   """Raises ValueError if a file has no captions of some images.
 
   Args:
+    flag: str, which gave the file.
     path: of the file.
     results: dict, image id -> caption.
     references: dict, image id -> captions.
@@ -176,7 +221,7 @@ def _check_all_are_there(path, results, references):
   missing = [i for i in references if i not in results]
   if not missing or len(missing) == len(references):  # Other images entirely.
     return
-  message = (f'--results_file {path} has captions of '
+  message = (f'{flag} {path} has captions of '
              f'{len(references) - len(missing)} of the {len(references)} '
              f'images, none of image_id {caption_files.first(missing)}')
   if not FLAGS.allow_missing_results:
@@ -185,15 +230,33 @@ def _check_all_are_there(path, results, references):
   logging.warning('%s', message)
 
 
+def _has_references():
+  """Returns whether flags name captions of humans."""
+  return bool(FLAGS.annotations_file or FLAGS.input_file_pattern)
+
+
 def _check_flags():
   """Raises ValueError for flags that do not go together."""
   if bool(FLAGS.results_file) == bool(FLAGS.checkpoint_path):
     raise ValueError('give either --results_file or --checkpoint_path')
   if FLAGS.checkpoint_path:
     program.require(FLAGS, 'vocab_file', 'input_file_pattern')
-  elif not FLAGS.annotations_file and not FLAGS.input_file_pattern:
+  elif not _has_references() and not FLAGS.server_zip:
     raise ValueError('give --annotations_file, the captions of humans to '
                      'score --results_file against')
+  if FLAGS.server_zip:
+    program.require(FLAGS, 'test2014_results')
+    coco_server.check_name(FLAGS.server_name, '--server_name')
+    if len(files_lib.split_names(FLAGS.results_file)) > 1:
+      raise ValueError(f'--results_file={FLAGS.results_file} should be one '
+                       'file for --server_zip, that of val2014')
+  elif FLAGS.test2014_results:
+    raise ValueError('--test2014_results needs --server_zip')
+  if FLAGS.compare_with and not FLAGS.resamples:
+    raise ValueError('--compare_with needs --resamples above 0')
+  if FLAGS.compare_with and not FLAGS.checkpoint_path and not _has_references():
+    raise ValueError('--compare_with needs --annotations_file, the captions of '
+                     'humans to score against')
   if FLAGS.results_file and (FLAGS.ranking or FLAGS.results_output):
     raise ValueError(
         '--ranking and --results_output need a --checkpoint_path')
@@ -204,7 +267,9 @@ def _check_flags():
   if FLAGS.max_images < 0:
     raise ValueError(f'--max_images={FLAGS.max_images} should be 0 or more')
   caption_generator.from_flags(FLAGS)
-  program.require_output_directories(FLAGS, 'output_json', 'results_output')
+  program.require_output_directories(
+      FLAGS, 'output_json', 'results_output', 'image_scores_output',
+      'report_json', 'server_zip')
 
 
 def _files(flag):
@@ -230,9 +295,9 @@ def main(_):
   elif FLAGS.annotations_file:
     stamp = vocabulary_stamp.load(os.path.dirname(FLAGS.annotations_file))
   else:
-    stamp = vocabulary_stamp.first_known(vocabulary_stamp.of_shards(files))
+    stamp = vocabulary_stamp.first_known(vocabulary_stamp.of_shards(files or []))
   split = tokenizer.for_scores(stamp) or caption_scores.tokenize
-  for line in caption_scores.shortcomings(split=split):
+  for line in caption_scores.shortcomings():
     print(line, file=sys.stderr)
   references = training = None
   if FLAGS.annotations_file:
@@ -241,29 +306,162 @@ def main(_):
   if FLAGS.train_file_pattern:
     training = set(split(shards.distinct_captions(
         _files('train_file_pattern'))))
-  runs = {}
+  runs, measured, results = {}, {}, {}
   if FLAGS.checkpoint_path:
-    runs[os.path.basename(prefix)], results = score_checkpoint(
+    name = os.path.basename(prefix)
+    runs[name], measured[name], results[name] = score_checkpoint(
         prefix, files, references, training, split)
     if FLAGS.results_output:
-      files_lib.write_json(FLAGS.results_output, results)
-  else:
+      files_lib.write_json(FLAGS.results_output, [
+          {'image_id': image_id, 'caption': caption}
+          for image_id, caption in results[name].items()])
+  if references is None and _has_references():
+    references = {image_id: captions for image_id, (captions, _) in
+                  shards.captions_by_image(files).items()}
+  paths = files_lib.split_names(FLAGS.results_file)
+  if FLAGS.compare_with:
+    paths.append(FLAGS.compare_with)
+  stems = [os.path.splitext(os.path.basename(path))[0] for path in paths]
+  stems = [stem if stems.count(stem) == 1 and stem not in runs else path
+           for stem, path in zip(stems, paths)]
+  for name, path in zip(stems, paths):
+    flag = '--results_file'
+    if FLAGS.compare_with and path is paths[-1]:
+      flag = '--compare_with'
+    results[name] = caption_files.read_results(path, flag)
+    if references is not None:
+      _check_all_are_there(flag, path, results[name], references)
+  if FLAGS.server_zip:
+    write_server_zip(next(iter(results.values())))
     if references is None:
-      references = {image_id: captions for image_id, (captions, _) in
-                    shards.captions_by_image(files).items()}
-    paths = files_lib.split_names(FLAGS.results_file)
-    results = {path: caption_files.read_results(path, '--results_file')
-               for path in paths}
-    stems = [os.path.splitext(os.path.basename(path))[0] for path in paths]
-    for stem, path in zip(stems, paths):
-      _check_all_are_there(path, results[path], references)
-      runs[stem if stems.count(stem) == 1 else path] = summary.summarize(
-          references, {i: [text] for i, text in results[path].items()},
-          training, split=split)
+      return
+  for name in stems:
+    runs[name], measured[name] = summary.measure(
+        references, {i: [text] for i, text in results[name].items()},
+        training, split=split)
   print(summary.table(runs))
   if FLAGS.output_json:
     files_lib.write_json(
         FLAGS.output_json, runs if len(runs) > 1 else next(iter(runs.values())))
+  if FLAGS.image_scores_output:
+    write_image_scores(measured, results)
+  comparisons = {}
+  if FLAGS.compare_with:
+    *others, baseline = measured
+    comparisons = {
+        name: compare(name, baseline, measured, results, references, split)
+        for name in others}
+  report(runs, measured, comparisons, stamp)
+
+
+def compare(name, baseline, measured, results, references, split):
+  """Compares the captions of two runs, of the images that both have.
+
+  Args:
+    name: of a run.
+    baseline: name of the run to compare with.
+    measured: dict, name of a run -> `caption_scores.Measured`.
+    results: dict, name of a run -> dict, image id -> caption.
+    references: dict, image id -> captions.
+    split: what tokenizes captions.
+
+  Returns:
+    See `resampling.compare`.
+
+  Raises:
+    ValueError: no image has captions of both.
+  """
+  pair = [measured[name], measured[baseline]]
+  if pair[0].image_ids != pair[1].image_ids:
+    common = [i for i in references
+              if all(i in results[run] for run in (name, baseline))]
+    if not common:
+      raise ValueError(f'--compare_with {FLAGS.compare_with} has captions of '
+                       f'other images than {name}: give captions of the same')
+    logging.info('compared on the %d images that %s and %s have', len(common),
+                 name, baseline)
+    pair = [caption_scores.measure(
+        {i: references[i] for i in common},
+        {i: results[run][i] for i in common}, split=split)
+            for run in (name, baseline)]
+  return resampling.compare(*pair, FLAGS.resamples, FLAGS.resampling_seed)
+
+
+def report(runs, measured, comparisons, stamp):
+  """Prints and writes how sure the scores are, and what they depend on.
+
+  Args:
+    runs: dict, name of a run -> dict, name of the score -> number.
+    measured: dict, name of a run -> `caption_scores.Measured`.
+    comparisons: dict, name of a run -> what `resampling.compare` returns.
+    stamp: the `vocabulary_stamp.Stamp` of the data, None if not known.
+  """
+  intervals = {}
+  if FLAGS.resamples:
+    intervals = {
+        name: resampling.intervals(m, FLAGS.resamples, FLAGS.resampling_seed)
+        for name, m in measured.items()}
+    print(f'\n{resampling.CONFIDENCE:.0%} intervals '
+          f'({FLAGS.resamples} resamples of the images)')
+    print(summary.table({
+        name: {metric: f'{low:.4f}-{high:.4f}'
+               for metric, (low, high) in of_run.items()}
+        for name, of_run in intervals.items()}))
+  for name, differences in comparisons.items():
+    print(f'\n{name} less {os.path.basename(FLAGS.compare_with)}')
+    print(summary.comparison_table(differences))
+  signatures = {}
+  for name, m in measured.items():
+    signatures[name] = caption_scores.signature(
+        m, *([] if tokenizer.for_scores(stamp) is None else
+             [tokenizer.version(stamp.tokenizer).replace(' ', '-')]))
+    if FLAGS.resamples:
+      signatures[name] += (
+          f'|resamples:{FLAGS.resamples}|seed:{FLAGS.resampling_seed}')
+  print()
+  for name, signature in signatures.items():
+    print(f'signature of {name}: {signature}')
+  if FLAGS.report_json:
+    files_lib.write_json(FLAGS.report_json, {
+        'runs': {name: {'scores': runs[name],
+                        'intervals': intervals.get(name, {}),
+                        'signature': signatures[name]} for name in runs},
+        'compared_with': FLAGS.compare_with or None,
+        'differences': {
+            name: {metric: difference._asdict()
+                   for metric, difference in differences.items()}
+            for name, differences in comparisons.items()}})
+
+
+def write_image_scores(measured, results):
+  """Writes --image_scores_output, a row for each image of each run.
+
+  Args:
+    measured: dict, name of a run -> `caption_scores.Measured`.
+    results: dict, name of a run -> dict, image id -> caption.
+  """
+  rows = [row for name, m in measured.items()
+          for row in summary.image_rows(name, m, results[name])]
+  path = FLAGS.image_scores_output
+  if not path.endswith('.csv'):
+    files_lib.write_json(path, rows)
+    return
+  with files_lib.replacing(path) as temporary:
+    with open(temporary, 'w', encoding='utf-8', newline='') as f:
+      writer = csv.DictWriter(
+          f, list(dict.fromkeys(key for row in rows for key in row)))
+      writer.writeheader()
+      writer.writerows(rows)
+
+
+def write_server_zip(val2014):
+  """Writes --server_zip with these captions, dict image id -> caption."""
+  lines = coco_server.write(FLAGS.server_zip, FLAGS.server_name, {
+      'val2014': val2014,
+      'test2014': caption_files.read_results(
+          FLAGS.test2014_results, '--test2014_results')})
+  for line in lines:
+    logging.warning('--server_zip=%s: %s', FLAGS.server_zip, line)
 
 
 if __name__ == '__main__':

@@ -23,7 +23,7 @@ _WORDS = ['<S>', '</S>', 'a', 'man', 'dog', 'runs', '<UNK>']
 
 @pytest.fixture(name='run')
 def fixture_run(capsys, monkeypatch):
-  """Runs the program; returns the lines of its table."""
+  """Runs the program; returns the lines of its first table."""
   # METEOR starts for ten seconds; caption_scores_test tests it.
   monkeypatch.setattr(caption_scores, 'unavailable',
                       lambda: {'meteor': 'left out', 'spice': 'left out'})
@@ -33,7 +33,7 @@ def fixture_run(capsys, monkeypatch):
         score, *(f'--{k}={v}' for k, v in arguments.items())):
       capsys.readouterr()
       score.main([])
-    return capsys.readouterr().out.splitlines()
+    return capsys.readouterr().out.split('\n\n')[0].splitlines()
 
   return run
 

@@ -4,7 +4,6 @@
 import html
 
 from absl import logging
-
 from im2txt.visualization import caption_sheet
 from im2txt.data import shards
 from im2txt.inference_utils import captioner
@@ -87,13 +86,8 @@ class CaptionEvaluator:
       dict, name of the metric -> number; those that cannot be computed are left
       out with a warning.
     """
-    try:
-      scores = summary.summarize(
-          self._references, n_best, self._training, self._metrics,
-          self._split)
-    except OSError as error:
-      logging.warning('captions are not scored: %s', error)
-      return {}
+    scores = summary.summarize(
+        self._references, n_best, self._training, self._metrics, self._split)
     return {name: scores[name] for name in self._metrics + [
         'best_in_training', 'n_best_in_training'] if name in scores}
 

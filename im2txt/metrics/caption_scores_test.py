@@ -78,23 +78,6 @@ def test_best_reference_counts():
 
 
 @needs_java
-def test_tokenizer_is_that_of_the_scorer():
-  from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
-  captions = ['A man (in red) says "hi"; two', "It's the U.S. army's show.",
-              'A cat.a dog', 'tic-tac -- toe...', 'cannot', 'A man. He sits']
-  theirs = PTBTokenizer().tokenize({0: [{'caption': c} for c in captions]})
-  assert caption_scores.tokenize(captions) == theirs[0]
-
-
-@needs_java
-def test_any_caption_is_one_line(monkeypatch):
-  monkeypatch.setenv('LC_ALL', 'C')
-  assert caption_scores.tokenize(
-      ['', 'Café\u2028\r\nnaïve', '\n', '猫 \U0001f600', '.', '']) == [
-          '', 'café naïve', '', '猫', '', '']
-
-
-@needs_java
 def test_captions_without_words_score_nothing():
   scores = caption_scores.score(
       {1: ['a man'], 2: ['a dog']}, {1: '', 2: '.'})
@@ -120,16 +103,6 @@ def test_spice_needs_its_models(monkeypatch, tmp_path):
   assert not caption_scores.unavailable()
 
 
-@needs_java
-def test_java_that_fails_is_told(monkeypatch, tmp_path):
-  java = tmp_path / 'java'
-  java.write_text('#!/bin/sh\necho "no memory" >&2\nexit 3\n')
-  java.chmod(0o755)
-  monkeypatch.setenv('PATH', f'{tmp_path}:{os.environ["PATH"]}')
-  with pytest.raises(OSError, match='status 3 after 0 of 1.*no memory'):
-    caption_scores.tokenize(['a'])
-
-
 def test_scorer_that_fails_is_left_out(monkeypatch, tmp_path, caplog):
   java = tmp_path / 'java'
   java.write_text('#!/bin/sh\nexit 3\n')
@@ -148,9 +121,17 @@ def test_scorer_that_fails_is_left_out(monkeypatch, tmp_path, caplog):
 
 def test_shortcomings_are_told_in_lines(monkeypatch):
   monkeypatch.setenv('PATH', os.devnull)
-  meteor, tokens = caption_scores.shortcomings(['cider', 'meteor'])
-  assert meteor.startswith('no meteor: Java') and 'NLTK' in tokens
-  assert caption_scores.shortcomings(['cider']) == [tokens]
+  meteor, = caption_scores.shortcomings(['cider', 'meteor'])
+  assert meteor.startswith('no meteor: Java')
+  assert caption_scores.shortcomings(['cider']) == []
+
+
+def test_without_pycocoevalcap(monkeypatch):
+  monkeypatch.setattr(caption_scores.importlib.util, 'find_spec',
+                      lambda name: None)
+  assert caption_scores.unavailable().keys() == {'meteor', 'spice'}
+  assert 'pycocoevalcap' in caption_scores.unavailable()['spice']
+  assert tuple(caption_scores.score({1: ['a man']}, {1: 'a man'})) == _NOT_JAVA
 
 
 @pytest.mark.parametrize('references, candidates', [

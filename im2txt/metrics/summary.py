@@ -9,6 +9,12 @@ METRICS = caption_scores.METRICS + diversity.MEASURES
 
 def summarize(references, n_best, training=None, metrics=METRICS,
               split=caption_scores.tokenize):
+  """Returns the first of what `measure` returns."""
+  return measure(references, n_best, training, metrics, split)[0]
+
+
+def measure(references, n_best, training=None, metrics=METRICS,
+            split=caption_scores.tokenize):
   """Returns the scores that need captions only.
 
   Args:
@@ -20,14 +26,13 @@ def summarize(references, n_best, training=None, metrics=METRICS,
     split: what tokenizes a list of captions.
 
   Returns:
-    dict, name -> number: `images`, what `caption_scores.score` gives of the
-    best captions, `diversity.diversity` of these (unless `metrics` are
-    others), and with `training` also
-    `best_in_training` and `n_best_in_training`, the shares found there.
+    (dict, `caption_scores.Measured`). The first, name -> number: `images`, the
+    scores of the best captions, `diversity.diversity` of these (unless
+    `metrics` are others), and with `training` also `best_in_training` and
+    `n_best_in_training`, the shares found there.
 
   Raises:
     ValueError: an image has no reference.
-    OSError: Java's tokenizer failed.
   """
   strangers = [image_id for image_id in n_best if image_id not in references]
   if strangers:
@@ -36,11 +41,12 @@ def summarize(references, n_best, training=None, metrics=METRICS,
         f'image_id {strangers[0]!r}: give the references of the same '
         'images')
   best = {image_id: captions[0] for image_id, captions in n_best.items()}
-  scores = {'images': len(best), **caption_scores.score(
+  measured = caption_scores.measure(
       {image_id: references[image_id] for image_id in best}, best, metrics,
-      split)}
+      split)
+  scores = {'images': len(best), **measured.scores}
   if training is None and not set(metrics) & set(diversity.MEASURES):
-    return scores
+    return scores, measured
   tokenized = split(list(best.values()))
   scores.update((name, value)
                 for name, value in diversity.diversity(tokenized).items()
@@ -51,7 +57,37 @@ def summarize(references, n_best, training=None, metrics=METRICS,
     scores['n_best_in_training'] = diversity.share_in_training(
         split([text for captions in n_best.values() for text in captions]),
         training)
-  return scores
+  return scores, measured
+
+
+def image_rows(name, measured, captions):
+  """Returns what there is to say of each image, a list of dict.
+
+  Args:
+    name: str, of the run.
+    measured: its `caption_scores.Measured`.
+    captions: dict, image id -> caption.
+  """
+  scores = {metric: values.tolist()
+            for metric, values in measured.image_scores.items()}
+  return [{'run': name, 'image_id': image_id, 'caption': captions[image_id],
+           **{metric: values[i] for metric, values in scores.items()}}
+          for i, image_id in enumerate(measured.image_ids)]
+
+
+def comparison_table(differences):
+  """Returns a table of differences, a line for each score.
+
+  Args:
+    differences: dict, name of the score -> `resampling.Difference`.
+  """
+  columns = {
+      'difference': lambda d: f'{d.value:+.4f}',
+      'interval': lambda d: f'{d.low:+.4f} to {d.high:+.4f}',
+      'p': lambda d: f'{d.p_value:.4f}'}
+  return table({
+      column: {name: text(d) for name, d in differences.items()}
+      for column, text in columns.items()})
 
 
 def table(runs):

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The file that COCO's evaluation server takes: a zip of two results files.
+
+It holds captions_val2014_NAME_results.json and
+captions_test2014_NAME_results.json, both of all images of their part.
+"""
+
+import json
+import re
+import zipfile
+
+from im2txt.runtime import files
+from im2txt.data import caption_files
+
+IMAGES = {'val2014': 40504, 'test2014': 40775}
+
+# The first day that a zip can tell: the same captions make the same file.
+_DATE = (1980, 1, 1, 0, 0, 0)
+
+
+def check_name(name, flag):
+  """Raises ValueError if a name of results cannot stand in a file name."""
+  if not re.fullmatch(r'[A-Za-z0-9][A-Za-z0-9_.-]*', name):
+    raise ValueError(f'{flag}={name} should be letters, digits, "-", "_" and '
+                     '".", and begin with a letter or digit')
+
+
+def write(path, name, parts):
+  """Writes the zip.
+
+  Args:
+    path: of the zip.
+    name: str, of whoever made the captions, as `check_name` takes it.
+    parts: dict with the keys of IMAGES -> dict, image id -> caption.
+
+  Returns:
+    list of str, a line for each part that is not of as many images as the
+    server wants.
+
+  Raises:
+    ValueError: an image is in both parts.
+    OSError: the file cannot be written.
+  """
+  both = sorted(set.intersection(*map(set, parts.values())))
+  if both:
+    raise ValueError(
+        f'{len(both)} images are in both {" and ".join(parts)}, such as '
+        f'image_id {caption_files.first(both)}: give the results of each part')
+  with files.replacing(path) as temporary:
+    with zipfile.ZipFile(temporary, 'w') as archive:
+      for part, captions in parts.items():
+        entry = zipfile.ZipInfo(
+            f'captions_{part}_{name}_results.json', _DATE)
+        entry.compress_type = zipfile.ZIP_DEFLATED
+        entry.external_attr = 0o644 << 16
+        archive.writestr(entry, json.dumps(
+            [{'image_id': image_id, 'caption': caption}
+             for image_id, caption in sorted(captions.items())]))
+  return [f'{len(captions)} images of {part}; the server wants all '
+          f'{IMAGES[part]}' for part, captions in parts.items()
+          if len(captions) != IMAGES[part]]
