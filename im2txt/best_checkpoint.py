@@ -14,11 +14,12 @@ from im2txt import configuration
 from im2txt import encoder_stamp
 from im2txt import files
 from im2txt import vocabulary_stamp
+from im2txt.inference_utils import search_config
 
 FILE_NAME = 'best.json'
 _LOWER_IS_BETTER = ('perplexity',)
 # What a best.json was measured on that is of before there was such a flag.
-_BEFORE = {'allow_unknown_word': True}
+_BEFORE = search_config.SearchConfig().completed().as_dict()
 
 
 class BestCheckpoint:

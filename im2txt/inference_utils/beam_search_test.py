@@ -14,6 +14,7 @@ from im2txt import show_and_tell_model
 from im2txt import testing
 from im2txt.inference_utils import beam_search
 from im2txt.inference_utils import caption_generator
+from im2txt.inference_utils import search_config
 
 _START, _END, _WORDS = 1, 0, 7
 _IMAGES, _STEPS = 60, 40
@@ -60,12 +61,14 @@ def search(model, **options):
   """Returns what the graph and what the full Python search find."""
   found = tf.function(
       lambda states: beam_search.beam_search(
-          model.step, states, _START, _END, **options),
+          model.step, states, _START, _END,
+          search_config.SearchConfig(**options)),
       autograph=False)(tf.constant(model.states))
   steps = int(model.steps)
   expected = caption_generator.CaptionGenerator(
       lambda words, states: [np.asarray(x) for x in model.step(words, states)],
-      _START, _END, **options).beam_search(model.states)
+      _START, _END, search_config.SearchConfig(**options)).beam_search(
+          model.states)
   return found, steps, expected
 
 
@@ -203,7 +206,7 @@ def fixture_reference():
       searches[key] = tf.function(
           lambda states: beam_search.beam_search(
               model.inference_step, states, cases['start_id'], cases['end_id'],
-              **options), autograph=False)
+              search_config.SearchConfig(**options)), autograph=False)
     return searches[key](state[None])
 
   return cases, states, model, graph_search

@@ -20,6 +20,7 @@ from im2txt import show_and_tell_model
 from im2txt import testing
 from im2txt import vocabulary_stamp
 from im2txt.inference_utils import captioner as captioner_lib
+from im2txt.inference_utils.search_config import SearchConfig
 from im2txt.ops import image_processing
 
 _WORDS = ['a', '<S>', '</S>', 'dog', 'cat']
@@ -48,8 +49,8 @@ def fixture_files(tmp_path_factory):
 @pytest.fixture(scope='module', name='captioner')
 def fixture_captioner(files):
   return captioner_lib.Captioner(
-      str(files), str(files / 'word_counts.txt'), beam_size=2,
-      max_caption_length=5)
+      str(files), str(files / 'word_counts.txt'),
+      SearchConfig(beam_size=2, max_caption_length=5))
 
 
 def test_captions_of_a_batch_equal_those_of_each_alone(captioner):
@@ -83,10 +84,10 @@ def test_words_stand_as_the_tokenizer_of_the_captions_wants(files, tmp_path):
   vocabulary_stamp.save(tmp_path, dataclasses.replace(
       stamp, tokenizer='characters'))
   captioner = captioner_lib.Captioner(
-      str(tmp_path), words, beam_size=2, max_caption_length=5)
+      str(tmp_path), words, SearchConfig(beam_size=2, max_caption_length=5))
   assert captioner.decoder.text([1, 0, 3, 2]) == 'adog'
   blanks = captioner_lib.Captioner(
-      str(files), words, beam_size=2, max_caption_length=5)
+      str(files), words, SearchConfig(beam_size=2, max_caption_length=5))
   images = [captioner.decode(testing.jpeg(i)) for i in range(3)]
   for joined, parted in zip(captioner.caption(images), blanks.caption(images)):
     assert any(' ' in c.text for c in parted)
@@ -115,11 +116,11 @@ def test_another_vocabulary_of_the_same_size_is_refused(files, tmp_path):
 
 def test_captions_are_those_of_the_python_search(files):
   captioner = captioner_lib.Captioner(
-      str(files), str(files / 'word_counts.txt'), beam_size=4,
-      max_caption_length=6, length_normalization_factor=0.5)
+      str(files), str(files / 'word_counts.txt'), SearchConfig(
+          beam_size=4, max_caption_length=6, length_normalization_factor=0.5))
   images = [captioner.decode(testing.jpeg(i)) for i in range(3)]
   found = captioner.caption(images)
-  states, captions, _ = captioner.decoder._search(captioner.encode(images))
+  states, captions, _ = captioner.decoder._search(captioner.encode(images), 0)
   assert not captions.ambiguous.numpy().any()
   expected = captioner.decoder._generator.beam_search(states)
   for mine, others in zip(found, expected):
@@ -136,9 +137,10 @@ def test_equal_scores_come_in_the_order_of_the_python_search(files, tmp_path):
     values[name] = np.zeros_like(values[name])
   checkpoints.write(str(tmp_path / 'ties'), values)
   captioner = captioner_lib.Captioner(
-      str(tmp_path / 'ties'), str(files / 'word_counts.txt'), beam_size=4)
+      str(tmp_path / 'ties'), str(files / 'word_counts.txt'),
+      SearchConfig(beam_size=4))
   images = [captioner.decode(testing.jpeg())]
-  states, captions, _ = captioner.decoder._search(captioner.encode(images))
+  states, captions, _ = captioner.decoder._search(captioner.encode(images), 0)
   assert captions.ambiguous.numpy().all()
   expected, = captioner.decoder._generator.beam_search(states)
   assert [c.text for c in captioner.caption(images)[0]] == [
@@ -169,7 +171,8 @@ class _Decoder:
         size=[6, 2048]).astype(np.float32) / 20
 
   def captioner(self, **search):
-    return captioner_lib.FeatureCaptioner(self.model, self.vocab, **search)
+    return captioner_lib.FeatureCaptioner(
+        self.model, self.vocab, SearchConfig(**search))
 
   def search(self, left_out, **search):
     """The Python search, with the probability of some ids struck out."""
@@ -180,7 +183,8 @@ class _Decoder:
       return softmax, states.numpy()
 
     return captioner_lib.caption_generator.CaptionGenerator(
-        step, self.vocab.start_id, self.vocab.end_id, **search).beam_search(
+        step, self.vocab.start_id, self.vocab.end_id,
+        SearchConfig(**search)).beam_search(
             self.model.initial_state(self.features).numpy())
 
 
@@ -247,11 +251,12 @@ def test_a_checkpoint_says_how_it_is_searched(files, tmp_path):
   words = str(files / 'word_counts.txt')
   told = captioner_lib.Captioner(str(tmp_path), words)
   asked = captioner_lib.Captioner(
-      str(files), words, 4, allow_unknown_word=False)
+      str(files), words, SearchConfig(beam_size=4, allow_unknown_word=False))
   images = [told.decode(testing.jpeg(i)) for i in range(3)]
   assert told.caption(images) == asked.caption(images)
   assert told.caption(images) != captioner_lib.Captioner(
-      str(tmp_path), words, allow_unknown_word=True).caption(images)
+      str(tmp_path), words,
+      SearchConfig(allow_unknown_word=True)).caption(images)
 
 
 def test_bfloat16_moves_the_state(files, captioner):
@@ -387,12 +392,6 @@ def test_a_vocabulary_larger_than_the_model_is_refused(files, tmp_path):
     captioner_lib.Captioner(str(files), str(path))
 
 
-def test_wrong_sizes_are_refused(files):
-  with pytest.raises(ValueError, match='beam_size=0'):
-    captioner_lib.Captioner(
-        str(files), str(files / 'word_counts.txt'), beam_size=0)
-
-
 def test_a_checkpoint_of_old_names_without_configuration(files, tmp_path):
   source = checkpoints.Checkpoint(str(files))
   old = {'lstm/basic_lstm_cell/kernel': 'lstm/BasicLSTMCell/Linear/Matrix',
@@ -451,7 +450,7 @@ def test_captions_of_real_photos_equal_those_of_2016(tmp_path):
   for beam_size in (1, 3, 20):
     captioner = captioner_lib.Captioner(
         prefix, testing.reference_path('full2000', 'word_counts.txt'),
-        beam_size)
+        SearchConfig(beam_size=beam_size))
     found = captioner.caption([captioner.decode(image) for image in images])
     for name, captions in zip(expected['images'], found):
       wanted = expected['beams'][name][str(beam_size)]
