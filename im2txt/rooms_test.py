@@ -45,6 +45,8 @@ _ROOMS = {
     'caption_evaluator': {'caption_sheet', 'data', 'data.shards',
                           'inference_utils', 'inference_utils.search_config',
                           'metrics', 'progress'},
+    'beam_sweep': {'checkpoints', 'data', 'data.shards', 'encoder_stamp',
+                   'files', 'inference_utils', 'metrics', 'progress'},
     'inference_utils': {'checkpoints', 'configuration', 'data.image_formats',
                         'encoder_stamp', 'files', 'ops', 'show_and_tell_model',
                         'vocabulary_stamp'},

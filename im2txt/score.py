@@ -125,27 +125,18 @@ def score_checkpoint(prefixes, files, references, training, split):
   examples = shards.captions_by_image(files, FLAGS.max_images, captioner.vocab)
   n_best, features, losses = {}, [], []
   with Progress('Captioning', len(examples), 'images') as progress:
-    for batch in shards.image_batches(
-        files, examples, FLAGS.inference_batch_size):
-      images = {}
-      for image_id, data in batch:
-        try:
-          # As training saw them.
-          images[image_id] = captioner.decode(data, exif_orientation=False)
-        except ValueError as error:
-          logging.warning('image %d left out: %s', image_id, error)
-      if images:
-        encoded = captioner.encode(list(images.values())).numpy()
-        n_best.update(zip(images, (
-            [caption.text for caption in n]
-            for n in captioner.decoder.caption(encoded, len(n_best)))))
-        features.append(encoded)
-        pairs = [(row, ids) for row, image_id in zip(encoded, images)
-                 for ids in examples[image_id][1]]
-        if pairs:
-          rows, ids = zip(*pairs)
-          losses.append(scorer.cross_entropies(np.stack(rows), ids))
-      progress.update(len(batch))
+    for image_ids, encoded in captioner_lib.encode_batches(
+        captioner, shards.image_batches(
+            files, examples, FLAGS.inference_batch_size), progress):
+      n_best.update(zip(image_ids, (
+          [caption.text for caption in n]
+          for n in captioner.decoder.caption(encoded, len(n_best)))))
+      features.append(encoded)
+      pairs = [(row, ids) for row, image_id in zip(encoded, image_ids)
+               for ids in examples[image_id][1]]
+      if pairs:
+        rows, ids = zip(*pairs)
+        losses.append(scorer.cross_entropies(np.stack(rows), ids))
   if not n_best:
     raise ValueError(f'--input_file_pattern={FLAGS.input_file_pattern} has no '
                      'image that can be decoded')

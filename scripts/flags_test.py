@@ -43,7 +43,8 @@ def defined():
                  for rest in re.findall(r"f'\{_split\}(_\w+)'", source))
     # Fields of the dataclasses that are flags.
     names.update(re.findall(
-        r'^  (\w+): (?:str|int|float|bool) = ', source, re.MULTILINE))
+        r'^  (\w+): (?:str|int|float|bool|tuple\[.*\])(?: \| None)? = ', source,
+        re.MULTILINE))
   return names
 
 

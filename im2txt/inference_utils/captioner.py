@@ -7,6 +7,7 @@ import math
 import os
 import threading
 
+from absl import logging
 import numpy as np
 import tensorflow as tf
 
@@ -68,6 +69,7 @@ class FeatureCaptioner:
   def __init__(self, model, vocab, search=search_config.SearchConfig(),
                separator=' '):
     vocab.check_fits_model(model.config.vocab_size)
+    self._model = model
     self._vocab = vocab
     self._separator = separator
     self.search = search = search.completed(model.config)
@@ -129,6 +131,10 @@ class FeatureCaptioner:
             ScoredCaption(text.decode(), float(log_probability))
             for text, log_probability, length in zip(*captions) if length])
     return results
+
+  def with_search(self, search):
+    """Returns another captioner of the same model, with a `SearchConfig`."""
+    return FeatureCaptioner(self._model, self._vocab, search, self._separator)
 
   def text(self, sentence):
     """Joins the words of a list of ids, without <S> and a final </S>."""
@@ -436,3 +442,29 @@ class Captioner:
       TypeError: see `encode`.
     """
     return self.decoder.caption(self.encode(images), first_image)
+
+
+def encode_batches(captioner, batches, progress):
+  """Yields (image ids, features) of batches of images, as training saw them.
+
+  Images that cannot be decoded are left out with a warning.
+
+  Args:
+    captioner: a `Captioner`.
+    batches: iterable of lists of (image id, bytes of the file).
+    progress: its `update` is called with the number of images of each batch
+      when what was yielded has been used.
+
+  Yields:
+    list of image ids, float32 array as `Captioner.encode` returns.
+  """
+  for batch in batches:
+    images = {}
+    for image_id, data in batch:
+      try:
+        images[image_id] = captioner.decode(data, exif_orientation=False)
+      except ValueError as error:
+        logging.warning('image %d left out: %s', image_id, error)
+    if images:
+      yield list(images), captioner.encode(list(images.values())).numpy()
+    progress.update(len(batch))
