@@ -22,7 +22,6 @@ import tempfile
 
 from absl import flags
 import tensorflow as tf
-
 from im2txt.benchmarks import figures
 from im2txt.benchmarks import suite
 from im2txt.runtime import program

@@ -28,8 +28,8 @@ from im2txt import show_and_tell_model
 from im2txt.text import vocabulary_stamp
 from im2txt.data import shards
 from im2txt.text import tokenizer
-from im2txt.inference_utils import caption_generator
 from im2txt.text import vocabulary
+from im2txt.inference_utils import search_config
 from im2txt.metrics import caption_scores
 from im2txt.metrics import summary
 from im2txt.input_pipeline import feature_cache
@@ -101,7 +101,7 @@ def define_flags():
       'Keep the checkpoint with the best value of this in eval_dir/best: '
       'perplexity (the lowest), or one of --metrics but the measures of '
       'diversity. Empty: keep none.')
-  caption_generator.define_flags(flags)
+  search_config.define_flags(flags)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -341,7 +341,7 @@ def make_caption_evaluator(files, search):
 
   Args:
     files: shard file names.
-    search: dict, options of the search.
+    search: a `search_config.SearchConfig`.
 
   Raises:
     ValueError: the flags do not go together, or the vocabulary is not that of
@@ -369,9 +369,9 @@ def make_caption_evaluator(files, search):
     training = set(split(shards.distinct_captions(shards.list_files(
         FLAGS.train_file_pattern, 'train_file_pattern'))))
   return caption_evaluator.CaptionEvaluator(
-      files, vocabulary.Vocabulary(vocab_file), metrics,
-      {**search, 'separator': stamp.separator if stamp else ' '}, split,
-      FLAGS.num_eval_examples, training)
+      files, vocabulary.Vocabulary(vocab_file), metrics, search,
+      stamp.separator if stamp else ' ', split, FLAGS.num_eval_examples,
+      training)
 
 
 def main(_):
@@ -397,7 +397,7 @@ def main(_):
 
 def watch():
   """Does the work of `main`; returns the process's exit status."""
-  search = caption_generator.from_flags(FLAGS)
+  search = search_config.from_flags(FLAGS)
   files = shards.list_files(FLAGS.input_file_pattern)
   captions = make_caption_evaluator(files, search)
   best = None
@@ -409,7 +409,7 @@ def watch():
           FLAGS.checkpoint_dir if os.path.isdir(FLAGS.checkpoint_dir)
           else os.path.dirname(FLAGS.checkpoint_dir))
       measured_on.update(metrics_images=FLAGS.metrics_images,
-                         **caption_generator.completed(search, config))
+                         **search.completed(config).as_dict())
     best = best_checkpoint.BestCheckpoint(
         os.path.join(FLAGS.eval_dir, 'best'), FLAGS.best_metric, measured_on)
   evaluator = Evaluator(files, FLAGS.num_eval_examples, FLAGS.eval_batch_size,

@@ -20,7 +20,7 @@ from im2txt import testing
 from im2txt.text import vocabulary_stamp
 from im2txt.data import shards
 from im2txt.inference_utils import captioner as captioner_lib
-from im2txt.metrics import caption_scores
+from im2txt.inference_utils import search_config
 from im2txt.metrics import summary
 from im2txt.ops import image_processing
 
@@ -227,7 +227,8 @@ def test_watches_until_the_last_step(data, model, tmp_path):
 def _expected_scores(train_dir, vocab_file, metrics):
   """Scores the captions that the images get from their bytes."""
   captioner = captioner_lib.Captioner(
-      str(train_dir), str(vocab_file), beam_size=2, max_caption_length=7)
+      str(train_dir), str(vocab_file),
+      search_config.SearchConfig(beam_size=2, max_caption_length=7))
   references = {}
   for image_id, ids in _CAPTIONS:
     references.setdefault(image_id, []).append(captioner.decoder.text(ids))

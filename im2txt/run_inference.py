@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes captions for image files, with a trained model.
 
-  run_inference --checkpoint_path=DIR_OR_PREFIX [FLAG...] FILE...
+  run_inference --checkpoint_path=DIR_OR_PREFIX[,...] [FLAG...] FILE...
 
+Several checkpoints are an ensemble, which averages their probabilities.
 FILE is an image, a directory (the images in it, by their suffixes) or - for
 names from standard input, one on each line. JPEG, PNG, GIF, BMP, WebP, TIFF and
 AVIF are read; of an animation the first frame.
@@ -22,9 +23,10 @@ from absl import logging
 from im2txt.runtime import files as files_lib
 from im2txt.runtime import program
 from im2txt.runtime import progress
-from im2txt.inference_utils import caption_generator
+from im2txt import checkpoints
 from im2txt.inference_utils import captioner as captioner_lib
 from im2txt.inference_utils import image_files
+from im2txt.inference_utils import search_config
 
 FLAGS = flags.FLAGS
 
@@ -35,7 +37,8 @@ _VOCABULARY = 'word_counts.txt'
 def define_flags():
   flags.DEFINE_string(
       'checkpoint_path', '',
-      'Model checkpoint: a file prefix, or a directory (its latest is taken).')
+      'Model checkpoint: a file prefix, or a directory (its latest is taken). '
+      'Several, separated by commas, caption as an ensemble.')
   flags.DEFINE_string(
       'vocab_file', '', 'Vocabulary the model was trained with. Without it '
       'word_counts.txt beside the checkpoint is taken.')
@@ -47,7 +50,7 @@ def define_flags():
       'exif_orientation', True,
       'Turn images as their EXIF data say. false: take them as they are stored, '
       'as in 2016, when the images to train on were not turned either.')
-  caption_generator.define_flags(flags)
+  search_config.define_flags(flags)
   flags.DEFINE_enum(
       'output_format', 'text', ['text', 'json'],
       'text as in 2016, or a JSON object a line: {"image": file, "captions": '
@@ -67,13 +70,13 @@ def vocab_file(checkpoint_path):
   """
   if FLAGS.vocab_file:
     return FLAGS.vocab_file
-  directory = (checkpoint_path if os.path.isdir(checkpoint_path)
-               else os.path.dirname(checkpoint_path))
-  path = os.path.join(directory, _VOCABULARY)
-  if not os.path.exists(path):
-    raise ValueError(f'--vocab_file is required: no {_VOCABULARY} lies beside '
-                     f'--checkpoint_path={checkpoint_path}')
-  return path
+  for path in checkpoints.split_paths(checkpoint_path):
+    directory = path if os.path.isdir(path) else os.path.dirname(path)
+    found = os.path.join(directory, _VOCABULARY)
+    if os.path.exists(found):
+      return found
+  raise ValueError(f'--vocab_file is required: no {_VOCABULARY} lies beside '
+                   f'--checkpoint_path={checkpoint_path}')
 
 
 def input_names(arguments):
@@ -145,13 +148,18 @@ def main(argv):
       else 'surrogateescape')
   # Pillow's, of damaged EXIF data, for one.
   warnings.filterwarnings('ignore', module=r'PIL\.')
+  search = search_config.from_flags(FLAGS)
   vocabulary = vocab_file(FLAGS.checkpoint_path)
   files, skipped = find_files(input_names(argv[1:]))
   captioner = captioner_lib.Captioner(
-      FLAGS.checkpoint_path, vocabulary, precision=FLAGS.precision,
-      **caption_generator.from_flags(FLAGS))
-  logging.info('captioning %d file(s) with the checkpoint of step %d',
-               len(files), captioner.global_step)
+      FLAGS.checkpoint_path, vocabulary, search, FLAGS.precision)
+  if len(captioner.prefixes) > 1:
+    logging.info('captioning %d file(s) with an ensemble of %d checkpoints',
+                 len(files), len(captioner.prefixes))
+  else:
+    logging.info('captioning %d file(s) with the checkpoint of step %d',
+                 len(files), captioner.global_step)
+  captioned = 0
   size = FLAGS.inference_batch_size
   with contextlib.ExitStack() as stack:
     bar = None
@@ -171,8 +179,10 @@ def main(argv):
           skipped += 1
       good = [(n, i) for n, i in batch if not isinstance(i, Exception)]
       for (name, _), captions in zip(
-          good, captioner.caption([i for _, i in good]) if good else []):
+          good, captioner.caption([i for _, i in good], captioned)
+          if good else []):
         print_captions(name, captions, FLAGS.output_format)
+      captioned += len(good)
       if bar:
         bar.update(len(batch))
   if skipped:

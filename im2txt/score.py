@@ -6,7 +6,8 @@ server; several files make one table, side by side:
 
   score --annotations_file=captions_val2014.json --results_file=a.json,b.json
 
-A checkpoint, which captions every image of some shards first:
+A checkpoint, which captions every image of some shards first (several,
+separated by commas, are an ensemble):
 
   score --checkpoint_path=train_dir --vocab_file=word_counts.txt \
       --input_file_pattern='val-?????-of-00004' --results_output=a.json
@@ -33,7 +34,6 @@ than nltk: then by that.
 """
 
 import csv
-import json
 import math
 import os
 import sys
@@ -48,8 +48,8 @@ from im2txt.data import caption_files
 from im2txt.data import coco_server
 from im2txt.data import shards
 from im2txt.text import tokenizer
-from im2txt.inference_utils import caption_generator
 from im2txt.text import vocabulary
+from im2txt.inference_utils import search_config
 from im2txt.metrics import caption_scores
 from im2txt.metrics import resampling
 from im2txt.metrics import summary
@@ -75,7 +75,8 @@ def define_flags():
   flags.DEFINE_string(
       'checkpoint_path', '',
       'Model checkpoint to score in the place of results: a file prefix, or a '
-      'directory (its latest is taken).')
+      'directory (its latest is taken). Several, separated by commas, are '
+      'scored as an ensemble.')
   flags.DEFINE_string(
       'vocab_file', '', 'Vocabulary the model was trained with.')
   flags.DEFINE_string(
@@ -87,7 +88,7 @@ def define_flags():
       'captions that are copied from them.')
   flags.DEFINE_integer(
       'max_images', 0, 'Score only so many images of the shards; 0: all.')
-  caption_generator.define_flags(flags)
+  search_config.define_flags(flags)
   flags.DEFINE_integer('inference_batch_size', 8, 'Images captioned at once.')
   flags.DEFINE_bool(
       'ranking', False,
@@ -143,11 +144,11 @@ def check_vocabulary(files):
       'give the shards that were made with the vocabulary of the model')
 
 
-def score_checkpoint(prefix, files, references, training, split):
+def score_checkpoint(prefixes, files, references, training, split):
   """Captions the images of shards with a checkpoint.
 
   Args:
-    prefix: of the checkpoint.
+    prefixes: of the checkpoints, a list.
     files: shard file names.
     references: dict, image id -> captions, None for those of the shards.
     training: see `summary.summarize`.
@@ -163,32 +164,23 @@ def score_checkpoint(prefix, files, references, training, split):
   from im2txt.inference_utils import likelihood  # pylint: disable=g-import-not-at-top
   import numpy as np  # pylint: disable=g-import-not-at-top
   captioner = captioner_lib.Captioner(
-      prefix, FLAGS.vocab_file, **caption_generator.from_flags(FLAGS))
+      prefixes, FLAGS.vocab_file, search_config.from_flags(FLAGS))
   scorer = likelihood.Likelihood(captioner.model)
   examples = shards.captions_by_image(files, FLAGS.max_images, captioner.vocab)
   n_best, features, losses = {}, [], []
   with Progress('Captioning', len(examples), 'images') as progress:
-    for batch in shards.image_batches(
-        files, examples, FLAGS.inference_batch_size):
-      images = {}
-      for image_id, data in batch:
-        try:
-          # As training saw them.
-          images[image_id] = captioner.decode(data, exif_orientation=False)
-        except ValueError as error:
-          logging.warning('image %d left out: %s', image_id, error)
-      if images:
-        encoded = captioner.encode(list(images.values())).numpy()
-        n_best.update(zip(images, (
-            [caption.text for caption in n]
-            for n in captioner.decoder.caption(encoded))))
-        features.append(encoded)
-        pairs = [(row, ids) for row, image_id in zip(encoded, images)
-                 for ids in examples[image_id][1]]
-        if pairs:
-          rows, ids = zip(*pairs)
-          losses.append(scorer.cross_entropies(np.stack(rows), ids))
-      progress.update(len(batch))
+    for image_ids, encoded in captioner_lib.encode_batches(
+        captioner, shards.image_batches(
+            files, examples, FLAGS.inference_batch_size), progress):
+      n_best.update(zip(image_ids, (
+          [caption.text for caption in n]
+          for n in captioner.decoder.caption(encoded, len(n_best)))))
+      features.append(encoded)
+      pairs = [(row, ids) for row, image_id in zip(encoded, image_ids)
+               for ids in examples[image_id][1]]
+      if pairs:
+        rows, ids = zip(*pairs)
+        losses.append(scorer.cross_entropies(np.stack(rows), ids))
   if not n_best:
     raise ValueError(f'--input_file_pattern={FLAGS.input_file_pattern} has no '
                      'image that can be decoded')
@@ -266,7 +258,7 @@ def _check_flags():
       raise ValueError(f'--{name}={getattr(FLAGS, name)} should be 1 or more')
   if FLAGS.max_images < 0:
     raise ValueError(f'--max_images={FLAGS.max_images} should be 0 or more')
-  caption_generator.from_flags(FLAGS)
+  search_config.from_flags(FLAGS)
   program.require_output_directories(
       FLAGS, 'output_json', 'results_output', 'image_scores_output',
       'report_json', 'server_zip')
@@ -287,10 +279,11 @@ def main(_):
   if FLAGS.checkpoint_path:
     from im2txt import checkpoints  # pylint: disable=g-import-not-at-top
     # Once: in a directory there may be a newer one by and by.
-    prefix = checkpoints.resolve(FLAGS.checkpoint_path)
+    prefixes = [checkpoints.resolve(path) for path in
+                checkpoints.split_paths(FLAGS.checkpoint_path)]
     check_vocabulary(files)
     stamp = vocabulary_stamp.first_known([
-        vocabulary_stamp.of_checkpoint(prefix),
+        *map(vocabulary_stamp.of_checkpoint, prefixes),
         *vocabulary_stamp.of_shards(files)])
   elif FLAGS.annotations_file:
     stamp = vocabulary_stamp.load(os.path.dirname(FLAGS.annotations_file))
@@ -308,9 +301,9 @@ def main(_):
         _files('train_file_pattern'))))
   runs, measured, results = {}, {}, {}
   if FLAGS.checkpoint_path:
-    name = os.path.basename(prefix)
+    name = '+'.join(map(os.path.basename, prefixes))
     runs[name], measured[name], results[name] = score_checkpoint(
-        prefix, files, references, training, split)
+        prefixes, files, references, training, split)
     if FLAGS.results_output:
       files_lib.write_json(FLAGS.results_output, [
           {'image_id': image_id, 'caption': caption}

@@ -64,6 +64,16 @@ class ShowAndTellModel(tf.Module):
         0, trainable=False, dtype=tf.int32, name='global_step')
 
   @property
+  def feature_size(self):
+    """Columns of the features that captions are written from, an int."""
+    return folded_inception.FEATURE_SIZE
+
+  @property
+  def state_size(self):
+    """Columns of the LSTM's state, an int."""
+    return 2 * self.config.num_lstm_units
+
+  @property
   def decoder_variables(self):
     """Dict from checkpoint name to variable: all but Inception and the step."""
     return dict(self._decoder)

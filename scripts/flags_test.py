@@ -44,7 +44,8 @@ def defined():
                  for rest in re.findall(r"f'\{split\}(_\w+)'", source))
     # Fields of the dataclasses that are flags.
     names.update(re.findall(
-        r'^  (\w+): (?:str|int|float|bool)(?: \| None)? = ', source, re.MULTILINE))
+        r'^  (\w+): (?:str|int|float|bool|tuple\[.*\])(?: \| None)? = ', source,
+        re.MULTILINE))
   return names
 
 

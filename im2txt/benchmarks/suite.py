@@ -26,6 +26,7 @@ from im2txt.benchmarks import training
 from im2txt.data import shards
 from im2txt.inference_utils import captioner as captioner_lib
 from im2txt.inference_utils import image_files
+from im2txt.inference_utils import search_config
 from im2txt.ops import folded_inception
 from im2txt.ops import image_embedding
 from im2txt.ops import image_processing
@@ -317,8 +318,9 @@ class Benchmark:
     found = self.results['growth'] = {}
     size = _CAPTIONING_BATCH
 
-    def caption_ms(batch, **kwargs):
-      captioner = self._captioner(**kwargs)
+    def caption_ms(batch, **settings):
+      captioner = self._captioner(
+          search=search_config.SearchConfig(**settings))
       images = [captioner.decode(data) for data in self._encoded[:batch]]
       return 1e3 * timing.median_seconds(lambda: captioner.caption(images), 3) / batch
 

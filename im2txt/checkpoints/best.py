@@ -15,11 +15,12 @@ from im2txt import configuration
 from im2txt.checkpoints import encoder_stamp
 from im2txt.runtime import files
 from im2txt.text import vocabulary_stamp
+from im2txt.inference_utils import search_config
 
 FILE_NAME = 'best.json'
 _LOWER_IS_BETTER = ('perplexity',)
 # What a best.json was measured on that is of before there was such a flag.
-_BEFORE = {'allow_unknown_word': True}
+_BEFORE = search_config.SearchConfig().completed().as_dict()
 
 
 @dataclasses.dataclass

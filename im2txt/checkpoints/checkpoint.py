@@ -83,6 +83,20 @@ def resolve(path):
       f'there a file {prefix}.index')
 
 
+def split_paths(paths):
+  """Splits paths of checkpoints at commas, unless it is one that has commas.
+
+  Args:
+    paths: str, what `resolve` takes, separated by commas.
+
+  Returns:
+    list of str, one or more.
+  """
+  if os.path.isdir(paths) or _exists(paths):
+    return [paths]
+  return list(filter(None, paths.split(','))) or [paths]
+
+
 def newest_whole(directory, training_state=False):
   """Returns the checkpoint of a directory that the state file names, if whole.
 

@@ -3,11 +3,11 @@
 
 import html
 
-from absl import logging
 from im2txt.visualization import caption_sheet
 from im2txt.data import shards
 from im2txt.inference_utils import captioner
 from im2txt.inference_utils import likelihood
+from im2txt.inference_utils import search_config
 from im2txt.metrics import caption_scores
 from im2txt.metrics import ranking
 from im2txt.metrics import summary
@@ -24,7 +24,8 @@ class CaptionEvaluator:
     files: shard file names.
     vocab: the `Vocabulary` of the shards and of the models.
     metrics: names out of `summary.METRICS`.
-    search: dict, arguments of `captioner.FeatureCaptioner`.
+    search: a `search_config.SearchConfig`.
+    separator: see `captioner.FeatureCaptioner`.
     split: what tokenizes captions, see `caption_scores.score`.
     max_images: images of the shards that may be captioned, the first ones.
     training: see `summary.summarize`.
@@ -33,12 +34,14 @@ class CaptionEvaluator:
     ValueError: a shard is damaged, or its ids are of another vocabulary.
   """
 
-  def __init__(self, files, vocab, metrics, search,
+  def __init__(self, files, vocab, metrics,
+               search=search_config.SearchConfig(), separator=' ',
                split=caption_scores.tokenize, max_images=0, training=None):
     self._files = files
     self._vocab = vocab
     self._metrics = metrics
     self._search = search
+    self._separator = separator
     self._split = split
     self._training = training
     self._references, self._ids = {}, {}
@@ -64,13 +67,13 @@ class CaptionEvaluator:
     """
     if model is not self._model:
       self._captioner = captioner.FeatureCaptioner(
-          model, self._vocab, **self._search)
+          model, self._vocab, self._search, self._separator)
       self._model = model
     n_best = {}
     with Progress('Captioning', len(image_ids), 'images') as progress:
       for start in range(0, len(image_ids), _BATCH_SIZE):
         batch = slice(start, start + _BATCH_SIZE)
-        found = self._captioner.caption(features[batch])
+        found = self._captioner.caption(features[batch], start)
         n_best.update(zip(image_ids[batch].tolist(), (
             [caption.text for caption in captions] for captions in found)))
         progress.update(len(found))
@@ -122,11 +125,10 @@ class CaptionEvaluator:
       found = dict(image for batch in shards.image_batches(
           self._files, wanted, count) for image in batch)
       self._pictures = {image_id: found[image_id] for image_id in wanted}
-    separator = self._search.get('separator', ' ')
     return [
         caption_sheet.CaptionedPicture(
             f'image {image_id}', data, n_best[image_id][0],
-            [caption.replace(' ', separator)
+            [caption.replace(' ', self._separator)
              for caption in self._references[image_id]])
         for image_id, data in self._pictures.items()]
 

@@ -14,6 +14,7 @@ from im2txt import testing
 from im2txt.data import shards
 from im2txt.inference_utils import captioner
 from im2txt.text import vocabulary
+from im2txt.inference_utils import search_config
 from im2txt.metrics import caption_scores
 
 _WORDS = ['<S>', '</S>', 'a', 'man', 'dog', 'runs', 'green|blue']
@@ -50,14 +51,15 @@ def _model(seed):
 
 def test_captions_of_one_model_after_another(files, vocab, monkeypatch):
   monkeypatch.setattr(caption_evaluator, '_BATCH_SIZE', 3)
+  search = search_config.SearchConfig(beam_size=2, max_caption_length=6)
   evaluator = caption_evaluator.CaptionEvaluator(
-      files, vocab, ['cider'], {'beam_size': 2, 'max_caption_length': 6})
+      files, vocab, ['cider'], search)
   features = np.random.default_rng(1).normal(size=[4, 2048]).astype(np.float32)
   ids = np.array([20, 30, 40, 10])
 
   def expected(model):
     found = captioner.FeatureCaptioner(
-        model, vocab, beam_size=2, max_caption_length=6).caption(features)
+        model, vocab, search).caption(features)
     return {image_id: [caption.text for caption in captions]
             for image_id, captions in zip(ids.tolist(), found)}
 
@@ -77,7 +79,7 @@ def test_scores_what_was_asked_for(files, vocab, monkeypatch):
   monkeypatch.setattr(caption_scores, 'unavailable',
                       lambda: {'meteor': 'left out', 'spice': 'left out'})
   evaluator = caption_evaluator.CaptionEvaluator(
-      files, vocab, ['mean_length', 'bleu_1', 'bleu_2'], {})
+      files, vocab, ['mean_length', 'bleu_1', 'bleu_2'])
   n_best = {30: ['a man', 'x'], 40: ['a dog runs', 'y']}
   assert evaluator.score(n_best) == {
       'mean_length': 2.5, 'bleu_1': pytest.approx(4 / 5),
@@ -85,7 +87,7 @@ def test_scores_what_was_asked_for(files, vocab, monkeypatch):
 
 
 def test_the_sample_stays_the_same(files, vocab):
-  evaluator = caption_evaluator.CaptionEvaluator(files, vocab, [], {})
+  evaluator = caption_evaluator.CaptionEvaluator(files, vocab, [])
   for word in ('one', 'two'):
     n_best = {image_id: [f'{word} {image_id}'] for image_id in (30, 10, 20, 40)}
     pictures = evaluator.sample(n_best, 2)
@@ -100,7 +102,7 @@ def test_the_sample_stays_the_same(files, vocab):
 
 def test_human_captions_stand_as_those_of_the_model(files, vocab):
   evaluator = caption_evaluator.CaptionEvaluator(
-      files, vocab, [], {'separator': ''})
+      files, vocab, [], separator='')
   picture, = evaluator.sample({20: ['adog']}, 1)
   assert picture.humans == ['adog']
 
@@ -110,8 +112,8 @@ def test_another_vocabulary_is_refused(files, vocab, tmp_path):
   path.write_text(''.join(f'{word} 5\n' for word in reversed(_WORDS)))
   with pytest.raises(ValueError, match='not those of the vocabulary'):
     caption_evaluator.CaptionEvaluator(
-        files, vocabulary.Vocabulary(str(path)), [], {})
-  evaluator = caption_evaluator.CaptionEvaluator(files, vocab, [], {})
+        files, vocabulary.Vocabulary(str(path)), [])
+  evaluator = caption_evaluator.CaptionEvaluator(files, vocab, [])
   model = show_and_tell_model.ShowAndTellModel(
       configuration.ModelConfig(vocab_size=7), with_inception=False)
   with pytest.raises(ValueError, match='vocab_size of 7'):

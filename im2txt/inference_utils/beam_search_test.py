@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of beam_search."""
 
+import itertools
 import json
 import sys
 
@@ -14,6 +15,8 @@ from im2txt import show_and_tell_model
 from im2txt import testing
 from im2txt.inference_utils import beam_search
 from im2txt.inference_utils import caption_generator
+from im2txt.inference_utils import decoding_rules
+from im2txt.inference_utils import search_config
 
 _START, _END, _WORDS = 1, 0, 7
 _IMAGES, _STEPS = 60, 40
@@ -60,12 +63,14 @@ def search(model, **options):
   """Returns what the graph and what the full Python search find."""
   found = tf.function(
       lambda states: beam_search.beam_search(
-          model.step, states, _START, _END, **options),
+          model.step, states, _START, _END,
+          search_config.SearchConfig(**options)),
       autograph=False)(tf.constant(model.states))
   steps = int(model.steps)
   expected = caption_generator.CaptionGenerator(
       lambda words, states: [np.asarray(x) for x in model.step(words, states)],
-      _START, _END, **options).beam_search(model.states)
+      _START, _END, search_config.SearchConfig(**options)).beam_search(
+          model.states)
   return found, steps, expected
 
 
@@ -180,6 +185,227 @@ def test_words_below_the_threshold_and_incomplete_captions():
   assert_equal(found, 0, expected[0])
 
 
+class Remembering:
+  """A model whose state holds the caption, and which strikes out words by it.
+
+  Args:
+    model: `Models`.
+    strikes_out: callable (caption, a list of words) -> words of probability 0.
+  """
+
+  def __init__(self, model, strikes_out):
+    self._model = model
+    self._strikes_out = strikes_out
+    self.states = np.concatenate(
+        [model.states, np.full([len(model.states), _STEPS], -1)], axis=1)
+
+  def step(self, words, states):
+    states = np.array(states)
+    softmax, states[:, :2] = (
+        np.array(x) for x in self._model.step(words, states[:, :2]))
+    for row, (word, state) in enumerate(zip(words, states)):
+      length = int(state[1])
+      state[1 + length] = word
+      softmax[row, self._strikes_out(
+          state[2:2 + length].astype(int).tolist())] = 0
+    return softmax, states
+
+
+def graph_search(model, search, required=()):
+  rules = decoding_rules.rules(search, _END, required)
+  return tf.function(
+      lambda states: beam_search.beam_search(
+          model.step, states, _START, _END, search, rules, required),
+      autograph=False)(tf.constant(model.states))
+
+
+def _twice(caption, n):
+  """Words that would make n words in a row appear again."""
+  ngrams = {tuple(caption[i:i + n]) for i in range(len(caption) - n + 1)}
+  return [word for word in range(_WORDS)
+          if tuple(caption[len(caption) + 1 - n:] + [word]) in ngrams]
+
+
+@pytest.mark.parametrize('settings, strikes_out', [
+    ({'min_caption_length': 8}, lambda c: [_END] if len(c) < 7 else []),
+    ({'repeated_words': 'apart'}, lambda c: c[-1:]),
+    ({'repeated_words': 'never'}, lambda c: c),
+    ({'allow_repeated_trigram': False}, lambda c: _twice(c, 3)),
+    ({'allow_repeated_trigram': False, 'min_caption_length': 12,
+      'repeated_words': 'apart'},
+     lambda c: _twice(c, 3) + c[-1:] + ([_END] if len(c) < 11 else [])),
+    # After all words but the end there is no word left.
+    ({'repeated_words': 'never', 'min_caption_length': 12},
+     lambda c: c + [_END]),
+])
+@pytest.mark.parametrize('beam_size', [1, 4])
+def test_rules_give_what_the_full_search_gives_of_a_model_that_has_them(
+    settings, strikes_out, beam_size):
+  search_for = search_config.SearchConfig(
+      beam_size=beam_size, max_caption_length=14,
+      length_normalization_factor=0.4, **settings)
+  # From step to step nearly the same words: they would be repeated.
+  tables = random_tables(beam_size, 1.0)[:12] * random_tables(5, 2.0)[:12, :1]
+  tables /= tables.sum(axis=-1, keepdims=True)
+  model = Models(tables)
+  found = graph_search(model, search_for)
+  remembering = Remembering(model, strikes_out)
+  expected = caption_generator.CaptionGenerator(
+      remembering.step, _START, _END, search_for).beam_search(
+          remembering.states)
+  free = graph_search(model, search_config.SearchConfig(
+      beam_size=beam_size, max_caption_length=14,
+      length_normalization_factor=0.4))
+  for image in range(len(tables)):
+    assert_equal(found, image, expected[image], f'image {image}')
+  assert not np.array_equal(found.sentences, free.sentences)
+
+
+def all_captions(table, max_length):
+  """Returns {complete caption: its log probability} of one image's tables."""
+  found, partial = {}, {(_START,): 0.0}
+  for t in range(1, max_length):
+    longer = {}
+    for caption, logprob in partial.items():
+      for word in range(_WORDS):
+        p = float(table[t - 1, caption[-1], word])
+        target = found if word == _END else longer
+        target[caption + (word,)] = logprob + np.log(p)
+    partial = longer
+  return found
+
+
+@pytest.mark.parametrize('required', [[5], [5, 3]])
+@pytest.mark.parametrize('factor', [0.0, 0.8])
+def test_required_words_with_a_wide_beam_equal_brute_force(required, factor):
+  tables = random_tables(3, 1.0)[:4]
+  found = graph_search(Models(tables), search_config.SearchConfig(
+      beam_size=150, max_caption_length=5, length_normalization_factor=factor),
+                       required)
+  for image, table in enumerate(tables.astype(np.float32)):
+    expected = sorted(
+        ((logprob / len(c) ** factor, list(c)) for c, logprob in
+         all_captions(table, 5).items() if set(required) <= set(c)),
+        reverse=True)[:150]
+    sentences, _, scores = captions(found, image)
+    assert sentences == [c for _, c in expected]
+    np.testing.assert_allclose(scores, [s for s, _ in expected], atol=1e-9)
+
+
+def test_a_narrow_beam_finds_words_that_are_unlikely():
+  tables = random_tables(1, 1.0)
+  tables[..., [4, 6]] *= 1e-4
+  required = [6, 4]
+  model = Models(tables)
+  search_for = search_config.SearchConfig(beam_size=3)
+  found = graph_search(model, search_for, required)
+  free = graph_search(model, search_for)
+  better = 0
+  for image in range(_IMAGES):
+    sentences, log_probabilities, _ = captions(found, image)
+    assert len(sentences) == len(set(map(tuple, sentences))) == 3
+    for sentence, log_probability in zip(sentences, log_probabilities):
+      assert {4, 6} < set(sentence) and sentence[-1] == _END
+      assert log_probability == pytest.approx(sum(
+          np.log(float(np.float32(tables[image, t, a, b])))
+          for t, (a, b) in enumerate(itertools.pairwise(sentence))))
+    assert not any({4, 6} & set(s) for s in captions(free, image)[0])
+    # Words put after one another as soon as possible would be a bad caption.
+    better += log_probabilities[0] > np.log(
+        tables[image, 0, _START, 4] * tables[image, 1, 4, 6]
+        * tables[image, 2, 6, _END])
+  assert better > _IMAGES / 2
+
+
+def test_captions_with_most_of_the_words_if_none_has_all():
+  tables = random_tables(0, 1.0)[:5]
+  tables[..., 6] = 0.0
+  found = graph_search(Models(tables), search_config.SearchConfig(
+      beam_size=2, max_caption_length=6), [6, 4])
+  for image in range(5):
+    sentences = captions(found, image)[0]
+    assert len(sentences) == 2
+    # None of them may end.
+    assert all(4 in s and _END not in s and len(s) == 6 for s in sentences)
+
+
+def diverse_search(table, width, groups, penalty, max_length, factor):
+  """Diverse beam search of one image as the paper's algorithm 1 has it."""
+  partial = [[((_START,), 0.0, 0.0)] for _ in range(groups)]
+  complete = [[] for _ in range(groups)]
+  for t in range(1, max_length):
+    used = np.zeros([_WORDS])
+    for g in range(groups):
+      candidates = []
+      for caption, logprob, penalized in partial[g]:
+        row = table[t - 1, caption[-1]].astype(np.float64)
+        order = np.argsort(-(row * np.exp(-penalty * used)), kind='stable')
+        for word in order[:width].tolist():
+          new = (caption + (word,), logprob + np.log(row[word]),
+                 penalized + np.log(row[word]) - penalty * used[word])
+          (complete[g] if word == _END else candidates).append(new)
+      complete[g].sort(
+          key=lambda c: -c[2] / len(c[0]) ** factor)
+      del complete[g][width:]
+      partial[g] = sorted(candidates, key=lambda c: -c[2])[:width]
+      for caption, _, _ in partial[g]:
+        used[caption[-1]] += 1
+  if not any(complete):
+    complete, factor = partial, 0.0
+  return sorted((c for group in complete for c in group),
+                key=lambda c: -c[1] / len(c[0]) ** factor)
+
+
+@pytest.mark.parametrize('beam_size, groups, penalty, factor', [
+    (2, 2, 0.7, 0.0), (6, 3, 0.5, 0.0), (4, 2, 2.0, 0.6), (4, 4, 0.0, 0.0)])
+def test_groups_equal_the_diverse_beam_search_of_the_paper(
+    beam_size, groups, penalty, factor):
+  tables = random_tables(beam_size + groups, 1.0)[:20]
+  tables[..., _END] += 0.1
+  tables /= tables.sum(axis=-1, keepdims=True)
+  found = graph_search(Models(tables), search_config.SearchConfig(
+      beam_size=beam_size, beam_groups=groups, beam_group_penalty=penalty,
+      max_caption_length=15, length_normalization_factor=factor))
+  for image, table in enumerate(tables.astype(np.float32)):
+    expected = diverse_search(
+        table, beam_size // groups, groups, penalty, 15, factor)
+    sentences, log_probabilities, scores = captions(found, image)
+    np.testing.assert_allclose(
+        log_probabilities, [c[1] for c in expected], atol=1e-5)
+    np.testing.assert_allclose(
+        scores, [c[1] / len(c[0]) ** factor for c in expected], atol=1e-5)
+    if penalty:
+      assert sentences == [list(c[0]) for c in expected], f'image {image}'
+    else:  # All groups find the same: they do not meet.
+      assert len(set(map(tuple, sentences))) == 1
+
+
+def test_groups_have_more_different_captions():
+  model = Models(random_tables(8, 3.0))
+
+  def first_words(**settings):
+    found = graph_search(model, search_config.SearchConfig(
+        beam_size=4, **settings))
+    return np.mean([len({s[1] for s in captions(found, i)[0]})
+                    for i in range(_IMAGES)])
+
+  assert first_words(beam_groups=4, beam_group_penalty=3.0) > (
+      first_words() + 0.5)
+
+
+def test_groups_banks_and_rules_go_together():
+  model = Models(random_tables(4, 1.0))
+  found = graph_search(model, search_config.SearchConfig(
+      beam_size=4, beam_groups=2, beam_group_penalty=1.0, min_caption_length=6,
+      repeated_words='never', max_caption_length=10), [5, 2])
+  for image in range(_IMAGES):
+    sentences = captions(found, image)[0]
+    assert len(sentences) >= 2
+    for sentence in sentences:
+      assert {5, 2} < set(sentence)
+      assert len(sentence) == len(set(sentence)) >= 6
+
+
 @pytest.fixture(scope='module', name='reference')
 def fixture_reference():
   """(cases, initial states by image, model, search by options)."""
@@ -203,7 +429,7 @@ def fixture_reference():
       searches[key] = tf.function(
           lambda states: beam_search.beam_search(
               model.inference_step, states, cases['start_id'], cases['end_id'],
-              **options), autograph=False)
+              search_config.SearchConfig(**options)), autograph=False)
     return searches[key](state[None])
 
   return cases, states, model, graph_search

@@ -12,65 +12,10 @@ import math
 
 import numpy as np
 
+from im2txt.inference_utils import search_config
+
 # Words less probable than this are never tried.
 MIN_PROBABILITY = 1e-12
-
-# What the configuration of a model says of the search.
-_CONFIGURED = ('beam_size', 'length_normalization_factor', 'allow_unknown_word')
-
-
-def define_flags(flags):
-  """Defines the flags of the search, for a program's own --help.
-
-  Args:
-    flags: the `absl.flags` module.
-  """
-  flags.disclaim_key_flags()
-  flags.DEFINE_integer('beam_size', 3, 'Captions kept by the search.')
-  flags.DEFINE_integer(
-      'max_caption_length', 20,
-      'Longest caption in words, start and end word included.')
-  flags.DEFINE_float(
-      'length_normalization_factor', 0.0,
-      'Above 0: divide the score of a caption by its length to this power.')
-  flags.DEFINE_bool(
-      'allow_unknown_word', None,
-      'Whether a caption may hold <UNK>. This, beam_size and '
-      'length_normalization_factor are what the configuration.json beside the '
-      'checkpoint says unless they are given.')
-
-
-def from_flags(flag_values):
-  """Returns what the flags say, arguments of `FeatureCaptioner`, a dict.
-
-  Args:
-    flag_values: `flags.FLAGS` after `define_flags`.
-
-  Returns:
-    dict, name -> value; None for what is left to the model's configuration.
-
-  Raises:
-    ValueError: a value that no search can have.
-  """
-  for name in ('beam_size', 'max_caption_length'):
-    if getattr(flag_values, name) < 1:
-      raise ValueError(
-          f'--{name}={getattr(flag_values, name)} should be 1 or more')
-  search = {name: None if flag_values[name].using_default_value
-            else getattr(flag_values, name) for name in _CONFIGURED}
-  return {**search, 'max_caption_length': flag_values.max_caption_length}
-
-
-def completed(search, config):
-  """Returns `search`, with what it leaves open as a configuration says.
-
-  Args:
-    search: dict, name -> value; None for what is left open.
-    config: the `configuration.ModelConfig` of the model.
-  """
-  return {name: getattr(config, name)
-          if value is None and name in _CONFIGURED else value
-          for name, value in search.items()}
 
 
 @dataclasses.dataclass(eq=False)
@@ -169,28 +114,19 @@ class CaptionGenerator:
       of probability 0 is never tried.
     start_id: id of <S>.
     end_id: id of </S>.
-    beam_size: captions kept at each step, and returned at most.
-    max_caption_length: words in a caption at most, <S> and </S> included; the
-      search takes one step less. A caption cut there has no </S>.
-    length_normalization_factor: x > 0 divides a complete caption's score by
-      length ** x (with both special words counted), which favours longer ones.
-
-  Raises:
-    ValueError: beam_size or max_caption_length below 1.
+    search: a `search_config.SearchConfig`, of which the size of the beam, the
+      longest caption and the length normalization count here.
   """
 
-  def __init__(self, step_fn, start_id, end_id, beam_size=3,
-               max_caption_length=20, length_normalization_factor=0.0):
-    if beam_size < 1 or max_caption_length < 1:
-      raise ValueError(
-          f'beam_size={beam_size} and max_caption_length={max_caption_length} '
-          'should be 1 or more')
+  def __init__(self, step_fn, start_id, end_id,
+               search=search_config.SearchConfig()):
+    search = search.completed()
     self._step_fn = step_fn
     self.start_id = start_id
     self.end_id = end_id
-    self.beam_size = beam_size
-    self.max_caption_length = max_caption_length
-    self.length_normalization_factor = length_normalization_factor
+    self.beam_size = search.beam_size
+    self.max_caption_length = search.max_caption_length
+    self.length_normalization_factor = search.length_normalization_factor
 
   def beam_search(self, initial_states):
     """Searches captions for a batch of images.

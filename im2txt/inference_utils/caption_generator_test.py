@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of caption_generator."""
 
-import functools
 import itertools
 import json
 import math
 import sys
 
-from absl import flags
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -17,6 +15,7 @@ from im2txt import configuration
 from im2txt import show_and_tell_model
 from im2txt import testing
 from im2txt.inference_utils import caption_generator
+from im2txt.inference_utils import search_config
 
 # A hand-made language of the words a, b, c and the two special ones.
 _START, _END, _A, _B, _C = range(5)
@@ -49,7 +48,7 @@ _MODEL = MarkovModel([
 
 def search(model, **kwargs):
   generator = caption_generator.CaptionGenerator(
-      model.step, _START, _END, **kwargs)
+      model.step, _START, _END, search_config.SearchConfig(**kwargs))
   return generator.beam_search(np.zeros([1, 1], np.float32))[0]
 
 
@@ -125,7 +124,9 @@ def test_images_in_a_batch_do_not_meet():
     tables = np.where(states[:, :1, None] == 0, _MODEL.table, other)
     return tables[np.arange(len(words)), words], states
 
-  generator = caption_generator.CaptionGenerator(step, _START, _END, 3, 8)
+  generator = caption_generator.CaptionGenerator(
+      step, _START, _END,
+      search_config.SearchConfig(beam_size=3, max_caption_length=8))
   states = np.array([[0.0], [1.0], [0.0]], np.float32)
   together = generator.beam_search(states)
   for state, captions in zip(states, together):
@@ -144,44 +145,6 @@ def test_a_caption_that_no_word_may_follow_stays_as_it_is():
   captions = search(MarkovModel(table), beam_size=3, max_caption_length=9)
   assert [(c.sentence, c.logprob) for c in captions] == [
       ([_START, _A], math.log(0.75)), ([_START, _B], math.log(0.25))]
-
-
-def test_flags_leave_to_the_configuration_what_is_not_given():
-  def parse(*args):
-    values = flags.FlagValues()
-
-    class Flags:  # The part of absl.flags that define_flags needs.
-      disclaim_key_flags = staticmethod(flags.disclaim_key_flags)
-
-    for kind in ('integer', 'float', 'bool'):
-      setattr(Flags, f'DEFINE_{kind}', staticmethod(functools.partial(
-          getattr(flags, f'DEFINE_{kind}'), flag_values=values)))
-    caption_generator.define_flags(Flags)
-    # What --help shows is of 2016.
-    assert [values[name].default for name in (
-        'beam_size', 'length_normalization_factor')] == [3, 0.0]
-    values(['program', *args])
-    return caption_generator.completed(
-        caption_generator.from_flags(values), configuration.ModelConfig(
-            beam_size=5, length_normalization_factor=0.7,
-            allow_unknown_word=False))
-
-  assert parse() == {
-      'beam_size': 5, 'length_normalization_factor': 0.7,
-      'allow_unknown_word': False, 'max_caption_length': 20}
-  assert parse('--beam_size=3', '--length_normalization_factor=0',
-               '--allow_unknown_word', '--max_caption_length=9') == {
-                   'beam_size': 3, 'length_normalization_factor': 0.0,
-                   'allow_unknown_word': True, 'max_caption_length': 9}
-  with pytest.raises(ValueError, match='--beam_size=0'):
-    parse('--beam_size=0')
-
-
-def test_wrong_sizes_are_refused():
-  with pytest.raises(ValueError, match='beam_size=0'):
-    search(_MODEL, beam_size=0)
-  with pytest.raises(ValueError, match='max_caption_length=0'):
-    search(_MODEL, max_caption_length=0)
 
 
 @pytest.mark.parametrize(
@@ -217,7 +180,8 @@ def test_every_search_of_the_2016_program(weights):
     captions, = caption_generator.CaptionGenerator(
         lambda words, states: [x.numpy() for x in step(words, states)],
         cases['start_id'], cases['end_id'],
-        **options).beam_search(states[case['image']][None])
+        search_config.SearchConfig(**options)).beam_search(
+            states[case['image']][None])
     expected = case['captions']
     message = f'{case["image"]} {options}'
     assert ([c.sentence for c in captions]

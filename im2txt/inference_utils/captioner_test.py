@@ -20,6 +20,7 @@ from im2txt import show_and_tell_model
 from im2txt import testing
 from im2txt.text import vocabulary_stamp
 from im2txt.inference_utils import captioner as captioner_lib
+from im2txt.inference_utils.search_config import SearchConfig
 from im2txt.ops import image_processing
 
 _WORDS = ['a', '<S>', '</S>', 'dog', 'cat']
@@ -48,8 +49,8 @@ def fixture_files(tmp_path_factory):
 @pytest.fixture(scope='module', name='captioner')
 def fixture_captioner(files):
   return captioner_lib.Captioner(
-      str(files), str(files / 'word_counts.txt'), beam_size=2,
-      max_caption_length=5)
+      str(files), str(files / 'word_counts.txt'),
+      SearchConfig(beam_size=2, max_caption_length=5))
 
 
 def test_captions_of_a_batch_equal_those_of_each_alone(captioner):
@@ -83,10 +84,10 @@ def test_words_stand_as_the_tokenizer_of_the_captions_wants(files, tmp_path):
   vocabulary_stamp.save(tmp_path, dataclasses.replace(
       stamp, tokenizer='characters'))
   captioner = captioner_lib.Captioner(
-      str(tmp_path), words, beam_size=2, max_caption_length=5)
+      str(tmp_path), words, SearchConfig(beam_size=2, max_caption_length=5))
   assert captioner.decoder.text([1, 0, 3, 2]) == 'adog'
   blanks = captioner_lib.Captioner(
-      str(files), words, beam_size=2, max_caption_length=5)
+      str(files), words, SearchConfig(beam_size=2, max_caption_length=5))
   images = [captioner.decode(testing.jpeg(i)) for i in range(3)]
   for joined, parted in zip(captioner.caption(images), blanks.caption(images)):
     assert any(' ' in c.text for c in parted)
@@ -115,11 +116,11 @@ def test_another_vocabulary_of_the_same_size_is_refused(files, tmp_path):
 
 def test_captions_are_those_of_the_python_search(files):
   captioner = captioner_lib.Captioner(
-      str(files), str(files / 'word_counts.txt'), beam_size=4,
-      max_caption_length=6, length_normalization_factor=0.5)
+      str(files), str(files / 'word_counts.txt'), SearchConfig(
+          beam_size=4, max_caption_length=6, length_normalization_factor=0.5))
   images = [captioner.decode(testing.jpeg(i)) for i in range(3)]
   found = captioner.caption(images)
-  states, captions, _ = captioner.decoder._search(captioner.encode(images))
+  states, captions, _ = captioner.decoder._search(captioner.encode(images), 0)
   assert not captions.ambiguous.numpy().any()
   expected = captioner.decoder._generator.beam_search(states)
   for mine, others in zip(found, expected):
@@ -136,9 +137,10 @@ def test_equal_scores_come_in_the_order_of_the_python_search(files, tmp_path):
     values[name] = np.zeros_like(values[name])
   checkpoints.write(str(tmp_path / 'ties'), values)
   captioner = captioner_lib.Captioner(
-      str(tmp_path / 'ties'), str(files / 'word_counts.txt'), beam_size=4)
+      str(tmp_path / 'ties'), str(files / 'word_counts.txt'),
+      SearchConfig(beam_size=4))
   images = [captioner.decode(testing.jpeg())]
-  states, captions, _ = captioner.decoder._search(captioner.encode(images))
+  states, captions, _ = captioner.decoder._search(captioner.encode(images), 0)
   assert captions.ambiguous.numpy().all()
   expected, = captioner.decoder._generator.beam_search(states)
   assert [c.text for c in captioner.caption(images)[0]] == [
@@ -169,7 +171,8 @@ class _Decoder:
         size=[6, 2048]).astype(np.float32) / 20
 
   def captioner(self, **search):
-    return captioner_lib.FeatureCaptioner(self.model, self.vocab, **search)
+    return captioner_lib.FeatureCaptioner(
+        self.model, self.vocab, SearchConfig(**search))
 
   def search(self, left_out, **search):
     """The Python search, with the probability of some ids struck out."""
@@ -180,7 +183,8 @@ class _Decoder:
       return softmax, states.numpy()
 
     return captioner_lib.caption_generator.CaptionGenerator(
-        step, self.vocab.start_id, self.vocab.end_id, **search).beam_search(
+        step, self.vocab.start_id, self.vocab.end_id,
+        SearchConfig(**search)).beam_search(
             self.model.initial_state(self.features).numpy())
 
 
@@ -247,11 +251,166 @@ def test_a_checkpoint_says_how_it_is_searched(files, tmp_path):
   words = str(files / 'word_counts.txt')
   told = captioner_lib.Captioner(str(tmp_path), words)
   asked = captioner_lib.Captioner(
-      str(files), words, 4, allow_unknown_word=False)
+      str(files), words, SearchConfig(beam_size=4, allow_unknown_word=False))
   images = [told.decode(testing.jpeg(i)) for i in range(3)]
   assert told.caption(images) == asked.caption(images)
   assert told.caption(images) != captioner_lib.Captioner(
-      str(tmp_path), words, allow_unknown_word=True).caption(images)
+      str(tmp_path), words,
+      SearchConfig(allow_unknown_word=True)).caption(images)
+
+
+@pytest.fixture(scope='module', name='others')
+def fixture_others(files, tmp_path_factory):
+  """{name: directory of another checkpoint} beside that of `files`."""
+  source = checkpoints.Checkpoint(str(files))
+  values = {n: source.get(n) for n in source.shapes}
+  rng = np.random.default_rng(1)
+  changed = {n: v + rng.normal(size=v.shape, scale=0.3).astype(v.dtype)
+             if n.startswith(('lstm/', 'logits/')) else v
+             for n, v in values.items()}
+  name = 'InceptionV3/Conv2d_1a_3x3/weights'
+  directories = {}
+  for key, content in (('decoder', changed),
+                       ('both', {**changed, name: values[name] * 0.9})):
+    directories[key] = tmp_path_factory.mktemp(key)
+    for file in ('word_counts.txt', configuration.FILE_NAME):
+      (directories[key] / file).write_bytes((files / file).read_bytes())
+    checkpoints.write(str(directories[key] / 'model.ckpt-9'), content)
+  return directories
+
+
+def test_several_checkpoints_are_an_ensemble(files, others):
+  words = str(files / 'word_counts.txt')
+  search = SearchConfig(beam_size=2, max_caption_length=6)
+  paths = [str(files), str(others['decoder']), str(others['both'])]
+  alone = [captioner_lib.Captioner(path, words, search) for path in paths]
+  together = captioner_lib.Captioner(','.join(paths), words, search)
+  assert together.prefixes == [captioner.prefixes[0] for captioner in alone]
+  images = [together.decode(testing.jpeg(i)) for i in range(3)]
+  # The first two have one encoder, which runs once.
+  features = together.encode(images)
+  assert features.shape == [3, 2 * 2048]
+  np.testing.assert_array_equal(features[:, :2048], alone[0].encode(images))
+  np.testing.assert_array_equal(features[:, 2048:], alone[2].encode(images))
+
+  def step(words, states):
+    softmax, states = zip(*(
+        captioner.model.inference_step(words, s)
+        for captioner, s in zip(alone, np.split(states, 3, axis=1))))
+    return np.mean(softmax, axis=0), np.concatenate(states, axis=1)
+
+  expected = captioner_lib.caption_generator.CaptionGenerator(
+      step, together.vocab.start_id, together.vocab.end_id, search).beam_search(
+          np.concatenate([captioner.model.initial_state(captioner.encode(images))
+                          for captioner in alone], axis=1))
+  found = together.caption(images)
+  for mine, searched in zip(found, expected):
+    assert [c.text for c in mine] == [
+        together.decoder.text(c.sentence) for c in searched]
+    np.testing.assert_allclose([c.log_probability for c in mine],
+                               [c.logprob for c in searched], atol=1e-5)
+  assert found not in [captioner.caption(images) for captioner in alone]
+
+
+def test_a_checkpoint_twice_captions_as_it_does_alone(files, captioner):
+  path = str(files)
+  twice = captioner_lib.Captioner(
+      [path, path], str(files / 'word_counts.txt'), captioner.decoder.search)
+  images = [twice.decode(testing.jpeg(i)) for i in range(3)]
+  assert twice.encode(images).shape == [3, 2048]
+  assert twice.caption(images) == captioner.caption(images)
+
+
+def test_an_ensemble_of_two_vocabularies_is_refused(files, others, tmp_path):
+  words = str(files / 'word_counts.txt')
+  stamp = vocabulary_stamp.of_vocabulary(
+      captioner_lib.vocabulary.Vocabulary(words)).stamp
+  other = others['decoder']
+  for path in (*files.iterdir(), *other.iterdir()):
+    directory = tmp_path / ('one' if path.parent == files else 'two')
+    directory.mkdir(exist_ok=True)
+    (directory / path.name).symlink_to(path)
+  vocabulary_stamp.save(tmp_path / 'one', stamp)
+  vocabulary_stamp.save(tmp_path / 'two', dataclasses.replace(
+      stamp, fingerprint='12ab'))
+  with pytest.raises(ValueError) as error:
+    captioner_lib.Captioner(f'{tmp_path}/one,{tmp_path}/two', words)
+  for part in (f'the checkpoint {tmp_path}/one/model.ckpt-0 (fingerprint ',
+               f'the checkpoint {tmp_path}/two/model.ckpt-9 (fingerprint 12ab',
+               'give --checkpoint_path checkpoints of one vocabulary'):
+    assert part in str(error.value)
+  assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('name, value', [
+    ('image_height', 300), ('vocab_size', 9)])
+def test_an_ensemble_of_two_sizes_is_refused(
+    files, others, tmp_path, name, value):
+  source = checkpoints.Checkpoint(str(others['decoder']))
+  # Refused before the encoders are looked at.
+  values = {n: source.get(n) for n in source.shapes
+            if not n.startswith('InceptionV3/')}
+  if name == 'vocab_size':
+    for variable, axis in (('seq_embedding/map', 0), ('logits/weights', 1),
+                           ('logits/biases', 0)):
+      values[variable] = np.concatenate(
+          [values[variable], np.take(values[variable], [0], axis)], axis)
+  checkpoints.write(str(tmp_path / 'model'), values)
+  configuration.save(tmp_path, configuration.replace(
+      configuration.load(files), {name: value}, 'test'))
+  with pytest.raises(ValueError) as error:
+    captioner_lib.Captioner(
+        f'{files},{tmp_path}/model', str(files / 'word_counts.txt'))
+  assert f'{tmp_path}/model {name}={value}' in str(error.value)
+  assert f'{files}/model.ckpt-0 has {name}=' in str(error.value)
+
+
+@pytest.mark.parametrize('settings', [
+    {'min_caption_length': 6}, {'repeated_words': 'never'},
+    {'required_words': ('cat', 'dog')}, {'beam_groups': 2}, {'sample': True}])
+def test_controls_of_a_batch(files, settings):
+  decoder = _Decoder(files)
+  # Several ids stand for <UNK>, which would look like repeated words.
+  search = dict(beam_size=4, max_caption_length=8, allow_unknown_word=False)
+  captioner = decoder.captioner(**search, **settings)
+  together = captioner.caption(decoder.features)
+  assert together != decoder.captioner(**search).caption(decoder.features)
+  for row, captions in enumerate(together):
+    alone, = captioner.caption(decoder.features[row:row + 1], row)
+    assert [c.text for c in alone] == [c.text for c in captions]
+    np.testing.assert_allclose([c.log_probability for c in alone],
+                               [c.log_probability for c in captions], atol=1e-5)
+    for caption in captions:
+      words = caption.text.split()
+      if 'min_caption_length' in settings:
+        assert len(words) >= 4
+      if 'repeated_words' in settings:
+        assert len(set(words)) == len(words)
+      assert {*settings.get('required_words', ())} <= {*words}
+
+
+def test_forbidden_words_do_not_appear(files):
+  decoder = _Decoder(files)
+  search = dict(beam_size=3, max_caption_length=7)
+  assert 'dog' in str(decoder.captioner(
+      allow_unknown_word=False, **search).caption(decoder.features))
+  found = decoder.captioner(
+      forbidden_words=('dog',), allow_unknown_word=False,
+      **search).caption(decoder.features)
+  assert 'dog' not in str(found)
+  for mine, others in zip(found, decoder.search([3, 5, 6, 7], **search)):
+    np.testing.assert_allclose([c.log_probability for c in mine],
+                               [c.logprob for c in others], atol=1e-5)
+
+
+def test_equal_scores_do_not_matter_to_controls(files):
+  decoder = _Decoder(files)
+  for variable in (decoder.model.logits_weights, decoder.model.logits_biases):
+    variable.assign(tf.zeros_like(variable))
+  captions, = decoder.captioner(
+      beam_size=3, min_caption_length=4).caption(decoder.features[:1])
+  assert len(captions) == 3
+  assert all(len(caption.text.split()) >= 2 for caption in captions)
 
 
 def test_bfloat16_moves_the_state(files, captioner):
@@ -387,12 +546,6 @@ def test_a_vocabulary_larger_than_the_model_is_refused(files, tmp_path):
     captioner_lib.Captioner(str(files), str(path))
 
 
-def test_wrong_sizes_are_refused(files):
-  with pytest.raises(ValueError, match='beam_size=0'):
-    captioner_lib.Captioner(
-        str(files), str(files / 'word_counts.txt'), beam_size=0)
-
-
 def test_a_checkpoint_of_old_names_without_configuration(files, tmp_path):
   source = checkpoints.Checkpoint(str(files))
   old = {'lstm/basic_lstm_cell/kernel': 'lstm/BasicLSTMCell/Linear/Matrix',
@@ -451,7 +604,7 @@ def test_captions_of_real_photos_equal_those_of_2016(tmp_path):
   for beam_size in (1, 3, 20):
     captioner = captioner_lib.Captioner(
         prefix, testing.reference_path('full2000', 'word_counts.txt'),
-        beam_size)
+        SearchConfig(beam_size=beam_size))
     found = captioner.caption([captioner.decode(image) for image in images])
     for name, captions in zip(expected['images'], found):
       wanted = expected['beams'][name][str(beam_size)]

@@ -6,6 +6,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
+from im2txt.inference_utils import ensemble
 from im2txt.ops import lstm
 
 # Pairs of image and node whose distributions over the vocabulary are in memory
@@ -19,11 +20,11 @@ class Likelihood:
   """Scores captions of images whose features are known.
 
   Args:
-    model: a `ShowAndTellModel`.
+    model: a `ShowAndTellModel` or an `ensemble.Ensemble`.
   """
 
   def __init__(self, model):
-    self._model = model
+    self._members = getattr(model, 'members', [(model, slice(None))])
     self._cross_entropies = tf.function(
         model.cross_entropies, autograph=False, reduce_retracing=True)
 
@@ -31,7 +32,7 @@ class Likelihood:
     """Scores captions word by word, each of its own image.
 
     Args:
-      features: float32 [captions, 2048].
+      features: float32 [captions, feature_size of the model].
       captions: list of lists of int, ids with those of <S> and </S>.
 
     Returns:
@@ -57,46 +58,71 @@ class Likelihood:
     follow. The scores are the same as if each caption was scored alone.
 
     Args:
-      features: float32 [images, 2048].
+      features: float32 [images, feature_size of the model].
       captions: list of lists of int, ids with those of <S> and </S>.
       progress: called with the number of images done, now and then.
 
     Returns:
       float64 [images, captions], natural logarithms of probabilities.
     """
-    model = self._model
     levels = _prefix_tree(captions)
     scores = np.zeros([len(features), len(captions)])
     widest = max(len(level.words) for level in levels)
     block = min(_ROWS, max(1, _STATES // widest))
-    advance = tf.function(_advance, autograph=False, reduce_retracing=True)
-    log_probabilities = tf.function(
-        _log_probabilities, autograph=False, reduce_retracing=True)
-    embedding_size = model.config.embedding_size
-    word_kernel, state_kernel = (
-        model.lstm_kernel[:embedding_size], model.lstm_kernel[embedding_size:])
-    word_gates = [
-        tf.matmul(tf.gather(model.embedding_map, level.words), word_kernel)
-        + model.lstm_bias for level in levels]
+    scorers = [(_MemberScorer(model, levels), columns)
+               for model, columns in self._members]
     for start in range(0, len(features), block):
       rows = slice(start, min(start + block, len(features)))
-      c, h = tf.split(
-          model.initial_state(features[rows])[:, tf.newaxis], 2, axis=2)
-      for level, gates in zip(levels, word_gates):
-        c, h = advance(c, h, level.parents, gates, state_kernel)
-        step = max(1, _ROWS // h.shape[0])
-        parts = []
-        for first in range(0, len(level.words), step):
-          edges = slice(*np.searchsorted(
-              level.edge_nodes, [first, first + step]))
-          parts.append(log_probabilities(
-              h[:, first:first + step], level.edge_nodes[edges] - first,
-              level.edge_words[edges], model.logits_weights,
-              model.logits_biases).numpy())
-        scores[rows, level.captions] += np.concatenate(
-            parts, axis=1)[:, level.edges]
+      members = zip(*(scorer.edges(features[rows, columns])
+                      for scorer, columns in scorers))
+      for level, edges in zip(levels, members):
+        scores[rows, level.captions] += np.asarray(
+            ensemble.mean_of_logarithms(list(edges)))[:, level.edges]
       progress(rows.stop)
     return scores
+
+
+class _MemberScorer:
+  """Scores the edges of a tree of captions with one model.
+
+  Args:
+    model: a `ShowAndTellModel`.
+    levels: list of `_Level`.
+  """
+
+  def __init__(self, model, levels):
+    self._model = model
+    self._levels = levels
+    self._advance = tf.function(
+        _advance, autograph=False, reduce_retracing=True)
+    self._log_probabilities = tf.function(
+        _log_probabilities, autograph=False, reduce_retracing=True)
+    size = model.config.embedding_size
+    word_kernel, self._state_kernel = (
+        model.lstm_kernel[:size], model.lstm_kernel[size:])
+    self._word_gates = [
+        tf.matmul(tf.gather(model.embedding_map, level.words), word_kernel)
+        + model.lstm_bias for level in levels]
+
+  def edges(self, features):
+    """Yields float32 [images, edges], log probabilities, for each level.
+
+    Args:
+      features: float32 [images, 2048].
+    """
+    model = self._model
+    c, h = tf.split(model.initial_state(features)[:, tf.newaxis], 2, axis=2)
+    for level, gates in zip(self._levels, self._word_gates):
+      c, h = self._advance(c, h, level.parents, gates, self._state_kernel)
+      step = max(1, _ROWS // h.shape[0])
+      parts = []
+      for first in range(0, len(level.words), step):
+        edges = slice(*np.searchsorted(level.edge_nodes, [first, first + step]))
+        parts.append(self._log_probabilities(
+            h[:, first:first + step], level.edge_nodes[edges] - first,
+            level.edge_words[edges], model.logits_weights,
+            model.logits_biases).numpy())
+      yield np.concatenate(parts, axis=1)
 
 
 @dataclasses.dataclass

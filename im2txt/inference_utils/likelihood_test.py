@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from im2txt import configuration
 from im2txt import show_and_tell_model
+from im2txt.inference_utils import ensemble
 from im2txt.inference_utils import likelihood
 
 _CONFIG = configuration.ModelConfig(
@@ -54,6 +55,30 @@ def test_probabilities_of_all_captions_sum_to_one():
   scores = likelihood.Likelihood(model).log_likelihoods(
       np.ones([2, 2048], np.float32), captions)
   np.testing.assert_allclose(np.exp(scores).sum(axis=1), 1, rtol=1e-5)
+
+
+def test_an_ensemble_scores_by_the_mean_of_probabilities(monkeypatch):
+  monkeypatch.setattr(likelihood, '_ROWS', 8)
+  rng = np.random.default_rng(2)
+  models = []
+  for seed in (1, 2):
+    tf.random.set_seed(seed)
+    models.append(show_and_tell_model.ShowAndTellModel(
+        _CONFIG, with_inception=False))
+  features = rng.random([3, 2 * 2048], np.float32)
+  captions = _captions(rng, 10)
+  scorer = likelihood.Likelihood(ensemble.Ensemble(models, [0, 1]))
+  scores = scorer.log_likelihoods(features, captions)
+  for column, caption in enumerate(captions):
+    for row, image in enumerate(features):
+      words = -np.log(np.mean([np.exp(
+          -likelihood.Likelihood(model).cross_entropies(half[None], [caption]))
+                               for model, half in zip(
+                                   models, np.split(image, 2))], axis=0))
+      np.testing.assert_allclose(scores[row, column], -words.sum(), rtol=1e-5)
+      if not row:
+        np.testing.assert_allclose(
+            scorer.cross_entropies(image[None], [caption]), words, rtol=1e-5)
 
 
 def test_work_is_shared():

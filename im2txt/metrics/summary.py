@@ -4,7 +4,8 @@
 from im2txt.metrics import caption_scores
 from im2txt.metrics import diversity
 
-METRICS = caption_scores.METRICS + diversity.MEASURES
+METRICS = (caption_scores.METRICS + diversity.MEASURES
+           + diversity.SET_MEASURES)
 
 
 def summarize(references, n_best, training=None, metrics=METRICS,
@@ -28,8 +29,9 @@ def measure(references, n_best, training=None, metrics=METRICS,
   Returns:
     (dict, `caption_scores.Measured`). The first, name -> number: `images`, the
     scores of the best captions, `diversity.diversity` of these (unless
-    `metrics` are others), and with `training` also `best_in_training` and
-    `n_best_in_training`, the shares found there.
+    `metrics` are others), `diversity.of_sets` of all captions, and with
+    `training` also `best_in_training` and `n_best_in_training`, the shares
+    found there.
 
   Raises:
     ValueError: an image has no reference.
@@ -45,17 +47,22 @@ def measure(references, n_best, training=None, metrics=METRICS,
       {image_id: references[image_id] for image_id in best}, best, metrics,
       split)
   scores = {'images': len(best), **measured.scores}
-  if training is None and not set(metrics) & set(diversity.MEASURES):
+  if training is None and not set(metrics) & {
+      *diversity.MEASURES, *diversity.SET_MEASURES}:
     return scores, measured
-  tokenized = split(list(best.values()))
+  tokenized = _split_sets(n_best, split)
+  best = [captions[0] for captions in tokenized.values()]
   scores.update((name, value)
-                for name, value in diversity.diversity(tokenized).items()
+                for name, value in diversity.diversity(best).items()
                 if name in metrics)
+  if set(metrics) & set(diversity.SET_MEASURES):
+    scores.update(diversity.of_sets(
+        _split_sets({image_id: references[image_id] for image_id in n_best},
+                    split), tokenized, metrics))
   if training is not None:
-    scores['best_in_training'] = diversity.share_in_training(
-        tokenized, training)
+    scores['best_in_training'] = diversity.share_in_training(best, training)
     scores['n_best_in_training'] = diversity.share_in_training(
-        split([text for captions in n_best.values() for text in captions]),
+        [text for captions in tokenized.values() for text in captions],
         training)
   return scores, measured
 
@@ -88,6 +95,13 @@ def comparison_table(differences):
   return table({
       column: {name: text(d) for name, d in differences.items()}
       for column, text in columns.items()})
+
+
+def _split_sets(sets, split):
+  """Returns a dict of lists of captions with all captions tokenized."""
+  tokens = iter(split([text for captions in sets.values() for text in captions]))
+  return {image_id: [next(tokens) for _ in captions]
+          for image_id, captions in sets.items()}
 
 
 def table(runs):

@@ -24,16 +24,22 @@ def test_summarize():
   scores = summary.summarize(references, n_best)
   assert list(scores) == [
       'images', 'bleu_1', 'bleu_2', 'bleu_3', 'bleu_4', 'rouge_l', 'cider',
-      'distinct_captions', 'vocabulary_used', 'mean_length']
+      'distinct_captions', 'vocabulary_used', 'mean_length', 'oracle_cider',
+      'mbleu_4', 'self_cider']
   assert scores['images'] == 2
   assert scores['bleu_4'] == pytest.approx(1)
   assert scores['cider'] == pytest.approx(10)
   assert scores['mean_length'] == 4.5
+  assert scores['oracle_cider'] == pytest.approx(10)
+  assert 0 < scores['mbleu_4'] < scores['self_cider'] < 1
   some = summary.summarize(references, n_best, metrics=['mean_length', 'cider'])
   assert some == {name: scores[name]
                   for name in ('images', 'cider', 'mean_length')}
   assert list(summary.summarize(references, n_best, metrics=['cider'])) == [
       'images', 'cider']
+  # Of one caption per image there is no set.
+  assert 'self_cider' not in summary.summarize(
+      references, {1: ['a dog'], 2: ['two men']})
   scores = summary.summarize(
       references, n_best, {'a dog', 'men sit', 'two men sit there'})
   assert scores['best_in_training'] == 0.5

@@ -15,6 +15,9 @@ _SCOPE = 'InceptionV3/'
 _EPSILON = 0.001  # Of the batch norm.
 _MAX_POOL = 'MaxPool'
 _AVERAGE_POOL = 'AvgPool'
+# The variables of a convolution.
+_PARTS = ('weights', 'BatchNorm/beta', 'BatchNorm/moving_mean',
+          'BatchNorm/moving_variance')
 
 # Layers in order, up to the first block. Kernels' sizes come from the weights.
 _STEM = ('Conv2d_1a_3x3', 'Conv2d_2a_3x3', 'Conv2d_2b_3x3', _MAX_POOL,
@@ -113,6 +116,11 @@ def convolutions(block=None):
   return names
 
 
+def variables():
+  """Returns the checkpoint names of all that features depend on, a list."""
+  return [f'{name}/{part}' for name in convolutions() for part in _PARTS]
+
+
 def fold(get, dtype=tf.float32, block=None):
   """Folds batch norm into the weights of the convolutions.
 
@@ -132,9 +140,7 @@ def fold(get, dtype=tf.float32, block=None):
   folded = {}
   for name in convolutions(block):
     weights, beta, mean, variance = (
-        get(f'{name}/{part}') for part in (
-            'weights', 'BatchNorm/beta', 'BatchNorm/moving_mean',
-            'BatchNorm/moving_variance'))
+        get(f'{name}/{part}') for part in _PARTS)
     scale = 1.0 / np.sqrt(np.asarray(variance, np.float64) + _EPSILON)
     bias = tf.cast(beta, tf.float64) - np.asarray(mean) * scale
     folded[name] = (

@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scores of captions against the size of the beam and length normalization."""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import os
+import zipfile
+
+from absl import logging
+import numpy as np
+
+from im2txt import checkpoints
+from im2txt.checkpoints import encoder_stamp
+from im2txt.runtime import files
+from im2txt.data import caption_files
+from im2txt.data import image_store
+from im2txt.data import shards
+from im2txt.inference_utils import captioner as captioner_lib
+from im2txt.metrics import caption_scores
+from im2txt.metrics import summary
+from im2txt.runtime.progress import Progress
+
+POINTS_FILE = 'sweep.json'
+PLOT_FILE = 'sweep.png'
+_FEATURES_FILE = 'features.npz'
+# Images whose captions are searched at once.
+_BATCH_SIZE = 32
+
+
+class Images:
+  """The images of a data set and what humans wrote of them.
+
+  Attributes:
+    references: dict, image id -> list of captions.
+  """
+
+  def __init__(self, references, batches):
+    """Takes what the class methods have found.
+
+    Args:
+      references: dict, image id -> list of captions.
+      batches: callable (batch size) -> iterable of lists of (image id, bytes).
+    """
+    self.references = references
+    self.batches = batches
+
+  @classmethod
+  def of_shards(cls, paths, max_images, vocab):
+    """Returns the images of shards; see `shards.captions_by_image`."""
+    references = {
+        image_id: captions for image_id, (captions, _) in
+        shards.captions_by_image(paths, max_images, vocab).items()}
+    return cls(references, lambda size: shards.image_batches(
+        paths, references, size))
+
+  @classmethod
+  def of_captions_file(cls, path, image_dir, split, max_images):
+    """Returns the images of a captions file.
+
+    Args:
+      path: of a file that `caption_files.read` reads.
+      image_dir: directory of the images, or a .zip file of it.
+      split: only images of this split; '' for all.
+      max_images: only so many; 0 for all.
+
+    Raises:
+      ValueError: the file cannot be read, or no image with a caption is left.
+    """
+    entries = caption_files.read(path, '--captions_file')
+    if split:
+      entries = caption_files.split_by_field(entries, path)[split]
+    entries = [entry for entry in caption_files.numbered(entries)
+               if entry.captions][:max_images or None]
+    if not entries:
+      raise ValueError(f'--captions_file={path} has no image with a caption'
+                       + (f' of --split={split}' if split else ''))
+    image_store.stats(image_dir, '--image_dir')
+
+    def batches(size):
+      for start in range(0, len(entries), size):
+        yield [(entry.image_id,
+                image_store.read(os.path.join(image_dir, entry.file_name)))
+               for entry in entries[start:start + size]]
+
+    return cls({entry.image_id: entry.captions for entry in entries}, batches)
+
+
+class Sweep:
+  """Scores of captions at each point, the finished ones kept in a file.
+
+  Args:
+    directory: where the files of the sweep are; it is made.
+    captioner: a `captioner.Captioner`.
+    images: `Images`.
+    search: a `SearchConfig`, all settings but the two that are varied.
+    metrics: names out of `summary.METRICS`.
+    split: what tokenizes captions, see `caption_scores.score`.
+
+  Raises:
+    ValueError: the directory holds a sweep of something else, or a damaged one.
+  """
+
+  def __init__(self, directory, captioner, images, search, metrics,
+               split=caption_scores.tokenize):
+    self._directory = directory
+    self._captioner = captioner
+    self._images = images
+    self._search = search.completed(captioner.model.config)
+    self._metrics = metrics
+    self._split = split
+    self._features = None
+    os.makedirs(directory, exist_ok=True)
+    settings = self._search.as_dict()
+    del settings['beam_size'], settings['length_normalization_factor']
+    self._of = {'checkpoints': [_weights(p) for p in captioner.prefixes],
+                'captions': hashlib.sha256(json.dumps(
+                    sorted(images.references.items())).encode()).hexdigest()}
+    self._measured_on = {**self._of, 'search': settings}
+    self._path = os.path.join(directory, POINTS_FILE)
+    self.points = self._read()
+
+  def _read(self):
+    """Returns {(beam size, factor): {metric: value}} of the file."""
+    if not os.path.exists(self._path):
+      return {}
+    try:
+      content = files.read_json(self._path)
+      measured_on = content['measured_on']
+      points = {
+          (point['beam_size'], point['length_normalization_factor']):
+          point['scores'] for point in content['points']}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+      raise ValueError(
+          f'cannot read {self._path} ({type(error).__name__}: {error}); delete '
+          'it to begin anew') from error
+    for name, value in self._measured_on.items():
+      if measured_on.get(name) != value:
+        raise ValueError(
+            f'{self._path} is of other {name}: give another --output_dir, or '
+            'delete it to begin anew')
+    return points
+
+  def run(self, beam_sizes, factors):
+    """Scores all points that are not finished.
+
+    Args:
+      beam_sizes: list of int.
+      factors: list of float, of the length normalization.
+
+    Returns:
+      {(beam size, factor): {metric: value}} of these points.
+
+    Raises:
+      ValueError: no image can be decoded.
+    """
+    wanted = list(itertools.product(beam_sizes, factors))
+    left = [point for point in wanted
+            if not set(self._metrics) <= self.points.get(point, {}).keys()]
+    if len(left) < len(wanted):
+      logging.info('%d of %d points are in %s', len(wanted) - len(left),
+                   len(wanted), self._path)
+    with Progress('Sweeping', len(wanted), 'points',
+                  done=len(wanted) - len(left)) as progress:
+      for point in left:
+        scores = self._score(*point)
+        self.points.setdefault(point, {}).update(scores)
+        self._write()
+        logging.info('beam size %d, length normalization %g: %s', *point,
+                     ', '.join(f'{n} = {v:.4f}' for n, v in scores.items()))
+        progress.update(1)
+    return {point: self.points[point] for point in wanted}
+
+  def _write(self):
+    files.write_json(self._path, {
+        'measured_on': self._measured_on,
+        'points': [{'beam_size': beam_size,
+                    'length_normalization_factor': factor, 'scores': scores}
+                   for (beam_size, factor), scores in sorted(
+                       self.points.items())]})
+
+  def _score(self, beam_size, factor):
+    """Returns {metric: value} of a point."""
+    image_ids, features = self._encoded()
+    decoder = self._captioner.decoder.with_search(dataclasses.replace(
+        self._search, beam_size=beam_size, length_normalization_factor=factor))
+    n_best = {}
+    for start in range(0, len(image_ids), _BATCH_SIZE):
+      batch = slice(start, start + _BATCH_SIZE)
+      n_best.update(zip(image_ids[batch].tolist(), (
+          [caption.text for caption in captions]
+          for captions in decoder.caption(features[batch], start))))
+    scores = summary.summarize(self._images.references, n_best,
+                               metrics=self._metrics, split=self._split)
+    return {name: scores[name] for name in self._metrics if name in scores}
+
+  def _encoded(self):
+    """Returns (image ids, features), each image encoded once for all runs."""
+    if self._features:
+      return self._features
+    path = os.path.join(self._directory, _FEATURES_FILE)
+    mark = json.dumps(self._of)
+    try:
+      with np.load(path) as found:
+        if str(found['mark']) == mark:
+          self._features = found['image_ids'], found['features']
+          return self._features
+    except FileNotFoundError:
+      pass
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
+      logging.warning('%s is damaged (%s): made again', path, e)
+    image_ids, features = [], []
+    with Progress('Encoding', len(self._images.references), 'images') as p:
+      for ids, encoded in captioner_lib.encode_batches(
+          self._captioner, self._images.batches(_BATCH_SIZE), p):
+        image_ids += ids
+        features.append(encoded)
+    if not image_ids:
+      raise ValueError('there is no image that can be decoded')
+    self._features = np.array(image_ids), np.concatenate(features)
+    with files.replacing(path) as temporary:
+      with open(temporary, 'wb') as f:
+        np.savez(f, mark=mark, image_ids=self._features[0],
+                 features=self._features[1])
+    return self._features
+
+
+def _weights(prefix):
+  """Returns what tells the weights of a checkpoint from others, a str."""
+  checkpoint = checkpoints.Checkpoint(prefix)
+  return encoder_stamp.fingerprint(
+      {name: checkpoint.get(name) for name in checkpoint.shapes})
+
+
+def tables(points, metrics):
+  """Returns a table per metric: a line per beam size, a column per factor.
+
+  Args:
+    points: {(beam size, factor): {metric: value}}.
+    metrics: names, in order.
+  """
+  parts = []
+  for metric in metrics:
+    columns = {}
+    for (beam_size, factor), scores in sorted(points.items()):
+      columns.setdefault(f'{factor:g}', {})[f'beam {beam_size}'] = scores.get(
+          metric, '-')
+    parts.append(f'{metric}, by length normalization factor\n'
+                 + summary.table(columns))
+  return '\n\n'.join(parts)
+
+
+def draw(points, metrics):
+  """Returns a matplotlib Figure: a panel per metric, a curve per factor.
+
+  Args:
+    points: {(beam size, factor): {metric: value}}.
+    metrics: names, in order.
+  """
+  from matplotlib import figure  # pylint: disable=g-import-not-at-top
+  result = figure.Figure(
+      figsize=(8, 3 * len(metrics)), layout='constrained')
+  grid = result.subplots(len(metrics), 1, squeeze=False)
+  for (axes,), metric in zip(grid, metrics):
+    curves = {}
+    for (beam_size, factor), scores in sorted(points.items()):
+      if metric in scores:
+        curves.setdefault(factor, []).append((beam_size, scores[metric]))
+    for factor, curve in curves.items():
+      axes.plot(*zip(*curve), marker='o', markersize=3, label=f'{factor:g}')
+    axes.set_xlabel('beam size')
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_ylabel(metric)
+    axes.grid(alpha=0.3)
+    if curves:
+      axes.legend(title='length normalization', fontsize=8)
+  return result
