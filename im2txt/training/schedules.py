@@ -42,7 +42,7 @@ def check(config):
   """Raises ValueError if a configuration names no known schedule."""
   if config.learning_rate_schedule not in BY_NAME:
     raise ValueError(
-        f'--learning_rate_schedule={config.learning_rate_schedule} must be one '
+        f'--learning_rate_schedule={config.learning_rate_schedule:.100} must be one '
         f'of {", ".join(BY_NAME)}')
 
 
