@@ -116,7 +116,7 @@ def test_an_unreadable_file_is_named(tmp_path, text):
 @pytest.mark.parametrize('content', [
     b'', b'\0' * 90, b'\xff', b'[1]', b'[' * 100000, b'{"batch_size": 0}',
     b'{"x": 1}', b'{"batch_size": 1%s}' % (b'0' * 4000),
-    b'{"optimizer": "%s"}' % (b'x' * 4000), b'{"%s": 1}' % (b'x' * 4000)])
+    b'{"%s": 1}' % (b'x' * 4000)])
 def test_a_damaged_one_beside_checkpoints_says_what_to_do(tmp_path, content):
   path = tmp_path / 'configuration.json'
   path.write_bytes(content)

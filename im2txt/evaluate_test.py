@@ -173,19 +173,18 @@ def test_the_result_with_cached_features_is_exactly_that_without(
 # step 900 just after, as a train that saves a newer one may do.
 _DELETE = '''
 import glob, os
-import im2txt  # As in the program: before TensorFlow.
-import tensorflow as tf
-load = tf.train.load_checkpoint
-def load_and_delete(prefix):
+from im2txt.checkpoints import reader
+open_reader = reader.open_reader
+def open_and_delete(prefix):
   if prefix.endswith('-800'):
     for name in glob.glob(prefix + '.*'):
       os.remove(name)
-  reader = load(prefix)
+  opened = open_reader(prefix)
   if prefix.endswith('-900'):
     for name in glob.glob(prefix + '.data-*'):
       os.remove(name)
-  return reader
-tf.train.load_checkpoint = load_and_delete
+  return opened
+reader.open_reader = open_and_delete
 '''
 
 

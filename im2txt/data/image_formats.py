@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import io
 import math
+import re
 import struct
 import warnings
 from typing import NamedTuple
@@ -209,7 +210,12 @@ def decode_with_pillow(data, kind):
       return _pixels(image)
     except _DAMAGED as e:
       raise ValueError(f'damaged {kind} image, or of a variant that is not '
-                       f'read ({e}): convert it to JPEG') from e
+                       f'read ({_reason(e)}): convert it to JPEG') from e
+
+
+def _reason(error):
+  """Returns what Pillow says, less the address of the bytes in memory."""
+  return re.sub(r' <_io\.BytesIO object at \w+>', '', str(error))
 
 
 def thumbnail(data, longest_side):
@@ -246,7 +252,7 @@ def thumbnail(data, longest_side):
         return _pixels(image)
   except (*_DAMAGED, MemoryError, Image.DecompressionBombError) as e:
     raise ValueError(f'damaged {header.kind} image, or of a variant that is '
-                     f'not read ({e})') from e
+                     f'not read ({_reason(e)})') from e
 
 
 def _is_of_16_bits(image):
@@ -404,4 +410,4 @@ def _opened(data, kind):
   try:
     return getattr(plugin, name)(io.BytesIO(data))
   except _DAMAGED as e:
-    raise ValueError(f'damaged {kind} image ({e})') from e
+    raise ValueError(f'damaged {kind} image ({_reason(e)})') from e

@@ -237,7 +237,7 @@ def test_a_thumbnail_of_any_damage_is_one_kind_of_error(kind):
     try:
       image_formats.thumbnail(data[:end], 9)
     except ValueError as error:
-      assert '\n' not in str(error)
+      assert '\n' not in str(error) and ' at 0x' not in str(error)
   with pytest.raises(ValueError):
     image_formats.thumbnail(data[:40], 9)
   with pytest.raises(ValueError, match='too large, 60000 x 60000'):

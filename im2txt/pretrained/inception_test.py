@@ -206,7 +206,7 @@ def test_where_that_cannot_be_reached_takes_the_package(
       'inception_v3.json']
   expected = _values(1)
   # Not by this file's place: Bazel links it to where there is no data/.
-  with np.load(files.in_project('data', 'inception_v3_refit.npz')) as refit:
+  with np.load(files.shipped('inception_v3_refit.npz')) as refit:
     assert set(refit) == {
         f'{_REFIT}/weights', f'{_REFIT}/BatchNorm/moving_mean'}
     expected.update(

@@ -170,8 +170,7 @@ def test_no_such_package_is_one_line(index, tmp_path):
 
 
 def test_a_damaged_refit_is_told(tmp_path, monkeypatch):
-  monkeypatch.setattr(files, 'in_project',
-                      lambda *parts: str(tmp_path / parts[-1]))
+  monkeypatch.setattr(files, 'shipped', lambda name: str(tmp_path / name))
   (tmp_path / 'inception_v3_refit.npz').write_bytes(b'PK half')
   with pytest.raises(ValueError, match='inception_v3_refit.npz is damaged'):
     inception_wheel.refit({})

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of fuzz, and by it of what reads files."""
 
+import os
 import random
+import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from im2txt.stress import fuzz
@@ -60,6 +63,16 @@ def test_a_child_that_does_not_start_says_why():
   with pytest.raises(RuntimeError, match='does not start: no such thing'):
     fuzz.run('images', 1, command=[
         sys.executable, '-c', 'raise SystemExit("no such thing")'])
+
+
+def test_memory_is_not_that_of_the_process_that_started_it():
+  large = np.ones(300 << 20, np.uint8)
+  result = subprocess.run(
+      [sys.executable, '-c', 'from im2txt.stress import fuzz\n'
+       'print(fuzz.peak_kilobytes())'], capture_output=True, text=True,
+      env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)}, check=True)
+  del large
+  assert 1 < int(result.stdout) >> 10 < 200
 
 
 @pytest.mark.parametrize('error, outcome', [

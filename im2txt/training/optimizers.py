@@ -94,7 +94,7 @@ BY_NAME = {'SGD': Sgd, 'Adam': Adam}
 def check(config):
   """Raises ValueError if a configuration names no known optimizer."""
   if config.optimizer not in BY_NAME:
-    raise ValueError(f'--optimizer={config.optimizer} must be one of '
+    raise ValueError(f'--optimizer={config.optimizer:.100} must be one of '
                      + ', '.join(BY_NAME))
 
 

@@ -42,8 +42,8 @@ def check(config):
   """Raises ValueError if a configuration names no known schedule."""
   if config.learning_rate_schedule not in BY_NAME:
     raise ValueError(
-        f'--learning_rate_schedule={config.learning_rate_schedule} must be one '
-        f'of {", ".join(BY_NAME)}')
+        f'--learning_rate_schedule={config.learning_rate_schedule:.100} must '
+        f'be one of {", ".join(BY_NAME)}')
 
 
 def multiplier(config, batch_size, step):
