@@ -27,39 +27,41 @@ from im2txt.ops import inputs
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string(
-    'checkpoint_path', '',
-    'Model checkpoint: a file prefix, or a directory (its latest is taken). '
-    'Several, separated by commas, caption as an ensemble.')
-flags.DEFINE_string('vocab_file', '', 'Vocabulary the model was trained with.')
-flags.DEFINE_string(
-    'captions_file', '',
-    'Captions to score against, in any format that build_caption_data reads.')
-flags.DEFINE_string(
-    'image_dir', '', 'Directory of the images of --captions_file, or a .zip '
-    'file of it.')
-flags.DEFINE_enum(
-    'split', '', ['', *caption_files.SPLITS],
-    'Only the images that --captions_file has in this split.')
-flags.DEFINE_string(
-    'input_file_pattern', '', 'File pattern of sharded TFRecord files, in the '
-    'place of --captions_file and --image_dir.')
-flags.DEFINE_string(
-    'output_dir', '', 'Directory for sweep.json, sweep.png and the features of '
-    'the images.')
-flags.DEFINE_list(
-    'beam_sizes', [str(n) for n in range(1, 21)], 'Sizes of the beam.')
-flags.DEFINE_list(
-    'length_normalization_factors', ['0', '0.3', '0.7', '1'],
-    'Each beam is searched with each of these.')
-flags.DEFINE_list(
-    'metrics', ['bleu_4', 'cider', 'mean_length', 'distinct_captions'],
-    f'Scores, any of {", ".join(summary.METRICS)}.')
-flags.DEFINE_integer(
-    'max_images', 0, 'Take only so many images; 0: all.', lower_bound=0)
-search_config.define_flags(flags, without=(
-    'beam_size', 'length_normalization_factor', 'sample', 'temperature',
-    'top_k', 'top_p', 'sampling_seed', 'beam_groups', 'beam_group_penalty'))
+
+def define_flags():
+  flags.DEFINE_string(
+      'checkpoint_path', '',
+      'Model checkpoint: a file prefix, or a directory (its latest is taken). '
+      'Several, separated by commas, caption as an ensemble.')
+  flags.DEFINE_string('vocab_file', '', 'Vocabulary the model was trained with.')
+  flags.DEFINE_string(
+      'captions_file', '',
+      'Captions to score against, in any format that build_caption_data reads.')
+  flags.DEFINE_string(
+      'image_dir', '', 'Directory of the images of --captions_file, or a .zip '
+      'file of it.')
+  flags.DEFINE_enum(
+      'split', '', ['', *caption_files.SPLITS],
+      'Only the images that --captions_file has in this split.')
+  flags.DEFINE_string(
+      'input_file_pattern', '', 'File pattern of sharded TFRecord files, in the '
+      'place of --captions_file and --image_dir.')
+  flags.DEFINE_string(
+      'output_dir', '', 'Directory for sweep.json, sweep.png and the features of '
+      'the images.')
+  flags.DEFINE_list(
+      'beam_sizes', [str(n) for n in range(1, 21)], 'Sizes of the beam.')
+  flags.DEFINE_list(
+      'length_normalization_factors', ['0', '0.3', '0.7', '1'],
+      'Each beam is searched with each of these.')
+  flags.DEFINE_list(
+      'metrics', ['bleu_4', 'cider', 'mean_length', 'distinct_captions'],
+      f'Scores, any of {", ".join(summary.METRICS)}.')
+  flags.DEFINE_integer(
+      'max_images', 0, 'Take only so many images; 0: all.', lower_bound=0)
+  search_config.define_flags(flags, without=(
+      'beam_size', 'length_normalization_factor', 'sample', 'temperature',
+      'top_k', 'top_p', 'sampling_seed', 'beam_groups', 'beam_group_penalty'))
 
 
 def numbers(name, kind):
@@ -135,4 +137,4 @@ def main(_):
 
 
 if __name__ == '__main__':
-  program.run(main)
+  program.run(main, define_flags)
