@@ -345,8 +345,9 @@ def _transfer_once(archive, part, start):
           'give --base_url a place with the right archives.')
     if total is not None and total > _MOST_BYTES:
       raise _too_large(archive)
-    with open(part, 'ab' if start else 'wb') as f, Progress(
-        archive.name, total, 'B', done=start, scale=True) as progress:
+    with files.naming(part), open(
+        part, 'ab' if start else 'wb') as f, Progress(
+            archive.name, total, 'B', done=start, scale=True) as progress:
       while True:
         try:
           chunk = response.read(_CHUNK)
@@ -403,7 +404,7 @@ def _unzip(archive, directory, path):
   shutil.rmtree(staging, ignore_errors=True)
   os.mkdir(staging)
   try:
-    with zipfile.ZipFile(path) as zip_file:
+    with files.naming(staging), zipfile.ZipFile(path) as zip_file:
       members = _safe_members(zip_file, archive, os.path.getsize(path))
       with Progress(f'Unpacking {archive.name}', len(members),
                     'files') as progress:
