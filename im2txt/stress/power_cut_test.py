@@ -34,7 +34,7 @@ def test_without_syncing_it_is(tmp_path):
   def command(directory):
     return testing.program(
         'stress.power_cut', f'--saver={directory}',
-        code='from im2txt import files; files.sync = lambda path: None')
+        code='from im2txt.runtime import files; files.sync = lambda path: None')
 
   with pytest.raises(power_cut.LostError, match='round 1: .*; (found 0|lost )'):
     _cut_savers(tmp_path, 1, command=command)
