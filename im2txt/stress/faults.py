@@ -583,6 +583,7 @@ class Suite:
           path for path, stamp in kept.items() if stamp is None)
     parts = {os.path.basename(path)[1:-len('.part')]: os.path.getsize(path)
              for path in _walk(directory) if path.endswith('.part')}
+    whole = set(map(os.path.getsize, _walk(os.path.join(self._in, 'served'))))
     self._server.starts.clear()
     again = self._start(*self._command(stage, directory))
     status = again.wait(_SECONDS)
@@ -596,7 +597,7 @@ class Suite:
     if made_again:
       problem = problem or f'made again: {", ".join(made_again)}'
     for name, size in parts.items():
-      if size and size not in self._server.starts[name]:
+      if size and size not in self._server.starts[name] and size not in whole:
         problem = problem or f'{name}: downloaded again'
     problem = problem or _difference(contents(directory), wanted)
     if not fault.speaks:
