@@ -7,6 +7,7 @@ writes. All goes to the log and to TensorBoard.
 
 import contextlib
 import dataclasses
+import glob
 import math
 import os
 import time
@@ -253,6 +254,39 @@ def evaluate_captions(evaluator, captions, step):
   return scores
 
 
+@contextlib.contextmanager
+def writing_events(writer, directory):
+  """Writes the events of its context to a directory.
+
+  TensorFlow says nothing where it cannot write them.
+
+  Args:
+    writer: a summary writer.
+    directory: str, its directory.
+
+  Raises:
+    OSError: they are not on the disk.
+  """
+
+  def written():
+    """Returns the files of events of this process, the newest last."""
+    return sorted(glob.glob(os.path.join(
+        glob.escape(directory), f'events.out.tfevents.*.{os.getpid()}.*')),
+                  key=os.path.getmtime)
+
+  writer.flush()
+  before = sum(map(os.path.getsize, written()))
+  yield
+  writer.flush()
+  if os.path.isdir(directory) and (
+      sum(map(os.path.getsize, written())) == before
+      or not shards.is_whole(written()[-1])):
+    raise OSError(
+        f'cannot write the events in --eval_dir={directory}, for want of '
+        'space, perhaps: the result stands in the log; make room, and run the '
+        'same command again')
+
+
 def evaluate_latest(evaluator, captions, best, writer, last_step):
   """Evaluates the latest checkpoint, if there is a new one.
 
@@ -286,14 +320,15 @@ def evaluate_latest(evaluator, captions, best, writer, last_step):
       'captions, %.1f s)', result.global_step, result.perplexity,
       result.cross_entropy, result.num_words, result.num_captions,
       time.time() - start)
+  scores = {'perplexity': result.perplexity}
   with writer.as_default(step=result.global_step):
-    tf.summary.scalar('Perplexity', result.perplexity)
-    tf.summary.scalar('losses/cross_entropy', result.cross_entropy)
-    writer.flush()
-    scores = {'perplexity': result.perplexity}
+    with writing_events(writer, FLAGS.eval_dir):
+      tf.summary.scalar('Perplexity', result.perplexity)
+      tf.summary.scalar('losses/cross_entropy', result.cross_entropy)
     if captions:
-      scores.update(evaluate_captions(evaluator, captions, result.global_step))
-  writer.flush()
+      with writing_events(writer, FLAGS.eval_dir):
+        scores.update(
+            evaluate_captions(evaluator, captions, result.global_step))
   if best and best.metric not in scores:
     logging.warning('no %s of step %d: it cannot be the best', best.metric,
                     result.global_step)

@@ -305,6 +305,27 @@ def test_metrics_of_each_checkpoint(model, tmp_path, monkeypatch):
       eval_dir / 'best', vocab_file, ['bleu_1', 'cider']) == expected[best]
 
 
+def test_events_that_are_not_on_the_disk_are_missed(tmp_path):
+  from im2txt import evaluate  # pylint: disable=g-import-not-at-top
+  writer = tf.summary.create_file_writer(str(tmp_path))
+  with writer.as_default(step=1):
+    with evaluate.writing_events(writer, str(tmp_path)):
+      tf.summary.scalar('a', 1.0)
+    path, = tmp_path.iterdir()
+    written = path.read_bytes()
+
+    def damage(content):
+      with evaluate.writing_events(writer, str(tmp_path)):
+        tf.summary.scalar('a', 1.0)
+        writer.flush()
+        path.write_bytes(content)
+
+    # As on a full disk, where TensorFlow tells nobody.
+    for content in (written, written + b'part'):
+      with pytest.raises(OSError, match=f'events in --eval_dir={tmp_path}'):
+        damage(content)
+
+
 @pytest.mark.parametrize('arguments, part', [
     (['--metrics=bleu_4,blue_1'], "'blue_1' is none of bleu_1"),
     (['--metrics=perplexity'], 'perplexity is always computed'),

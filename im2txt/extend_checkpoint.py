@@ -73,6 +73,17 @@ def check_extends(old, new):
         f'--vocab_file={FLAGS.vocab_file} has not: train on as it is')
 
 
+def is_new_or_unfinished(directory):
+  """Returns whether a directory has nothing but what interrupted runs left."""
+  names = os.listdir(directory) if os.path.isdir(directory) else []
+  own = (configuration.FILE_NAME, vocabulary_stamp.FILE_NAME,
+         encoder_stamp.FILE_NAME)
+  # The state file is written last.
+  return checkpoints.STATE_FILE not in names and all(
+      name in own or name.startswith((f'{checkpoints.PREFIX}-', '.'))
+      for name in names)
+
+
 def main(_):
   program.require(
       FLAGS, 'checkpoint_path', 'vocab_file', 'new_vocab_file', 'output_dir')
@@ -86,7 +97,7 @@ def main(_):
   vocabulary_stamp.check(
       [given, trained], 'give the word_counts.txt that the model was trained '
       'with')
-  if os.path.isdir(FLAGS.output_dir) and os.listdir(FLAGS.output_dir):
+  if not is_new_or_unfinished(FLAGS.output_dir):
     raise ValueError(f'--output_dir={FLAGS.output_dir} is not empty: give '
                      'another')
   rows = [checkpoint.get(name) for name in _ROWS]

@@ -210,5 +210,25 @@ def test_nothing_is_written_over(files):
   assert len(os.listdir(files / 'train')) == 6
 
 
+def test_what_an_interruption_left_is_completed(files, tmp_path):
+  for name in ('whole', 'again'):
+    (tmp_path / name).mkdir()
+  _run(files, output_dir=tmp_path / 'whole')
+  for path in (tmp_path / 'whole').iterdir():
+    if path.name not in ('checkpoint', 'vocabulary.json'):
+      (tmp_path / 'again' / path.name).write_bytes(path.read_bytes()[:99])
+  (tmp_path / 'again' / '.model.ckpt-40.tmp.index').write_bytes(b'')
+  _run(files, output_dir=tmp_path / 'again')
+  assert {path.name: path.read_bytes() for path in (
+      tmp_path / 'again').iterdir()} == {
+          path.name: path.read_bytes() for path in (
+              tmp_path / 'whole').iterdir()}
+  # Not what somebody else has there.
+  (tmp_path / 'other').mkdir()
+  (tmp_path / 'other' / 'notes.txt').write_text('')
+  with pytest.raises(ValueError, match='--output_dir=.* is not empty'):
+    _run(files, output_dir=tmp_path / 'other')
+
+
 if __name__ == '__main__':
   sys.exit(pytest.main([__file__, '-v']))

@@ -237,8 +237,11 @@ TESTS = {
         "train",
         "validate_data",
     ],
-    "stress/power_cut_test": [
-        "train",
+    "stress/faults_test": [
+        "build_caption_data",
+        "download_and_preprocess_mscoco",
+        "make_sample_data",
+        "validate_data",
     ],
 }
 

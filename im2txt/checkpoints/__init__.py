@@ -15,5 +15,6 @@ from im2txt.checkpoints.checkpoint import PREFIX
 from im2txt.checkpoints.checkpoint import remove_leftovers
 from im2txt.checkpoints.checkpoint import resolve
 from im2txt.checkpoints.checkpoint import restore_training_state
+from im2txt.checkpoints.checkpoint import STATE_FILE
 from im2txt.checkpoints.checkpoint import training_state_prefix
 from im2txt.checkpoints.checkpoint import write

@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from im2txt.runtime import files
+from im2txt.runtime import quiet_tensorflow
 from im2txt.checkpoints import reader as checkpoint_reader
 
 PREFIX = 'model.ckpt'
@@ -164,7 +165,8 @@ def _read_state(directory):
   """Returns the prefixes that the state file names, the latest first.
 
   Returns:
-    List of str, empty if the file is damaged; None if there is none.
+    List of str, empty if the file is damaged; None if there is none. The latest
+    is in it twice if it is among those that may be deleted.
   """
   state = _CheckpointState()
   try:
@@ -182,7 +184,7 @@ def _read_state(directory):
     # In a directory that was copied from elsewhere, its own.
     own = os.path.join(directory, os.path.basename(name))
     prefixes.append(path if _exists(path) and not _exists(own) else own)
-  return list(dict.fromkeys(prefixes))
+  return [prefixes[0], *dict.fromkeys(prefixes[1:])]
 
 
 def _prefixes(directory):
@@ -501,7 +503,8 @@ def write(prefix, named_values):
     files.rename(*((path, prefix + path[len(temporary):]) for path in (
         *glob.glob(glob.escape(temporary) + '.data-*'), index)))
   except tf.errors.OpError as e:
-    raise OSError(f'cannot write checkpoint {prefix}: {e.message}') from e
+    raise OSError(f'cannot write checkpoint {prefix}: '
+                  + quiet_tensorflow.reason(e)) from e
   finally:
     for path in glob.glob(glob.escape(temporary) + '.*'):
       os.remove(path)
@@ -554,9 +557,12 @@ class CheckpointManager:
     self._max_to_keep = max_to_keep
     state = _read_state(directory)
     self._has_damaged_state_file = state == []  # pylint: disable=g-explicit-bool-comparison
+    self._has_state_file = state is not None
+    self._latest = state[0] if state else None
     if state:
       latest, *known = state
-      known = [*(p for p in known if p != latest), latest]
+      known = [*(p for p in known if p != latest),
+               *([latest] if latest in known else [])]
     else:  # Those of a damaged state file are here, without one nobody's.
       known = [] if state is None else _prefixes(directory)
     self._kept = [p for p in known if _exists(p) and self._is_here(p)]
@@ -592,8 +598,9 @@ class CheckpointManager:
     """Puts a directory in order for a trainer, who must hold its lock.
 
     Damaged checkpoints get other names, as they may be of some use to the
-    user, and the state file names the one that training goes on from. What
-    interrupted saves left is removed.
+    user, and the state file names the one that training goes on from, which it
+    does not yet after an interruption of its save. What interrupted saves left
+    is removed.
 
     Args:
       prefix: what training goes on from, None if there is none.
@@ -603,9 +610,11 @@ class CheckpointManager:
       for path in _files(other) + _files(training_state_prefix(other)):
         os.rename(path, path + _DAMAGED)
     if prefix and self._is_here(prefix) and (
-        damaged or self._has_damaged_state_file):
-      self._kept = [
-          p for p in self._kept if p not in (*damaged, prefix)] + [prefix]
+        damaged or self._has_damaged_state_file or prefix != self._latest):
+      self._kept = [p for p in self._kept if p not in (*damaged, prefix)]
+      # Without a state file the user may have put it there: it is not deleted.
+      if damaged or self._has_state_file:
+        self._kept.append(prefix)
       self._write_state(prefix)
     remove_leftovers(self._directory)
 

@@ -480,6 +480,21 @@ def test_a_damaged_state_file_is_as_a_missing_one(saved, caplog, content):
       'model.ckpt-3.index', 'model.ckpt-4.index', 'training_state-3.index']
 
 
+def test_a_save_that_was_interrupted_before_the_state_file_is_named(saved):
+  (saved / 'checkpoint').unlink()
+  for _ in range(2):
+    checkpoint = checkpoints.Checkpoint(str(saved))
+    manager = checkpoints.CheckpointManager(str(saved), max_to_keep=1)
+    manager.take_over(checkpoint.prefix, checkpoint.passed_over)
+    assert tf.train.latest_checkpoint(str(saved)) == str(saved / 'model.ckpt-3')
+  # But not deleted: without a state file it may be the user's own.
+  for step in (4, 5):
+    manager.save(values(step))
+  assert sorted(p.name for p in saved.glob('model*.index')) == [
+      'model.ckpt-1.index', 'model.ckpt-2.index', 'model.ckpt-3.index',
+      'model.ckpt-5.index']
+
+
 def test_a_copied_directory_has_its_own(saved, tmp_path_factory):
   copy = tmp_path_factory.mktemp('copy')
   for directory in ('/on/another/machine', saved):

@@ -7,8 +7,8 @@ X.zip that makes the folder X:
   .X.zip.part  a download that is not finished; a later run goes on with it
   X.zip        the archive, checked
   .X.zip.unzip a folder being unpacked; begun anew when interrupted
+  .X.zip.done  stamp: where X.zip came from
   X/           what the archive holds, complete, if it is unpacked
-  .X.zip.done  stamp: where X or X.zip came from; nothing is left to do
 """
 
 import hashlib
@@ -171,9 +171,8 @@ def obtain(archive, directory):
   _download(archive, directory, path)
   if archive.unpack:
     _unzip(archive, directory, path)
-  stamp = {'url': archive.url, 'bytes': os.path.getsize(path),
-           'checksum': archive.checksum}
-  files.write_json(_stamp(archive, directory), stamp)
+  else:
+    _save_stamp(archive, directory, path)
 
 
 def _path(archive, directory):
@@ -186,6 +185,11 @@ def _part(archive, directory):
 
 def _stamp(archive, directory):
   return os.path.join(directory, f'.{archive.name}.done')
+
+
+def _save_stamp(archive, directory, path):
+  files.write_json(_stamp(archive, directory), {
+      'url': archive.url, 'bytes': os.path.getsize(path)})
 
 
 def _read_stamp(archive, directory):
@@ -345,8 +349,9 @@ def _transfer_once(archive, part, start):
           'give --base_url a place with the right archives.')
     if total is not None and total > _MOST_BYTES:
       raise _too_large(archive)
-    with open(part, 'ab' if start else 'wb') as f, Progress(
-        archive.name, total, 'B', done=start, scale=True) as progress:
+    with files.naming(part), open(
+        part, 'ab' if start else 'wb') as f, Progress(
+            archive.name, total, 'B', done=start, scale=True) as progress:
       while True:
         try:
           chunk = response.read(_CHUNK)
@@ -403,7 +408,7 @@ def _unzip(archive, directory, path):
   shutil.rmtree(staging, ignore_errors=True)
   os.mkdir(staging)
   try:
-    with zipfile.ZipFile(path) as zip_file:
+    with files.naming(staging), zipfile.ZipFile(path) as zip_file:
       members = _safe_members(zip_file, archive, os.path.getsize(path))
       with Progress(f'Unpacking {archive.name}', len(members),
                     'files') as progress:
@@ -411,6 +416,8 @@ def _unzip(archive, directory, path):
           zip_file.extract(member, staging)
           progress.update(1)
     files.sync_tree(staging)
+    # Before the folder, which shows that nothing is left to do.
+    _save_stamp(archive, directory, path)
     files.rename((os.path.join(staging, archive.folder),
                   os.path.join(directory, archive.folder)))
   except image_store.BAD_ZIP as error:

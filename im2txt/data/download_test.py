@@ -166,10 +166,10 @@ def test_what_has_its_name_is_on_the_disk(archive, tmp_path, monkeypatch):
   here = ('sync', tmp_path.name)
   assert calls == [
       ('sync', '.train2014.zip.part'), ('replace', 'train2014.zip'), here,
-      ('sync_tree', '.train2014.zip.unzip'), ('sync', 'train2014'),
-      ('replace', 'train2014'), here,
+      # The folder shows that nothing is left to do.
+      ('sync_tree', '.train2014.zip.unzip'),
       ('sync', '..train2014.zip.done.tmp'), ('replace', '.train2014.zip.done'),
-      here]
+      here, ('sync', 'train2014'), ('replace', 'train2014'), here]
 
 
 def test_a_folder_without_a_stamp_is_left_alone(server, archive, tmp_path):

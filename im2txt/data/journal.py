@@ -87,7 +87,8 @@ class Journal:
         with open(temporary, 'w', encoding='utf-8') as f:
           f.write(json.dumps({'fingerprint': self._fingerprint}))
       self._is_of_this_input = True
-    with open(self._path, 'a', encoding='utf-8') as f:
+    with files.naming(self._path), open(
+        self._path, 'a', encoding='utf-8') as f:
       # The end of the line comes first, to part it from one cut short.
       f.write('\n' + json.dumps(entry))
     files.sync(self._path)

@@ -22,7 +22,6 @@ long, and files without tf.io.TFRecordWriter, which copies every picture.
 """
 
 import collections
-import contextlib
 import functools
 import os
 import re
@@ -72,7 +71,7 @@ class Writer:
     return self
 
   def __exit__(self, *_):
-    with self._naming():
+    with files.naming(self._path):
       self._file.close()
 
   def write(self, record):
@@ -87,17 +86,9 @@ class Writer:
     """
     size = struct.pack('<Q', sum(map(len, record)))
     checksum = functools.reduce(google_crc32c.extend, record, 0)
-    with self._naming():
+    with files.naming(self._path):
       self._file.writelines((size, files.masked(google_crc32c.value(size)),
                              *record, files.masked(checksum)))
-
-  @contextlib.contextmanager
-  def _naming(self):
-    """Gives an OSError the name of the file, which only opening it has."""
-    try:
-      yield
-    except OSError as error:
-      raise OSError(error.errno, error.strerror, self._path) from error
 
 
 def list_files(file_pattern, flag='input_file_pattern'):
@@ -200,6 +191,19 @@ def check_lengths(path):
             f'the record at byte {offset} of {path} claims {length} bytes, '
             f'more than the file has; make the shards again')
       offset += HEADER_BYTES + length + FOOTER_BYTES
+
+
+def is_whole(path):
+  """Returns whether a TFRecord file ends where a record does."""
+  size, offset = os.path.getsize(path), 0
+  with open(path, 'rb', buffering=0) as f:
+    while offset < size:
+      header = os.pread(f.fileno(), HEADER_BYTES, offset)
+      if len(header) < HEADER_BYTES:
+        return False
+      offset += (HEADER_BYTES + struct.unpack('<Q', header[:8])[0]
+                 + FOOTER_BYTES)
+  return offset == size
 
 
 def serialize(image_id, data, tokens, ids):

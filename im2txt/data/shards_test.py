@@ -7,6 +7,7 @@ import google_crc32c
 import pytest
 import tensorflow as tf
 
+from im2txt import testing
 from im2txt.runtime import files
 from im2txt.data import shards
 from im2txt.text import vocabulary
@@ -161,6 +162,18 @@ def test_a_record_that_claims_a_huge_length_is_damaged(tmp_path, length):
   with pytest.raises(ValueError, match='no shard, after 0 good records .the '
                      f'record at byte 0 of .* claims {length} bytes'):
     next(shards.read(str(path)))
+
+
+def test_is_whole(tmp_path):
+  path = tmp_path / 'shard'
+  testing.write_shard(path, [(1, testing.jpeg(), [0, 1])] * 2)
+  content = path.read_bytes()
+  assert shards.is_whole(path)
+  for size in (1, 11, 12, 500, len(content) - 1):
+    path.write_bytes(content[:size])
+    assert not shards.is_whole(path), size
+  path.write_bytes(b'')
+  assert shards.is_whole(path)
 
 
 if __name__ == '__main__':

@@ -140,6 +140,13 @@ def open_or_build(directory, names, encode_fn, variables, config, views=None,
           description['seed'], number * image_features.IMAGES_PER_FILE, kept)):
         _save(directory, os.path.basename(path), description, np.save, features)
     _check(paths, description)
+    if 'undecodable' not in description:
+      # An interruption may have come between a file and its checksum.
+      known = description.get('checksums', {})
+      description['checksums'] = {
+          name: known[name] if name in known else files_lib.checksum(
+              os.path.join(directory, name))
+          for name in (_CAPTIONS, *map(os.path.basename, paths))}
     files = [_map_features(path, captions, description['views'], *kept)
              for path in paths]
     # What has a checksum was looked at when it was made.

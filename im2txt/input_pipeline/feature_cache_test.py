@@ -229,6 +229,10 @@ def test_a_killed_build_goes_on_after_the_finished_files(tmp_path, shards):
   names = {p.name: p.stat().st_mtime_ns for p in directory.iterdir()}
   assert 'features-00000.npy' in names and 'features-00001.npy' not in names
   (directory / '.features-00001.npy.tmp').write_bytes(b'half a file')
+  # It was killed between the file and its checksum.
+  description = json.loads((directory / 'cache.json').read_text())
+  del description['checksums']['features-00000.npy']
+  (directory / 'cache.json').write_text(json.dumps(description))
   encoder = Encoder()
   data = build(tmp_path, shards, encoder)
   np.testing.assert_array_equal(all_features(data), expected)
@@ -237,6 +241,8 @@ def test_a_killed_build_goes_on_after_the_finished_files(tmp_path, shards):
   assert (directory / 'features-00000.npy').stat().st_mtime_ns == (
       names['features-00000.npy'])
   assert not list(directory.glob('.*.tmp'))
+  assert (directory / 'cache.json').read_text() == (
+      tmp_path / 'whole' / 'cache' / 'cache.json').read_text()
 
 
 def test_waits_for_another_program_that_makes_it(

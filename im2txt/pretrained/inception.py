@@ -309,9 +309,10 @@ def _unpack(path, staging):
           name = os.path.basename(member.name)
           if member.isfile() and name.startswith(CHECKPOINT):
             # By its last name alone, so never outside of the folder.
-            with archive.extractfile(member) as source, open(
-                os.path.join(staging, name), 'wb') as copy:
-              shutil.copyfileobj(source, copy)
+            copy = os.path.join(staging, name)
+            with archive.extractfile(member) as source, files.naming(
+                copy), open(copy, 'wb') as f:
+              shutil.copyfileobj(source, f)
       # The checksum comes after the padding that tarfile leaves unread.
       while padding := stream.read(1 << 20):
         unpacked += len(padding)

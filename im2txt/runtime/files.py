@@ -161,6 +161,20 @@ def unfinished(path):
 
 
 @contextlib.contextmanager
+def naming(path):
+  """Gives the errors of its context the name of a file, if they have none.
+
+  What fails in the midst of a file, for want of space, say, knows it by number.
+  """
+  try:
+    yield
+  except OSError as error:
+    if error.errno is None or error.filename is not None:
+      raise
+    raise OSError(error.errno, error.strerror, path) from error
+
+
+@contextlib.contextmanager
 def replacing(path):
   """Yields another name in the same directory; what is there becomes `path`.
 

@@ -239,5 +239,20 @@ def test_what_is_not_such_a_file_is_one_kind_of_error(tmp_path, content, part):
     files.read_fields(tmp_path / 'a', _Fields)
 
 
+def test_naming_tells_which_file_an_error_is_of():
+  with pytest.raises(OSError, match=r'No space left.*: .a\.txt') as raised:
+    with files.naming('a.txt'):
+      with open('/dev/full', 'wb') as f:
+        f.write(b'x')
+  assert raised.value.errno == errno.ENOSPC
+  # Others are as they were.
+  for error in (OSError('of no file'), FileNotFoundError(2, 'gone', 'b.txt'),
+                ValueError('x')):
+    with pytest.raises(type(error)) as raised:
+      with files.naming('a.txt'):
+        raise error
+    assert raised.value is error
+
+
 if __name__ == '__main__':
   sys.exit(pytest.main([__file__, '-v']))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Start-up and error reporting shared by all programs."""
 
+import errno
 import os
 import signal
 import sys
@@ -10,6 +11,10 @@ from absl import flags
 from absl import logging
 
 from im2txt.runtime import quiet_tensorflow
+
+# How TensorFlow's messages about files end where not the memory is to blame.
+_OF_THE_DISK = tuple(os.strerror(number) for number in (
+    errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS))
 
 flags.DEFINE_bool(
     'debug', False, 'Show the stack trace of an error, not only its line.')
@@ -90,6 +95,13 @@ def _is_out_of_memory(error):
       tf and isinstance(error, tf.errors.ResourceExhaustedError))
 
 
+def _is_of_the_disk(error):
+  """Returns whether TensorFlow could not read or write a file."""
+  tf = sys.modules.get('tensorflow')
+  return bool(tf) and isinstance(error, tf.errors.OpError) and any(
+      quiet_tensorflow.reason(error).endswith(end) for end in _OF_THE_DISK)
+
+
 class _StandardOutput:
   """Standard output, whose errors say that they are of it."""
 
@@ -145,6 +157,8 @@ def run(main, define_flags=None, takes_argument=False):
     except KeyboardInterrupt:
       sys.exit(128 + signal.SIGINT)
     except Exception as e:
+      if _is_of_the_disk(e) and not flags.FLAGS.debug:
+        fail(quiet_tensorflow.reason(e))
       if flags.FLAGS.debug or not _is_out_of_memory(e):
         raise
       reason = quiet_tensorflow.reason(e) or 'MemoryError'

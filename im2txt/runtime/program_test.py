@@ -15,6 +15,9 @@ def main(argv):
     raise ValueError('what is bad')
   if 'memory' in argv:
     raise MemoryError
+  if 'disk' in argv:
+    import tensorflow as tf
+    tf.io.write_file('/dev/full', 'x' * 9999)
   if 'key' in argv:
     raise KeyboardInterrupt
   print(argv[1:])
@@ -67,6 +70,14 @@ def test_too_little_memory_is_one_line():
   assert result.returncode == 1
   assert result.stderr.startswith('error: out of memory')
   assert result.stderr.count('\n') == 1
+
+
+def test_a_full_disk_under_tensorflow_is_none_of_memory():
+  result = run(True, 'disk')
+  assert result.returncode == 1
+  line = result.stderr.splitlines()[-1]
+  assert line == 'error: /dev/full; No space left on device'
+  assert 'Traceback' not in result.stderr
 
 
 def test_an_error_is_one_line_and_a_trace_with_debug():

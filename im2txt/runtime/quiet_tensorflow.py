@@ -37,7 +37,7 @@ _REMARKS = (
 def reason(error):
   """Returns what an error says, a line, without TensorFlow's names for things.
 
-  >>> reason(ValueError('{{function_node f}} bad record [Op:Next] name: \\n...'))
+  >>> reason(ValueError('{{function_node f}} bad record [Op:Next] name: '))
   'bad record'
   """
   line = getattr(error, 'message', str(error)).split('\n', maxsplit=1)[0]

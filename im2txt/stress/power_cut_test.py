@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of power_cut, and by it of what saves checkpoints."""
 
+import os
 import sys
 
 import numpy as np
@@ -33,7 +34,7 @@ def test_without_syncing_it_is(tmp_path):
   def command(directory):
     return testing.program(
         'stress.power_cut', f'--saver={directory}',
-        code='from im2txt import files; files.sync = lambda path: None')
+        code='from im2txt.runtime import files; files.sync = lambda path: None')
 
   with pytest.raises(power_cut.LostError, match='round 1: .*; (found 0|lost )'):
     _cut_savers(tmp_path, 1, command=command)
@@ -60,6 +61,22 @@ def test_a_disk_keeps_what_was_synced(tmp_path):
   except disks.UnavailableError as error:
     pytest.skip(f'the power cannot be cut here: {error}')
   assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_takes_nothing_until_it_is_free(tmp_path):
+  try:
+    with disks.Disk(str(tmp_path), 16) as disk:
+      for _ in range(2):
+        disk.fill()
+        with pytest.raises(OSError, match='No space left'):
+          with open(f'{disk.path}/more', 'wb') as f:
+            f.write(bytes(4096))
+        disk.free()
+        with open(f'{disk.path}/more', 'wb') as f:
+          f.write(bytes(10 << 20))
+        os.remove(f.name)
+  except disks.UnavailableError as error:
+    pytest.skip(f'there can be no such disk here: {error}')
 
 
 def test_says_why_there_can_be_no_disk(tmp_path, monkeypatch, capsys):

@@ -48,6 +48,10 @@ def run(options, given, files, holders):
   tf.random.set_seed(seed)
   model, encoder = setup.prepare_model(
       options, configs, holders, checkpoint)
+  manager = checkpoints.CheckpointManager(
+      options.train_dir, configs[1].max_checkpoints_to_keep)
+  manager.take_over(checkpoint and checkpoint.prefix,
+                    checkpoint.passed_over if checkpoint else [])
   if int(model.global_step) >= options.number_of_steps:
     logging.info(
         'nothing to do: --number_of_steps=%d is not above the current step %d '
@@ -59,10 +63,6 @@ def run(options, given, files, holders):
         f'the vocabulary of the shards has {stamp.words} words ({stamp.file}), '
         f'more than --vocab_size={configs[0].vocab_size}; use --vocab_size='
         f'{stamp.words}')
-  manager = checkpoints.CheckpointManager(
-      options.train_dir, configs[1].max_checkpoints_to_keep)
-  manager.take_over(checkpoint and checkpoint.prefix,
-                    checkpoint.passed_over if checkpoint else [])
   configuration.save(options.train_dir, configs)
   # What a checkpoint was trained with before is not known from the shards.
   if stamp and not int(model.global_step):
