@@ -243,7 +243,9 @@ def _check_flags():
     raise ValueError('give --annotations_file, the captions of humans to '
                      'score --results_file against')
   if FLAGS.server_zip:
-    program.require(FLAGS, 'test2014_results')
+    if not FLAGS.test2014_results:
+      raise ValueError(f'--server_zip={FLAGS.server_zip} needs '
+                       '--test2014_results, the captions of test2014')
     coco_server.check_name(FLAGS.server_name, '--server_name')
     if len(files_lib.split_names(FLAGS.results_file)) > 1:
       raise ValueError(f'--results_file={FLAGS.results_file} should be one '
