@@ -182,6 +182,8 @@ def test_unusable_references_are_refused(run, tmp_path, references, part):
     ({'results_file': 'a', 'checkpoint_path': 'b'}, 'either'),
     ({'results_file': 'a'}, '--annotations_file'),
     ({'results_file': 'a', 'compare_with': 'b'}, '--annotations_file'),
+    ({'results_file': 'a,b', 'annotations_file': 'c', 'compare_with': 'b'},
+     '--compare_with=b is one of --results_file'),
     ({'results_file': 'a', 'annotations_file': 'b', 'compare_with': 'c',
       'resamples': 0}, '--compare_with needs --resamples above 0'),
     ({'results_file': 'a', 'server_zip': 'b'}, '--test2014_results'),
@@ -288,7 +290,7 @@ def test_what_one_run_lacks_is_left_out_of_the_comparison(
       whole - report['runs']['half']['scores']['rouge_l'])
   _json(tmp_path / 'half.json', results[:10])
   _json(tmp_path / 'right.json', results[20:])
-  with pytest.raises(ValueError, match='of other images than right'):
+  with pytest.raises(ValueError, match='right: no image has captions of both'):
     run(allow_missing_results=True, **two_runs)
 
 
@@ -309,6 +311,33 @@ def test_scores_of_each_image(run, two_runs, tmp_path):
   with open(tmp_path / 'images.csv', encoding='utf-8', newline='') as f:
     for expected, row in zip(rows, csv.DictReader(f), strict=True):
       assert row == {name: str(value) for name, value in expected.items()}
+
+
+def test_the_order_of_results_does_not_matter(run, two_runs, tmp_path):
+  reports = []
+  for reverse in (False, True):
+    _json(tmp_path / 'right.json', sorted(
+        json.loads((tmp_path / 'right.json').read_text()),
+        key=lambda row: row['image_id'], reverse=reverse))
+    path = tmp_path / 'report.json'
+    run(report_json=path, **two_runs)
+    reports.append(_report(path))
+  assert reports[0] == reports[1]
+
+
+def test_a_checkpoint_is_compared(run, model_dir, tmp_path):
+  other = _json(tmp_path / 'other.json', [
+      {'image_id': i, 'caption': 'a dog'} for i in (10, 20, 30)])
+  path = tmp_path / 'report.json'
+  lines = run(checkpoint_path=model_dir, vocab_file=model_dir / 'words.txt',
+              input_file_pattern=model_dir / 'val-*', compare_with=other,
+              report_json=path, allow_missing_results=True)
+  assert lines[0].split() == ['model.ckpt-7', 'other']
+  report = _report(path)
+  assert report['differences']['model.ckpt-7']['bleu_1'][
+      'value'] == pytest.approx(
+          report['runs']['model.ckpt-7']['scores']['bleu_1']
+          - report['runs']['other']['scores']['bleu_1'])
 
 
 def test_without_resamples(run, two_runs, tmp_path):
