@@ -237,7 +237,9 @@ def _check_flags():
     raise ValueError('give --annotations_file, the captions of humans to '
                      'score --results_file against')
   if FLAGS.server_zip:
-    program.require(FLAGS, 'test2014_results')
+    if not FLAGS.test2014_results:
+      raise ValueError(f'--server_zip={FLAGS.server_zip} needs '
+                       '--test2014_results, the captions of test2014')
     coco_server.check_name(FLAGS.server_name, '--server_name')
     if len(files_lib.split_names(FLAGS.results_file)) > 1:
       raise ValueError(f'--results_file={FLAGS.results_file} should be one '
@@ -246,6 +248,9 @@ def _check_flags():
     raise ValueError('--test2014_results needs --server_zip')
   if FLAGS.compare_with and not FLAGS.resamples:
     raise ValueError('--compare_with needs --resamples above 0')
+  if FLAGS.compare_with in files_lib.split_names(FLAGS.results_file):
+    raise ValueError(f'--compare_with={FLAGS.compare_with} is one of '
+                     '--results_file: give another file')
   if FLAGS.compare_with and not FLAGS.checkpoint_path and not _has_references():
     raise ValueError('--compare_with needs --annotations_file, the captions of '
                      'humans to score against')
@@ -288,7 +293,8 @@ def main(_):
   elif FLAGS.annotations_file:
     stamp = vocabulary_stamp.load(os.path.dirname(FLAGS.annotations_file))
   else:
-    stamp = vocabulary_stamp.first_known(vocabulary_stamp.of_shards(files or []))
+    stamp = vocabulary_stamp.first_known(
+        vocabulary_stamp.of_shards(files or []))
   split = tokenizer.for_scores(stamp) or caption_scores.tokenize
   for line in caption_scores.shortcomings():
     print(line, file=sys.stderr)
@@ -308,27 +314,25 @@ def main(_):
       files_lib.write_json(FLAGS.results_output, [
           {'image_id': image_id, 'caption': caption}
           for image_id, caption in results[name].items()])
-  if references is None and _has_references():
+  paths = dict.fromkeys(files_lib.split_names(FLAGS.results_file),
+                        '--results_file')
+  if FLAGS.compare_with:
+    paths[FLAGS.compare_with] = '--compare_with'
+  if references is None and paths and _has_references():
     references = {image_id: captions for image_id, (captions, _) in
                   shards.captions_by_image(files).items()}
-  paths = files_lib.split_names(FLAGS.results_file)
-  if FLAGS.compare_with:
-    paths.append(FLAGS.compare_with)
   stems = [os.path.splitext(os.path.basename(path))[0] for path in paths]
-  stems = [stem if stems.count(stem) == 1 and stem not in runs else path
+  names = [stem if stems.count(stem) == 1 and stem not in runs else path
            for stem, path in zip(stems, paths)]
-  for name, path in zip(stems, paths):
-    flag = '--results_file'
-    if FLAGS.compare_with and path is paths[-1]:
-      flag = '--compare_with'
+  for name, (path, flag) in zip(names, paths.items()):
     results[name] = caption_files.read_results(path, flag)
     if references is not None:
       _check_all_are_there(flag, path, results[name], references)
   if FLAGS.server_zip:
     write_server_zip(next(iter(results.values())))
-    if references is None:
+    if not runs and references is None:
       return
-  for name in stems:
+  for name in names:
     runs[name], measured[name] = summary.measure(
         references, {i: [text] for i, text in results[name].items()},
         training, split=split)
@@ -340,44 +344,38 @@ def main(_):
     write_image_scores(measured, results)
   comparisons = {}
   if FLAGS.compare_with:
-    *others, baseline = measured
-    comparisons = {
-        name: compare(name, baseline, measured, results, references, split)
-        for name in others}
+    comparisons = compare(references, measured, results, split)
   report(runs, measured, comparisons, stamp)
 
 
-def compare(name, baseline, measured, results, references, split):
-  """Compares the captions of two runs, of the images that both have.
+def compare(references, measured, results, split):
+  """Compares each run with the last, that of --compare_with.
 
   Args:
-    name: of a run.
-    baseline: name of the run to compare with.
+    references: dict, image id -> captions.
     measured: dict, name of a run -> `caption_scores.Measured`.
     results: dict, name of a run -> dict, image id -> caption.
-    references: dict, image id -> captions.
     split: what tokenizes captions.
 
   Returns:
-    See `resampling.compare`.
+    dict, name of a run -> what `resampling.compare` returns.
 
   Raises:
-    ValueError: no image has captions of both.
+    ValueError: a run has captions of other images.
   """
-  pair = [measured[name], measured[baseline]]
-  if pair[0].image_ids != pair[1].image_ids:
-    common = [i for i in references
-              if all(i in results[run] for run in (name, baseline))]
-    if not common:
-      raise ValueError(f'--compare_with {FLAGS.compare_with} has captions of '
-                       f'other images than {name}: give captions of the same')
-    logging.info('compared on the %d images that %s and %s have', len(common),
-                 name, baseline)
-    pair = [caption_scores.measure(
-        {i: references[i] for i in common},
-        {i: results[run][i] for i in common}, split=split)
-            for run in (name, baseline)]
-  return resampling.compare(*pair, FLAGS.resamples, FLAGS.resampling_seed)
+  *names, baseline = measured
+  comparisons = {}
+  for name in names:
+    try:
+      comparisons[name], images = summary.compare(
+          references, (results[name], results[baseline]),
+          (measured[name], measured[baseline]), split, FLAGS.resamples,
+          FLAGS.resampling_seed)
+    except ValueError as error:
+      raise ValueError(f'--compare_with={FLAGS.compare_with} and {name}: '
+                       f'{error}; give captions of the same images') from error
+    logging.info('%s and %s compared on %d images', name, baseline, images)
+  return comparisons
 
 
 def report(runs, measured, comparisons, stamp):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of score."""
 
+import csv
 import dataclasses
 import json
 import math
@@ -8,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -176,6 +178,18 @@ def test_unusable_references_are_refused(run, tmp_path, references, part):
     ({}, 'either --results_file or --checkpoint_path'),
     ({'results_file': 'a', 'checkpoint_path': 'b'}, 'either'),
     ({'results_file': 'a'}, '--annotations_file'),
+    ({'results_file': 'a', 'compare_with': 'b'}, '--annotations_file'),
+    ({'results_file': 'a,b', 'annotations_file': 'c', 'compare_with': 'b'},
+     '--compare_with=b is one of --results_file'),
+    ({'results_file': 'a', 'annotations_file': 'b', 'compare_with': 'c',
+      'resamples': 0}, '--compare_with needs --resamples above 0'),
+    ({'results_file': 'a', 'server_zip': 'b'}, '--test2014_results'),
+    ({'results_file': 'a,b', 'server_zip': 'c.zip', 'test2014_results': 'd'},
+     '--results_file=a,b should be one file'),
+    ({'results_file': 'a', 'server_zip': 'c.zip', 'test2014_results': 'd',
+      'server_name': 'x/y'}, '--server_name=x/y'),
+    ({'results_file': 'a', 'annotations_file': 'b', 'test2014_results': 'c'},
+     '--test2014_results needs --server_zip'),
     ({'results_file': 'a', 'annotations_file': 'b', 'ranking': True},
      'need a --checkpoint_path'),
     ({'results_file': 'a', 'annotations_file': 'b', 'beam_size': 0},
@@ -187,6 +201,169 @@ def test_unusable_references_are_refused(run, tmp_path, references, part):
 def test_flags_that_do_not_go_together(run, arguments, part):
   with pytest.raises(ValueError, match=part):
     run(**arguments)
+
+
+@pytest.fixture(name='two_runs')
+def fixture_two_runs(tmp_path):
+  """Annotations of 40 images, results that are right, and others half so."""
+  captions = [f'a {color} {animal} runs on the {place}'
+              for color in ('red', 'blue') for animal in ('dog', 'cat')
+              for place in 'abcdefghij']
+  return {
+      'annotations_file': _json(tmp_path / 'all.json', {
+          'images': [{'id': i} for i in range(40)],
+          'annotations': [{'image_id': i, 'caption': caption}
+                          for i, caption in enumerate(captions)]}),
+      'results_file': _json(tmp_path / 'right.json', [
+          {'image_id': i, 'caption': caption}
+          for i, caption in enumerate(captions)]),
+      'compare_with': _json(tmp_path / 'half.json', [
+          {'image_id': i, 'caption': caption if i % 2 else 'a red dog runs'}
+          for i, caption in enumerate(captions)])}
+
+
+def _report(path):
+  return json.loads(path.read_text())
+
+
+def test_two_runs_are_compared(run, two_runs, tmp_path):
+  path = tmp_path / 'report.json'
+  lines = run(report_json=path, **two_runs)
+  assert lines[0].split() == ['right', 'half']
+  report = _report(path)
+  right, half = report['runs']['right'], report['runs']['half']
+  assert right['scores']['bleu_4'] == pytest.approx(1)
+  assert right['intervals']['bleu_4'] == pytest.approx([1, 1])
+  low, high = half['intervals']['rouge_l']
+  assert low < half['scores']['rouge_l'] < high
+  difference = report['differences']['right']['rouge_l']
+  assert difference['value'] == pytest.approx(
+      1 - half['scores']['rouge_l'])
+  assert difference['low'] < difference['value'] < difference['high']
+  assert difference['p_value'] == pytest.approx(1 / 1001)
+  assert report['compared_with'] == two_runs['compare_with']
+  assert half['signature'] == (
+      'images:40|references:40|tok:ptb-1|java:no|bleu:1|rouge:L-1|cider:D-1|'
+      'resamples:1000|seed:12345')
+  again = tmp_path / 'again.json'
+  run(report_json=again, **two_runs)
+  assert _report(again) == report
+  run(report_json=again, resampling_seed=1, **two_runs)
+  assert _report(again) != report
+
+
+def test_all_that_is_printed(run, two_runs, capsys):
+  del run  # Makes METEOR be left out.
+  with flagsaver.flagsaver():
+    flags.FLAGS(['score', *(f'--{k}={v}' for k, v in two_runs.items()),
+                 '--resamples=100'])
+    score.main([])
+  table, intervals, comparison, signatures = (
+      part.splitlines() for part in capsys.readouterr().out.split('\n\n'))
+  assert table[0].split() == ['right', 'half']
+  assert intervals[0] == '95% intervals (100 resamples of the images)'
+  assert intervals[2].split()[:2] == ['bleu_1', '1.0000-1.0000']
+  assert comparison[0] == 'right less half.json'
+  assert comparison[1].split() == ['difference', 'interval', 'p']
+  assert comparison[-1].startswith('cider') and comparison[-1].endswith(
+      '0.0099')
+  assert [line.split(':')[0] for line in signatures] == [
+      'signature of right', 'signature of half']
+
+
+def test_what_one_run_lacks_is_left_out_of_the_comparison(
+    run, two_runs, tmp_path):
+  results = json.loads((tmp_path / 'half.json').read_text())
+  _json(tmp_path / 'half.json', results[:30])
+  path = tmp_path / 'report.json'
+  with pytest.raises(ValueError, match='--compare_with .* 30 of the 40 images'):
+    run(**two_runs)
+  run(report_json=path, allow_missing_results=True, **two_runs)
+  report = _report(path)
+  assert report['runs']['right']['scores']['images'] == 40
+  assert report['runs']['half']['scores']['images'] == 30
+  whole = report['runs']['right']['scores']['rouge_l']
+  assert report['differences']['right']['rouge_l']['value'] == pytest.approx(
+      whole - report['runs']['half']['scores']['rouge_l'])
+  _json(tmp_path / 'half.json', results[:10])
+  _json(tmp_path / 'right.json', results[20:])
+  with pytest.raises(ValueError, match='right: no image has captions of both'):
+    run(allow_missing_results=True, **two_runs)
+
+
+def test_scores_of_each_image(run, two_runs, tmp_path):
+  run(image_scores_output=tmp_path / 'images.json',
+      report_json=tmp_path / 'report.json', **two_runs)
+  rows = _report(tmp_path / 'images.json')
+  assert [(row['run'], row['image_id']) for row in rows] == [
+      (name, i) for name in ('right', 'half') for i in range(40)]
+  assert list(rows[0]) == ['run', 'image_id', 'caption', 'bleu_1', 'bleu_2',
+                           'bleu_3', 'bleu_4', 'rouge_l', 'cider']
+  assert rows[0]['caption'] == 'a red dog runs on the a'
+  means = _report(tmp_path / 'report.json')['runs']['half']['scores']
+  for name in ('rouge_l', 'cider'):
+    assert np.mean([row[name] for row in rows[40:]]) == pytest.approx(
+        means[name])
+  run(image_scores_output=tmp_path / 'images.csv', **two_runs)
+  with open(tmp_path / 'images.csv', encoding='utf-8', newline='') as f:
+    for expected, row in zip(rows, csv.DictReader(f), strict=True):
+      assert row == {name: str(value) for name, value in expected.items()}
+
+
+def test_the_order_of_results_does_not_matter(run, two_runs, tmp_path):
+  reports = []
+  for reverse in (False, True):
+    _json(tmp_path / 'right.json', sorted(
+        json.loads((tmp_path / 'right.json').read_text()),
+        key=lambda row: row['image_id'], reverse=reverse))
+    path = tmp_path / 'report.json'
+    run(report_json=path, **two_runs)
+    reports.append(_report(path))
+  assert reports[0] == reports[1]
+
+
+def test_a_checkpoint_is_compared(run, model_dir, tmp_path):
+  other = _json(tmp_path / 'other.json', [
+      {'image_id': i, 'caption': 'a dog'} for i in (10, 20, 30)])
+  path = tmp_path / 'report.json'
+  lines = run(checkpoint_path=model_dir, vocab_file=model_dir / 'words.txt',
+              input_file_pattern=model_dir / 'val-*', compare_with=other,
+              report_json=path, allow_missing_results=True)
+  assert lines[0].split() == ['model.ckpt-7', 'other']
+  report = _report(path)
+  assert report['differences']['model.ckpt-7']['bleu_1'][
+      'value'] == pytest.approx(
+          report['runs']['model.ckpt-7']['scores']['bleu_1']
+          - report['runs']['other']['scores']['bleu_1'])
+
+
+def test_without_resamples(run, two_runs, tmp_path):
+  del two_runs['compare_with']
+  run(report_json=tmp_path / 'r.json', resamples=0, **two_runs)
+  report = _report(tmp_path / 'r.json')
+  assert report['runs']['right']['intervals'] == {}
+  assert report['runs']['right']['signature'].endswith('|cider:D-1')
+
+
+def test_server_zip(run, two_runs, tmp_path, caplog):
+  test = _json(tmp_path / 'test.json', [{'image_id': 99, 'caption': 'a'}])
+  # Without anything to score against, and with.
+  for number, more in enumerate((
+      {}, {'annotations_file': two_runs['annotations_file']})):
+    path = tmp_path / f'{number}.zip'
+    caplog.clear()
+    lines = run(results_file=two_runs['results_file'], server_zip=path,
+                test2014_results=test, server_name='net', **more)
+    assert bool(lines) == bool(more)
+    with zipfile.ZipFile(path) as archive:
+      names = archive.namelist()
+      assert names == ['captions_val2014_net_results.json',
+                       'captions_test2014_net_results.json']
+      assert len(json.loads(archive.read(names[0]))) == 40
+      assert json.loads(archive.read(names[1])) == [
+          {'image_id': 99, 'caption': 'a'}]
+    assert any('1 images of test2014; the server wants all 40775' in message
+               for message in caplog.messages)
 
 
 @pytest.fixture(scope='module', name='model_dir')

@@ -31,8 +31,10 @@ _BLEU = METRICS[:4]
 _NGRAM_METRICS = (*_BLEU, 'cider')
 _JAVA = {'meteor', 'spice'}
 _VERSIONS = {
-    _BLEU: ('bleu', bleu.VERSION), ('meteor',): ('meteor', meteor.VERSION),
-    ('rouge_l',): ('rouge', rouge.VERSION), ('cider',): ('cider', cider.VERSION),
+    _BLEU: ('bleu', bleu.VERSION),
+    ('meteor',): ('meteor', meteor.VERSION),
+    ('rouge_l',): ('rouge', rouge.VERSION),
+    ('cider',): ('cider', cider.VERSION),
     ('spice',): ('spice', '1.0')}
 # pycocoevalcap fetches these over HTTP when SPICE is made; we never do.
 _SPICE_MODELS = ('lib', 'stanford-corenlp-3.6.0-models.jar')

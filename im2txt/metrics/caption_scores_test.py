@@ -2,12 +2,17 @@
 """Tests of caption_scores."""
 
 import gc
+import json
 import math
 import os
+import random
 import sys
 
+import numpy as np
 import pytest
 
+from im2txt.runtime import files
+from im2txt import testing
 from im2txt.metrics import caption_scores
 
 needs_java = pytest.mark.skipif(
@@ -75,6 +80,89 @@ def test_best_reference_counts():
   scores = caption_scores.score(
       references, {1: 'a dog runs on grass'}, ['bleu_4', 'rouge_l'])
   assert scores == {'bleu_4': pytest.approx(1), 'rouge_l': pytest.approx(1)}
+
+
+def _equals_pycocoevalcap(references, candidates):
+  """Asserts that each score, of all images and of each, is the very same."""
+  from pycocoevalcap.bleu.bleu import Bleu  # pylint: disable=g-import-not-at-top
+  from pycocoevalcap.cider.cider import Cider  # pylint: disable=g-import-not-at-top
+  from pycocoevalcap.rouge.rouge import Rouge  # pylint: disable=g-import-not-at-top
+  measured = caption_scores.measure(references, candidates, _NOT_JAVA)
+  tokens = {i: caption_scores.tokenize(captions)
+            for i, captions in references.items()}
+  mine = {i: caption_scores.tokenize([caption])
+          for i, caption in candidates.items()}
+  bleu, bleu_of_image = Bleu(4).compute_score(tokens, mine, verbose=0)
+  for n in range(4):
+    assert measured.scores[f'bleu_{n + 1}'] == bleu[n]
+    assert measured.image_scores[f'bleu_{n + 1}'].tolist() == bleu_of_image[n]
+  for name, scorer in (('cider', Cider()), ('rouge_l', Rouge())):
+    score, of_image = scorer.compute_score(tokens, mine)
+    assert measured.scores[name] == score
+    assert np.array_equal(measured.image_scores[name], of_image)
+  return measured
+
+
+def _altered(random_, caption, words):
+  """Returns a caption with words left out, replaced, and said again."""
+  return ' '.join(random_.choice([word] * 6 + [
+      '', random_.choice(words), f'{word} {word}']) for word in caption.split())
+
+
+def test_equals_pycocoevalcap_on_5000_generated_pairs():
+  random_ = random.Random(1)
+  with open(files.in_project('data', 'flickr8k_coco', 'word_counts.txt'),
+            encoding='utf-8') as f:
+    words, counts = zip(*(line.split() for line in f))
+  counts = list(map(int, counts))
+  references, candidates = {}, {}
+  for image in range(5000):
+    first = ' '.join(random_.choices(words, counts, k=random_.randint(1, 20)))
+    references[image] = [first] + [
+        _altered(random_, first, words) for _ in range(random_.randint(0, 4))]
+    candidates[image] = _altered(random_, first, words)
+  # What is odd.
+  references[0], candidates[0] = [''], ''
+  references[1], candidates[1] = ['a dog'], '.'
+  references[2], candidates[2] = ['', 'a', 'a'], 'a'
+  references[3], candidates[3] = ['a 1 1/2 b'], '1 1/2'
+  measured = _equals_pycocoevalcap(references, candidates)
+  assert 0.1 < measured.scores['bleu_4'] < 0.9
+
+
+def test_equals_pycocoevalcap_on_captions_of_humans():
+  references = {}
+  with open(testing.reference_path('..', 'flickr8k', 'captions_val.json'),
+            encoding='utf-8') as f:
+    for annotation in json.load(f)['annotations']:
+      references.setdefault(annotation['image_id'], []).append(
+          annotation['caption'])
+  random_ = random.Random(2)
+  ids = list(references)
+  others = [captions.pop() for captions in references.values()]
+  candidates = {
+      image: _altered(random_, others[i if i % 2 else i - 1], ['a', '<UNK>'])
+      for i, image in enumerate(ids)}
+  _equals_pycocoevalcap(references, candidates)
+
+
+@pytest.mark.parametrize('count', [1, 2])
+def test_equals_pycocoevalcap_on_few_images(count):
+  images = range(count)
+  _equals_pycocoevalcap({i: ['a dog runs', 'dogs'] for i in images},
+                        {i: 'a dog' for i in images})
+
+
+def test_signature():
+  measured = caption_scores.measure(
+      {1: ['a man', 'x'], 2: ['a dog']}, {1: 'a man', 2: 'dog'},
+      ['bleu_2', 'cider'])
+  assert caption_scores.signature(measured) == (
+      'images:2|references:3|tok:ptb-1|java:no|bleu:1|cider:D-1')
+  assert '|tok:unicode-1|java:no|' in caption_scores.signature(
+      measured, 'unicode-1')
+  assert '|java:yes|meteor:1.5|' in caption_scores.signature(
+      measured._replace(scores={'meteor': 0.5, 'rouge_l': 0.5}))
 
 
 @needs_java

@@ -5,6 +5,8 @@ Denkowski and Lavie 2014, "Meteor Universal: Language Specific Translation
 Evaluation for Any Target Language", with its parameters for English.
 """
 
+import contextlib
+
 import numpy as np
 
 VERSION = '1.5'
@@ -50,9 +52,12 @@ def measure(references, candidates):
     raise OSError(f'METEOR\'s Java program failed ({error}): it needs 2 GB of '
                   'memory') from error
   finally:
-    # An error leaves it taken, and its destructor would wait for it forever.
+    # An error leaves it taken, and its destructor would wait for it forever, or
+    # complain of a pipe that nobody reads.
     if scorer.lock.locked():
       scorer.lock.release()
+    with contextlib.suppress(OSError):
+      scorer.meteor_p.stdin.close()
   rows = np.array([line.split() for line in lines], np.float64)
   # A caption that is one chunk, all of it a reference, is in no pieces.
   whole = (rows[:, -3] == 1) & (rows[:, -2] == rows[:, 0]) & (

@@ -226,7 +226,7 @@ def _rules():
       _any_case(rf'(?P<token>{any_of(_BEFORE_NUMBERS)}\.)\s*\d'),
       _any_case(r'ph\.d\.'),
       re.compile(
-          rf'(?P<token>[A-Za-z])\.\s+(?:{starts}\s|M[RrSs]\.|{tag}\s)'),
+          rf'(?P<token>[A-Za-z])\.\s+(?:{starts}|M[RrSs]\.|{tag})\s'),
       re.compile(r'[A-Za-z]\.'),
       re.compile(rf'(?:{letter}\.){{2,}}(?:-{word})*'),
       re.compile(rf'{word}(?:[.,]{word})*[.,]?(?:-{word})+'),

@@ -3,6 +3,7 @@
 
 from im2txt.metrics import caption_scores
 from im2txt.metrics import diversity
+from im2txt.metrics import resampling
 
 METRICS = (caption_scores.METRICS + diversity.MEASURES
            + diversity.SET_MEASURES)
@@ -42,7 +43,9 @@ def measure(references, n_best, training=None, metrics=METRICS,
         f'{len(strangers)} images have no caption to score against, such as '
         f'image_id {strangers[0]!r}: give the references of the same '
         'images')
-  best = {image_id: captions[0] for image_id, captions in n_best.items()}
+  # Whatever the order of the captions, as COCO's code has it.
+  best = {image_id: n_best[image_id][0]
+          for image_id in references if image_id in n_best}
   measured = caption_scores.measure(
       {image_id: references[image_id] for image_id in best}, best, metrics,
       split)
@@ -65,6 +68,37 @@ def measure(references, n_best, training=None, metrics=METRICS,
         [text for captions in tokenized.values() for text in captions],
         training)
   return scores, measured
+
+
+def compare(references, captions, measured, split=caption_scores.tokenize,
+            resamples=resampling.RESAMPLES, seed=resampling.SEED):
+  """Compares the captions of two runs, of the images that both have.
+
+  Args:
+    references: dict, image id -> captions of humans.
+    captions: pair of dict, image id -> caption: of a run, and of what it is
+      compared with.
+    measured: pair of their `caption_scores.Measured`.
+    split: what tokenizes a list of captions.
+    resamples: see `resampling.compare`.
+    seed: likewise.
+
+  Returns:
+    (what `resampling.compare` returns, number of images).
+
+  Raises:
+    ValueError: no image has captions of both.
+  """
+  common = [image_id for image_id in references
+            if all(image_id in of_run for of_run in captions)]
+  if not common:
+    raise ValueError('no image has captions of both')
+  if any(m.image_ids != common for m in measured):
+    measured = [caption_scores.measure(
+        {i: references[i] for i in common}, {i: of_run[i] for i in common},
+        list(m.scores), split)
+                for m, of_run in zip(measured, captions)]
+  return resampling.compare(*measured, resamples, seed), len(common)
 
 
 def image_rows(name, measured, captions):
