@@ -446,7 +446,8 @@ def watch():
       measured_on.update(metrics_images=FLAGS.metrics_images,
                          **search.completed(config).as_dict())
     best = best_checkpoint.BestCheckpoint(
-        os.path.join(FLAGS.eval_dir, 'best'), FLAGS.best_metric, measured_on)
+        os.path.join(FLAGS.eval_dir, 'best'), FLAGS.best_metric, measured_on,
+        defaults=search_config.SearchConfig().completed().as_dict())
   evaluator = Evaluator(files, FLAGS.num_eval_examples, FLAGS.eval_batch_size,
                         FLAGS.feature_cache_dir)
   writer = tf.summary.create_file_writer(FLAGS.eval_dir)

@@ -254,9 +254,8 @@ def test_two_runs_are_compared(run, two_runs, tmp_path):
 
 def test_all_that_is_printed(run, two_runs, capsys):
   del run  # Makes METEOR be left out.
-  with flagsaver.flagsaver():
-    flags.FLAGS(['score', *(f'--{k}={v}' for k, v in two_runs.items()),
-                 '--resamples=100'])
+  with testing.flags_of(
+      score, *(f'--{k}={v}' for k, v in two_runs.items()), '--resamples=100'):
     score.main([])
   table, intervals, comparison, signatures = (
       part.splitlines() for part in capsys.readouterr().out.split('\n\n'))

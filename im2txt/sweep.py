@@ -13,7 +13,7 @@ import os
 
 from absl import flags
 
-from im2txt import beam_sweep
+from im2txt.evaluation import beam_sweep
 from im2txt.runtime import files
 from im2txt.runtime import program
 from im2txt.text import vocabulary_stamp
@@ -23,7 +23,7 @@ from im2txt.inference_utils import captioner as captioner_lib
 from im2txt.inference_utils import search_config
 from im2txt.metrics import caption_scores
 from im2txt.metrics import summary
-from im2txt.ops import inputs
+from im2txt.data import shards
 
 FLAGS = flags.FLAGS
 
@@ -119,7 +119,7 @@ def main(_):
     images = beam_sweep.Images.of_captions_file(
         FLAGS.captions_file, FLAGS.image_dir, FLAGS.split, FLAGS.max_images)
   else:
-    paths = inputs.list_files(FLAGS.input_file_pattern)
+    paths = shards.list_files(FLAGS.input_file_pattern)
     images = beam_sweep.Images.of_shards(
         paths, FLAGS.max_images, captioner.vocab)
     stamps += vocabulary_stamp.of_shards(paths)

@@ -15,12 +15,9 @@ from im2txt import configuration
 from im2txt.checkpoints import encoder_stamp
 from im2txt.runtime import files
 from im2txt.text import vocabulary_stamp
-from im2txt.inference_utils import search_config
 
 FILE_NAME = 'best.json'
 _LOWER_IS_BETTER = ('perplexity',)
-# What a best.json was measured on that is of before there was such a flag.
-_BEFORE = search_config.SearchConfig().completed().as_dict()
 
 
 @dataclasses.dataclass
@@ -45,6 +42,8 @@ class BestCheckpoint:
     metric: name of what values are of.
     measured_on: dict, name of a flag -> value, of what else values depend on:
       those of other images, say, are not comparable.
+    defaults: dict as `measured_on`, what a best.json was measured on that is of
+      before there was such a flag.
 
   Attributes:
     metric: str.
@@ -54,9 +53,10 @@ class BestCheckpoint:
       measured on something else.
   """
 
-  def __init__(self, directory, metric, measured_on):
+  def __init__(self, directory, metric, measured_on, defaults=None):
     self.metric = metric
     self._measured_on = measured_on
+    self._defaults = defaults or {}
     self._directory = directory
     self._path = os.path.join(directory, FILE_NAME)
     self._best = self._read()
@@ -82,7 +82,7 @@ class BestCheckpoint:
           f'{self._directory} holds the best checkpoint by {best.metric}, not '
           f'by --best_metric={self.metric}: give that, or move the directory '
           'away')
-    before = {**_BEFORE, **best.measured_on}
+    before = {**self._defaults, **best.measured_on}
     for name, now in self._measured_on.items():
       if before.get(name) != now:
         raise ValueError(

@@ -109,12 +109,13 @@ def test_one_of_before_the_flag_allowed_the_unknown_word(train_dir, tmp_path):
   directory = str(tmp_path / 'best')
   best_checkpoint.BestCheckpoint(directory, 'cider', {}).offer(
       0.5, _variables(3), str(train_dir))
+  defaults = {'allow_unknown_word': True}
   best_checkpoint.BestCheckpoint(
-      directory, 'cider', {'allow_unknown_word': True})
+      directory, 'cider', {'allow_unknown_word': True}, defaults)
   with pytest.raises(
       ValueError, match='--allow_unknown_word=True, not .*False'):
     best_checkpoint.BestCheckpoint(
-        directory, 'cider', {'allow_unknown_word': False})
+        directory, 'cider', {'allow_unknown_word': False}, defaults)
 
 
 def test_a_failed_save_leaves_the_best_before(train_dir, tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from im2txt import beam_sweep
+from im2txt.evaluation import beam_sweep
 from im2txt import checkpoints
 from im2txt import configuration
 from im2txt import show_and_tell_model
