@@ -43,7 +43,7 @@ class Counts(NamedTuple):
 def count(captions):
   """Counts the n-grams of captions.
 
-  >>> count(['a dog', 'a a'])[0].counts.tolist()
+  >>> count(['a dog', 'a a'])[0][0].counts.tolist()
   [1, 1, 2]
 
   Args:

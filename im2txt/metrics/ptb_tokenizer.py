@@ -3,10 +3,9 @@
 
 COCO's evaluation code runs Stanford CoreNLP 3.4.1's PTBTokenizer on captions,
 lower-cases the tokens and leaves punctuation out. Scores depend on the tokens,
-so this module gives the same ones. It was written from what that program
-answers to words and signs of all kinds, and ptb_tokenizer_test.py compares the
-two where there is a Java. Text that it splits otherwise: telephone numbers, and
-scripts that the program of 2014 does not know.
+so this module gives the same ones; ptb_tokenizer_test.py compares the two where
+there is a Java. Text that it splits otherwise: telephone numbers, some runs of
+signs, and scripts that the program of 2014 does not know.
 
 At each place the rule that reaches furthest wins, what it looks ahead at
 included; of those that reach equally far, the first.
