@@ -203,7 +203,7 @@ PROGRAMS = {
 }
 
 # What tests share, and the rooms that it imports.
-TESTING = ["data", "pretrained", "runtime"]
+TESTING = ["data", "pretrained", "runtime", "text"]
 
 # Test -> what it imports, or starts as a process, beside its own room.
 TESTS = {

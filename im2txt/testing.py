@@ -2,6 +2,8 @@
 """What several tests share."""
 
 import contextlib
+import functools
+import hashlib
 import io
 import os
 import re
@@ -14,6 +16,9 @@ import numpy as np
 from PIL import Image
 import pytest
 
+# The source tree, or Bazel's copy of it.
+_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
 
 def reference_path(*parts):
   """Returns a path below IM2TXT_REFERENCE_DIR; skips the test without it."""
@@ -22,6 +27,34 @@ def reference_path(*parts):
     pytest.skip('needs the vectors of the 2016 program: set '
                 'IM2TXT_REFERENCE_DIR to their directory')
   return os.path.join(directory, *parts)
+
+
+def testdata_path(*parts):
+  """Returns a path below testdata/, which comes with the project."""
+  return os.path.join(_ROOT, 'testdata', *parts)
+
+
+@functools.cache
+def needs_punkt():
+  """Returns a mark that skips a test where the nltk tokenizer has no data.
+
+  A function, so that only tests that ask wait for NLTK.
+  """
+  from im2txt.text import tokenizer  # pylint: disable=g-import-not-at-top
+  try:
+    tokenizer.load()
+    missing = False
+  except ValueError:
+    missing = True
+  return pytest.mark.skipif(
+      missing, reason='NLTK\'s punkt_tab is not installed')
+
+
+def array_sha256(array):
+  """Returns the SHA-256 of an array's values, row by row, little-endian."""
+  array = np.ascontiguousarray(array)
+  return hashlib.sha256(
+      array.astype(array.dtype.newbyteorder('<')).tobytes()).hexdigest()
 
 
 def inception_checkpoint(tmp_dir):
@@ -74,6 +107,57 @@ def jpeg(seed=0, height=40, width=60):
   out = io.BytesIO()
   Image.fromarray(small).resize((width, height)).save(out, 'JPEG')
   return out.getvalue()
+
+
+def random_batch(seed=0):
+  """Returns features, input_seqs, target_seqs and mask of four captions."""
+  rng = np.random.default_rng(seed)
+  mask = np.zeros([4, 6], np.int32)
+  for row, length in zip(mask, (6, 3, 1, 5)):
+    row[:length] = 1
+  ids = rng.integers(0, 100, [2, 4, 6]) * mask
+  return (rng.normal(size=[4, 2048]).astype(np.float32), *ids, mask)
+
+
+def training_batch(vectors):
+  """Returns features, input_seqs, target_seqs and mask of the 2016 program.
+
+  Args:
+    vectors: of testdata/training/steps.npz.
+  """
+  return (vectors['image_features'], vectors['input_seqs'],
+          vectors['target_seqs'], vectors['mask'])
+
+
+def assign_decoder(model):
+  """Gives a model the decoder that the 2016 program searched with.
+
+  Its image embedding is not in testdata: the vectors hold the states of images.
+
+  Args:
+    model: a `ShowAndTellModel` of 100 words, embedding size 32 and 24 units.
+
+  Returns:
+    The vectors in testdata/inference/decoder.npz.
+  """
+  vectors = np.load(testdata_path('inference', 'decoder.npz'))
+  for name in vectors.files:
+    if name.startswith('weights/'):
+      model.named_variables[name.removeprefix('weights/')].assign(vectors[name])
+  return vectors
+
+
+def numbered_jpeg(number):
+  """Returns the bytes of a JPEG that holds a number, as a comment.
+
+  So each of many small images is different, and the same wherever and with
+  whatever library it is made.
+  """
+  with open(testdata_path('images', 'x_rgb_53x37_tiny.jpg'), 'rb') as f:
+    data = f.read()
+  comment = str(number).encode()
+  return (data[:2] + b'\xff\xfe' + (len(comment) + 2).to_bytes(2, 'big')
+          + comment + data[2:])
 
 
 def claim_size(data, width, height, marker=b'\xff\xc0'):
@@ -134,12 +218,10 @@ def program(name, *args, code=None):
   if code:
     start = ['-c', f'{code}\nimport runpy\nrunpy.run_module('
                    f'"im2txt.{name}", run_name="__main__", alter_sys=True)']
-  # Where the tests run from, in the source tree or in Bazel's copy of it.
-  root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
   return {
       'args': [sys.executable, *start, *map(str, args)],
-      'cwd': root,
-      'env': {**os.environ, 'PYTHONPATH': os.pathsep.join([root, *sys.path])},
+      'cwd': _ROOT,
+      'env': {**os.environ, 'PYTHONPATH': os.pathsep.join([_ROOT, *sys.path])},
       'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True,
   }
 

@@ -23,7 +23,7 @@ import pytest
 
 from im2txt.runtime import files
 from im2txt.data import download
-from im2txt.text import tokenizer
+from im2txt import testing
 
 
 class _Server(http.server.ThreadingHTTPServer):
@@ -476,18 +476,6 @@ def _run_program(*arguments, **environment):
       stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
 
 
-def _punkt_is_missing():
-  try:
-    tokenizer.load()
-  except ValueError:
-    return True
-  return False
-
-
-needs_punkt = pytest.mark.skipif(
-    _punkt_is_missing(), reason='NLTK\'s punkt_tab is not installed')
-
-
 def test_downloads_and_leaves_packed(server, archive, tmp_path):
   packed = archive._replace(unpack=False)
   assert download.space_needed(packed, tmp_path) == archive.size
@@ -520,7 +508,7 @@ def test_another_archive_than_the_stamp_tells_is_fetched_again(
   assert len(server.requests_seen) == 2
 
 
-@needs_punkt
+@testing.needs_punkt()
 def test_program_from_a_server_then_again(server, tmp_path):
   server.files = _coco_files()
   server.break_after = [None] * 5 + [100]
@@ -563,7 +551,7 @@ def test_program_from_a_server_then_again(server, tmp_path):
   assert shards() == packed
 
 
-@needs_punkt
+@testing.needs_punkt()
 def test_program_from_files_with_other_flags(tmp_path):
   for path, content in _coco_files().items():
     file = tmp_path / 'source' / path[1:]
@@ -583,7 +571,7 @@ def test_program_from_files_with_other_flags(tmp_path):
   assert vocabulary.exists()
 
 
-@needs_punkt
+@testing.needs_punkt()
 @pytest.mark.parametrize('arguments, message', [
     (['--base_url=file:///nonexistent'], 'error: file:///nonexistent/anno'),
     (['--base_url=ftp://x'], 'error: --base_url=ftp://x must begin with'),
@@ -596,7 +584,7 @@ def test_program_refuses_in_one_line(tmp_path, arguments, message):
   assert result.stderr.count('\n') == 1
 
 
-@needs_punkt
+@testing.needs_punkt()
 def test_program_checks_the_disk_before_it_downloads(server, tmp_path):
   server.files = _coco_files()
   code = (

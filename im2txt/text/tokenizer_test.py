@@ -10,22 +10,11 @@ import sys
 import nltk
 import pytest
 
+from im2txt import testing
 from im2txt.text import tokenizer
 
 
-def _has_punkt():
-  try:
-    tokenizer.load()
-  except ValueError:
-    return False
-  return True
-
-
-needs_punkt = pytest.mark.skipif(
-    not _has_punkt(), reason='NLTK\'s punkt_tab is not installed')
-
-
-@needs_punkt
+@testing.needs_punkt()
 @pytest.mark.parametrize('caption, tokens', [
     ('A man. He sits at a table.', 'a man . he sits at a table .'),
     ('a dog at 5 p.m. in the U.S. park.', 'a dog at 5 p.m. in the u.s. park .'),
@@ -40,7 +29,7 @@ def test_tokens(caption, tokens):
   assert tokenizer.tokenize(caption) == tokens.split()
 
 
-@needs_punkt
+@testing.needs_punkt()
 def test_plain_captions_are_as_by_nltk():
   rng = random.Random(1)
   words = ['a', 'dog', 't', 's', 'mr', 'etc', 'is', 'not', 'can', 'cannot',
@@ -59,14 +48,11 @@ def test_plain_captions_are_as_by_nltk():
   assert plain > 500
 
 
-@needs_punkt
-@pytest.mark.skipif('IM2TXT_REFERENCE_DIR' not in os.environ,
-                    reason='IM2TXT_REFERENCE_DIR is not set')
-def test_reference_vectors():
-  path = os.path.join(
-      os.environ['IM2TXT_REFERENCE_DIR'], 'tokenizer_vectors.json')
-  with open(path, encoding='utf-8') as f:
-    vectors = json.load(f)
+@testing.needs_punkt()
+def test_tokens_equal_those_of_2016():
+  with open(testing.testdata_path('tokenizer', 'captions.json'),
+            encoding='utf-8') as f:
+    vectors = json.load(f)['captions']
   assert len(vectors) == 26
   for vector in vectors:
     assert tokenizer.tokenize(vector['caption']) == vector['tokens'], vector
@@ -101,10 +87,10 @@ def test_other_languages(name, caption, tokens):
   assert tokenizer.tokenize(tokens, name) == tokenizer.tokenize(caption, name)
 
 
-@pytest.mark.parametrize('name', tokenizer.NAMES)
+@pytest.mark.parametrize('name', [
+    pytest.param(name, marks=testing.needs_punkt() if name == 'nltk' else ())
+    for name in tokenizer.NAMES])
 def test_no_token_holds_a_space(name):
-  if name == 'nltk' and not _has_punkt():
-    pytest.skip('NLTK\'s punkt_tab is not installed')
   spaces = [chr(i) for i in range(sys.maxunicode) if chr(i).isspace()]
   assert len(spaces) > 20
   for around in ('{}x{}y{}', '{}é\u0301{}1{}', '{}.{}\u0301{}'):
@@ -135,6 +121,7 @@ def test_without_punctuation():
 _ISOLATED = '''
 import sys, nltk.data
 nltk.data.path[:] = sys.argv[1:]
+from im2txt import testing
 from im2txt.text import tokenizer
 tokenizer.project_data_directory = lambda: "/nonexistent"
 try:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of vocabulary."""
 
-import os
 import sys
 
 import pytest
 
+from im2txt import testing
 from im2txt.text import vocabulary
 
 
@@ -154,13 +154,12 @@ def test_check_fits_model(tmp_path):
     assert part in str(error.value)
 
 
-@pytest.mark.skipif('IM2TXT_REFERENCE_DIR' not in os.environ,
-                    reason='IM2TXT_REFERENCE_DIR is not set')
-@pytest.mark.parametrize('name, size', [
-    ('full2000/word_counts.txt', 1991), ('model_small/word_counts.txt', 96),
-    ('preprocess/preprocess_word_counts.txt', 79)])
-def test_reference_vocabularies(name, size):
-  path = os.path.join(os.environ['IM2TXT_REFERENCE_DIR'], name)
+@pytest.mark.parametrize('find, folder, size', [
+    (testing.testdata_path, 'inference', 96),
+    (testing.testdata_path, 'records', 79),
+    (testing.reference_path, 'full2000', 1991)])
+def test_vocabularies_of_2016(find, folder, size):
+  path = find(folder, 'word_counts.txt')
   with open(path, encoding='utf-8') as f:
     words = f.read().split()[::2]
   vocab = vocabulary.Vocabulary(path)
