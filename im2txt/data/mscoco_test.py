@@ -130,7 +130,7 @@ def fixture_reference_build(tmp_path_factory):
       train_image_dir=str(root / 'train'), val_image_dir=str(root / 'val'),
       train_captions_file=captions_files[0],
       val_captions_file=captions_files[1],
-      output_dir=str(root / 'out'),
+      output_dir=str(root / 'out'), num_workers=1,
       word_counts_output_file=str(root / 'out' / 'word_counts.txt'))
   mscoco.build(options)
   return options
