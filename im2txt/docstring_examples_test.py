@@ -33,7 +33,7 @@ _MODULES = _modules_with_examples()
 
 
 def test_examples_are_found():
-  assert {'checkpoints.checkpoint', 'metrics.caption_scores',
+  assert {'checkpoints.checkpoint', 'metrics.ptb_tokenizer',
           'text.tokenizer'} <= set(_MODULES)
 
 
