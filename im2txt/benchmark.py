@@ -21,10 +21,12 @@ import os
 import tempfile
 
 from absl import flags
+
+# Before TensorFlow, which im2txt keeps quiet while it is imported.
+from im2txt.runtime import program
 import tensorflow as tf
 from im2txt.benchmarks import figures
 from im2txt.benchmarks import suite
-from im2txt.runtime import program
 from im2txt.runtime.files import write_json
 
 FLAGS = flags.FLAGS

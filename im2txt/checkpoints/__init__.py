@@ -18,3 +18,4 @@ from im2txt.checkpoints.checkpoint import restore_training_state
 from im2txt.checkpoints.checkpoint import STATE_FILE
 from im2txt.checkpoints.checkpoint import training_state_prefix
 from im2txt.checkpoints.checkpoint import write
+from im2txt.checkpoints.checkpoint import split_paths

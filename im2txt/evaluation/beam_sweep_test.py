@@ -4,8 +4,6 @@
 import json
 import sys
 
-from absl import flags
-from absl.testing import flagsaver
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -233,8 +231,8 @@ def fixture_run(files, monkeypatch, capsys):
   def run(**arguments):
     arguments = {'checkpoint_path': files, 'output_dir': files / 'out',
                  'vocab_file': files / 'word_counts.txt', **arguments}
-    with flagsaver.flagsaver():
-      flags.FLAGS(['sweep', *(f'--{k}={v}' for k, v in arguments.items())])
+    with testing.flags_of(
+        sweep, *(f'--{k}={v}' for k, v in arguments.items())):
       sweep.main([])
     return capsys.readouterr().out
 
