@@ -492,6 +492,8 @@ def write(prefix, named_values):
   names = sorted(named_values)
   temporary = files.unfinished(prefix)
   index = temporary + '.index'
+  # Of a save that was killed, else some of it would get a name below.
+  _remove_all_of(temporary)
   try:
     tf.raw_ops.SaveV2(
         prefix=temporary, tensor_names=names,
@@ -506,8 +508,14 @@ def write(prefix, named_values):
     raise OSError(f'cannot write checkpoint {prefix}: '
                   + quiet_tensorflow.reason(e)) from e
   finally:
-    for path in glob.glob(glob.escape(temporary) + '.*'):
-      os.remove(path)
+    _remove_all_of(temporary)
+
+
+def _remove_all_of(temporary):
+  """Removes the files of an unfinished checkpoint, TensorFlow's own included.
+  """
+  for path in glob.glob(glob.escape(temporary) + '.*'):
+    os.remove(path)
 
 
 def training_state_prefix(prefix):

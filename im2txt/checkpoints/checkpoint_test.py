@@ -495,6 +495,14 @@ def test_a_save_that_was_interrupted_before_the_state_file_is_named(saved):
       'model.ckpt-5.index']
 
 
+def test_what_a_killed_save_left_does_not_get_a_name(tmp_path):
+  for name in ('.data-00000-of-00001.tempstate123', '.index.tempstate4'):
+    (tmp_path / f'.model.ckpt-1.tmp{name}').write_bytes(b'half')
+  checkpoints.write(f'{tmp_path}/model.ckpt-1', values(1))
+  assert sorted(p.name for p in tmp_path.iterdir()) == [
+      'model.ckpt-1.data-00000-of-00001', 'model.ckpt-1.index']
+
+
 def test_a_copied_directory_has_its_own(saved, tmp_path_factory):
   copy = tmp_path_factory.mktemp('copy')
   for directory in ('/on/another/machine', saved):

@@ -7,7 +7,6 @@ import gc
 import multiprocessing
 import multiprocessing.connection
 import os
-import pickle
 import signal
 import threading
 import traceback
@@ -117,18 +116,23 @@ def _work(connection):
       try:
         result = _Result(value=function(*task))
       except Exception as error:  # pylint: disable=broad-except
-        error.add_note(f'In a worker process:\n{traceback.format_exc()}')
         result = _Result(error=_portable(error))
+        result.error.add_note(
+            f'In a worker process:\n{traceback.format_exc()}')
       connection.send(result)
 
 
 def _portable(error):
-  """Returns the error, or one with its message if that cannot be sent."""
-  try:
-    pickle.loads(pickle.dumps(error))
+  """Returns the error, or one of Python's own where it is none of these.
+
+  Others may be such that they cannot be sent.
+  """
+  if type(error).__module__ == 'builtins':
     return error
-  except Exception:  # pylint: disable=broad-except
-    return RuntimeError(f'{type(error).__name__}: {error}')
+  for kind in (ValueError, OSError):  # What users can put right.
+    if isinstance(error, kind):
+      return kind(str(error))
+  return RuntimeError(f'{type(error).__name__}: {error}')
 
 
 def _end_with_parent():

@@ -35,15 +35,22 @@ def _fail(number):
   return number
 
 
-class _Odd(ValueError):
+class _Odd(Exception):
   """An error that cannot be made from its message."""
 
   def __init__(self, one, two):
     super().__init__(f'{one} and {two}')
 
 
-def _fail_oddly():
-  raise _Odd(1, 2)
+class _OddValue(ValueError):
+  """Likewise."""
+
+  def __init__(self, one, two):
+    super().__init__(f'{one} and {two}')
+
+
+def _fail_oddly(kind):
+  raise kind(1, 2)
 
 
 def _die():
@@ -103,9 +110,11 @@ def test_an_error_is_raised_in_its_turn_and_tells_where():
     with pytest.raises(FileNotFoundError, match="gone: 'x.txt'") as raised:
       next(results)
     assert 'in _fail' in raised.value.__notes__[0]
-  with workers_lib.Workers(1) as workers:
-    with pytest.raises(RuntimeError, match='_Odd: 1 and 2'):
-      next(workers.map(_fail_oddly, [()]))
+  for kind, told, message in ((_Odd, RuntimeError, '^_Odd: 1 and 2'),
+                              (_OddValue, ValueError, '^1 and 2')):
+    with workers_lib.Workers(1) as workers:
+      with pytest.raises(told, match=message):
+        next(workers.map(_fail_oddly, [(kind,)]))
 
 
 @pytest.mark.parametrize('function', [
