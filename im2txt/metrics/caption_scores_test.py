@@ -111,7 +111,7 @@ def _altered(random_, caption, words):
 
 def test_equals_pycocoevalcap_on_5000_generated_pairs():
   random_ = random.Random(1)
-  with open(files.in_project('data', 'flickr8k_coco', 'word_counts.txt'),
+  with open(files.shipped('flickr8k_coco/word_counts.txt'),
             encoding='utf-8') as f:
     words, counts = zip(*(line.split() for line in f))
   counts = list(map(int, counts))
