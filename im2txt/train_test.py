@@ -128,7 +128,9 @@ def fixture_failures(tmp_path_factory, data):
   checkpoints.CheckpointManager(str(old)).save({
       'global_step': np.int32(3),
       'seq_embedding/map': np.zeros([20, 6], np.float32),
-      'lstm/basic_lstm_cell/bias': np.zeros([20], np.float32)})
+      'lstm/basic_lstm_cell/bias': np.zeros([20], np.float32),
+      'lstm/basic_lstm_cell/kernel': np.zeros([11, 20], np.float32),
+      'logits/weights': np.zeros([5, 20], np.float32)})
   stamped = path / 'stamped'
   shutil.copytree(old, stamped)
   vocabulary_stamp.save(stamped, vocabulary_stamp.Stamp('34cd', 9, '/w.txt'))
