@@ -16,6 +16,8 @@ import numpy as np
 from PIL import Image
 import pytest
 
+from im2txt.runtime import numpy_files
+
 # The source tree, or Bazel's copy of it.
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -140,7 +142,7 @@ def assign_decoder(model):
   Returns:
     The vectors in testdata/inference/decoder.npz.
   """
-  vectors = np.load(testdata_path('inference', 'decoder.npz'))
+  vectors = numpy_files.read(testdata_path('inference', 'decoder.npz'))
   for name in vectors.files:
     if name.startswith('weights/'):
       model.named_variables[name.removeprefix('weights/')].assign(vectors[name])
