@@ -19,6 +19,7 @@ from im2txt import configuration
 from im2txt import show_and_tell_model
 from im2txt import testing
 from im2txt.inference_utils import captioner as captioner_lib
+from im2txt.inference_utils import search_config
 
 _WORDS = ['a', '<S>', '</S>', 'dog', 'cat', 'über']
 
@@ -103,6 +104,7 @@ def fixture_runs(files):
                '--length_normalization_factor=1', '--beam_size=1'),
       'known': (files, words, all_of('rgb.jpg', 'other.jpg'),
                 '--noallow_unknown_word'),
+      'ensemble': (f'{prefix},{files}', '', all_of('rgb.jpg', 'other.jpg')),
       'damaged': (files / 'run [1]', words, all_of('rgb.jpg')),
       'no file': (prefix, words, all_of('missing.jpg', 'none*')),
       'beam': (prefix, words, all_of('rgb.jpg'), '--beam_size=0'),
@@ -149,7 +151,8 @@ def _assert_captions(stdout, expected):
 
 def _captions(files, names, *args, exif_orientation=True, **kwargs):
   captioner = captioner_lib.Captioner(
-      str(files), str(files / 'words'), *args, **kwargs)
+      str(files), str(files / 'words'),
+      search_config.SearchConfig(*args, **kwargs))
   images = [captioner.decode((files / name).read_bytes(), exif_orientation)
             for name in names]
   return [(os.path.basename(name),
@@ -224,6 +227,14 @@ def test_captions_without_the_unknown_word(runs, files):
   assert '<UNK>' not in result.stdout
   _assert_captions(result.stdout, _captions(
       files, names, allow_unknown_word=False))
+
+
+def test_an_ensemble_of_a_checkpoint_and_itself(runs, files):
+  result = runs['ensemble'].result()
+  assert result.returncode == 0, result.stderr
+  assert 'with an ensemble of 2 checkpoints' in result.stderr
+  _assert_captions(
+      result.stdout, _captions(files, ['rgb.jpg', 'other.jpg']))
 
 
 def test_arguments_are_files_directories_and_standard_input(runs, files):

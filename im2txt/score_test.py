@@ -194,6 +194,8 @@ def test_unusable_references_are_refused(run, tmp_path, references, part):
      'need a --checkpoint_path'),
     ({'results_file': 'a', 'annotations_file': 'b', 'beam_size': 0},
      '--beam_size=0'),
+    ({'results_file': 'a', 'annotations_file': 'b', 'top_k': 5},
+     '--top_k=5 needs sample'),
     ({'results_file': 'a', 'annotations_file': 'b', 'output_json': 'no/x.json'},
      '--output_json=no/x.json: there is no directory no;'),
     ({'checkpoint_path': 'a', 'vocab_file': 'b', 'input_file_pattern': 'c',
@@ -450,6 +452,20 @@ def test_first_images_only(run, model_dir, tmp_path):
       results_output=results)
   assert [entry['image_id'] for entry in json.loads(results.read_text())] == [
       20, 30]
+
+
+def test_an_ensemble(run, model_dir, tmp_path):
+  found = {}
+  for name, path in (('alone', model_dir), ('twice', f'{model_dir},{model_dir}')):
+    output = tmp_path / f'{name}.json'
+    lines = run(checkpoint_path=path, vocab_file=model_dir / 'words.txt',
+                input_file_pattern=model_dir / 'val-*', output_json=output,
+                ranking=True, beam_size=4)
+    found[name] = lines[0].split(), json.loads(output.read_text())
+  assert found['alone'][0] == ['model.ckpt-7']
+  assert found['twice'][0] == ['model.ckpt-7+model.ckpt-7']
+  assert found['twice'][1] == pytest.approx(found['alone'][1], rel=1e-5)
+  assert {'oracle_cider', 'mbleu_4', 'self_cider'} <= found['alone'][1].keys()
 
 
 def test_shards_of_another_vocabulary_are_refused(run, model_dir, tmp_path):

@@ -50,7 +50,7 @@ def defined():
 
 
 @pytest.mark.parametrize('path', [
-    'README.md', *(f'scripts/{name}' for name in sorted(
+    'README.md', 'docs/captioning.md', *(f'scripts/{name}' for name in sorted(
         os.listdir(os.path.join(_ROOT, 'scripts'))) if name.endswith('.sh'))])
 def test_flags_exist(path):
   known = defined()
