@@ -50,8 +50,9 @@ def defined():
 
 
 @pytest.mark.parametrize('path', [
-    'README.md', 'docs/captioning.md', *(f'scripts/{name}' for name in sorted(
-        os.listdir(os.path.join(_ROOT, 'scripts'))) if name.endswith('.sh'))])
+    'README.md', *(f'{folder}/{name}' for folder in ('docs', 'scripts')
+                   for name in sorted(os.listdir(os.path.join(_ROOT, folder)))
+                   if name.endswith(('.md', '.sh')))])
 def test_flags_exist(path):
   known = defined()
   assert 'input_file_pattern' in known and 'batch_size' in known
