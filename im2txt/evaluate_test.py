@@ -350,7 +350,8 @@ def test_metrics_that_can_be_had(monkeypatch):
                                    ['cider', 'bleu_4']),
       (['--metrics=all', '--best_metric=cider'],
        ['bleu_1', 'bleu_2', 'bleu_3', 'bleu_4', 'rouge_l', 'cider',
-        'distinct_captions', 'vocabulary_used', 'mean_length'])):
+        'distinct_captions', 'vocabulary_used', 'mean_length',
+        'oracle_cider', 'mbleu_4', 'self_cider'])):
     with testing.flags_of(evaluate, *arguments):
       assert evaluate.check_metrics() == metrics
 

@@ -143,7 +143,7 @@ def assign_decoder(model):
     The vectors in testdata/inference/decoder.npz.
   """
   vectors = numpy_files.read(testdata_path('inference', 'decoder.npz'))
-  for name in vectors.files:
+  for name in vectors:
     if name.startswith('weights/'):
       model.named_variables[name.removeprefix('weights/')].assign(vectors[name])
   return vectors

@@ -22,6 +22,8 @@ _OTHERS = {
     'ui_event_filters', 'version',
     # TensorBoard
     'logdir',
+    # python -m im2txt.stress.fuzz
+    'checkpoints', 'json', 'records', 'vocabularies',
     # scripts/setup.sh, and the usage of `caption`
     'test', 'flag',
 }

@@ -6,7 +6,6 @@ import hashlib
 import itertools
 import json
 import os
-import zipfile
 
 from absl import logging
 import numpy as np
@@ -14,6 +13,7 @@ import numpy as np
 from im2txt import checkpoints
 from im2txt.checkpoints import encoder_stamp
 from im2txt.runtime import files
+from im2txt.runtime import numpy_files
 from im2txt.data import caption_files
 from im2txt.data import image_store
 from im2txt.data import shards
@@ -202,13 +202,13 @@ class Sweep:
     path = os.path.join(self._directory, _FEATURES_FILE)
     mark = json.dumps(self._of)
     try:
-      with np.load(path) as found:
-        if str(found['mark']) == mark:
-          self._features = found['image_ids'], found['features']
-          return self._features
+      found = numpy_files.read(path)
+      if str(found['mark']) == mark:
+        self._features = found['image_ids'], found['features']
+        return self._features
     except FileNotFoundError:
       pass
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
+    except (OSError, ValueError, KeyError) as e:
       logging.warning('%s is damaged (%s): made again', path, e)
     image_ids, features = [], []
     with Progress('Encoding', len(self._images.references), 'images') as p:

@@ -64,9 +64,9 @@ def test_relations_hold(seed):
 
 
 def test_every_layout_and_every_word_of_the_world_occurs():
-  scenes = [scene_and_captions(seed) for seed in range(300)]
-  assert {s.layout for s, _ in scenes} == set(scenes.LAYOUTS)
-  seen = {w for _, captions in scenes for c in captions for w in words(c)}
+  made = [scene_and_captions(seed) for seed in range(300)]
+  assert {s.layout for s, _ in made} == set(scenes.LAYOUTS)
+  seen = {w for _, captions in made for c in captions for w in words(c)}
   assert seen >= {*scenes.COLORS, *scenes.SHAPES,
                   *scenes.BACKGROUNDS, *_NUMBERS, 'small', 'large'}
 
