@@ -42,6 +42,8 @@ def fixture_frozen():
 
 @pytest.fixture(scope='module', name='trained')
 def fixture_trained():
+  # Of some weights a unit is so near to zero that rounding turns it on or off.
+  tf.random.set_seed(1)
   return image_embedding.InceptionV3(trainable=True)
 
 
