@@ -10,9 +10,9 @@ import types
 
 import pytest
 
-from im2txt.text import tokenizer
 from im2txt.stress import disk as disks
 from im2txt.stress import faults
+from im2txt.text import tokenizer
 
 
 def _punkt_is_missing():
