@@ -28,10 +28,10 @@ import numpy as np
 from im2txt import checkpoints
 from im2txt import configuration
 from im2txt.checkpoints import encoder_stamp
-from im2txt.runtime import program
-from im2txt.text import vocabulary_stamp
-from im2txt.text import vocabulary
 from im2txt.ops import new_words
+from im2txt.runtime import program
+from im2txt.text import vocabulary
+from im2txt.text import vocabulary_stamp
 
 FLAGS = flags.FLAGS
 

@@ -32,8 +32,8 @@ from absl import logging
 import google_crc32c
 
 from im2txt.runtime import files
-from im2txt.runtime.progress import Progress
 from im2txt.runtime import quiet_tensorflow
+from im2txt.runtime.progress import Progress
 
 # Larger pieces cost the operating system less by the byte; much larger ones
 # would not stay in a processor's cache.

@@ -12,8 +12,8 @@ import ctypes
 import dataclasses
 import errno
 import glob
-import importlib.resources
 import hashlib
+import importlib.resources
 import json
 import os
 

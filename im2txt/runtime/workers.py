@@ -148,7 +148,7 @@ def _end_with_parent():
   threading.Thread(target=exit_with_parent, daemon=True).start()
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def worker_tensorflow():
   """Returns TensorFlow, set up for one of many processes."""
   # To look through all that TensorFlow makes, again and again, for what can be

@@ -24,6 +24,7 @@ the table says why they were skipped. Ends with status 1 if anything was lost.
 
 import argparse
 import collections
+from collections.abc import Callable
 import contextlib
 import dataclasses
 import fnmatch
@@ -44,10 +45,10 @@ import zipfile
 import numpy as np
 
 from im2txt import checkpoints
-from im2txt.runtime import files
 from im2txt.data import journal as journal_lib
 from im2txt.data import shards
 from im2txt.ops import image_embedding
+from im2txt.runtime import files
 from im2txt.stress import disk as disks
 from im2txt.stress import fuzz
 from im2txt.stress import power_cut
@@ -106,7 +107,7 @@ class Stage:
   args: list
   settings: dict = dataclasses.field(default_factory=dict)
   goes_on: str = 'no such line'
-  kept: callable = lambda directory, said: []
+  kept: Callable = lambda directory, said: []
   rounds: dict = dataclasses.field(default_factory=dict)
 
 
@@ -181,7 +182,8 @@ STAGES = {stage.name: stage for stage in (
           {'kills': 10, 'power': 6, 'disk': 3}),
     Stage('train, making the feature cache', 'train', [
         *_TRAIN, *_NEW_FEATURES, '--number_of_steps=1'],
-          _SMALL_FILES, r'\S+ going on after .*', _kept_by_train, {'kills': 8, 'power': 3, 'disk': 3}),
+          _SMALL_FILES, r'\S+ going on after .*|nothing to do: .*',
+          _kept_by_train, {'kills': 8, 'power': 3, 'disk': 3}),
     Stage('train, from features', 'train', [
         *_TRAIN, *_FEATURES, '--number_of_steps=4'], _SMALL_FILES, _TRAINS_ON,
           _kept_by_train, {'kills': 10, 'power': 4, 'disk': 3}),

@@ -10,9 +10,9 @@ import types
 
 import pytest
 
-from im2txt.text import tokenizer
 from im2txt.stress import disk as disks
 from im2txt.stress import faults
+from im2txt.text import tokenizer
 
 
 def _punkt_is_missing():
@@ -110,11 +110,9 @@ def test_tells_what_was_lost(suite, told):
   assert run(leave) == 'kills: make_sample_data: too many: left'
 
   def block(directory):
-    path = f'{directory}/annotations/annotations_trainval2014.zip'
-    # It is there already if the program was killed late.
-    with contextlib.suppress(FileNotFoundError):
-      os.remove(path)
-    os.makedirs(f'{path}/folder')
+    # Whatever is there by now.
+    faults.shutil.rmtree(directory)
+    os.makedirs(f'{directory}/annotations/annotations_trainval2014.zip/folder')
 
   assert 'make_sample_data: does not go on: error: ' in run(block)
   # What was promised to stay was not there, or was made again.

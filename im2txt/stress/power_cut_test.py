@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from im2txt import checkpoints
-from im2txt.runtime import files
 from im2txt import testing
+from im2txt.runtime import files
 from im2txt.stress import disk as disks
 from im2txt.stress import power_cut
 

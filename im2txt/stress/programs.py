@@ -15,7 +15,8 @@ import time
 
 # The libraries of the programs; no program, as two define the same flags.
 _LOADED = ['im2txt.show_and_tell_model', 'im2txt.training.trainer',
-           'im2txt.input_pipeline.feature_cache', 'im2txt.pretrained.caption_model',
+           'im2txt.input_pipeline.feature_cache',
+           'im2txt.pretrained.caption_model',
            'im2txt.inference_utils.captioner', 'im2txt.data.mscoco']
 
 
