@@ -7,14 +7,13 @@ the file beside what it gets, and `train` beside its checkpoints, where it tells
 what training started from. Checkpoints without the file are taken as they are.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import os
 
 import numpy as np
 
-from im2txt.runtime import files
+from im2txt.runtime import stamps
 
 FILE_NAME = 'inception_v3.json'
 
@@ -62,42 +61,12 @@ def fingerprint(values):
   return digest.hexdigest()
 
 
-def save(directory, stamp):
-  """Writes the file into a directory."""
-  files.write_json(os.path.join(directory, FILE_NAME), dataclasses.asdict(stamp))
-
-
-def load(directory):
-  """Returns the Stamp in a directory, None if there is none.
-
-  Raises:
-    ValueError: the file is damaged.
-  """
-  path = os.path.join(directory, FILE_NAME)
-  try:
-    return files.read_fields(path, Stamp)
-  except FileNotFoundError:
-    return None
-  except (OSError, ValueError) as error:
-    raise ValueError(
-        f'{path} is damaged ({error}): copy it again from where it was '
-        'written, or remove it to go on '
-        'without knowing where the encoder is from') from error
-
-
-def copy(source, target):
-  """Makes the file of one directory that of another, which may lose its own."""
-  stamp = load(source)
-  if stamp:
-    save(target, stamp)
-  else:
-    remove(target)
-
-
-def remove(directory):
-  """Removes the file from a directory, if it is there."""
-  with contextlib.suppress(FileNotFoundError):
-    os.remove(os.path.join(directory, FILE_NAME))
+_FILE = stamps.StampFile(
+    FILE_NAME, Stamp, 'without knowing where the encoder is from')
+save = _FILE.save
+load = _FILE.load
+copy = _FILE.copy
+remove = _FILE.remove
 
 
 def of_checkpoint(prefix, values):

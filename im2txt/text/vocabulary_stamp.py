@@ -8,14 +8,13 @@ What was made before there were such files has none, and is taken with a
 warning.
 """
 
-import contextlib
 import dataclasses
 import os
 from typing import NamedTuple
 
 from absl import logging
 
-from im2txt.runtime import files
+from im2txt.runtime import stamps
 
 FILE_NAME = 'vocabulary.json'
 
@@ -52,37 +51,11 @@ class Holder(NamedTuple):
   stamp: Stamp
 
 
-def save(directory, stamp):
-  """Writes the file into a directory."""
-  files.write_json(os.path.join(directory, FILE_NAME), dataclasses.asdict(stamp))
-
-
-def load(directory):
-  """Returns the Stamp in a directory, None if there is none.
-
-  Raises:
-    ValueError: the file is damaged.
-  """
-  path = os.path.join(directory, FILE_NAME)
-  try:
-    return files.read_fields(path, Stamp)
-  except FileNotFoundError:
-    return None
-  except (OSError, ValueError) as error:
-    raise ValueError(
-        f'{path} is damaged ({error}): copy it again from where it was '
-        'written, or remove it to go on without a check of the '
-        'vocabulary') from error
-
-
-def copy(source, target):
-  """Makes the file of one directory that of another, which may lose its own."""
-  stamp = load(source)
-  if stamp:
-    save(target, stamp)
-  else:
-    with contextlib.suppress(FileNotFoundError):
-      os.remove(os.path.join(target, FILE_NAME))
+_FILE = stamps.StampFile(
+    FILE_NAME, Stamp, 'without a check of the vocabulary')
+save = _FILE.save
+load = _FILE.load
+copy = _FILE.copy
 
 
 def first_known(holders):
