@@ -14,20 +14,9 @@ from im2txt import build_caption_data
 from im2txt import testing
 from im2txt.text import vocabulary_stamp
 from im2txt.data import shards
-from im2txt.text import tokenizer
 from im2txt.text import vocabulary
 
-
-def _punkt_is_missing():
-  try:
-    tokenizer.load()
-  except ValueError:
-    return True
-  return False
-
-
-pytestmark = pytest.mark.skipif(
-    _punkt_is_missing(), reason='NLTK\'s punkt_tab is not installed')
+pytestmark = testing.needs_punkt()
 
 _TOKENS = ''.join(
     f'{i}.jpg#{j}\tA {color} café number{i}.\n'

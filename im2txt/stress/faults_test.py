@@ -10,21 +10,11 @@ import types
 
 import pytest
 
+from im2txt import testing
 from im2txt.stress import disk as disks
 from im2txt.stress import faults
-from im2txt.text import tokenizer
 
-
-def _punkt_is_missing():
-  try:
-    tokenizer.load()
-  except ValueError:
-    return True
-  return False
-
-
-needs_punkt = pytest.mark.skipif(
-    _punkt_is_missing(), reason='NLTK\'s punkt_tab is not installed')
+needs_punkt = testing.needs_punkt()
 
 
 @pytest.fixture(scope='module', name='told')
