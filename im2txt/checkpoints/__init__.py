@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints of every vintage in, one format out.
 
-The names below are the room's front door: `
+The names below are the room's front door: `from im2txt import checkpoints`.
 """
-from im2txt import checkpoints`.
+
 from im2txt.checkpoints.checkpoint import Checkpoint
 from im2txt.checkpoints.checkpoint import CheckpointError
 from im2txt.checkpoints.checkpoint import CheckpointManager
