@@ -43,12 +43,12 @@ import os
 
 from absl import flags
 
-from im2txt.runtime import files
-from im2txt.runtime import program
-from im2txt.data import caption_files
 from im2txt.data import build as build_lib
 from im2txt.data import build_options
+from im2txt.data import caption_files
+from im2txt.runtime import files
 from im2txt.runtime import flag_dataclasses
+from im2txt.runtime import program
 from im2txt.runtime.progress import log
 
 FLAGS = flags.FLAGS

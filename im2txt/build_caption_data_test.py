@@ -12,9 +12,9 @@ import pytest
 
 from im2txt import build_caption_data
 from im2txt import testing
-from im2txt.text import vocabulary_stamp
 from im2txt.data import shards
 from im2txt.text import vocabulary
+from im2txt.text import vocabulary_stamp
 
 pytestmark = testing.needs_punkt()
 

@@ -15,9 +15,9 @@ An interrupted run goes on where it stopped when it is started again.
 
 from absl import flags
 
-from im2txt.runtime import program
 from im2txt.data import mscoco
 from im2txt.runtime import flag_dataclasses
+from im2txt.runtime import program
 
 
 def define_flags():

@@ -20,11 +20,11 @@ import os
 
 from absl import flags
 
-from im2txt.visualization import caption_sheet
-from im2txt.runtime import program
 from im2txt.data import caption_files
 from im2txt.data import image_store
+from im2txt.runtime import program
 from im2txt.runtime.files import replacing
+from im2txt.visualization import caption_sheet
 
 FLAGS = flags.FLAGS
 

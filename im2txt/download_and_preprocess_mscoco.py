@@ -20,11 +20,11 @@ from absl import app
 from absl import flags
 
 from im2txt import build_mscoco_data
+from im2txt.data import build_options
+from im2txt.data import download
+from im2txt.data import mscoco
 from im2txt.runtime import locks
 from im2txt.runtime import program
-from im2txt.data import download
-from im2txt.data import build_options
-from im2txt.data import mscoco
 
 _PUBLIC_URL = 'http://images.cocodataset.org'
 

@@ -18,24 +18,25 @@ from absl import logging
 # Before TensorFlow, which im2txt keeps quiet while it is imported.
 from im2txt.runtime import program
 import tensorflow as tf
-from im2txt.checkpoints import best as best_checkpoint
-from im2txt.evaluation import caption_evaluator
-from im2txt.visualization import caption_sheet
+
 from im2txt import checkpoints
 from im2txt import configuration
-from im2txt.checkpoints import encoder_stamp
-from im2txt.runtime import locks
 from im2txt import show_and_tell_model
-from im2txt.text import vocabulary_stamp
+from im2txt.checkpoints import best as best_checkpoint
+from im2txt.checkpoints import encoder_stamp
 from im2txt.data import shards
-from im2txt.text import tokenizer
-from im2txt.text import vocabulary
+from im2txt.evaluation import caption_evaluator
 from im2txt.inference_utils import search_config
-from im2txt.metrics import caption_scores
-from im2txt.metrics import summary
 from im2txt.input_pipeline import feature_cache
 from im2txt.input_pipeline import image_features
+from im2txt.metrics import caption_scores
+from im2txt.metrics import summary
+from im2txt.runtime import locks
 from im2txt.runtime.progress import Progress
+from im2txt.text import tokenizer
+from im2txt.text import vocabulary
+from im2txt.text import vocabulary_stamp
+from im2txt.visualization import caption_sheet
 
 FLAGS = flags.FLAGS
 

@@ -14,15 +14,15 @@ import tensorflow as tf
 
 from im2txt import checkpoints
 from im2txt import configuration
-from im2txt.runtime import locks
 from im2txt import show_and_tell_model
 from im2txt import testing
-from im2txt.text import vocabulary_stamp
 from im2txt.data import shards
 from im2txt.inference_utils import captioner as captioner_lib
 from im2txt.inference_utils import search_config
 from im2txt.metrics import summary
 from im2txt.ops import image_processing
+from im2txt.runtime import locks
+from im2txt.text import vocabulary_stamp
 
 _CONFIG = configuration.ModelConfig(
     vocab_size=12, embedding_size=5, num_lstm_units=4, batch_size=4,

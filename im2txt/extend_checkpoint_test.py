@@ -12,12 +12,12 @@ import tensorflow as tf
 
 from im2txt import checkpoints
 from im2txt import configuration
-from im2txt.checkpoints import encoder_stamp
 from im2txt import extend_checkpoint
 from im2txt import show_and_tell_model
 from im2txt import testing
-from im2txt.text import vocabulary_stamp
+from im2txt.checkpoints import encoder_stamp
 from im2txt.text import vocabulary
+from im2txt.text import vocabulary_stamp
 
 _OLD = ['<S>', '</S>', 'a', 'man', 'dog', 'runs']  # <UNK> is 6.
 _NEW = [*_OLD, '<UNK>', 'zebra', 'sleeps', 'red']

@@ -15,8 +15,8 @@ from absl import app
 from absl import flags
 
 from im2txt.checkpoints import encoder_stamp
-from im2txt.runtime import program
 from im2txt.pretrained import inception
+from im2txt.runtime import program
 
 FLAGS = flags.FLAGS
 

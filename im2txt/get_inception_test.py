@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from im2txt import checkpoints
-from im2txt.checkpoints import encoder_stamp
 from im2txt import testing
+from im2txt.checkpoints import encoder_stamp
 from im2txt.ops import image_embedding
 
 

@@ -16,8 +16,8 @@ same command is run again.
 from absl import app
 from absl import flags
 
-from im2txt.runtime import program
 from im2txt.pretrained import caption_model
+from im2txt.runtime import program
 
 FLAGS = flags.FLAGS
 

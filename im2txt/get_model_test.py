@@ -10,12 +10,12 @@ import tensorflow as tf
 
 from im2txt import checkpoints
 from im2txt import configuration
-from im2txt.checkpoints import encoder_stamp
 from im2txt import show_and_tell_model
 from im2txt import testing
-from im2txt.text import vocabulary_stamp
-from im2txt.text import vocabulary
+from im2txt.checkpoints import encoder_stamp
 from im2txt.pretrained import inception
+from im2txt.text import vocabulary
+from im2txt.text import vocabulary_stamp
 
 _CONFIG = configuration.ModelConfig(
     vocab_size=7, embedding_size=6, num_lstm_units=5, batch_size=4,

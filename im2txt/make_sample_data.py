@@ -15,8 +15,8 @@ from absl import app
 from absl import flags
 
 from im2txt.runtime import program
-from im2txt.sample import dataset
 from im2txt.runtime.progress import log
+from im2txt.sample import dataset
 
 FLAGS = flags.FLAGS
 

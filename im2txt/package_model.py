@@ -14,9 +14,9 @@ import os
 from absl import flags
 from absl import logging
 
+from im2txt.pretrained import caption_model
 from im2txt.runtime import files
 from im2txt.runtime import program
-from im2txt.pretrained import caption_model
 
 FLAGS = flags.FLAGS
 

@@ -20,13 +20,13 @@ import warnings
 from absl import flags
 from absl import logging
 
-from im2txt.runtime import files as files_lib
-from im2txt.runtime import program
-from im2txt.runtime import progress
 from im2txt import checkpoints
 from im2txt.inference_utils import captioner as captioner_lib
 from im2txt.inference_utils import image_files
 from im2txt.inference_utils import search_config
+from im2txt.runtime import files as files_lib
+from im2txt.runtime import program
+from im2txt.runtime import progress
 
 FLAGS = flags.FLAGS
 

@@ -41,19 +41,19 @@ import sys
 from absl import flags
 from absl import logging
 
-from im2txt.runtime import files as files_lib
-from im2txt.runtime import program
-from im2txt.text import vocabulary_stamp
 from im2txt.data import caption_files
 from im2txt.data import coco_server
 from im2txt.data import shards
-from im2txt.text import tokenizer
-from im2txt.text import vocabulary
 from im2txt.inference_utils import search_config
 from im2txt.metrics import caption_scores
 from im2txt.metrics import resampling
 from im2txt.metrics import summary
+from im2txt.runtime import files as files_lib
+from im2txt.runtime import program
 from im2txt.runtime.progress import Progress
+from im2txt.text import tokenizer
+from im2txt.text import vocabulary
+from im2txt.text import vocabulary_stamp
 
 FLAGS = flags.FLAGS
 
@@ -159,10 +159,11 @@ def score_checkpoint(prefixes, files, references, training, split):
     caption).
   """
   # TensorFlow is not needed to score results.
+  import numpy as np  # pylint: disable=g-import-not-at-top
+
   from im2txt.evaluation import caption_evaluator  # pylint: disable=g-import-not-at-top
   from im2txt.inference_utils import captioner as captioner_lib  # pylint: disable=g-import-not-at-top
   from im2txt.inference_utils import likelihood  # pylint: disable=g-import-not-at-top
-  import numpy as np  # pylint: disable=g-import-not-at-top
   captioner = captioner_lib.Captioner(
       prefixes, FLAGS.vocab_file, search_config.from_flags(FLAGS))
   scorer = likelihood.Likelihood(captioner.model)

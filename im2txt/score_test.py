@@ -16,9 +16,9 @@ import pytest
 
 from im2txt import score
 from im2txt import testing
-from im2txt.text import vocabulary_stamp
 from im2txt.data import shards
 from im2txt.metrics import caption_scores
+from im2txt.text import vocabulary_stamp
 
 _WORDS = ['<S>', '</S>', 'a', 'man', 'dog', 'runs', '<UNK>']
 

@@ -13,17 +13,17 @@ import os
 
 from absl import flags
 
-from im2txt.evaluation import beam_sweep
-from im2txt.runtime import files
-from im2txt.runtime import program
-from im2txt.text import vocabulary_stamp
 from im2txt.data import caption_files
-from im2txt.text import tokenizer
+from im2txt.data import shards
+from im2txt.evaluation import beam_sweep
 from im2txt.inference_utils import captioner as captioner_lib
 from im2txt.inference_utils import search_config
 from im2txt.metrics import caption_scores
 from im2txt.metrics import summary
-from im2txt.data import shards
+from im2txt.runtime import files
+from im2txt.runtime import program
+from im2txt.text import tokenizer
+from im2txt.text import vocabulary_stamp
 
 FLAGS = flags.FLAGS
 

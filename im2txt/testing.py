@@ -84,8 +84,8 @@ def inception_wheel(directory, arrays):
   Returns:
     (`inception_wheel.Wheel`, path of the file).
   """
-  from im2txt.runtime import files  # pylint: disable=g-import-not-at-top
   from im2txt.pretrained import inception_wheel as wheels  # pylint: disable=g-import-not-at-top
+  from im2txt.runtime import files  # pylint: disable=g-import-not-at-top
   script = io.BytesIO()
   with zipfile.ZipFile(script, 'w', zipfile.ZIP_DEFLATED) as archive:
     archive.writestr('net/data.pkl', b'never read')

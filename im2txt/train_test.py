@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 
 from im2txt import checkpoints
+from im2txt import testing
 from im2txt.checkpoints import encoder_stamp
 from im2txt.runtime import locks
-from im2txt import testing
 from im2txt.text import vocabulary_stamp
 
 # The smallest network around Inception v3, on its smallest images.
@@ -216,6 +216,7 @@ def test_saves_the_variables_of_2016(default):
 def _variables_of_tf_slims_inception():
   """Returns {name: (shape, dtype)} of tf-slim's own whole network's trunk."""
   import tensorflow as tf  # pylint: disable=g-import-not-at-top
+
   from im2txt.ops import slim_bridge  # pylint: disable=g-import-not-at-top
   slim = slim_bridge.tf_slim
   with tf.Graph().as_default():

@@ -15,10 +15,10 @@ import dataclasses
 
 from absl import flags
 
+from im2txt.data import shards
+from im2txt.data import validation
 from im2txt.runtime import program
 from im2txt.runtime import workers as workers_lib
-from im2txt.data import validation
-from im2txt.data import shards
 
 FLAGS = flags.FLAGS
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from im2txt import configuration
+from im2txt import testing
 from im2txt.benchmarks import suite
 from im2txt.benchmarks import training
 from im2txt.inference_utils import captioner
-from im2txt import testing
 
 
 def test_counts_operations():

@@ -9,9 +9,9 @@ import sys
 import numpy as np
 import pytest
 
-from im2txt.checkpoints import best as best_checkpoint
 from im2txt import checkpoints
 from im2txt import configuration
+from im2txt.checkpoints import best as best_checkpoint
 from im2txt.checkpoints import encoder_stamp
 from im2txt.runtime import files
 from im2txt.text import vocabulary_stamp

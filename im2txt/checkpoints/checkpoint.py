@@ -16,9 +16,9 @@ from google.protobuf import text_format
 import numpy as np
 import tensorflow as tf
 
+from im2txt.checkpoints import reader as checkpoint_reader
 from im2txt.runtime import files
 from im2txt.runtime import quiet_tensorflow
-from im2txt.checkpoints import reader as checkpoint_reader
 
 PREFIX = 'model.ckpt'
 # Names the newest checkpoint, and those that may be deleted for newer ones.

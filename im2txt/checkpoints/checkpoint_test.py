@@ -10,8 +10,8 @@ import pytest
 import tensorflow as tf
 
 from im2txt import checkpoints
-from im2txt.runtime import files
 from im2txt import testing
+from im2txt.runtime import files
 
 _KERNEL = 'lstm/basic_lstm_cell/kernel'
 _BIAS = 'lstm/basic_lstm_cell/bias'

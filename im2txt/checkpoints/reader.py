@@ -22,8 +22,8 @@ import math
 import os
 import weakref
 
-import google_crc32c
 from google.protobuf import message
+import google_crc32c
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import tensor_bundle_pb2

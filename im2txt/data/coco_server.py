@@ -9,8 +9,8 @@ import json
 import re
 import zipfile
 
-from im2txt.runtime import files
 from im2txt.data import caption_files
+from im2txt.runtime import files
 
 IMAGES = {'val2014': 40504, 'test2014': 40775}
 

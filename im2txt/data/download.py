@@ -24,8 +24,8 @@ import urllib.parse
 import urllib.request
 import zipfile
 
-from im2txt.runtime import files
 from im2txt.data import image_store
+from im2txt.runtime import files
 from im2txt.runtime.progress import log
 from im2txt.runtime.progress import Progress
 

@@ -21,9 +21,9 @@ import numpy as np
 from PIL import Image as PilImage
 import pytest
 
-from im2txt.runtime import files
-from im2txt.data import download
 from im2txt import testing
+from im2txt.data import download
+from im2txt.runtime import files
 
 
 class _Server(http.server.ThreadingHTTPServer):

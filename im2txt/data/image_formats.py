@@ -12,8 +12,8 @@ import io
 import math
 import re
 import struct
-import warnings
 from typing import NamedTuple
+import warnings
 
 import numpy as np
 

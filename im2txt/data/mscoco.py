@@ -10,6 +10,7 @@ from im2txt.data import caption_files
 from im2txt.runtime.flag_dataclasses import field
 from im2txt.runtime.progress import log
 
+
 @dataclasses.dataclass(frozen=True)
 class Options(build_options.BuildOptions):
   """What to build of MSCOCO; the fields are the flags of build_mscoco_data."""

@@ -22,17 +22,17 @@ from PIL import Image as PilImage
 import pytest
 import tensorflow as tf
 
-from im2txt.runtime import locks
 from im2txt import testing
-from im2txt.text import vocabulary_stamp
-from im2txt.data import caption_files
 from im2txt.data import build as build_lib
 from im2txt.data import build_options
+from im2txt.data import caption_files
 from im2txt.data import journal as journal_lib
 from im2txt.data import jpeg_check
 from im2txt.data import mscoco
 from im2txt.data import shards
+from im2txt.runtime import locks
 from im2txt.text import vocabulary
+from im2txt.text import vocabulary_stamp
 
 
 def _jpeg(seed, image_format='JPEG'):

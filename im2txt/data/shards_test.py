@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 from im2txt import testing
-from im2txt.runtime import files
 from im2txt.data import shards
+from im2txt.runtime import files
 from im2txt.text import vocabulary
 
 

@@ -6,13 +6,13 @@ import dataclasses
 import hashlib
 import os
 
-from im2txt.text import vocabulary_stamp
 from im2txt.data import caption_files
 from im2txt.data import jpeg_check
-from im2txt.runtime import workers as workers_lib
 from im2txt.data import shards
+from im2txt.runtime import workers as workers_lib
 from im2txt.runtime.progress import Progress
 from im2txt.text import vocabulary
+from im2txt.text import vocabulary_stamp
 
 # Above this share of unknown words something is wrong with a vocabulary.
 _MANY_UNKNOWN = 0.5

@@ -9,11 +9,11 @@ import sys
 import pytest
 
 from im2txt import testing
-from im2txt.text import vocabulary_stamp
-from im2txt.runtime import workers as workers_lib
 from im2txt.data import shards
 from im2txt.data import validation
+from im2txt.runtime import workers as workers_lib
 from im2txt.text import vocabulary
+from im2txt.text import vocabulary_stamp
 
 # The ids are 0, 1, ...; <UNK>, which is not in the file, is 4.
 _WORDS = ['<S>', '</S>', 'a', 'dog']

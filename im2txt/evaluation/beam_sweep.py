@@ -12,14 +12,14 @@ import numpy as np
 
 from im2txt import checkpoints
 from im2txt.checkpoints import encoder_stamp
-from im2txt.runtime import files
-from im2txt.runtime import numpy_files
 from im2txt.data import caption_files
 from im2txt.data import image_store
 from im2txt.data import shards
 from im2txt.inference_utils import captioner as captioner_lib
 from im2txt.metrics import caption_scores
 from im2txt.metrics import summary
+from im2txt.runtime import files
+from im2txt.runtime import numpy_files
 from im2txt.runtime.progress import Progress
 
 POINTS_FILE = 'sweep.json'

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from im2txt.evaluation import beam_sweep
 from im2txt import checkpoints
 from im2txt import configuration
 from im2txt import show_and_tell_model
 from im2txt import sweep
 from im2txt import testing
 from im2txt.data import shards
+from im2txt.evaluation import beam_sweep
 from im2txt.inference_utils import captioner as captioner_lib
-from im2txt.text import vocabulary
 from im2txt.inference_utils.search_config import SearchConfig
 from im2txt.metrics import summary
+from im2txt.text import vocabulary
 
 _WORDS = ['<S>', '</S>', 'a', 'man', 'dog', 'runs']
 _CAPTIONS = {7: ['a man runs', 'a man'], 3: ['a dog'], 5: ['a dog runs']}

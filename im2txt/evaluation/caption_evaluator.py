@@ -3,7 +3,6 @@
 
 import html
 
-from im2txt.visualization import caption_sheet
 from im2txt.data import shards
 from im2txt.inference_utils import captioner
 from im2txt.inference_utils import likelihood
@@ -12,6 +11,7 @@ from im2txt.metrics import caption_scores
 from im2txt.metrics import ranking
 from im2txt.metrics import summary
 from im2txt.runtime.progress import Progress
+from im2txt.visualization import caption_sheet
 
 # Images whose captions are searched at once.
 _BATCH_SIZE = 32

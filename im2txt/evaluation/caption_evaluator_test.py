@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from im2txt.evaluation import caption_evaluator
 from im2txt import configuration
 from im2txt import show_and_tell_model
 from im2txt import testing
 from im2txt.data import shards
+from im2txt.evaluation import caption_evaluator
 from im2txt.inference_utils import captioner
-from im2txt.text import vocabulary
 from im2txt.inference_utils import search_config
 from im2txt.metrics import caption_scores
+from im2txt.text import vocabulary
 
 _WORDS = ['<S>', '</S>', 'a', 'man', 'dog', 'runs', 'green|blue']
 _CAPTIONS = {30: ['a man', 'a green|blue <UNK>'], 10: ['a dog runs'],

@@ -13,20 +13,20 @@ import tensorflow as tf
 
 from im2txt import checkpoints
 from im2txt import configuration
-from im2txt.runtime import quiet_tensorflow
-from im2txt.checkpoints import encoder_stamp
 from im2txt import show_and_tell_model
-from im2txt.text import vocabulary_stamp
+from im2txt.checkpoints import encoder_stamp
 from im2txt.data import image_formats
 from im2txt.inference_utils import beam_search
 from im2txt.inference_utils import caption_generator
-from im2txt.text import vocabulary
 from im2txt.inference_utils import decoding_rules
 from im2txt.inference_utils import ensemble
 from im2txt.inference_utils import sampling
 from im2txt.inference_utils import search_config
 from im2txt.ops import folded_inception
 from im2txt.ops import image_processing
+from im2txt.runtime import quiet_tensorflow
+from im2txt.text import vocabulary
+from im2txt.text import vocabulary_stamp
 
 # Images that take more bytes than this are decoded one at a time.
 _LARGE = 150_000_000

@@ -18,10 +18,10 @@ from im2txt import checkpoints
 from im2txt import configuration
 from im2txt import show_and_tell_model
 from im2txt import testing
-from im2txt.text import vocabulary_stamp
 from im2txt.inference_utils import captioner as captioner_lib
 from im2txt.inference_utils.search_config import SearchConfig
 from im2txt.ops import image_processing
+from im2txt.text import vocabulary_stamp
 
 _WORDS = ['a', '<S>', '</S>', 'dog', 'cat']
 

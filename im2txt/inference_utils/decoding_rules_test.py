@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 from im2txt.inference_utils import decoding_rules
-from im2txt.text import vocabulary
 from im2txt.inference_utils.search_config import SearchConfig
+from im2txt.text import vocabulary
 
 _WORDS = ['a', '<S>', '</S>', 'dog', 'cat']
 _START, _END = 1, 2

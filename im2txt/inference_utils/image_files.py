@@ -7,8 +7,8 @@ import os
 import stat
 from typing import NamedTuple
 
-from im2txt.runtime import files as files_lib
 from im2txt.data import image_formats
+from im2txt.runtime import files as files_lib
 
 _MOST_BYTES = image_formats.MOST_FILE_BYTES
 

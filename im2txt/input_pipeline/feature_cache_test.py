@@ -14,13 +14,13 @@ import pytest
 import tensorflow as tf
 
 from im2txt import configuration
-from im2txt.runtime import locks
 from im2txt import testing
+from im2txt.data import shards
 from im2txt.data import shards as shards_lib
 from im2txt.input_pipeline import feature_cache
 from im2txt.input_pipeline import image_features
 from im2txt.ops import image_processing
-from im2txt.data import shards
+from im2txt.runtime import locks
 
 _CONFIG = configuration.ModelConfig(
     vocab_size=20, batch_size=2, image_height=75, image_width=75)

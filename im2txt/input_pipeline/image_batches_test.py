@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from im2txt import configuration
 from im2txt import testing
-from im2txt.data import shards as shards_lib
 from im2txt.data import shards
+from im2txt.data import shards as shards_lib
 from im2txt.input_pipeline import captions as captions_lib
 from im2txt.input_pipeline import image_batches
 

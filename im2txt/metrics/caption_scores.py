@@ -10,7 +10,8 @@ import importlib.util
 import os
 import shutil
 import subprocess
-from typing import Callable, NamedTuple
+from typing import Callable
+from typing import NamedTuple
 
 from absl import logging
 import numpy as np

@@ -11,9 +11,9 @@ import sys
 import numpy as np
 import pytest
 
-from im2txt.runtime import files
 from im2txt import testing
 from im2txt.metrics import caption_scores
+from im2txt.runtime import files
 
 needs_java = pytest.mark.skipif(
     not caption_scores.has_java(), reason='Java is not installed')

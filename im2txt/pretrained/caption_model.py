@@ -25,16 +25,16 @@ import numpy as np
 
 from im2txt import checkpoints
 from im2txt import configuration
+from im2txt import show_and_tell_model
 from im2txt.checkpoints import encoder_stamp
+from im2txt.ops import image_embedding
+from im2txt.pretrained import inception
 from im2txt.runtime import files
 from im2txt.runtime import locks
 from im2txt.runtime import numpy_files
-from im2txt import show_and_tell_model
-from im2txt.text import vocabulary_stamp
-from im2txt.text import vocabulary
-from im2txt.ops import image_embedding
-from im2txt.pretrained import inception
 from im2txt.runtime.progress import log
+from im2txt.text import vocabulary
+from im2txt.text import vocabulary_stamp
 
 MANIFEST = 'model.json'
 DECODER = 'decoder.npz'

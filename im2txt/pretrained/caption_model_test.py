@@ -16,12 +16,12 @@ import tensorflow as tf
 
 from im2txt import checkpoints
 from im2txt import configuration
-from im2txt.checkpoints import encoder_stamp
 from im2txt import show_and_tell_model
-from im2txt.text import vocabulary_stamp
-from im2txt.text import vocabulary
+from im2txt.checkpoints import encoder_stamp
 from im2txt.pretrained import caption_model
 from im2txt.pretrained import inception
+from im2txt.text import vocabulary
+from im2txt.text import vocabulary_stamp
 
 _WORDS = ['<S>', '</S>', 'a', 'man', 'dog', 'runs']  # <UNK> is 6.
 _CONFIG = configuration.ModelConfig(

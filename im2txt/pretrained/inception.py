@@ -23,11 +23,11 @@ import numpy as np
 
 from im2txt import checkpoints
 from im2txt.checkpoints import encoder_stamp
-from im2txt.runtime import files
-from im2txt.runtime import locks
 from im2txt.data import download
 from im2txt.ops import image_embedding
 from im2txt.pretrained import inception_wheel
+from im2txt.runtime import files
+from im2txt.runtime import locks
 from im2txt.runtime.progress import log
 
 AUTO = 'auto'  # Published, and where that cannot be reached, the package.

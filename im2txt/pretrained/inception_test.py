@@ -20,13 +20,13 @@ import pytest
 import tensorflow as tf
 
 from im2txt import checkpoints
-from im2txt.checkpoints import encoder_stamp
-from im2txt.runtime import files
 from im2txt import testing
+from im2txt.checkpoints import encoder_stamp
 from im2txt.data import download
 from im2txt.ops import image_embedding
 from im2txt.pretrained import inception
 from im2txt.pretrained import inception_wheel
+from im2txt.runtime import files
 
 _PATH = '/models/inception_v3_2016_08_28.tar.gz'
 _REFIT = 'InceptionV3/Mixed_7c/Branch_3/Conv2d_0b_1x1'

@@ -22,8 +22,8 @@ import zipfile
 
 import numpy as np
 
-from im2txt.runtime import files
 from im2txt.data import image_store
+from im2txt.runtime import files
 from im2txt.runtime import numpy_files
 
 

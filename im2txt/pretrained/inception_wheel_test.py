@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from im2txt.checkpoints import encoder_stamp
-from im2txt.runtime import files
 from im2txt import testing
+from im2txt.checkpoints import encoder_stamp
 from im2txt.ops import image_embedding
 from im2txt.ops import slim_bridge
 from im2txt.pretrained import inception_wheel
+from im2txt.runtime import files
 
 _REFIT = 'InceptionV3/Mixed_7c/Branch_3/Conv2d_0b_1x1/'
 # Of the pinned package, as published and with the layer above refitted.

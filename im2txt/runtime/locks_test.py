@@ -11,8 +11,8 @@ import threading
 
 import pytest
 
-from im2txt.runtime import locks
 from im2txt import testing
+from im2txt.runtime import locks
 
 
 def _start_holder(directory):

@@ -19,8 +19,8 @@ import zipfile
 from im2txt.runtime import files
 from im2txt.runtime import locks
 from im2txt.runtime import workers as workers_lib
-from im2txt.sample import scenes
 from im2txt.runtime.progress import Progress
+from im2txt.sample import scenes
 
 SPLITS = ('train', 'val')
 _ANNOTATIONS = 'annotations/annotations_trainval2014.zip'

@@ -29,7 +29,6 @@ import tempfile
 import time
 from typing import NamedTuple
 
-
 KINDS = ('images', 'records', 'checkpoints', 'vocabularies', 'json')
 _DEFAULTS = (5000, 2000, 500, 500, 500)
 _MOST_SECONDS = 10

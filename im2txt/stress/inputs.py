@@ -13,24 +13,24 @@ import numpy as np
 from PIL import Image
 import tensorflow as tf
 
-from im2txt.checkpoints import best as best_checkpoint
-from im2txt.checkpoints import reader as checkpoint_reader
 from im2txt import checkpoints
 from im2txt import configuration
+from im2txt.checkpoints import best as best_checkpoint
 from im2txt.checkpoints import encoder_stamp
-from im2txt.text import vocabulary_stamp
+from im2txt.checkpoints import reader as checkpoint_reader
+from im2txt.data import build as build_lib
 from im2txt.data import caption_files
 from im2txt.data import image_formats
-from im2txt.data import build as build_lib
 from im2txt.data import jpeg_check
-from im2txt.runtime import workers
 from im2txt.data import shards
 from im2txt.inference_utils import captioner
-from im2txt.text import vocabulary
-from im2txt.ops import image_processing
 from im2txt.input_pipeline import captions as captions_lib
 from im2txt.input_pipeline import image_batches
+from im2txt.ops import image_processing
+from im2txt.runtime import workers
 from im2txt.stress import mutations
+from im2txt.text import vocabulary
+from im2txt.text import vocabulary_stamp
 
 _SIZE = (24, 16)
 _PREFIX = 'model.ckpt-7'

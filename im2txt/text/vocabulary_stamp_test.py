@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from im2txt.text import vocabulary_stamp
 from im2txt.text import vocabulary
+from im2txt.text import vocabulary_stamp
 
 _STAMP = vocabulary_stamp.Stamp('12ab', 7, '/data/wörter.txt', 'characters')
 

@@ -10,7 +10,6 @@ from im2txt.input_pipeline import image_batches
 from im2txt.ops import folded_inception
 from im2txt.training import self_critical
 
-
 # What the encoder's part of a step begins with.
 IMAGES, FEATURES, BLOCK_INPUTS = 'images', 'features', 'block inputs'
 

@@ -4,8 +4,8 @@
 import io
 import re
 import textwrap
-import warnings
 from typing import NamedTuple
+import warnings
 
 from absl import logging
 

@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from im2txt.visualization import caption_sheet
 from im2txt import testing
+from im2txt.visualization import caption_sheet
 
 
 def test_words_count_not_their_writing():
