@@ -61,8 +61,8 @@ def define_flags():
       "--*_list flags or by the files' own split field.")
   flags.DEFINE_string(
       'image_dir', '',
-      'Directory of the pictures that the captions files name, or a .zip file of '
-      'it.')
+      'Directory of the pictures that the captions files name, or a .zip file '
+      'of it.')
   flag_dataclasses.define_flags(build_options.BuildOptions)
   for split in caption_files.SPLITS:
     flags.DEFINE_string(

@@ -147,7 +147,8 @@ def _checked(name, kind, value, source):
   if kind is str:
     return value  # Whoever looks a name up says which there are.
   if kind is not bool and not abs(value) <= sys.float_info.max:
-    raise ValueError(f'{source}: {name}={value!r:.100} should be a finite number')
+    raise ValueError(
+        f'{source}: {name}={value!r:.100} should be a finite number')
   if kind is not bool and (
       value < 0 or (value == 0 and name not in _MAY_BE_ZERO)):
     raise ValueError(f'{source}: {name}={value!r:.100} should be above zero')

@@ -39,8 +39,8 @@ def define_flags():
   flags.DEFINE_string(
       'captions_file', '',
       'What run_inference --output_format=json printed, in the place of '
-      '--annotations_file, --image_dir and --results_file. Its names of pictures '
-      'are relative to the current directory.')
+      '--annotations_file, --image_dir and --results_file. Its names of '
+      'pictures are relative to the current directory.')
   flags.DEFINE_string('output_file', '', 'PNG file to write.')
   flags.DEFINE_integer(
       'num_images', 24, 'Pictures on the sheet, evenly from the whole file.')

@@ -39,7 +39,7 @@ _ARCHIVES = [
      '0da8c0bd3d6becc4dcb32757491aca88', 1.1),
 ]
 
-# In the layout `pairs` a picture goes into the shards once a caption.
+# In the layout `pairs` an image goes into the shards once per caption.
 _CAPTIONS_PER_IMAGE = 5
 
 

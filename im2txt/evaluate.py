@@ -67,13 +67,13 @@ def define_flags():
       'run_once', False, 'Evaluate the latest checkpoint and stop.')
   flags.DEFINE_integer(
       'number_of_steps', 0,
-      'Stop after evaluating a checkpoint of this step or later (what train was '
-      'told); 0: watch until interrupted.')
+      'Stop after evaluating a checkpoint of this step or later (what train '
+      'was told); 0: watch until interrupted.')
   flags.DEFINE_string(
       'feature_cache_dir', '',
-      'Directory for the Inception features of these input files, as of train: '
-      'made if they are not there. All checkpoints must have the same Inception '
-      'weights.')
+      'Directory for the Inception features of these input files, as of '
+      'train: made if they are not there. All checkpoints must have the same '
+      'Inception weights.')
   flags.DEFINE_integer(
       'eval_batch_size', 0,
       'Captions scored at once; 0: the batch_size of the training.')
@@ -83,12 +83,12 @@ def define_flags():
       f'shards: any of {", ".join(summary.METRICS)}, or all.')
   flags.DEFINE_integer(
       'metrics_images', 1000,
-      'Images captioned for --metrics, the first of those that perplexity is of; '
-      '0: all of these.')
+      'Images captioned for --metrics, the first of those that perplexity is '
+      'of; 0: all of these.')
   flags.DEFINE_string(
       'train_file_pattern', '',
-      'File pattern of the shards the model is trained on: adds to --metrics the '
-      'shares of captions that are copied from them.')
+      'File pattern of the shards the model is trained on: adds to --metrics '
+      'the shares of captions that are copied from them.')
   flags.DEFINE_integer(
       'ranking_images', 0,
       'Adds to --metrics how well so many of the images find the first caption '

@@ -33,8 +33,8 @@ def define_flags():
   flags.DEFINE_string(
       'inception_dir', '',
       'Directory that get_inception left, of the encoder that the model was '
-      'trained on. Needed where train did not write inception_v3.json beside the '
-      'checkpoint, or where Inception v3 was trained too.')
+      'trained on. Needed where train did not write inception_v3.json beside '
+      'the checkpoint, or where Inception v3 was trained too.')
   flags.DEFINE_string(
       'scores_file', '',
       'JSON object of scores for the manifest, such as --output_json of score.')

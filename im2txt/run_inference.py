@@ -44,12 +44,13 @@ def define_flags():
       'word_counts.txt beside the checkpoint is taken.')
   flags.DEFINE_string(
       'input_files', '',
-      'Image files, directories or file patterns, separated by commas. Arguments '
-      'that are no flags are such too, each as it stands.')
+      'Image files, directories or file patterns, separated by commas. '
+      'Arguments that are no flags are such too, each as it stands.')
   flags.DEFINE_bool(
       'exif_orientation', True,
-      'Turn images as their EXIF data say. false: take them as they are stored, '
-      'as in 2016, when the images to train on were not turned either.')
+      'Turn images as their EXIF data say. false: take them as they are '
+      'stored, as in 2016, when the images to train on were not turned '
+      'either.')
   search_config.define_flags(flags)
   flags.DEFINE_enum(
       'output_format', 'text', ['text', 'json'],

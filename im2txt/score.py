@@ -66,8 +66,8 @@ def define_flags():
       'and CSV or JSONL with image_id and caption, are taken too.')
   flags.DEFINE_string(
       'results_file', '',
-      'COCO results JSON files to score, separated by commas: [{"image_id": 42, '
-      '"caption": "a man"}, ...], or such an object per line.')
+      'COCO results JSON files to score, separated by commas: [{"image_id": '
+      '42, "caption": "a man"}, ...], or such an object per line.')
   flags.DEFINE_bool(
       'allow_missing_results', False,
       'Score --results_file though it has no caption of some images: these are '
@@ -92,8 +92,9 @@ def define_flags():
   flags.DEFINE_integer('inference_batch_size', 8, 'Images captioned at once.')
   flags.DEFINE_bool(
       'ranking', False,
-      'Also find captions by image and images by caption, by the likelihood that '
-      'the checkpoint gives them. The cost grows with images times captions.')
+      'Also find captions by image and images by caption, by the likelihood '
+      'that the checkpoint gives them. The cost grows with images times '
+      'captions.')
   flags.DEFINE_integer(
       'ranking_images', 1000, 'Images that --ranking takes, the first ones.')
   flags.DEFINE_integer(
@@ -102,12 +103,12 @@ def define_flags():
   flags.DEFINE_string('output_json', '', 'File for the scores.')
   flags.DEFINE_string(
       'compare_with', '',
-      'COCO results JSON file to compare each run with: prints the difference of '
-      'each score, its interval, and the p value.')
+      'COCO results JSON file to compare each run with: prints the difference '
+      'of each score, its interval, and the p value.')
   flags.DEFINE_integer(
       'resamples', resampling.RESAMPLES,
-      'Sets of images drawn for the intervals, and ways to swap captions for the '
-      'p value; 0: none.', lower_bound=0)
+      'Sets of images drawn for the intervals, and ways to swap captions for '
+      'the p value; 0: none.', lower_bound=0)
   flags.DEFINE_integer(
       'resampling_seed', resampling.SEED, 'Which sets of images are drawn.',
       lower_bound=0, upper_bound=2 ** 32 - 1)

@@ -114,7 +114,7 @@ class ShowAndTellModel(tf.Module):
     """
     # In float64: a rounding error of this sum over 2048 products grows in all
     # later steps, enough to swap captions of a wide beam from one processor to
-    # another. It is taken once an image and costs nothing.
+    # another. It is taken once per image and costs nothing.
     features, weights, kernel, bias = (
         tf.cast(x, tf.float64) for x in (
             features, self.image_embedding_weights, self.lstm_kernel,

@@ -33,7 +33,9 @@ def define_flags():
       'checkpoint_path', '',
       'Model checkpoint: a file prefix, or a directory (its latest is taken). '
       'Several, separated by commas, caption as an ensemble.')
-  flags.DEFINE_string('vocab_file', '', 'Vocabulary the model was trained with.')
+  flags.DEFINE_string(
+      'vocab_file', '',
+      'Vocabulary the model was trained with.')
   flags.DEFINE_string(
       'captions_file', '',
       'Captions to score against, in any format that build_caption_data reads.')
@@ -44,11 +46,12 @@ def define_flags():
       'split', '', ['', *caption_files.SPLITS],
       'Only the images that --captions_file has in this split.')
   flags.DEFINE_string(
-      'input_file_pattern', '', 'File pattern of sharded TFRecord files, in the '
-      'place of --captions_file and --image_dir.')
+      'input_file_pattern', '',
+      'File pattern of sharded TFRecord files, in the place of '
+      '--captions_file and --image_dir.')
   flags.DEFINE_string(
-      'output_dir', '', 'Directory for sweep.json, sweep.png and the features of '
-      'the images.')
+      'output_dir', '',
+      'Directory for sweep.json, sweep.png and the features of the images.')
   flags.DEFINE_list(
       'beam_sizes', [str(n) for n in range(1, 21)], 'Sizes of the beam.')
   flags.DEFINE_list(

@@ -34,7 +34,9 @@ def define_flags():
   flags.DEFINE_string(
       'unknown_word', '<UNK>',
       'Word that stands for words outside the vocabulary.')
-  flags.DEFINE_integer('num_workers', 0, 'Number of processes, 0 for one a core.')
+  flags.DEFINE_integer(
+      'num_workers', 0,
+      'Number of processes, 0 for one per core.')
 
 
 def report(splits, problems):
@@ -56,7 +58,7 @@ def main(_):
   program.require(FLAGS, 'input_file_pattern', 'vocab_file')
   if FLAGS.num_workers < 0:
     raise ValueError(f'--num_workers={FLAGS.num_workers} must be a number of '
-                     'processes, or 0 for one a core')
+                     'processes, or 0 for one per core')
   files = shards.list_files(FLAGS.input_file_pattern)
   with workers_lib.Workers(FLAGS.num_workers) as workers:
     splits, problems = validation.validate(

@@ -145,7 +145,8 @@ class Benchmark:
               'training from features')
     self.results['training step, parts'] = {
         'unit': 'ms a caption', 'forward': 1e3 * forward / size,
-        'backward and update': 1e3 * (seconds['from features'] - forward) / size}
+        'backward and update': 1e3 * (
+            seconds['from features'] - forward) / size}
 
   def lstm(self):
     """The LSTM, and other ways to compute it."""
@@ -211,7 +212,8 @@ class Benchmark:
 
   def programs(self):
     """Whole processes: time from a cold start, and memory."""
-    start, _ = timing.median_process([sys.executable, '-c', 'import tensorflow'])
+    start, _ = timing.median_process(
+        [sys.executable, '-c', 'import tensorflow'])
     self._add('importing tensorflow', start, 's')
     python = [sys.executable, '-m']
     image = os.path.join(self.directory, '0.jpg')
@@ -224,7 +226,8 @@ class Benchmark:
     shard = os.path.join(self.directory, 'train-00000-of-00001')
     with shards.Writer(shard) as writer:
       for i, data in enumerate(self._encoded):
-        writer.write(shards.serialize(i, data, ['<S>', 'w0', '</S>'], [0, 2, 1]))
+        writer.write(shards.serialize(
+            i, data, ['<S>', 'w0', '</S>'], [0, 2, 1]))
     train_dir = os.path.join(self.directory, 'train')
     train = [*python, 'im2txt.train', f'--input_file_pattern={shard}',
              f'--train_dir={train_dir}', '--random_inception']
@@ -322,7 +325,8 @@ class Benchmark:
       captioner = self._captioner(
           search=search_config.SearchConfig(**settings))
       images = [captioner.decode(data) for data in self._encoded[:batch]]
-      return 1e3 * timing.median_seconds(lambda: captioner.caption(images), 3) / batch
+      return 1e3 / batch * timing.median_seconds(
+          lambda: captioner.caption(images), 3)
 
     log('Measuring growth')
     found['captioning: batch size'] = [
@@ -338,4 +342,5 @@ class Benchmark:
 
   def _step_ms(self, **changes):
     config = dataclasses.replace(self.config, **changes)
-    return 1e3 * timing.median_seconds(training.training_step(config), 3) / config.batch_size
+    return 1e3 / config.batch_size * timing.median_seconds(
+        training.training_step(config), 3)

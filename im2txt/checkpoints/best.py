@@ -87,8 +87,8 @@ class BestCheckpoint:
       if before.get(name) != now:
         raise ValueError(
             f'{self._directory} holds the best checkpoint with --{name}='
-            f'{before.get(name)!s:.100}, not --{name}={now}: give that, or move the '
-            'directory away')
+            f'{before.get(name)!s:.100}, not --{name}={now}: give that, or move '
+            'the directory away')
     if fault := checkpoints.fault(self._prefix(best.global_step)):
       logging.warning('%s is of a checkpoint that cannot be used (%s): begun '
                       'anew', self._path, fault)

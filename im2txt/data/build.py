@@ -81,14 +81,16 @@ def build_datasets(datasets, stats, options):
 def _build_datasets(datasets, stats, options):
   """Does what `build_datasets` says, with the lock held."""
   _check_no_other_shards(datasets, options)
-  journal = journal_lib.Journal(options.output_dir, _fingerprint(datasets, stats, options))
+  journal = journal_lib.Journal(
+      options.output_dir, _fingerprint(datasets, stats, options))
   missing = [path for path in _shard_paths(datasets, options)
              if not journal.is_done(path)]
   _check_space(stats, datasets, options)
 
   if not missing and journal.is_done(options.word_counts_output_file):
-    _save_stamp(build_options.read_vocabulary(options.word_counts_output_file, options),
-                journal, options)
+    vocab = build_options.read_vocabulary(
+        options.word_counts_output_file, options)
+    _save_stamp(vocab, journal, options)
     log('Everything is built from the same input already.')
     for dataset in datasets:
       _log_finished(dataset, journal.undecodable)
@@ -317,7 +319,8 @@ def _fingerprint(datasets, stats, options):
     content.append(getattr(options, name))
   if options.extend_vocab_file:
     content.append(
-        build_options.read_vocabulary(options.extend_vocab_file, options).fingerprint)
+        build_options.read_vocabulary(
+            options.extend_vocab_file, options).fingerprint)
   return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
@@ -377,7 +380,8 @@ def create_vocabulary(train, options):
       counter.update(tokens)
   old = []
   if options.extend_vocab_file:
-    old = build_options.read_vocabulary(options.extend_vocab_file, options).words
+    old = build_options.read_vocabulary(
+        options.extend_vocab_file, options).words
   known = set(old)
   counts = [entry for entry in counter.items()
             if entry[1] >= options.min_word_count and entry[0] not in known]

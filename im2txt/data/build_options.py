@@ -41,7 +41,7 @@ class BuildOptions:
       8, 'Equal parts that a data set is cut into before the shards; decides '
       'which pair is in which shard, so numbers of shards must be divisible '
       'by it. It does not set the speed: see num_workers.')
-  num_workers: int = field(0, 'Number of processes, 0 for one a core.')
+  num_workers: int = field(0, 'Number of processes, 0 for one per core.')
   layout: str = field(
       'pairs', 'What a record of the shards holds. pairs: a picture and one '
       'caption, as in 2016, so that a picture is there once for each caption. '
@@ -87,7 +87,7 @@ def check_options(options):
           f'--{name}={getattr(options, name)} must be at least 1.')
   if options.num_workers < 0:
     raise ValueError(f'--num_workers={options.num_workers} must be a number of '
-                     'processes, or 0 for one a core.')
+                     'processes, or 0 for one per core.')
   for name in ('train_shards', 'val_shards', 'test_shards'):
     shards = getattr(options, name)
     if shards > options.num_threads and shards % options.num_threads:

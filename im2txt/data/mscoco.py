@@ -91,6 +91,7 @@ def split(train, val, options):
   """
   train_end = int(0.85 * len(val))
   val_end = int(0.90 * len(val))
-  return [build_lib.Dataset('train', train + val[:train_end], options.train_shards),
-          build_lib.Dataset('val', val[train_end:val_end], options.val_shards),
-          build_lib.Dataset('test', val[val_end:], options.test_shards)]
+  return [build_lib.Dataset(name, images, getattr(options, f'{name}_shards'))
+          for name, images in (('train', train + val[:train_end]),
+                               ('val', val[train_end:val_end]),
+                               ('test', val[val_end:]))]

@@ -124,10 +124,12 @@ def open_or_build(directory, names, encode_fn, variables, config, views=None,
             **{name: value for name, value in dataclasses.asdict(
                 captions).items() if name != 'offsets'})
     captions.check_ids(config.vocab_size)
-    kept = image_features.block_inputs(encode_fn, config) if block else image_features.FEATURES
+    kept = (image_features.block_inputs(encode_fn, config) if block
+            else image_features.FEATURES)
     paths = [
         os.path.join(directory, f'features-{number:05}.npy')
-        for number in range(-(-len(captions.image_ids) // image_features.IMAGES_PER_FILE))]
+        for number in range(
+            -(-len(captions.image_ids) // image_features.IMAGES_PER_FILE))]
     missing = [n for n, path in enumerate(paths) if not os.path.exists(path)]
     if missing:
       # Files are finished in order, so this one and all after it are missing.
@@ -160,7 +162,8 @@ def open_or_build(directory, names, encode_fn, variables, config, views=None,
         raise ValueError(f'{error}, and delete --feature_cache_dir={directory}'
                         ) from error
       _write_description(directory, description)
-  return image_features.CaptionedFeatures(captions, files, description['undecodable'])
+  return image_features.CaptionedFeatures(
+      captions, files, description['undecodable'])
 
 
 def _open(directory, wanted):
@@ -197,9 +200,9 @@ def _open(directory, wanted):
 def _map_features(path, captions, views, kept_shape, dtype):
   """Maps one file into memory, see `image_features.FEATURES`."""
   number = int(path[-len('00000.npy'):-len('.npy')])
-  shape = (min(image_features.IMAGES_PER_FILE,
-               len(captions.image_ids) - number * image_features.IMAGES_PER_FILE),
-           views + 1, *kept_shape)
+  most = image_features.IMAGES_PER_FILE
+  shape = (min(most, len(captions.image_ids) - number * most), views + 1,
+           *kept_shape)
   try:
     features = numpy_files.map_file(path)
   except (ValueError, OSError) as e:

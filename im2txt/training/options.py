@@ -110,9 +110,9 @@ class TrainOptions:
       'the shards if not given.')
   precision: str = field(
       'float32',
-      'Of the matrix products of the LSTM and the softmax layer in training, '
-      'and of the blocks of --train_inception_from with --feature_cache_dir; '
-      'weights and the loss are float32 either way.',
+      'Precision of the matrix products of the LSTM and the softmax layer in '
+      'training, and of the blocks of --train_inception_from with '
+      '--feature_cache_dir; weights and the loss are float32 either way.',
       values=['float32', 'bfloat16'])
   random_seed: int | None = field(
       None,
@@ -124,11 +124,11 @@ class TrainOptions:
 
   def check(self):
     """Raises ValueError for options that do not go together."""
-    if self.feature_cache_dir:
-      if self.train_inception and not self.train_inception_from:
-        raise ValueError('--feature_cache_dir needs a frozen Inception v3: leave '
-                         'out --train_inception, or train its top blocks alone '
-                         'by --train_inception_from')
+    if self.feature_cache_dir and (
+        self.train_inception and not self.train_inception_from):
+      raise ValueError('--feature_cache_dir needs a frozen Inception v3: leave '
+                       'out --train_inception, or train its top blocks alone '
+                       'by --train_inception_from')
     if self.train_inception_from and not self.train_inception:
       raise ValueError(
           f'--train_inception_from={self.train_inception_from} needs '
@@ -140,8 +140,8 @@ class TrainOptions:
       raise ValueError('--self_critical needs --feature_cache_dir: give it a '
                        'directory for the features of --input_file_pattern')
     if self.feature_undistorted and not self.feature_cache_dir:
-      raise ValueError('--feature_undistorted needs --feature_cache_dir: images '
-                       'that are not cached are always distorted')
+      raise ValueError('--feature_undistorted needs --feature_cache_dir: '
+                       'images that are not cached are always distorted')
     if self.self_critical and self.captions_per_image > 1:
       raise ValueError(
           f'--captions_per_image={self.captions_per_image} has no effect with '

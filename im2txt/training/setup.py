@@ -48,8 +48,8 @@ def make_configs(train_dir, given, stamp, checkpoint):
     checkpoint: what `open_checkpoint` returns.
 
   Raises:
-    ValueError: see `configuration.resolve`, or an optimizer or a schedule that there
-      is not.
+    ValueError: see `configuration.resolve`, `optimizers.check` and
+      `schedules.check`.
   """
   configs = configuration.resolve(train_dir, given)
   if stamp and not checkpoint:
@@ -99,13 +99,13 @@ def prepare_model(options, configs, holders, checkpoint):
     # A shell variable that was never set, most often.
     raise ValueError(
         '--inception_checkpoint_file is required to train on a frozen '
-        f'Inception v3, as there is no checkpoint in --train_dir={options.train_dir}: '
-        'get_inception gets one; --random_inception starts from random weights')
+        'Inception v3, as there is no checkpoint in '
+        f'--train_dir={options.train_dir}: get_inception gets one; '
+        '--random_inception starts from random weights')
   vocabulary_stamp.check(
       holders, f'give --input_file_pattern={options.input_file_pattern} shards '
       f'that were made with the vocabulary of --train_dir={options.train_dir}, '
-      'or '
-      'another --train_dir; extend_checkpoint gives a model more words')
+      'or another --train_dir; extend_checkpoint gives a model more words')
   logging.info('building the network')
   model = show_and_tell_model.ShowAndTellModel(
       configs[0], train_inception=options.train_inception,
@@ -170,14 +170,15 @@ def open_features(options, model, config, files):
       name: variable
       for name, variable in model.inception.named_variables.items()
       if name.split('/')[1] not in model.inception.trained_blocks}
+  if options.feature_precision != 'float32' or options.train_inception_from:
+    encode_fn = folded_inception.make_encoder(
+        lambda name: model.inception.named_variables[name].numpy(),
+        options.feature_precision, options.train_inception_from)
+  else:
+    encode_fn = tf.function(model.encode_images, reduce_retracing=True)
   data = feature_cache.open_or_build(
-      options.feature_cache_dir, files,
-      folded_inception.make_encoder(
-          lambda name: model.inception.named_variables[name].numpy(),
-          options.feature_precision, options.train_inception_from)
-      if options.feature_precision != 'float32' or options.train_inception_from else
-      tf.function(model.encode_images, reduce_retracing=True),
-      variables, config, options.feature_views, options.feature_seed,
+      options.feature_cache_dir, files, encode_fn, variables,
+      config, options.feature_views, options.feature_seed,
       options.feature_precision, options.train_inception_from)
   logging.info('training from the features of %d images, %d captions, in %s',
                len(data.captions.image_ids), len(data.captions),
@@ -203,7 +204,8 @@ def make_batches(options, config, files, data, seed, step):
       lambda: data.training_batches(
           config.batch_size, seed, options.captions_per_image,
           options.feature_undistorted, step),
-      output_signature=steps.batch_signature(config, source(options))).prefetch(4))
+      output_signature=steps.batch_signature(
+          config, source(options))).prefetch(4))
 
 
 def run_seed(train_dir, asked):

@@ -42,8 +42,10 @@ def run(options, given, files, holders):
   captions_lib.check_captions_per_image(
       getattr(options, f'{per_image}_per_image'), configs[0].batch_size,
       f'{per_image}_per_image')
-  vocab = (setup.open_vocabulary(options.vocab_file, files, holders, configs[0].vocab_size)
-           if options.self_critical else None)
+  vocab = None
+  if options.self_critical:
+    vocab = setup.open_vocabulary(
+        options.vocab_file, files, holders, configs[0].vocab_size)
   seed = setup.run_seed(options.train_dir, options.random_seed)
   tf.random.set_seed(seed)
   model, encoder = setup.prepare_model(
@@ -77,8 +79,9 @@ def run(options, given, files, holders):
         'no state of --optimizer=%s and --moving_average_decay=%g beside the '
         'checkpoint of step %d: both begin anew', configs[1].optimizer,
         configs[1].moving_average_decay, step)
-  data = (setup.open_features(options, model, configs[0], files) if options.feature_cache_dir
-          else None)
+  data = None
+  if options.feature_cache_dir:
+    data = setup.open_features(options, model, configs[0], files)
   if options.self_critical:
     step_fn = steps.make_self_critical_step_fn(
         model, update, data, vocab, seed, options.samples_per_image,
@@ -90,7 +93,8 @@ def run(options, given, files, holders):
     step_fn = steps.make_step_fn(model, update, seed, setup.source(options))
     batches = setup.make_batches(options, configs[0], files, data, seed, step)
   writer = tf.summary.create_file_writer(options.train_dir)
-  return train(options, model, configs, batches, step_fn, update, writer, manager)
+  return train(
+      options, model, configs, batches, step_fn, update, writer, manager)
 
 
 def train(options, model, configs, batches, step_fn, update, writer, manager):
@@ -145,17 +149,19 @@ def train(options, model, configs, batches, step_fn, update, writer, manager):
         # The first step compiles; a rate that counted it would mislead.
         losses.read()
         logged_step, logged_time, batches.seconds = step, time.time(), 0.0
-      if step % options.log_every_n_steps == 0 or step == options.number_of_steps:
+      if (step % options.log_every_n_steps == 0
+          or step == options.number_of_steps):
         losses.read()
         now = time.time()
         seconds = (now - logged_time) / max(step - logged_step, 1)
         rate = ''
+        left = options.number_of_steps - step
         if step > logged_step:
           rate = (f'{seconds:.3f} sec/step, '
                   f'{model_config.batch_size / seconds:.1f} examples/s, '
                   f'{batches.seconds / (now - logged_time):.0%} waiting for '
                   'input, ETA '
-                  f'{reporting.duration(seconds * (options.number_of_steps - step))}, ')
+                  f'{reporting.duration(seconds * left)}, ')
         logging.info('global step %d: loss = %.4f (smoothed %.4f, %slr %g)',
                      step, losses.last, losses.smoothed, rate, learning_rate)
         with writer.as_default(step=step):
