@@ -6,11 +6,14 @@ import math
 
 import numpy as np
 
+from im2txt.metrics import bleu
+from im2txt.metrics import cider
+from im2txt.metrics import ngrams
+
 MEASURES = ('distinct_captions', 'vocabulary_used', 'mean_length')
 # Of several captions per image.
 SET_MEASURES = ('oracle_cider', 'mbleu_4', 'self_cider')
 
-_MAX_N = 4  # Words of the longest n-grams of BLEU and CIDEr.
 
 
 def diversity(captions):
@@ -76,14 +79,13 @@ def oracle_cider(references, n_best):
     (mean over images of the best CIDEr-D, dict image id -> caption that has
     it).
   """
-  from pycocoevalcap.cider.cider import Cider  # pylint: disable=g-import-not-at-top
+  of_images = [references[image_id] for image_id in n_best]
   scores = []
   for rank in range(max(map(len, n_best.values()))):
     # Where there are fewer captions, the last one again.
-    candidates = {image_id: [captions[min(rank, len(captions) - 1)]]
-                  for image_id, captions in n_best.items()}
-    of_images = {image_id: references[image_id] for image_id in candidates}
-    scores.append(Cider().compute_score(of_images, candidates)[1])
+    candidates = [captions[min(rank, len(captions) - 1)]
+                  for captions in n_best.values()]
+    scores.append(cider.scores(*ngrams.pair(candidates, of_images)))
   scores = np.array(scores)
   chosen = {
       image_id: captions[min(rank, len(captions) - 1)]
@@ -104,15 +106,14 @@ def mbleu(n_best):
   Returns:
     list of 4 floats, of BLEU-1 to BLEU-4.
   """
-  from pycocoevalcap.bleu.bleu import Bleu  # pylint: disable=g-import-not-at-top
-  candidates, others = {}, {}
-  for image_id, captions in n_best.items():
+  candidates, others = [], []
+  for captions in n_best.values():
     for i, caption in enumerate(captions):
       if len(captions) > 1:
-        candidates[image_id, i] = [caption]
-        others[image_id, i] = captions[:i] + captions[i + 1:]
-  _, scores = Bleu(_MAX_N).compute_score(others, candidates, verbose=0)
-  return [float(np.mean(of_captions)) for of_captions in scores]
+        candidates.append(caption)
+        others.append(captions[:i] + captions[i + 1:])
+  scores = bleu.scores(bleu.statistics(*ngrams.pair(candidates, others)))
+  return scores.mean(axis=0).tolist()
 
 
 def self_cider(references, n_best):
@@ -148,7 +149,7 @@ def _ngrams(caption):
   """Returns how often each n-gram, a tuple, is in a caption, a str."""
   words = caption.split()
   return collections.Counter(
-      tuple(words[start:start + n]) for n in range(1, _MAX_N + 1)
+      tuple(words[start:start + n]) for n in range(1, ngrams.MAX_N + 1)
       for start in range(len(words) - n + 1))
 
 
@@ -165,7 +166,7 @@ def _cider_kernel(captions, frequencies, num_images):
   """
   counts = [_ngrams(caption) for caption in captions]
   columns = {ngram: i for i, ngram in enumerate(set().union(*counts))}
-  vectors = np.zeros([_MAX_N, len(captions), len(columns)])
+  vectors = np.zeros([ngrams.MAX_N, len(captions), len(columns)])
   for row, of_caption in enumerate(counts):
     for ngram, count in of_caption.items():
       vectors[len(ngram) - 1, row, columns[ngram]] = count * math.log(
