@@ -103,7 +103,7 @@ def define_flags():
       'Keep the checkpoint with the best value of this in eval_dir/best: '
       'perplexity (the lowest), or one of --metrics but the measures of '
       'diversity. Empty: keep none.')
-  search_config.define_flags(flags)
+  search_config.define_flags()
 
 
 @dataclasses.dataclass(frozen=True)

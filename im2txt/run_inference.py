@@ -51,7 +51,7 @@ def define_flags():
       'Turn images as their EXIF data say. false: take them as they are '
       'stored, as in 2016, when the images to train on were not turned '
       'either.')
-  search_config.define_flags(flags)
+  search_config.define_flags()
   flags.DEFINE_enum(
       'output_format', 'text', ['text', 'json'],
       'text as in 2016, or a JSON object a line: {"image": file, "captions": '

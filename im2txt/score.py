@@ -88,7 +88,7 @@ def define_flags():
       'captions that are copied from them.')
   flags.DEFINE_integer(
       'max_images', 0, 'Score only so many images of the shards; 0: all.')
-  search_config.define_flags(flags)
+  search_config.define_flags()
   flags.DEFINE_integer('inference_batch_size', 8, 'Images captioned at once.')
   flags.DEFINE_bool(
       'ranking', False,

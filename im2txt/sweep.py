@@ -62,7 +62,7 @@ def define_flags():
       f'Scores, any of {", ".join(summary.METRICS)}.')
   flags.DEFINE_integer(
       'max_images', 0, 'Take only so many images; 0: all.', lower_bound=0)
-  search_config.define_flags(flags, without=(
+  search_config.define_flags(without=(
       'beam_size', 'length_normalization_factor', 'sample', 'temperature',
       'top_k', 'top_p', 'sampling_seed', 'beam_groups', 'beam_group_penalty'))
 

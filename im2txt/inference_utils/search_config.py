@@ -4,7 +4,10 @@
 import dataclasses
 import math
 
+from absl import flags
+
 from im2txt import configuration
+from im2txt.runtime import flag_dataclasses
 
 _UNLIMITED = math.inf
 
@@ -219,26 +222,21 @@ def _check(field, value):
     raise ValueError(f'{shown} should be above {limits["above"]}')
 
 
-def define_flags(flags, without=()):
+def define_flags(without=(), flag_values=flags.FLAGS):
   """Defines a flag for each setting, for a program's own --help.
 
   Args:
-    flags: the `absl.flags` module.
     without: names of settings that the program has no flag for.
+    flag_values: the `absl.flags.FlagValues` that takes them.
   """
   flags.disclaim_key_flags()
-  define = {int: flags.DEFINE_integer, float: flags.DEFINE_float,
-            bool: flags.DEFINE_bool, tuple: flags.DEFINE_list}
   for name, field in _FIELDS.items():
-    default = getattr(configuration.ModelConfig, name, field.default)
-    text = field.metadata['text']
-    if name in without:
-      continue
-    if field.metadata['choices']:
-      flags.DEFINE_enum(name, default, field.metadata['choices'], text)
-    else:
-      define[_kind(field)](
-          name, list(default) if isinstance(default, tuple) else default, text)
+    if name not in without:
+      default = getattr(configuration.ModelConfig, name, field.default)
+      flag_dataclasses.define_flag(
+          name, _kind(field),
+          list(default) if isinstance(default, tuple) else default,
+          field.metadata['text'], field.metadata['choices'], flag_values)
 
 
 def from_flags(flag_values):

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of search_config."""
 
-import functools
 import sys
-import types
 
 from absl import flags
 import pytest
@@ -14,13 +12,9 @@ from im2txt.inference_utils.search_config import SearchConfig
 
 
 def _define(**options):
-  """Returns a FlagValues with the flags of the search alone."""
+  """Returns FlagValues with the flags of the settings."""
   values = flags.FlagValues()
-  module = types.SimpleNamespace(
-      disclaim_key_flags=lambda: None, **{
-          name: functools.partial(getattr(flags, name), flag_values=values)
-          for name in dir(flags) if name.startswith('DEFINE_')})
-  search_config.define_flags(module, **options)
+  search_config.define_flags(flag_values=values, **options)
   return values
 
 

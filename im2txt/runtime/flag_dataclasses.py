@@ -48,7 +48,6 @@ def define_flags(options_class, unset=False, flag_values=flags.FLAGS):
       flag was given. The help text then states the field's default.
     flag_values: the `absl.flags.FlagValues` that takes them.
   """
-  flags.disclaim_key_flags()  # They are the program's, for its --help.
   for a_field in dataclasses.fields(options_class):
     data = a_field.metadata
     default = None if unset else a_field.default
@@ -57,14 +56,31 @@ def define_flags(options_class, unset=False, flag_values=flags.FLAGS):
       text += f' The default is {a_field.default!r}.'
     bounds = {name: data[name] for name in ('lower_bound', 'upper_bound')
               if data[name] is not None}
-    if data['values']:
-      flags.DEFINE_enum(a_field.name, default, data['values'], text,
-                        flag_values=flag_values)
-    else:
-      define = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer,
-                float: flags.DEFINE_float, str: flags.DEFINE_string}
-      define[kind(a_field)](
-          a_field.name, default, text, flag_values=flag_values, **bounds)
+    define_flag(a_field.name, kind(a_field), default, text, data['values'],
+                flag_values, **bounds)
+
+
+def define_flag(name, of_kind, default, text, values=None,
+                flag_values=flags.FLAGS, **bounds):
+  """Defines the flag of a field.
+
+  Args:
+    name: of the flag.
+    of_kind: bool, int, float, str, or tuple for several, separated by commas.
+    default: of that kind, or None.
+    text: str, the help text.
+    values: list of str, the only values allowed; None or empty allows all.
+    flag_values: the `absl.flags.FlagValues` that takes it.
+    **bounds: lower_bound and upper_bound of a number.
+  """
+  flags.disclaim_key_flags()  # It is the program's, for its --help.
+  if values:
+    flags.DEFINE_enum(name, default, values, text, flag_values=flag_values)
+    return
+  define = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer,
+            float: flags.DEFINE_float, str: flags.DEFINE_string,
+            tuple: flags.DEFINE_list}
+  define[of_kind](name, default, text, flag_values=flag_values, **bounds)
 
 
 def from_flags(flag_values, options_class):
