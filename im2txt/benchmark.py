@@ -35,15 +35,20 @@ FLAGS = flags.FLAGS
 def define_flags():
   flags.DEFINE_string('output_dir', '', 'Directory for the JSON and the plots.')
   flags.DEFINE_string(
-      'checkpoint_path', '', 'Model to caption with; empty: random weights.')
+    'checkpoint_path', '', 'Model to caption with; empty: random weights.'
+  )
   flags.DEFINE_string('vocab_file', '', 'Vocabulary of --checkpoint_path.')
   flags.DEFINE_integer(
-      'repeats', 7, 'Measurements, of which the median counts.', lower_bound=1)
+    'repeats', 7, 'Measurements, of which the median counts.', lower_bound=1
+  )
   flags.DEFINE_integer(
-      'num_images', 64, 'JPEG files to caption.', lower_bound=32)
+    'num_images', 64, 'JPEG files to caption.', lower_bound=32
+  )
   flags.DEFINE_integer(
-      'num_prepared', 2000,
-      'Images of which shards are made, 1 MB of disk each. 0 measures none.')
+    'num_prepared',
+    2000,
+    'Images of which shards are made, 1 MB of disk each. 0 measures none.',
+  )
   flags.DEFINE_bool('growth', True, 'Whether to measure what growth.png shows.')
 
 
@@ -54,13 +59,19 @@ def main(_):
   # Of fewer, the time is lost in that of starting.
   if 0 < FLAGS.num_prepared < 1000:
     raise ValueError(
-        f'--num_prepared={FLAGS.num_prepared} should be 0, or 1000 or more')
+      f'--num_prepared={FLAGS.num_prepared} should be 0, or 1000 or more'
+    )
   os.makedirs(FLAGS.output_dir, exist_ok=True)
   tf.random.set_seed(1)  # Other weights end captions elsewhere.
   with tempfile.TemporaryDirectory() as directory:
     benchmark = suite.Benchmark(
-        directory, FLAGS.repeats, FLAGS.num_images, FLAGS.num_prepared,
-        FLAGS.checkpoint_path, FLAGS.vocab_file)
+      directory,
+      FLAGS.repeats,
+      FLAGS.num_images,
+      FLAGS.num_prepared,
+      FLAGS.checkpoint_path,
+      FLAGS.vocab_file,
+    )
     benchmark.machine()
     benchmark.training()
     benchmark.lstm()
@@ -70,12 +81,19 @@ def main(_):
       benchmark.preparing()
     if FLAGS.growth:
       benchmark.growth()
-  write_json(os.path.join(FLAGS.output_dir, 'benchmark.json'), {
-      'processors': os.cpu_count(), 'tensorflow': tf.__version__,
-      **benchmark.results})
+  write_json(
+    os.path.join(FLAGS.output_dir, 'benchmark.json'),
+    {
+      'processors': os.cpu_count(),
+      'tensorflow': tf.__version__,
+      **benchmark.results,
+    },
+  )
   figures.draw(benchmark.results, FLAGS.output_dir)
-  print(f'{FLAGS.output_dir}: benchmark.json, time.png'
-        + (', growth.png' if FLAGS.growth else ''))
+  print(
+    f'{FLAGS.output_dir}: benchmark.json, time.png'
+    + (', growth.png' if FLAGS.growth else '')
+  )
 
 
 if __name__ == '__main__':

@@ -10,10 +10,14 @@ from im2txt import benchmark
 from im2txt import testing
 
 
-@pytest.mark.parametrize('flag, message', [
+@pytest.mark.parametrize(
+  'flag, message',
+  [
     ('--num_images=1', 'num_images'),
     ('--num_prepared=3', '--num_prepared=3'),
-    ('--checkpoint_path=x', '--vocab_file')])
+    ('--checkpoint_path=x', '--vocab_file'),
+  ],
+)
 def test_refuses(tmp_path, flag, message):
   with pytest.raises((ValueError, flags.Error), match=message):
     with testing.flags_of(benchmark, f'--output_dir={tmp_path}', flag):
@@ -21,9 +25,10 @@ def test_refuses(tmp_path, flag, message):
 
 
 def test_two_programs_can_be_imported_into_one_process():
-  from im2txt import evaluate  # pylint: disable=g-import-not-at-top
-  from im2txt import score  # pylint: disable=g-import-not-at-top
-  from im2txt import train  # pylint: disable=g-import-not-at-top
+  from im2txt import evaluate
+  from im2txt import score
+  from im2txt import train
+
   for module in (evaluate, score, train):
     with testing.flags_of(module):
       assert 'vocab_file' in flags.FLAGS

@@ -56,28 +56,39 @@ FLAGS = flags.FLAGS
 
 def define_flags():
   flags.DEFINE_string(
-      'captions_file', '',
-      'Comma-separated captions files. Images are assigned to splits by the '
-      "--*_list flags or by the files' own split field.")
+    'captions_file',
+    '',
+    'Comma-separated captions files. Images are assigned to splits by the '
+    "--*_list flags or by the files' own split field.",
+  )
   flags.DEFINE_string(
-      'image_dir', '',
-      'Directory of the pictures that the captions files name, or a .zip file '
-      'of it.')
+    'image_dir',
+    '',
+    'Directory of the pictures that the captions files name, or a .zip file '
+    'of it.',
+  )
   flag_dataclasses.define_flags(build_options.BuildOptions)
   for split in caption_files.SPLITS:
     flags.DEFINE_string(
-        f'{split}_captions_file', '',
-        f'Captions file of the {split} part alone, in the place of '
-        '--captions_file.')
+      f'{split}_captions_file',
+      '',
+      f'Captions file of the {split} part alone, in the place of '
+      '--captions_file.',
+    )
     flags.DEFINE_string(
-        f'{split}_list', '',
-        f'File of the image names of the {split} part, one per line, for '
-        '--captions_file; images in no list are left out.')
+      f'{split}_list',
+      '',
+      f'File of the image names of the {split} part, one per line, for '
+      '--captions_file; images in no list are left out.',
+    )
     flags.DEFINE_string(
-        f'{split}_image_dir', '',
-        f'Directory of the images of the {split} part, if not --image_dir.')
-    FLAGS[f'{split}_shards'].help += (
-        ' Fewer for a small one, unless this is given.')
+      f'{split}_image_dir',
+      '',
+      f'Directory of the images of the {split} part, if not --image_dir.',
+    )
+    FLAGS[
+      f'{split}_shards'
+    ].help += ' Fewer for a small one, unless this is given.'
   FLAGS.set_default('output_dir', '')
   # In output_dir unless given.
   FLAGS.set_default('word_counts_output_file', '')
@@ -85,18 +96,23 @@ def define_flags():
 
 def _of_splits(name):
   """Returns {split: value} of the flags --{split}_{name} that were given."""
-  values = {split: getattr(FLAGS, f'{split}_{name}')
-            for split in caption_files.SPLITS}
+  values = {
+    split: getattr(FLAGS, f'{split}_{name}') for split in caption_files.SPLITS
+  }
   return {split: value for split, value in values.items() if value}
 
 
 def _input_files():
   """Returns (split or None, flag, path) of the captions files."""
   if FLAGS.captions_file:
-    return [(None, '--captions_file', path)
-            for path in files.split_names(FLAGS.captions_file)]
-  return [(split, f'--{split}_captions_file', path)
-          for split, path in _of_splits('captions_file').items()]
+    return [
+      (None, '--captions_file', path)
+      for path in files.split_names(FLAGS.captions_file)
+    ]
+  return [
+    (split, f'--{split}_captions_file', path)
+    for split, path in _of_splits('captions_file').items()
+  ]
 
 
 def load_parts():
@@ -107,11 +123,15 @@ def load_parts():
   """
   lists = _of_splits('list')
   if bool(FLAGS.captions_file) == bool(_of_splits('captions_file')):
-    raise ValueError('give either --captions_file or --train_captions_file '
-                     'and --val_captions_file')
+    raise ValueError(
+      'give either --captions_file or --train_captions_file '
+      'and --val_captions_file'
+    )
   if lists and not FLAGS.captions_file:
-    raise ValueError(f'--{min(lists)}_list is for --captions_file: a captions '
-                     'file of one part needs no list')
+    raise ValueError(
+      f'--{min(lists)}_list is for --captions_file: a captions '
+      'file of one part needs no list'
+    )
   splits, entries = [], []
   for split, flag, path in _input_files():
     found = caption_files.read(path, flag)
@@ -120,14 +140,22 @@ def load_parts():
     entries += found
   entries = caption_files.numbered(entries)
   if not FLAGS.captions_file:
-    return {name: [entry for split, entry in zip(splits, entries)
-                   if split == name] for name in caption_files.SPLITS}
+    return {
+      name: [entry for split, entry in zip(splits, entries) if split == name]
+      for name in caption_files.SPLITS
+    }
   if not lists:
     return caption_files.split_by_field(entries, FLAGS.captions_file)
-  parts, left = caption_files.split_by_lists(entries, {
-      split: (f'--{split}_list={path}',
-              caption_files.read_list(path, f'--{split}_list'))
-      for split, path in lists.items()})
+  parts, left = caption_files.split_by_lists(
+    entries,
+    {
+      split: (
+        f'--{split}_list={path}',
+        caption_files.read_list(path, f'--{split}_list'),
+      )
+      for split, path in lists.items()
+    },
+  )
   if left:
     log(f'{left} images are in none of the lists: left out.')
   return parts
@@ -143,10 +171,16 @@ def _num_shards(split, images, options):
   if FLAGS[f'{split}_shards'].present:
     return default
   number = build_options.suitable_shards(
-      len(images) if options.layout == 'compact'
-      else sum(len(image.captions) for image in images), default, options)
-  log(f'The {split} part goes into {number} shard(s), '
-      f'{split}-?????-of-{number:05d}, as --{split}_shards is not given.')
+    len(images)
+    if options.layout == 'compact'
+    else sum(len(image.captions) for image in images),
+    default,
+    options,
+  )
+  log(
+    f'The {split} part goes into {number} shard(s), '
+    f'{split}-?????-of-{number:05d}, as --{split}_shards is not given.'
+  )
   return number
 
 
@@ -168,53 +202,70 @@ def load_datasets(options):
         raise ValueError('no image is in the train part')
       continue
     if not directory:
-      raise ValueError(f'give --image_dir or --{split}_image_dir, the '
-                       'directory of the pictures')
+      raise ValueError(
+        f'give --image_dir or --{split}_image_dir, the '
+        'directory of the pictures'
+      )
     stats += build_lib.stat_images(split, images, directory)
-    datasets.append(build_lib.Dataset(
-        split, images, _num_shards(split, images, options)))
+    datasets.append(
+      build_lib.Dataset(split, images, _num_shards(split, images, options))
+    )
   counts = collections.Counter(path for _, path, _, _ in stats)
   twice = [path for path, count in counts.items() if count > 1]
   if twice:
-    raise ValueError(f'{len(twice)} pictures are there more than once: '
-                     f'{caption_files.first(twice)}. Give each to one part, '
-                     'under one id.')
+    raise ValueError(
+      f'{len(twice)} pictures are there more than once: '
+      f'{caption_files.first(twice)}. Give each to one part, '
+      'under one id.'
+    )
   return datasets, stats
 
 
 def annotations_path(dataset, options):
-  return os.path.join(
-      options.output_dir, f'{dataset.name}_annotations.json')
+  return os.path.join(options.output_dir, f'{dataset.name}_annotations.json')
 
 
 def write_annotations(dataset, options):
   """Writes the captions of a data set as a COCO captions file."""
   content = {
-      'images': [
-          {'id': image.image_id,
-           'file_name': os.path.relpath(image.path, _image_dir(dataset.name))}
-          for image in dataset.images],
-      'annotations': [
-          {'id': number, 'image_id': image_id, 'caption': caption}
-          for number, (image_id, caption) in enumerate((
-              (image.image_id, caption) for image in dataset.images
-              for caption in image.captions), start=1)]}
+    'images': [
+      {
+        'id': image.image_id,
+        'file_name': os.path.relpath(image.path, _image_dir(dataset.name)),
+      }
+      for image in dataset.images
+    ],
+    'annotations': [
+      {'id': number, 'image_id': image_id, 'caption': caption}
+      for number, (image_id, caption) in enumerate(
+        (
+          (image.image_id, caption)
+          for image in dataset.images
+          for caption in image.captions
+        ),
+        start=1,
+      )
+    ],
+  }
   files.write_json(annotations_path(dataset, options), content, indent=None)
 
 
 def build():
   """Builds what the flags say."""
   program.require(FLAGS, 'output_dir')
-  FLAGS.set_default('word_counts_output_file',
-                    os.path.join(FLAGS.output_dir, 'word_counts.txt'))
+  FLAGS.set_default(
+    'word_counts_output_file', os.path.join(FLAGS.output_dir, 'word_counts.txt')
+  )
   options = flag_dataclasses.from_flags(FLAGS, build_options.BuildOptions)
   build_options.check_options(options)
   datasets, stats = load_datasets(options)
   for _, flag, path in _input_files():
     if os.path.abspath(path) in [
-        os.path.abspath(annotations_path(d, options)) for d in datasets]:
-      raise ValueError(f'{flag}={path} would be written over: give another '
-                       '--output_dir')
+      os.path.abspath(annotations_path(d, options)) for d in datasets
+    ]:
+      raise ValueError(
+        f'{flag}={path} would be written over: give another --output_dir'
+      )
   build_lib.build_datasets(datasets, stats, options)
   for dataset in datasets:
     write_annotations(dataset, options)

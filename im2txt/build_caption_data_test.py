@@ -19,8 +19,10 @@ from im2txt.text import vocabulary_stamp
 pytestmark = testing.needs_punkt()
 
 _TOKENS = ''.join(
-    f'{i}.jpg#{j}\tA {color} café number{i}.\n'
-    for i in range(6) for j, color in enumerate(['red', 'blue']))
+  f'{i}.jpg#{j}\tA {color} café number{i}.\n'
+  for i in range(6)
+  for j, color in enumerate(['red', 'blue'])
+)
 
 
 @pytest.fixture(name='folder')
@@ -36,14 +38,23 @@ def fixture_folder(tmp_path):
 
 
 def _flags(folder, **changes):
-  values = {'captions_file': folder / 'x.token.txt',
-            'train_list': folder / 'train.txt', 'val_list': folder / 'val.txt',
-            'image_dir': folder / 'images', 'output_dir': folder / 'out',
-            'train_shards': 2, 'val_shards': 1, 'test_shards': 1,
-            'num_threads': 1, 'num_workers': 1, 'min_word_count': 1}
+  values = {
+    'captions_file': folder / 'x.token.txt',
+    'train_list': folder / 'train.txt',
+    'val_list': folder / 'val.txt',
+    'image_dir': folder / 'images',
+    'output_dir': folder / 'out',
+    'train_shards': 2,
+    'val_shards': 1,
+    'test_shards': 1,
+    'num_threads': 1,
+    'num_workers': 1,
+    'min_word_count': 1,
+  }
   values.update(changes)
-  return [f'--{name}={value}' for name, value in values.items()
-          if value is not None]
+  return [
+    f'--{name}={value}' for name, value in values.items() if value is not None
+  ]
 
 
 def _build(folder, **changes):
@@ -58,7 +69,8 @@ def _parts(folder):
     if '-of-' in name:
       for record in shards.read(str(folder / 'out' / name)):
         _, captions = parts[name.split('-')[0]].setdefault(
-            record.image_id, (record.data, []))
+          record.image_id, (record.data, [])
+        )
         captions.append(' '.join(record.tokens))
   return parts
 
@@ -68,23 +80,31 @@ def test_lists(folder, capsys):
   parts = _parts(folder)
   # Numbered in the order of the captions file, from 1.
   assert {split: sorted(images) for split, images in parts.items()} == {
-      'train': [1, 3, 5], 'val': [4]}
+    'train': [1, 3, 5],
+    'val': [4],
+  }
   data, captions = parts['train'][3]
   assert data == testing.jpeg(2)
-  assert sorted(captions) == ['<S> a blue café number2 . </S>',
-                              '<S> a red café number2 . </S>']
-  assert (folder / 'out' / 'word_counts.txt').read_text(
-      encoding='utf-8').split('\n')[0] == '<S> 6'
+  assert sorted(captions) == [
+    '<S> a blue café number2 . </S>',
+    '<S> a red café number2 . </S>',
+  ]
+  assert (folder / 'out' / 'word_counts.txt').read_text(encoding='utf-8').split(
+    '\n'
+  )[0] == '<S> 6'
   output = capsys.readouterr().out
   assert '2 images are in none of the lists' in output
   assert output.splitlines()[-1].endswith(
-      "Finished processing all 2 image-caption pairs in data set 'val'.")
+    "Finished processing all 2 image-caption pairs in data set 'val'."
+  )
   with open(folder / 'out' / 'val_annotations.json', encoding='utf-8') as f:
     assert json.load(f) == {
-        'images': [{'id': 4, 'file_name': '3.jpg'}],
-        'annotations': [
-            {'id': 1, 'image_id': 4, 'caption': 'A red café number3.'},
-            {'id': 2, 'image_id': 4, 'caption': 'A blue café number3.'}]}
+      'images': [{'id': 4, 'file_name': '3.jpg'}],
+      'annotations': [
+        {'id': 1, 'image_id': 4, 'caption': 'A red café number3.'},
+        {'id': 2, 'image_id': 4, 'caption': 'A blue café number3.'},
+      ],
+    }
 
   _build(folder)
   assert 'Everything is built' in capsys.readouterr().out
@@ -96,15 +116,27 @@ def test_lists(folder, capsys):
 
 def test_splits_of_the_file(folder):
   images = [
-      {'filename': f'{i}.jpg', 'filepath': 'images', 'imgid': i,
-       'sentences': [{'raw': f'number {i}'}], 'split': split}
-      for i, split in enumerate(['train', 'restval', 'val', 'test'])]
+    {
+      'filename': f'{i}.jpg',
+      'filepath': 'images',
+      'imgid': i,
+      'sentences': [{'raw': f'number {i}'}],
+      'split': split,
+    }
+    for i, split in enumerate(['train', 'restval', 'val', 'test'])
+  ]
   (folder / 'dataset.json').write_text(json.dumps({'images': images}))
-  _build(folder, captions_file=folder / 'dataset.json', train_list=None,
-         val_list=None, image_dir=folder,
-         word_counts_output_file=folder / 'words.txt')
-  assert {split: sorted(images) for split, images in _parts(folder).items()
-          } == {'train': [0, 1], 'val': [2], 'test': [3]}
+  _build(
+    folder,
+    captions_file=folder / 'dataset.json',
+    train_list=None,
+    val_list=None,
+    image_dir=folder,
+    word_counts_output_file=folder / 'words.txt',
+  )
+  assert {
+    split: sorted(images) for split, images in _parts(folder).items()
+  } == {'train': [0, 1], 'val': [2], 'test': [3]}
   assert (folder / 'words.txt').exists()
 
 
@@ -113,67 +145,115 @@ def test_a_file_for_each_part(folder):
   (folder / 'val' / '0.jpg').write_bytes(testing.jpeg(77))
   (folder / 'train.csv').write_text('file,caption\n0.jpg,a\n1.jpg,b\n')
   (folder / 'val.jsonl').write_text('{"file": "0.jpg", "caption": "c"}\n')
-  _build(folder, captions_file=None, train_list=None, val_list=None,
-         train_captions_file=folder / 'train.csv',
-         val_captions_file=folder / 'val.jsonl', val_image_dir=folder / 'val')
+  _build(
+    folder,
+    captions_file=None,
+    train_list=None,
+    val_list=None,
+    train_captions_file=folder / 'train.csv',
+    val_captions_file=folder / 'val.jsonl',
+    val_image_dir=folder / 'val',
+  )
   assert _parts(folder) == {
-      'train': {1: (testing.jpeg(0), ['<S> a </S>']),
-                2: (testing.jpeg(1), ['<S> b </S>'])},
-      'val': {3: (testing.jpeg(77), ['<S> c </S>'])}}
+    'train': {
+      1: (testing.jpeg(0), ['<S> a </S>']),
+      2: (testing.jpeg(1), ['<S> b </S>']),
+    },
+    'val': {3: (testing.jpeg(77), ['<S> c </S>'])},
+  }
 
 
 def test_shards_suit_the_data_unless_given(folder, capsys):
   (folder / 'val.csv').write_text('file,caption\n3.jpg,x\n5.jpg," "\n')
   (folder / 'train.csv').write_text('file,caption\n1.jpg,a\n2.jpg,b\n')
-  _build(folder, captions_file=None, train_list=None, val_list=None,
-         train_captions_file=folder / 'train.csv',
-         val_captions_file=folder / 'val.csv', num_threads=8,
-         train_shards=None, val_shards=2, test_shards=None)
-  assert sorted(name for name in os.listdir(folder / 'out') if '-of-' in name
-                ) == ['train-00000-of-00001', 'val-00000-of-00002',
-                      'val-00001-of-00002']
+  _build(
+    folder,
+    captions_file=None,
+    train_list=None,
+    val_list=None,
+    train_captions_file=folder / 'train.csv',
+    val_captions_file=folder / 'val.csv',
+    num_threads=8,
+    train_shards=None,
+    val_shards=2,
+    test_shards=None,
+  )
+  assert sorted(
+    name for name in os.listdir(folder / 'out') if '-of-' in name
+  ) == ['train-00000-of-00001', 'val-00000-of-00002', 'val-00001-of-00002']
   output = capsys.readouterr().out
-  assert ('The train part goes into 1 shard(s), train-?????-of-00001, as '
-          '--train_shards is not given.') in output
+  assert (
+    'The train part goes into 1 shard(s), train-?????-of-00001, as '
+    '--train_shards is not given.'
+  ) in output
   assert 'The val part' not in output
   assert '1 captions of the val part are blank' in output
   annotations = json.loads(
-      (folder / 'out' / 'val_annotations.json').read_text())
+    (folder / 'out' / 'val_annotations.json').read_text()
+  )
   assert [entry['file_name'] for entry in annotations['images']] == ['3.jpg']
 
 
 _LANGUAGES = {
-    # Captions of two images, and a caption that ids must give back.
-    'German': ('unicode', ['Ein Mädchen läuft über die Straße.',
-                           'EIN MÄDCHEN läuft\u00a0über Gras, geht\u2019s?'],
-               'ein mädchen läuft über die straße .'),
-    'Hindi': ('unicode', ['एक लड़का क्षेत्र में दौड़ता है।',
-                          'एक कुत्ता दौड़ता\u2028है।'],
-              'एक लड़का क्षेत्र में दौड़ता है ।'),
-    'Arabic': ('unicode', ['رجلٌ يركب حصانًا، في الصحراء.',
-                           '\u200fولد يركب دراجة.'],
-               'رجلٌ يركب حصانًا ، في الصحراء .'),
-    'Chinese': ('characters', ['一只狗在\u3000草地上。', '两只狗！'],
-                '一 只 狗 在 草 地 上 。'),
-    'Thai': ('characters', ['คนขี่ม้า', 'คนกำลังวิ่ง'], 'ค น ขี่ ม้ า'),
-    'split': ('whitespace', ['Ein Hund , läuft .', 'A\u00a0B'],
-              'Ein Hund , läuft .'),
+  # Captions of two images, and a caption that ids must give back.
+  'German': (
+    'unicode',
+    [
+      'Ein Mädchen läuft über die Straße.',
+      'EIN MÄDCHEN läuft\u00a0über Gras, geht\u2019s?',
+    ],
+    'ein mädchen läuft über die straße .',
+  ),
+  'Hindi': (
+    'unicode',
+    ['एक लड़का क्षेत्र में दौड़ता है।', 'एक कुत्ता दौड़ता\u2028है।'],
+    'एक लड़का क्षेत्र में दौड़ता है ।',
+  ),
+  'Arabic': (
+    'unicode',
+    ['رجلٌ يركب حصانًا، في الصحراء.', '\u200fولد يركب دراجة.'],
+    'رجلٌ يركب حصانًا ، في الصحراء .',
+  ),
+  'Chinese': (
+    'characters',
+    ['一只狗在\u3000草地上。', '两只狗！'],
+    '一 只 狗 在 草 地 上 。',
+  ),
+  'Thai': ('characters', ['คนขี่ม้า', 'คนกำลังวิ่ง'], 'ค น ขี่ ม้ า'),
+  'split': (
+    'whitespace',
+    ['Ein Hund , läuft .', 'A\u00a0B'],
+    'Ein Hund , läuft .',
+  ),
 }
 
 
 @pytest.mark.parametrize('language', _LANGUAGES)
 def test_languages(folder, language):
   name, captions, tokens = _LANGUAGES[language]
-  (folder / 'x.csv').write_text('file,caption\n' + ''.join(
-      f'{i}.jpg,"{caption}"\n' for i, caption in enumerate(captions)),
-                                encoding='utf-8')
-  _build(folder, captions_file=None, train_list=None, val_list=None,
-         train_captions_file=folder / 'x.csv', tokenizer=name)
+  (folder / 'x.csv').write_text(
+    'file,caption\n'
+    + ''.join(f'{i}.jpg,"{caption}"\n' for i, caption in enumerate(captions)),
+    encoding='utf-8',
+  )
+  _build(
+    folder,
+    captions_file=None,
+    train_list=None,
+    val_list=None,
+    train_captions_file=folder / 'x.csv',
+    tokenizer=name,
+  )
   path = folder / 'out' / 'word_counts.txt'
   vocab = vocabulary.Vocabulary(path)
   assert path.read_bytes().count(b'\n') == len(vocab) - 2
-  records = sorted(record for shard in ('0', '1') for record in shards.read(
-      str(folder / 'out' / f'train-0000{shard}-of-00002')))
+  records = sorted(
+    record
+    for shard in ('0', '1')
+    for record in shards.read(
+      str(folder / 'out' / f'train-0000{shard}-of-00002')
+    )
+  )
   for record in records:
     assert vocab.unk_id not in record.ids
     assert [vocab.id_to_word(i) for i in record.ids] == record.tokens
@@ -181,28 +261,38 @@ def test_languages(folder, language):
   # What is printed is what was read, but for case and spaces.
   stamp = vocabulary_stamp.load(folder / 'out')
   assert (stamp.fingerprint, stamp.words, stamp.tokenizer) == (
-      vocab.fingerprint, len(vocab), name)
+    vocab.fingerprint,
+    len(vocab),
+    name,
+  )
   assert stamp.separator.join(tokens.split()) == (
-      ''.join(captions[0].split()) if name == 'characters' else tokens)
+    ''.join(captions[0].split()) if name == 'characters' else tokens
+  )
 
 
 def test_unknown_tokenizers_are_refused(folder):
   with pytest.raises(
-      flags.Error, match=r'nltk\|unicode\|characters\|whitespace'):
+    flags.Error, match=r'nltk\|unicode\|characters\|whitespace'
+  ):
     _build(folder, tokenizer='spacy')
 
 
-@pytest.mark.parametrize('changes, part', [
+@pytest.mark.parametrize(
+  'changes, part',
+  [
     ({'captions_file': None}, 'give either --captions_file'),
     ({'train_captions_file': 'x'}, 'give either --captions_file'),
-    ({'captions_file': None, 'train_captions_file': 'x'},
-     '--train_list is for --captions_file'),
+    (
+      {'captions_file': None, 'train_captions_file': 'x'},
+      '--train_list is for --captions_file',
+    ),
     ({'train_list': None}, 'no image is in the train part'),
     ({'train_list': None, 'val_list': None}, '0.jpg is in no split'),
     ({'image_dir': None}, 'give --image_dir or --train_image_dir'),
     ({'image_dir': '/nowhere'}, 'no image directory /nowhere'),
     ({'train_shards': 0}, '--train_shards=0'),
-])
+  ],
+)
 def test_refused_before_any_work(folder, changes, part):
   with pytest.raises(ValueError, match=part):
     _build(folder, **changes)
@@ -212,9 +302,14 @@ def test_refused_before_any_work(folder, changes, part):
 def test_one_picture_in_two_parts_is_refused(folder):
   (folder / 'one.csv').write_text('file,caption\n0.jpg,a\n')
   with pytest.raises(ValueError, match='more than once: .*0.jpg'):
-    _build(folder, captions_file=None, train_list=None, val_list=None,
-           train_captions_file=folder / 'one.csv',
-           val_captions_file=folder / 'one.csv')
+    _build(
+      folder,
+      captions_file=None,
+      train_list=None,
+      val_list=None,
+      train_captions_file=folder / 'one.csv',
+      val_captions_file=folder / 'one.csv',
+    )
 
 
 def test_input_is_never_written_over(folder):
@@ -228,10 +323,17 @@ def test_input_is_never_written_over(folder):
 
 def test_program_ends_with_one_line_and_status_1(folder):
   process = subprocess.run(
-      [sys.executable, '-m', 'im2txt.build_caption_data',
-       *_flags(folder, captions_file='/nowhere')],
-      env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)),
-      capture_output=True, text=True, check=False)
+    [
+      sys.executable,
+      '-m',
+      'im2txt.build_caption_data',
+      *_flags(folder, captions_file='/nowhere'),
+    ],
+    env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)),
+    capture_output=True,
+    text=True,
+    check=False,
+  )
   assert process.returncode == 1
   assert process.stdout == ''
   assert process.stderr.startswith('error: Cannot read the captions file /now')

@@ -25,50 +25,52 @@ class ModelConfig:
 
   Each field is a hyperparameter and a flag of that name.
   """
+
   vocab_size: int = _field(
-      12000,
-      'Rows of the word embedding and of the softmax, at least the words of '
-      'the vocabulary with <UNK>.')
-  batch_size: int = _field(
-      32,
-      'Captions per batch.')
+    12000,
+    'Rows of the word embedding and of the softmax, at least the words of '
+    'the vocabulary with <UNK>.',
+  )
+  batch_size: int = _field(32, 'Captions per batch.')
   image_height: int = _field(
-      299,
-      'Pixels of the images that Inception v3 reads.')
+    299, 'Pixels of the images that Inception v3 reads.'
+  )
   image_width: int = _field(
-      299,
-      'Pixels of the images that Inception v3 reads.')
+    299, 'Pixels of the images that Inception v3 reads.'
+  )
   initializer_scale: float = _field(
-      0.08,
-      'Initial weights of the LSTM and the embeddings are uniform between '
-      'minus and plus this.')
+    0.08,
+    'Initial weights of the LSTM and the embeddings are uniform between '
+    'minus and plus this.',
+  )
   embedding_size: int = _field(
-      512,
-      'Size of the embedding of words and images.')
-  num_lstm_units: int = _field(
-      512,
-      "Size of the LSTM's state.")
+    512, 'Size of the embedding of words and images.'
+  )
+  num_lstm_units: int = _field(512, "Size of the LSTM's state.")
   lstm_dropout_keep_prob: float = _field(
-      0.7,
-      'Probability that training keeps an input or an output of the LSTM.')
+    0.7, 'Probability that training keeps an input or an output of the LSTM.'
+  )
   values_per_input_shard: int = _field(
-      2300,
-      'Sized the shuffle buffer of 2016. Has no effect.')
+    2300, 'Sized the shuffle buffer of 2016. Has no effect.'
+  )
   input_queue_capacity_factor: int = _field(
-      2,
-      'Sized the input queue of 2016. Has no effect.')
+    2, 'Sized the input queue of 2016. Has no effect.'
+  )
   allow_unknown_word: bool = _field(
-      True,
-      'Whether the search may choose <UNK>, and ids without a word. Training '
-      'and perplexity know them either way.')
+    True,
+    'Whether the search may choose <UNK>, and ids without a word. Training '
+    'and perplexity know them either way.',
+  )
   beam_size: int = _field(
-      3,
-      'Captions that the search keeps at each step, unless the program has '
-      'its own flag.')
+    3,
+    'Captions that the search keeps at each step, unless the program has '
+    'its own flag.',
+  )
   length_normalization_factor: float = _field(
-      0.0,
-      'Exponent of the length that divides the score of a caption, unless the '
-      'program has its own flag.')
+    0.0,
+    'Exponent of the length that divides the score of a caption, unless the '
+    'program has its own flag.',
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,80 +79,93 @@ class TrainingConfig:
 
   Each field is a hyperparameter and a flag of that name.
   """
+
   num_examples_per_epoch: int = _field(
-      586363,
-      'Captions of the training set, for the staircase schedule.')
-  optimizer: str = _field(
-      'SGD',
-      'Optimizer: SGD, as in 2016, or Adam.')
+    586363, 'Captions of the training set, for the staircase schedule.'
+  )
+  optimizer: str = _field('SGD', 'Optimizer: SGD, as in 2016, or Adam.')
   weight_decay: float = _field(
-      0.0,
-      "Share of the decoder's matrices that a step of Adam takes away, times "
-      'the learning rate.')
+    0.0,
+    "Share of the decoder's matrices that a step of Adam takes away, times "
+    'the learning rate.',
+  )
   moving_average_decay: float = _field(
-      0.0,
-      'Above 0, checkpoints hold moving averages of the weights, of which a '
-      'step keeps this share.')
+    0.0,
+    'Above 0, checkpoints hold moving averages of the weights, of which a '
+    'step keeps this share.',
+  )
   initial_learning_rate: float = _field(
-      2.0,
-      'Learning rate of the decoder at the begin of its schedule.')
+    2.0, 'Learning rate of the decoder at the begin of its schedule.'
+  )
   learning_rate_schedule: str = _field(
-      'staircase',
-      'Schedule: staircase, as in 2016, or cosine.')
+    'staircase', 'Schedule: staircase, as in 2016, or cosine.'
+  )
   learning_rate_decay_factor: float = _field(
-      0.5,
-      'Multiplies the rate every --num_epochs_per_decay epochs (staircase).')
+    0.5, 'Multiplies the rate every --num_epochs_per_decay epochs (staircase).'
+  )
   num_epochs_per_decay: float = _field(
-      8.0,
-      'Epochs between decays (staircase). 0, or a factor of 0, turns decay '
-      'off.')
-  schedule_start_step: int = _field(
-      0,
-      'Step at which the schedule begins.')
+    8.0,
+    'Epochs between decays (staircase). 0, or a factor of 0, turns decay off.',
+  )
+  schedule_start_step: int = _field(0, 'Step at which the schedule begins.')
   warmup_steps: int = _field(
-      0,
-      'Steps in which the rate grows linearly to its first value.')
+    0, 'Steps in which the rate grows linearly to its first value.'
+  )
   cosine_decay_steps: int = _field(
-      1000000,
-      'Steps after which the cosine schedule reaches a hundredth of the '
-      'initial rate, and stays there.')
+    1000000,
+    'Steps after which the cosine schedule reaches a hundredth of the '
+    'initial rate, and stays there.',
+  )
   train_inception_learning_rate: float = _field(
-      0.0005,
-      'Learning rate of Inception v3: constant where all of it is trained, by '
-      'the schedule where only its top blocks are.')
+    0.0005,
+    'Learning rate of Inception v3: constant where all of it is trained, by '
+    'the schedule where only its top blocks are.',
+  )
   clip_gradients: float = _field(
-      5.0,
-      'Global norm at which gradients are clipped.')
+    5.0, 'Global norm at which gradients are clipped.'
+  )
   max_checkpoints_to_keep: int = _field(
-      5,
-      'Checkpoints kept. Older ones are deleted.')
+    5, 'Checkpoints kept. Older ones are deleted.'
+  )
 
 
 _CLASSES = (ModelConfig, TrainingConfig)
 
 # Values that must be above zero for the program to make sense.
-_MAY_BE_ZERO = ('num_epochs_per_decay', 'learning_rate_decay_factor',
-                'initial_learning_rate', 'train_inception_learning_rate',
-                'weight_decay', 'moving_average_decay', 'warmup_steps',
-                'schedule_start_step',
-                'length_normalization_factor')
+_MAY_BE_ZERO = (
+  'num_epochs_per_decay',
+  'learning_rate_decay_factor',
+  'initial_learning_rate',
+  'train_inception_learning_rate',
+  'weight_decay',
+  'moving_average_decay',
+  'warmup_steps',
+  'schedule_start_step',
+  'length_normalization_factor',
+)
 
 
 def _checked(name, kind, value, source):
   """Returns `value` as `kind`, or raises a ValueError that names `source`."""
-  good = isinstance(value, (int, float)) if kind is float else (
-      isinstance(value, kind))
+  good = (
+    isinstance(value, (int, float))
+    if kind is float
+    else (isinstance(value, kind))
+  )
   # To Python True is an int.
   if not good or isinstance(value, bool) != (kind is bool):
     raise ValueError(
-        f'{source}: {name}={value!r:.100} should be of type {kind.__name__}')
+      f'{source}: {name}={value!r:.100} should be of type {kind.__name__}'
+    )
   if kind is str:
     return value  # Whoever looks a name up says which there are.
   if kind is not bool and not abs(value) <= sys.float_info.max:
     raise ValueError(
-        f'{source}: {name}={value!r:.100} should be a finite number')
+      f'{source}: {name}={value!r:.100} should be a finite number'
+    )
   if kind is not bool and (
-      value < 0 or (value == 0 and name not in _MAY_BE_ZERO)):
+    value < 0 or (value == 0 and name not in _MAY_BE_ZERO)
+  ):
     raise ValueError(f'{source}: {name}={value!r:.100} should be above zero')
   # Inception v3 can read no smaller image, and the crop gives no larger one.
   if name in ('image_height', 'image_width') and not 75 <= value <= 346:
@@ -175,14 +190,17 @@ def replace(configs, values, source):
       outside its range.
   """
   known = {
-      f.name: (i, f.type)
-      for i, c in enumerate(_CLASSES) for f in dataclasses.fields(c)}
+    f.name: (i, f.type)
+    for i, c in enumerate(_CLASSES)
+    for f in dataclasses.fields(c)
+  }
   changes = ({}, {})
   for name, value in values.items():
     if name not in known:
       raise ValueError(
-          f'{source}: unknown hyperparameter {name!r:.100}; known are: '
-          + ', '.join(sorted(known)))
+        f'{source}: unknown hyperparameter {name!r:.100}; known are: '
+        + ', '.join(sorted(known))
+      )
     index, kind = known[name]
     changes[index][name] = _checked(name, kind, value, source)
   return tuple(dataclasses.replace(c, **d) for c, d in zip(configs, changes))
@@ -230,8 +248,9 @@ def load(directory):
     return replace(configs, read_json(path), path)
   except ValueError as e:
     raise ValueError(
-        f'{e}; copy {path} again from where it was written, or remove it and '
-        'give as flags what is not the default') from e
+      f'{e}; copy {path} again from where it was written, or remove it and '
+      'give as flags what is not the default'
+    ) from e
 
 
 class Given(NamedTuple):
@@ -241,6 +260,7 @@ class Given(NamedTuple):
     file: JSON file of hyperparameters; '' for none.
     values: dict from name to value, those given as flags.
   """
+
   file: str = ''
   values: dict = {}
 
@@ -249,23 +269,29 @@ def define_flags(flag_values=flags.FLAGS):
   """Defines a flag for each hyperparameter, and --hyperparameters FILE."""
   flags.disclaim_key_flags()  # They are the program's, for its --help.
   flags.DEFINE_string(
-      'hyperparameters', '',
-      'JSON file of hyperparameters: {"batch_size": 64, ...}. Flags win over '
-      f'it, and it wins over {FILE_NAME} beside the checkpoints.',
-      flag_values=flag_values)
+    'hyperparameters',
+    '',
+    'JSON file of hyperparameters: {"batch_size": 64, ...}. Flags win over '
+    f'it, and it wins over {FILE_NAME} beside the checkpoints.',
+    flag_values=flag_values,
+  )
   for config_class in _CLASSES:
     flag_dataclasses.define_flags(
-        config_class, unset=True, flag_values=flag_values)
+      config_class, unset=True, flag_values=flag_values
+    )
 
 
 def given_by(flag_values):
   """Returns what flags of `define_flags` say, a `Given`."""
   values = {
-      field.name: getattr(flag_values, field.name)
-      for config_class in _CLASSES
-      for field in dataclasses.fields(config_class)}
-  return Given(flag_values.hyperparameters, {
-      name: value for name, value in values.items() if value is not None})
+    field.name: getattr(flag_values, field.name)
+    for config_class in _CLASSES
+    for field in dataclasses.fields(config_class)
+  }
+  return Given(
+    flag_values.hyperparameters,
+    {name: value for name, value in values.items() if value is not None},
+  )
 
 
 def resolve(directory, given, defaults=None):
@@ -284,6 +310,7 @@ def resolve(directory, given, defaults=None):
   if defaults and not is_saved(directory):
     configs = replace(configs, defaults, 'default')
   if given.file:
-    configs = replace(configs, read_json(given.file),
-                      f'--hyperparameters={given.file}')
+    configs = replace(
+      configs, read_json(given.file), f'--hyperparameters={given.file}'
+    )
   return replace(configs, given.values, 'flag')

@@ -31,19 +31,25 @@ FLAGS = flags.FLAGS
 
 def define_flags():
   flags.DEFINE_string(
-      'annotations_file', '', 'COCO captions JSON file of the pictures.')
+    'annotations_file', '', 'COCO captions JSON file of the pictures.'
+  )
   flags.DEFINE_string(
-      'image_dir', '', 'Directory of the pictures, or a .zip file of it.')
+    'image_dir', '', 'Directory of the pictures, or a .zip file of it.'
+  )
   flags.DEFINE_string(
-      'results_file', '', 'COCO results JSON file, the captions to show.')
+    'results_file', '', 'COCO results JSON file, the captions to show.'
+  )
   flags.DEFINE_string(
-      'captions_file', '',
-      'What run_inference --output_format=json printed, in the place of '
-      '--annotations_file, --image_dir and --results_file. Its names of '
-      'pictures are relative to the current directory.')
+    'captions_file',
+    '',
+    'What run_inference --output_format=json printed, in the place of '
+    '--annotations_file, --image_dir and --results_file. Its names of '
+    'pictures are relative to the current directory.',
+  )
   flags.DEFINE_string('output_file', '', 'PNG file to write.')
   flags.DEFINE_integer(
-      'num_images', 24, 'Pictures on the sheet, evenly from the whole file.')
+    'num_images', 24, 'Pictures on the sheet, evenly from the whole file.'
+  )
   flags.DEFINE_integer('columns', 6, 'Pictures side by side.')
 
 
@@ -65,11 +71,18 @@ def find_pictures(entries, results, image_dir):
   strangers = [image_id for image_id in results if image_id not in known]
   if strangers:
     raise ValueError(
-        f'--results_file={FLAGS.results_file} is not of the pictures of '
-        f'--annotations_file={FLAGS.annotations_file}: that has no image '
-        + caption_files.first(strangers))
-  return [(os.path.join(image_dir, known[image_id].file_name), caption,
-           known[image_id].captions) for image_id, caption in results.items()]
+      f'--results_file={FLAGS.results_file} is not of the pictures of '
+      f'--annotations_file={FLAGS.annotations_file}: that has no image '
+      + caption_files.first(strangers)
+    )
+  return [
+    (
+      os.path.join(image_dir, known[image_id].file_name),
+      caption,
+      known[image_id].captions,
+    )
+    for image_id, caption in results.items()
+  ]
 
 
 def read_captions(path):
@@ -91,15 +104,22 @@ def read_captions(path):
       for line in filter(str.strip, f):
         picture = json.loads(line)
         found.append(
-            (str(picture['image']), caption_files.whole_characters(
-                str(picture['captions'][0]['caption'])), []))
+          (
+            str(picture['image']),
+            caption_files.whole_characters(
+              str(picture['captions'][0]['caption'])
+            ),
+            [],
+          )
+        )
   except OSError as error:
     raise ValueError(
-        f'cannot read --captions_file={path} ({error.strerror})') from error
+      f'cannot read --captions_file={path} ({error.strerror})'
+    ) from error
   except (ValueError, TypeError, LookupError, RecursionError) as error:
     raise ValueError(
-        f'--captions_file={path} is not what run_inference '
-        f'--output_format=json prints ({type(error).__name__}: {error})'
+      f'--captions_file={path} is not what run_inference '
+      f'--output_format=json prints ({type(error).__name__}: {error})'
     ) from error
   if not found:
     raise ValueError(f'--captions_file={path} has no caption')
@@ -111,9 +131,11 @@ def main(_):
   if FLAGS.captions_file:
     for name in of_coco:
       if FLAGS[name].value:
-        raise ValueError(f'--captions_file={FLAGS.captions_file} and '
-                         f'--{name}={FLAGS[name].value} do not go together: '
-                         'leave one out')
+        raise ValueError(
+          f'--captions_file={FLAGS.captions_file} and '
+          f'--{name}={FLAGS[name].value} do not go together: '
+          'leave one out'
+        )
     program.require(FLAGS, 'output_file')
   else:
     program.require(FLAGS, *of_coco, 'output_file')
@@ -123,35 +145,44 @@ def main(_):
   program.require_output_directories(FLAGS, 'output_file')
   if FLAGS.captions_file:
     found = read_captions(FLAGS.captions_file)
-    remedy = ('start this where run_inference was started, or give it full '
-              'names')
+    remedy = 'start this where run_inference was started, or give it full names'
   else:
     image_store.stats(FLAGS.image_dir, '--image_dir')  # Is there such a thing?
     found = find_pictures(
-        caption_files.read_coco(FLAGS.annotations_file, '--annotations_file'),
-        caption_files.read_results(FLAGS.results_file, '--results_file'),
-        FLAGS.image_dir)
-    remedy = ('give --image_dir the directory of the pictures, or a .zip file '
-              'of it')
+      caption_files.read_coco(FLAGS.annotations_file, '--annotations_file'),
+      caption_files.read_results(FLAGS.results_file, '--results_file'),
+      FLAGS.image_dir,
+    )
+    remedy = (
+      'give --image_dir the directory of the pictures, or a .zip file of it'
+    )
   count = min(FLAGS.num_images, len(found))
   shown = []
   for path, caption, humans in (
-      found[i * len(found) // count] for i in range(count)):
+    found[i * len(found) // count] for i in range(count)
+  ):
     try:
-      shown.append(caption_sheet.CaptionedPicture(
-          path, image_store.read(path), caption, humans))
+      shown.append(
+        caption_sheet.CaptionedPicture(
+          path, image_store.read(path), caption, humans
+        )
+      )
     except OSError as error:
       raise ValueError(
-          f'cannot read the picture {path} ({error}): {remedy}') from error
+        f'cannot read the picture {path} ({error}): {remedy}'
+      ) from error
   png = caption_sheet.draw(shown, min(FLAGS.columns, count), num_humans=1)
   with replacing(FLAGS.output_file) as temporary:
     with open(temporary, 'wb') as f:
       f.write(png)
   if not FLAGS.captions_file:
-    same = sum(caption_sheet.is_human(caption, humans)
-               for _, caption, humans in found)
-    print(f'{same} of {len(found)} captions are one of the human captions of '
-          'their picture, word for word.')
+    same = sum(
+      caption_sheet.is_human(caption, humans) for _, caption, humans in found
+    )
+    print(
+      f'{same} of {len(found)} captions are one of the human captions of '
+      'their picture, word for word.'
+    )
   print(f'{count} pictures with their captions: {FLAGS.output_file}')
 
 

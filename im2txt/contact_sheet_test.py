@@ -11,32 +11,49 @@ import numpy as np
 from PIL import Image
 import pytest
 
-_RESULTS = [{'image_id': 1, 'caption': 'a red star .'},
-            {'image_id': 2, 'caption': 'a dog costs $ 5'}]
+_RESULTS = [
+  {'image_id': 1, 'caption': 'a red star .'},
+  {'image_id': 2, 'caption': 'a dog costs $ 5'},
+]
 
 
 @pytest.fixture(name='files')
 def fixture_files(tmp_path):
   for number in (1, 2):
     Image.new('L', (60, 40), 99).save(tmp_path / f'{number}.jpg')
-  (tmp_path / 'annotations.json').write_text(json.dumps({
-      'images': [{'id': i, 'file_name': f'{i}.jpg'} for i in (1, 2)],
-      'annotations': [
+  (tmp_path / 'annotations.json').write_text(
+    json.dumps(
+      {
+        'images': [{'id': i, 'file_name': f'{i}.jpg'} for i in (1, 2)],
+        'annotations': [
           {'image_id': 1, 'caption': 'One star.'},
           {'image_id': 1, 'caption': 'A red star.'},
-          {'image_id': 2, 'caption': 'A cat.'}]}))
+          {'image_id': 2, 'caption': 'A cat.'},
+        ],
+      }
+    )
+  )
   (tmp_path / 'results.json').write_text(json.dumps(_RESULTS))
   return tmp_path
 
 
 def run(files, *flags):
   return subprocess.run(
-      [sys.executable, '-m', 'im2txt.contact_sheet',
-       f'--annotations_file={files}/annotations.json',
-       f'--results_file={files}/results.json', f'--image_dir={files}',
-       f'--output_file={files}/sheet.png', *flags],
-      env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)},
-      capture_output=True, text=True, check=False)
+    [
+      sys.executable,
+      '-m',
+      'im2txt.contact_sheet',
+      f'--annotations_file={files}/annotations.json',
+      f'--results_file={files}/results.json',
+      f'--image_dir={files}',
+      f'--output_file={files}/sheet.png',
+      *flags,
+    ],
+    env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
 
 
 def test_draws_the_sheet_and_counts(files):
@@ -48,25 +65,32 @@ def test_draws_the_sheet_and_counts(files):
     # Pictures are grey, the first caption green, the second black.
     colors = np.asarray(sheet.convert('RGB')).astype(int)
   green = (colors[..., 1] - colors[..., [0, 2]].max(axis=2)) > 60
-  assert green[:, :green.shape[1] // 2].any()
-  assert not green[:, green.shape[1] // 2:].any()
+  assert green[:, : green.shape[1] // 2].any()
+  assert not green[:, green.shape[1] // 2 :].any()
   assert not (files / '.sheet.png.tmp').exists()
 
 
-@pytest.mark.parametrize('name, content, message', [
-    ('results.json', '[{"image_id": 9, "caption": "a"}]', 'not of the pictures'),
+@pytest.mark.parametrize(
+  'name, content, message',
+  [
+    (
+      'results.json',
+      '[{"image_id": 9, "caption": "a"}]',
+      'not of the pictures',
+    ),
     ('results.json', '[]', 'has no caption'),
     ('results.json', '[', 'results_file'),
     ('annotations.json', '{}', '--annotations_file a COCO captions'),
     ('1.jpg', None, 'give --image_dir the directory'),
-])
+  ],
+)
 def test_refuses_in_one_line(files, name, content, message):
   (files / name).write_text(content or '')
   if content is None:
     (files / name).unlink()
   result = run(files)
   assert result.returncode == 1
-  line, = [line for line in result.stderr.splitlines() if line]
+  (line,) = [line for line in result.stderr.splitlines() if line]
   assert line.startswith('error: ') and message in line
   assert not (files / 'sheet.png').exists()
 
@@ -81,7 +105,7 @@ def test_a_picture_that_is_none_leaves_the_others(files):
   (files / '2.jpg').write_text('text')
   result = run(files)
   assert result.returncode == 1 and not (files / 'sheet.png').exists()
-  line, = [line for line in result.stderr.splitlines() if line]
+  (line,) = [line for line in result.stderr.splitlines() if line]
   assert line.startswith('error: cannot decode the picture ')
 
 
@@ -100,18 +124,39 @@ def test_pictures_in_an_archive(files):
 
 def run_of_captions(files, *flags):
   return subprocess.run(
-      [sys.executable, '-m', 'im2txt.contact_sheet',
-       '--captions_file=captions.jsonl', '--output_file=sheet.png', *flags],
-      env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)}, cwd=files,
-      capture_output=True, text=True, check=False)
+    [
+      sys.executable,
+      '-m',
+      'im2txt.contact_sheet',
+      '--captions_file=captions.jsonl',
+      '--output_file=sheet.png',
+      *flags,
+    ],
+    env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)},
+    cwd=files,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
 
 
 def test_draws_what_run_inference_printed(files):
   def write(*captions):
-    (files / 'captions.jsonl').write_text(''.join(
-        json.dumps({'image': f'{i}.jpg', 'captions': [
-            {'caption': caption, 'probability': 0.5, 'log_probability': -0.7}
-            for caption in captions]}) + '\n' for i in (1, 2)))
+    (files / 'captions.jsonl').write_text(
+      ''.join(
+        json.dumps(
+          {
+            'image': f'{i}.jpg',
+            'captions': [
+              {'caption': caption, 'probability': 0.5, 'log_probability': -0.7}
+              for caption in captions
+            ],
+          }
+        )
+        + '\n'
+        for i in (1, 2)
+      )
+    )
     result = run_of_captions(files)
     assert result.returncode == 0, result.stderr
     assert result.stdout == '2 pictures with their captions: sheet.png\n'
@@ -127,23 +172,35 @@ def test_draws_what_run_inference_printed(files):
   assert (sheet != write('a red dog .', 'a dog')).any()
 
 
-@pytest.mark.parametrize('content, flags, message', [
-    ('{"image": "3.jpg", "captions": [{"caption": "a"}]}', [],
-     'cannot read the picture 3.jpg'),
-    ('{"image": "1.jpg", "captions": []}', [],
-     'not what run_inference --output_format=json prints'),
+@pytest.mark.parametrize(
+  'content, flags, message',
+  [
+    (
+      '{"image": "3.jpg", "captions": [{"caption": "a"}]}',
+      [],
+      'cannot read the picture 3.jpg',
+    ),
+    (
+      '{"image": "1.jpg", "captions": []}',
+      [],
+      'not what run_inference --output_format=json prints',
+    ),
     ('[' * 100_000, [], 'prints (RecursionError'),
-    ('Captions for image 1.jpg:', [],
-     'not what run_inference --output_format=json prints'),
+    (
+      'Captions for image 1.jpg:',
+      [],
+      'not what run_inference --output_format=json prints',
+    ),
     ('', [], '--captions_file=captions.jsonl has no caption'),
     ('{}', ['--captions_file=none'], 'cannot read --captions_file=none'),
     ('{}', ['--image_dir=.'], '--image_dir=. do not go together'),
-])
+  ],
+)
 def test_refuses_other_captions_in_one_line(files, content, flags, message):
   (files / 'captions.jsonl').write_text(content)
   result = run_of_captions(files, *flags)
   assert result.returncode == 1
-  line, = [line for line in result.stderr.splitlines() if line]
+  (line,) = [line for line in result.stderr.splitlines() if line]
   assert line.startswith('error: ') and message in line
   assert not (files / 'sheet.png').exists()
 

@@ -24,7 +24,7 @@ def _modules_with_examples():
       if name.endswith('.py') and not name.endswith('_test.py'):
         with open(path, encoding='utf-8') as f:
           if '>>> ' in f.read():
-            module = os.path.relpath(path, _ROOT)[:-len('.py')]
+            module = os.path.relpath(path, _ROOT)[: -len('.py')]
             found.append(module.replace(os.sep, '.').removesuffix('.__init__'))
   return sorted(found)
 
@@ -33,18 +33,26 @@ _MODULES = _modules_with_examples()
 
 
 def test_examples_are_found():
-  assert {'checkpoints.checkpoint', 'metrics.ptb_tokenizer',
-          'text.tokenizer'} <= set(_MODULES)
+  assert {
+    'checkpoints.checkpoint',
+    'metrics.ptb_tokenizer',
+    'text.tokenizer',
+  } <= set(_MODULES)
 
 
-@pytest.mark.parametrize('name', [
-    pytest.param(name, marks=(
-        testing.needs_punkt() if name in _NEEDS_PUNKT else ()))
-    for name in _MODULES])
+@pytest.mark.parametrize(
+  'name',
+  [
+    pytest.param(
+      name, marks=(testing.needs_punkt() if name in _NEEDS_PUNKT else ())
+    )
+    for name in _MODULES
+  ],
+)
 def test_examples(name):
   failed, tried = doctest.testmod(
-      importlib.import_module(f'im2txt.{name}'),
-      optionflags=doctest.REPORT_NDIFF)
+    importlib.import_module(f'im2txt.{name}'), optionflags=doctest.REPORT_NDIFF
+  )
   assert tried
   assert not failed, 'see the output above'
 

@@ -31,12 +31,27 @@ _PUBLIC_URL = 'http://images.cocodataset.org'
 
 # Path, folder, bytes, MD5 and growth of the public archives.
 _ARCHIVES = [
-    ('annotations/annotations_trainval2014.zip', 'annotations', 252872794,
-     '0a379cfc70b0e71301e0f377548639bd', 3.5),
-    ('zips/val2014.zip', 'val2014', 6645013297,
-     'a3d79f5ed8d289b7a7554ce06a5782b3', 1.1),
-    ('zips/train2014.zip', 'train2014', 13510573713,
-     '0da8c0bd3d6becc4dcb32757491aca88', 1.1),
+  (
+    'annotations/annotations_trainval2014.zip',
+    'annotations',
+    252872794,
+    '0a379cfc70b0e71301e0f377548639bd',
+    3.5,
+  ),
+  (
+    'zips/val2014.zip',
+    'val2014',
+    6645013297,
+    'a3d79f5ed8d289b7a7554ce06a5782b3',
+    1.1,
+  ),
+  (
+    'zips/train2014.zip',
+    'train2014',
+    13510573713,
+    '0da8c0bd3d6becc4dcb32757491aca88',
+    1.1,
+  ),
 ]
 
 # In the layout `pairs` an image goes into the shards once per caption.
@@ -46,36 +61,47 @@ _CAPTIONS_PER_IMAGE = 5
 def define_flags():
   build_mscoco_data.define_flags()
   flags.DEFINE_string(
-      'base_url', os.environ.get('MSCOCO_BASE_URL') or _PUBLIC_URL,
-      'Where zips/train2014.zip, zips/val2014.zip and '
-      'annotations/annotations_trainval2014.zip are (http, https or file); '
-      'MSCOCO_BASE_URL sets the default. Of another place than the public one, '
-      'checksums are read from a SHA256SUMS or MD5SUMS beside the archives.')
+    'base_url',
+    os.environ.get('MSCOCO_BASE_URL') or _PUBLIC_URL,
+    'Where zips/train2014.zip, zips/val2014.zip and '
+    'annotations/annotations_trainval2014.zip are (http, https or file); '
+    'MSCOCO_BASE_URL sets the default. Of another place than the public one, '
+    'checksums are read from a SHA256SUMS or MD5SUMS beside the archives.',
+  )
   flags.DEFINE_bool(
-      'unpack_images', False,
-      'Unpack the pictures into raw-data/train2014 and raw-data/val2014, as in '
-      '2016; without, they are read from the archives. Folders that are there '
-      'already are used in either case.')
+    'unpack_images',
+    False,
+    'Unpack the pictures into raw-data/train2014 and raw-data/val2014, as in '
+    '2016; without, they are read from the archives. Folders that are there '
+    'already are used in either case.',
+  )
 
 
 def _archives(base_url, raw_dir):
   """Returns the Archives at `base_url`; asks it about those yet to come."""
   base_url = base_url.rstrip('/')
   if not base_url.startswith(('http://', 'https://', 'file://')):
-    raise ValueError(f'--base_url={base_url} must begin with http://, https:// '
-                     'or file://.')
+    raise ValueError(
+      f'--base_url={base_url} must begin with http://, https:// or file://.'
+    )
   archives = []
   for path, folder, size, md5, growth in _ARCHIVES:
     archive = download.Archive(
-        f'{base_url}/{path}', folder, growth=growth,
-        unpack=folder == 'annotations' or flags.FLAGS.unpack_images)
+      f'{base_url}/{path}',
+      folder,
+      growth=growth,
+      unpack=folder == 'annotations' or flags.FLAGS.unpack_images,
+    )
     if base_url == _PUBLIC_URL:
       archive = archive._replace(size=size, checksum=('md5', md5))
     elif not download.is_done(archive, raw_dir):
       here = os.path.join(raw_dir, archive.name)
       # An archive gets its name once it is checked.
-      archive = (archive._replace(size=os.path.getsize(here))
-                 if os.path.exists(here) else download.described(archive))
+      archive = (
+        archive._replace(size=os.path.getsize(here))
+        if os.path.exists(here)
+        else download.described(archive)
+      )
     archives.append(archive)
   return archives
 
@@ -93,14 +119,17 @@ def _check_space(archives, raw_dir):
   if os.stat(output_dir).st_dev == os.stat(raw_dir).st_dev:
     copies = 1 if flags.FLAGS.layout == 'compact' else _CAPTIONS_PER_IMAGE
     needed += copies * sum(
-        archive.size or 0 for archive in archives
-        if archive.folder != 'annotations'
-        and not download.is_done(archive, raw_dir))
+      archive.size or 0
+      for archive in archives
+      if archive.folder != 'annotations'
+      and not download.is_done(archive, raw_dir)
+    )
   free = shutil.disk_usage(raw_dir).free
   if needed > free:
     raise ValueError(
-        f'About {needed / 1e9:.1f} GB are needed in {raw_dir}, where '
-        f'{free / 1e9:.1f} GB are free: make room or give another directory.')
+      f'About {needed / 1e9:.1f} GB are needed in {raw_dir}, where '
+      f'{free / 1e9:.1f} GB are free: make room or give another directory.'
+    )
 
 
 def _download_and_build(directory):
@@ -108,11 +137,10 @@ def _download_and_build(directory):
   raw_dir = os.path.join(directory, 'raw-data')
   annotations = os.path.join(raw_dir, 'annotations')
   for name, path in {
-      'train_captions_file': os.path.join(
-          annotations, 'captions_train2014.json'),
-      'val_captions_file': os.path.join(annotations, 'captions_val2014.json'),
-      'output_dir': directory,
-      'word_counts_output_file': os.path.join(directory, 'word_counts.txt'),
+    'train_captions_file': os.path.join(annotations, 'captions_train2014.json'),
+    'val_captions_file': os.path.join(annotations, 'captions_val2014.json'),
+    'output_dir': directory,
+    'word_counts_output_file': os.path.join(directory, 'word_counts.txt'),
   }.items():
     flags.FLAGS.set_default(name, path)  # A flag that was given stays.
   build_options.check_options(build_mscoco_data.options_from_flags())
@@ -124,15 +152,17 @@ def _download_and_build(directory):
       download.obtain(archive, raw_dir)
       if archive.folder != 'annotations':
         flags.FLAGS.set_default(
-            archive.folder.replace('2014', '_image_dir'),
-            download.place(archive, raw_dir))
+          archive.folder.replace('2014', '_image_dir'),
+          download.place(archive, raw_dir),
+        )
   mscoco.build(build_mscoco_data.options_from_flags())
 
 
 def main(argv):
   if len(argv) != 2:
-    raise app.UsageError('Give one directory: download_and_preprocess_mscoco '
-                         '[flags] DIR')
+    raise app.UsageError(
+      'Give one directory: download_and_preprocess_mscoco [flags] DIR'
+    )
   program.run_resumable(lambda: _download_and_build(argv[1]))
 
 

@@ -49,60 +49,85 @@ _HUMANS = 5
 
 def define_flags():
   flags.DEFINE_string(
-      'input_file_pattern', '',
-      'File pattern of sharded TFRecord input files, e.g. '
-      '"data/mscoco/val-?????-of-00004".')
+    'input_file_pattern',
+    '',
+    'File pattern of sharded TFRecord input files, e.g. '
+    '"data/mscoco/val-?????-of-00004".',
+  )
   flags.DEFINE_string(
-      'checkpoint_dir', '',
-      'Train directory to watch (or one checkpoint, with --run_once).')
+    'checkpoint_dir',
+    '',
+    'Train directory to watch (or one checkpoint, with --run_once).',
+  )
   flags.DEFINE_string('eval_dir', '', 'Directory for TensorBoard events.')
   flags.DEFINE_integer(
-      'eval_interval_secs', 600, 'Seconds between looks for a new checkpoint.')
+    'eval_interval_secs', 600, 'Seconds between looks for a new checkpoint.'
+  )
   flags.DEFINE_integer(
-      'num_eval_examples', 10132,
-      'Captions to evaluate; all there are if fewer.')
+    'num_eval_examples', 10132, 'Captions to evaluate; all there are if fewer.'
+  )
   flags.DEFINE_integer(
-      'min_global_step', 5000, 'Checkpoints of earlier steps are passed over.')
+    'min_global_step', 5000, 'Checkpoints of earlier steps are passed over.'
+  )
   flags.DEFINE_bool(
-      'run_once', False, 'Evaluate the latest checkpoint and stop.')
+    'run_once', False, 'Evaluate the latest checkpoint and stop.'
+  )
   flags.DEFINE_integer(
-      'number_of_steps', 0,
-      'Stop after evaluating a checkpoint of this step or later (what train '
-      'was told); 0: watch until interrupted.')
+    'number_of_steps',
+    0,
+    'Stop after evaluating a checkpoint of this step or later (what train '
+    'was told); 0: watch until interrupted.',
+  )
   flags.DEFINE_string(
-      'feature_cache_dir', '',
-      'Directory for the Inception features of these input files, as of '
-      'train: made if they are not there. All checkpoints must have the same '
-      'Inception weights.')
+    'feature_cache_dir',
+    '',
+    'Directory for the Inception features of these input files, as of '
+    'train: made if they are not there. All checkpoints must have the same '
+    'Inception weights.',
+  )
   flags.DEFINE_integer(
-      'eval_batch_size', 0,
-      'Captions scored at once; 0: the batch_size of the training.')
+    'eval_batch_size',
+    0,
+    'Captions scored at once; 0: the batch_size of the training.',
+  )
   flags.DEFINE_list(
-      'metrics', [],
-      'Also caption the images and score the captions against those in the '
-      f'shards: any of {", ".join(summary.METRICS)}, or all.')
+    'metrics',
+    [],
+    'Also caption the images and score the captions against those in the '
+    f'shards: any of {", ".join(summary.METRICS)}, or all.',
+  )
   flags.DEFINE_integer(
-      'metrics_images', 1000,
-      'Images captioned for --metrics, the first of those that perplexity is '
-      'of; 0: all of these.')
+    'metrics_images',
+    1000,
+    'Images captioned for --metrics, the first of those that perplexity is '
+    'of; 0: all of these.',
+  )
   flags.DEFINE_string(
-      'train_file_pattern', '',
-      'File pattern of the shards the model is trained on: adds to --metrics '
-      'the shares of captions that are copied from them.')
+    'train_file_pattern',
+    '',
+    'File pattern of the shards the model is trained on: adds to --metrics '
+    'the shares of captions that are copied from them.',
+  )
   flags.DEFINE_integer(
-      'ranking_images', 0,
-      'Adds to --metrics how well so many of the images find the first caption '
-      'of each, and these the images, by likelihood. The cost grows with the '
-      'square: minutes for 1,000. 0: none.')
+    'ranking_images',
+    0,
+    'Adds to --metrics how well so many of the images find the first caption '
+    'of each, and these the images, by likelihood. The cost grows with the '
+    'square: minutes for 1,000. 0: none.',
+  )
   flags.DEFINE_string(
-      'vocab_file', '',
-      'Vocabulary of the shards and the model, for --metrics; word_counts.txt '
-      'beside the shards if not given.')
+    'vocab_file',
+    '',
+    'Vocabulary of the shards and the model, for --metrics; word_counts.txt '
+    'beside the shards if not given.',
+  )
   flags.DEFINE_string(
-      'best_metric', '',
-      'Keep the checkpoint with the best value of this in eval_dir/best: '
-      'perplexity (the lowest), or one of --metrics but the measures of '
-      'diversity. Empty: keep none.')
+    'best_metric',
+    '',
+    'Keep the checkpoint with the best value of this in eval_dir/best: '
+    'perplexity (the lowest), or one of --metrics but the measures of '
+    'diversity. Empty: keep none.',
+  )
   search_config.define_flags()
 
 
@@ -116,6 +141,7 @@ class Result:
     num_words: predicted, </S> included.
     cross_entropy: mean per word, in nats.
   """
+
   global_step: int
   num_captions: int
   num_words: int
@@ -162,32 +188,46 @@ class Evaluator:
       config = dataclasses.replace(config, batch_size=self._batch_size)
     if self._model is None:
       vocabulary_stamp.check(
-          [*vocabulary_stamp.of_shards(self._files),
-           vocabulary_stamp.of_checkpoint(checkpoint.prefix)],
-          'give shards that were made with the vocabulary of the model')
+        [
+          *vocabulary_stamp.of_shards(self._files),
+          vocabulary_stamp.of_checkpoint(checkpoint.prefix),
+        ],
+        'give shards that were made with the vocabulary of the model',
+      )
     if self._model is None or self._model.config != config:
       logging.info('building the network')
       self._model = show_and_tell_model.ShowAndTellModel(config)
       self._inception_fingerprint = None
       self._encode = tf.function(
-          self._model.encode_images, autograph=False, reduce_retracing=True)
+        self._model.encode_images, autograph=False, reduce_retracing=True
+      )
       self._score = tf.function(
-          self._model.cross_entropies, autograph=False, reduce_retracing=True)
+        self._model.cross_entropies, autograph=False, reduce_retracing=True
+      )
     checkpoint.restore(self._model.named_variables)
     fingerprint = encoder_stamp.fingerprint(
-        self._model.inception.named_variables)
+      self._model.inception.named_variables
+    )
     if fingerprint != self._inception_fingerprint:
       if self._feature_cache_dir:
         self._data = feature_cache.open_or_build(
-            self._feature_cache_dir, self._files, self._encode,
-            self._model.inception.named_variables, config)
+          self._feature_cache_dir,
+          self._files,
+          self._encode,
+          self._model.inception.named_variables,
+          config,
+        )
       else:
         self._data = image_features.encode_in_memory(
-            self._files, self._encode, config, limit=self._num_examples)
+          self._files, self._encode, config, limit=self._num_examples
+        )
       self._inception_fingerprint = fingerprint
       if len(self._data.captions) < self._num_examples:
-        logging.info('%d captions (--num_eval_examples=%d)',
-                     len(self._data.captions), self._num_examples)
+        logging.info(
+          '%d captions (--num_eval_examples=%d)',
+          len(self._data.captions),
+          self._num_examples,
+        )
     total, captions, words = 0.0, 0, 0
     usable = len(self._data.usable(self._num_examples))
     with Progress('Evaluating', usable, 'captions') as progress:
@@ -232,17 +272,25 @@ def evaluate_captions(evaluator, captions, step):
   """
   start = time.time()
   n_best = captions.caption(
-      *evaluator.model_and_images(FLAGS.metrics_images or None))
+    *evaluator.model_and_images(FLAGS.metrics_images or None)
+  )
   scores = captions.score(n_best)
   if FLAGS.ranking_images:
-    scores.update(captions.rank(
-        *evaluator.model_and_images(FLAGS.ranking_images)))
+    scores.update(
+      captions.rank(*evaluator.model_and_images(FLAGS.ranking_images))
+    )
   if scores:
     logging.info(
-        'global step %d: %s (%d images, %.1f s)', step, ', '.join(
-            f'{name} = ' + (f'{value:.4f}' if isinstance(value, float)
-                            else str(value)) for name, value in scores.items()),
-        len(n_best), time.time() - start)
+      'global step %d: %s (%d images, %.1f s)',
+      step,
+      ', '.join(
+        f'{name} = '
+        + (f'{value:.4f}' if isinstance(value, float) else str(value))
+        for name, value in scores.items()
+      ),
+      len(n_best),
+      time.time() - start,
+    )
   for name, value in scores.items():
     tf.summary.scalar(f'metrics/{name}', value)
   samples = captions.sample(n_best, _SAMPLES)
@@ -271,21 +319,28 @@ def writing_events(writer, directory):
 
   def written():
     """Returns the files of events of this process, the newest last."""
-    return sorted(glob.glob(os.path.join(
-        glob.escape(directory), f'events.out.tfevents.*.{os.getpid()}.*')),
-                  key=os.path.getmtime)
+    return sorted(
+      glob.glob(
+        os.path.join(
+          glob.escape(directory), f'events.out.tfevents.*.{os.getpid()}.*'
+        )
+      ),
+      key=os.path.getmtime,
+    )
 
   writer.flush()
   before = sum(map(os.path.getsize, written()))
   yield
   writer.flush()
   if os.path.isdir(directory) and (
-      sum(map(os.path.getsize, written())) == before
-      or not shards.is_whole(written()[-1])):
+    sum(map(os.path.getsize, written())) == before
+    or not shards.is_whole(written()[-1])
+  ):
     raise OSError(
-        f'cannot write the events in --eval_dir={directory}, for want of '
-        'space, perhaps: the result stands in the log; make room, and run the '
-        'same command again')
+      f'cannot write the events in --eval_dir={directory}, for want of '
+      'space, perhaps: the result stands in the log; make room, and run the '
+      'same command again'
+    )
 
 
 def evaluate_latest(evaluator, captions, best, writer, last_step):
@@ -307,8 +362,12 @@ def evaluate_latest(evaluator, captions, best, writer, last_step):
   checkpoint = checkpoints.Checkpoint(FLAGS.checkpoint_dir)
   step = checkpoint.global_step
   if step < FLAGS.min_global_step:
-    logging.info('passing over %s: step %d < --min_global_step=%d',
-                 checkpoint.prefix, step, FLAGS.min_global_step)
+    logging.info(
+      'passing over %s: step %d < --min_global_step=%d',
+      checkpoint.prefix,
+      step,
+      FLAGS.min_global_step,
+    )
     return last_step
   if step == last_step:
     logging.info('no checkpoint newer than step %d', step)
@@ -317,10 +376,15 @@ def evaluate_latest(evaluator, captions, best, writer, last_step):
   # The latest again, by its own name: a newer one may have come meanwhile.
   result = evaluator.evaluate(checkpoint.prefix)
   logging.info(
-      'global step %d: perplexity = %.4f (%.4f nats a word, %d words of %d '
-      'captions, %.1f s)', result.global_step, result.perplexity,
-      result.cross_entropy, result.num_words, result.num_captions,
-      time.time() - start)
+    'global step %d: perplexity = %.4f (%.4f nats a word, %d words of %d '
+    'captions, %.1f s)',
+    result.global_step,
+    result.perplexity,
+    result.cross_entropy,
+    result.num_words,
+    result.num_captions,
+    time.time() - start,
+  )
   scores = {'perplexity': result.perplexity}
   with writer.as_default(step=result.global_step):
     with writing_events(writer, FLAGS.eval_dir):
@@ -329,14 +393,20 @@ def evaluate_latest(evaluator, captions, best, writer, last_step):
     if captions:
       with writing_events(writer, FLAGS.eval_dir):
         scores.update(
-            evaluate_captions(evaluator, captions, result.global_step))
+          evaluate_captions(evaluator, captions, result.global_step)
+        )
   if best and best.metric not in scores:
-    logging.warning('no %s of step %d: it cannot be the best', best.metric,
-                    result.global_step)
-  elif best and best.offer(scores[best.metric], evaluator.named_variables(),
-                           os.path.dirname(checkpoint.prefix)):
-    logging.info('global step %d: the best %s so far', result.global_step,
-                 best.metric)
+    logging.warning(
+      'no %s of step %d: it cannot be the best', best.metric, result.global_step
+    )
+  elif best and best.offer(
+    scores[best.metric],
+    evaluator.named_variables(),
+    os.path.dirname(checkpoint.prefix),
+  ):
+    logging.info(
+      'global step %d: the best %s so far', result.global_step, best.metric
+    )
   return result.global_step
 
 
@@ -352,20 +422,25 @@ def check_metrics():
   for name in asked:
     if name not in summary.METRICS:
       raise ValueError(
-          f'--metrics={",".join(FLAGS.metrics)}: {name!r} is none of '
-          f'{", ".join(summary.METRICS)}, all; perplexity is always computed')
+        f'--metrics={",".join(FLAGS.metrics)}: {name!r} is none of '
+        f'{", ".join(summary.METRICS)}, all; perplexity is always computed'
+      )
   unavailable = caption_scores.unavailable()
   if FLAGS.best_metric not in ('', 'perplexity'):
     if FLAGS.best_metric not in caption_scores.METRICS:
       raise ValueError(
-          f'--best_metric={FLAGS.best_metric} is none of perplexity, '
-          + ', '.join(caption_scores.METRICS))
+        f'--best_metric={FLAGS.best_metric} is none of perplexity, '
+        + ', '.join(caption_scores.METRICS)
+      )
     if FLAGS.best_metric not in asked:
-      raise ValueError(f'--best_metric={FLAGS.best_metric} is not in '
-                       f'--metrics={",".join(FLAGS.metrics)}; add it')
+      raise ValueError(
+        f'--best_metric={FLAGS.best_metric} is not in '
+        f'--metrics={",".join(FLAGS.metrics)}; add it'
+      )
     if FLAGS.best_metric in unavailable:
-      raise ValueError(f'--best_metric={FLAGS.best_metric}: '
-                       + unavailable[FLAGS.best_metric])
+      raise ValueError(
+        f'--best_metric={FLAGS.best_metric}: ' + unavailable[FLAGS.best_metric]
+      )
   if asked:
     for line in caption_scores.shortcomings(asked):
       logging.info('%s', line)
@@ -383,11 +458,16 @@ def make_caption_evaluator(files, search):
     ValueError: the flags do not go together, or the vocabulary is not that of
       the shards.
   """
-  stamp = vocabulary_stamp.first_known([
+  stamp = vocabulary_stamp.first_known(
+    [
       *vocabulary_stamp.of_shards(files),
       vocabulary_stamp.of_checkpoint(
-          os.path.join(FLAGS.checkpoint_dir, checkpoints.PREFIX)
-          if os.path.isdir(FLAGS.checkpoint_dir) else FLAGS.checkpoint_dir)])
+        os.path.join(FLAGS.checkpoint_dir, checkpoints.PREFIX)
+        if os.path.isdir(FLAGS.checkpoint_dir)
+        else FLAGS.checkpoint_dir
+      ),
+    ]
+  )
   split = tokenizer.for_scores(stamp) or caption_scores.tokenize
   metrics = check_metrics()
   for name in ('train_file_pattern', 'ranking_images'):
@@ -396,33 +476,56 @@ def make_caption_evaluator(files, search):
   if not metrics:
     return None
   vocab_file = FLAGS.vocab_file or os.path.join(
-      os.path.dirname(files[0]), 'word_counts.txt')
+    os.path.dirname(files[0]), 'word_counts.txt'
+  )
   if not os.path.exists(vocab_file):
-    raise ValueError(f'--metrics needs the vocabulary, and there is no '
-                     f'{vocab_file}: give --vocab_file')
+    raise ValueError(
+      f'--metrics needs the vocabulary, and there is no '
+      f'{vocab_file}: give --vocab_file'
+    )
   training = None
   if FLAGS.train_file_pattern:
-    training = set(split(shards.distinct_captions(shards.list_files(
-        FLAGS.train_file_pattern, 'train_file_pattern'))))
+    training = set(
+      split(
+        shards.distinct_captions(
+          shards.list_files(FLAGS.train_file_pattern, 'train_file_pattern')
+        )
+      )
+    )
   return caption_evaluator.CaptionEvaluator(
-      files, vocabulary.Vocabulary(vocab_file), metrics, search,
-      stamp.separator if stamp else ' ', split, FLAGS.num_eval_examples,
-      training)
+    files,
+    vocabulary.Vocabulary(vocab_file),
+    metrics,
+    search,
+    stamp.separator if stamp else ' ',
+    split,
+    FLAGS.num_eval_examples,
+    training,
+  )
 
 
 def main(_):
   program.require(FLAGS, 'input_file_pattern', 'checkpoint_dir', 'eval_dir')
-  if FLAGS.num_eval_examples < 1 or min(
-      FLAGS.eval_interval_secs, FLAGS.eval_batch_size,
-      FLAGS.metrics_images, FLAGS.ranking_images) < 0:
+  if (
+    FLAGS.num_eval_examples < 1
+    or min(
+      FLAGS.eval_interval_secs,
+      FLAGS.eval_batch_size,
+      FLAGS.metrics_images,
+      FLAGS.ranking_images,
+    )
+    < 0
+  ):
     raise ValueError(
-        '--num_eval_examples should be above zero, and --eval_interval_secs, '
-        '--eval_batch_size, --metrics_images and --ranking_images not below')
+      '--num_eval_examples should be above zero, and --eval_interval_secs, '
+      '--eval_batch_size, --metrics_images and --ranking_images not below'
+    )
   if 0 < FLAGS.number_of_steps < FLAGS.min_global_step and not FLAGS.run_once:
     raise ValueError(
-        f'--number_of_steps={FLAGS.number_of_steps} is below '
-        f'--min_global_step={FLAGS.min_global_step}, so that its checkpoint '
-        'would be passed over; lower --min_global_step')
+      f'--number_of_steps={FLAGS.number_of_steps} is below '
+      f'--min_global_step={FLAGS.min_global_step}, so that its checkpoint '
+      'would be passed over; lower --min_global_step'
+    )
   os.makedirs(FLAGS.eval_dir, exist_ok=True)
   with contextlib.ExitStack() as stack:
     if FLAGS.best_metric:
@@ -438,38 +541,54 @@ def watch():
   captions = make_caption_evaluator(files, search)
   best = None
   if FLAGS.best_metric:
-    measured_on = {'input_file_pattern': FLAGS.input_file_pattern,
-                   'num_eval_examples': FLAGS.num_eval_examples}
+    measured_on = {
+      'input_file_pattern': FLAGS.input_file_pattern,
+      'num_eval_examples': FLAGS.num_eval_examples,
+    }
     if FLAGS.best_metric != 'perplexity':
       config, _ = configuration.load(
-          FLAGS.checkpoint_dir if os.path.isdir(FLAGS.checkpoint_dir)
-          else os.path.dirname(FLAGS.checkpoint_dir))
-      measured_on.update(metrics_images=FLAGS.metrics_images,
-                         **search.completed(config).as_dict())
+        FLAGS.checkpoint_dir
+        if os.path.isdir(FLAGS.checkpoint_dir)
+        else os.path.dirname(FLAGS.checkpoint_dir)
+      )
+      measured_on.update(
+        metrics_images=FLAGS.metrics_images,
+        **search.completed(config).as_dict(),
+      )
     best = best_checkpoint.BestCheckpoint(
-        os.path.join(FLAGS.eval_dir, 'best'), FLAGS.best_metric, measured_on,
-        defaults=search_config.SearchConfig().completed().as_dict())
-  evaluator = Evaluator(files, FLAGS.num_eval_examples, FLAGS.eval_batch_size,
-                        FLAGS.feature_cache_dir)
+      os.path.join(FLAGS.eval_dir, 'best'),
+      FLAGS.best_metric,
+      measured_on,
+      defaults=search_config.SearchConfig().completed().as_dict(),
+    )
+  evaluator = Evaluator(
+    files,
+    FLAGS.num_eval_examples,
+    FLAGS.eval_batch_size,
+    FLAGS.feature_cache_dir,
+  )
   writer = tf.summary.create_file_writer(FLAGS.eval_dir)
   last_step = None
   if FLAGS.run_once:
     if evaluate_latest(evaluator, captions, best, writer, None) is None:
       raise ValueError(
-          f'the latest checkpoint of --checkpoint_dir={FLAGS.checkpoint_dir} is '
-          f'of a step below --min_global_step={FLAGS.min_global_step}; lower '
-          'that')
+        f'the latest checkpoint of --checkpoint_dir={FLAGS.checkpoint_dir} is '
+        f'of a step below --min_global_step={FLAGS.min_global_step}; lower '
+        'that'
+      )
     return 0
   while True:
     start = time.time()
     try:
-      last_step = evaluate_latest(
-          evaluator, captions, best, writer, last_step)
+      last_step = evaluate_latest(evaluator, captions, best, writer, last_step)
     except checkpoints.CheckpointError as e:
       # Not there yet, or deleted by train while it was read: look again.
       logging.warning('%s', e)
-    if (FLAGS.number_of_steps and last_step is not None
-        and last_step >= FLAGS.number_of_steps):
+    if (
+      FLAGS.number_of_steps
+      and last_step is not None
+      and last_step >= FLAGS.number_of_steps
+    ):
       logging.info('--number_of_steps=%d reached', FLAGS.number_of_steps)
       return 0
     wait = FLAGS.eval_interval_secs - (time.time() - start)

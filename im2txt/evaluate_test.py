@@ -25,13 +25,26 @@ from im2txt.runtime import locks
 from im2txt.text import vocabulary_stamp
 
 _CONFIG = configuration.ModelConfig(
-    vocab_size=12, embedding_size=5, num_lstm_units=4, batch_size=4,
-    image_height=75, image_width=75, initializer_scale=0.5)
+  vocab_size=12,
+  embedding_size=5,
+  num_lstm_units=4,
+  batch_size=4,
+  image_height=75,
+  image_width=75,
+  initializer_scale=0.5,
+)
 # Image and word ids of each record, in the order of the shards.
 _CAPTIONS = [
-    (3, [0, 2, 3, 4, 1]), (1, [0, 5, 1]), (3, [0, 6, 7, 8, 9, 10, 11, 1]),
-    (2, [0, 1]), (4, [0, 11, 2, 1]), (1, [0, 9, 4, 4, 1]), (5, [0, 3, 1]),
-    (2, [0, 8, 2, 6, 1]), (6, [0, 7, 7, 1])]
+  (3, [0, 2, 3, 4, 1]),
+  (1, [0, 5, 1]),
+  (3, [0, 6, 7, 8, 9, 10, 11, 1]),
+  (2, [0, 1]),
+  (4, [0, 11, 2, 1]),
+  (1, [0, 9, 4, 4, 1]),
+  (5, [0, 3, 1]),
+  (2, [0, 8, 2, 6, 1]),
+  (6, [0, 7, 7, 1]),
+]
 
 
 @pytest.fixture(scope='module', name='data')
@@ -40,8 +53,9 @@ def fixture_data(tmp_path_factory):
   records = [(i, testing.jpeg(i), ids) for i, ids in _CAPTIONS]
   testing.write_shard(path / 'val-00000-of-00002', records[:4])
   # The ninth caption's image is followed by one that is no image.
-  testing.write_shard(path / 'val-00001-of-00002',
-                      records[4:] + [(7, b'no image', [0, 2, 1])])
+  testing.write_shard(
+    path / 'val-00001-of-00002', records[4:] + [(7, b'no image', [0, 2, 1])]
+  )
   return f'{path}/val-?????-of-00002'
 
 
@@ -53,7 +67,8 @@ class _Model:
     self._model = show_and_tell_model.ShowAndTellModel(_CONFIG)
     # Random Inceptions give features of thousands: too much for the LSTM.
     self._model.image_embedding_weights.assign(
-        self._model.image_embedding_weights * 2e-5)
+      self._model.image_embedding_weights * 2e-5
+    )
 
   def save(self, train_dir, step):
     """Saves it as train would; the logits are scaled by the step."""
@@ -65,24 +80,30 @@ class _Model:
 
   def cross_entropies(self, captions, step):
     """Scores captions in NumPy, word by word."""
-    w = {n: v.numpy().astype(np.float64)
-         for n, v in self._model.decoder_variables.items()}
+    w = {
+      n: v.numpy().astype(np.float64)
+      for n, v in self._model.decoder_variables.items()
+    }
     w['logits/weights'] *= step / 100
 
     def lstm(x, c, h):
       i, j, f, o = np.split(
-          np.concatenate([x, h]) @ w['lstm/basic_lstm_cell/kernel']
-          + w['lstm/basic_lstm_cell/bias'], 4)
+        np.concatenate([x, h]) @ w['lstm/basic_lstm_cell/kernel']
+        + w['lstm/basic_lstm_cell/bias'],
+        4,
+      )
       c = c / (1 + np.exp(-f - 1)) + np.tanh(j) / (1 + np.exp(-i))
       return c, np.tanh(c) / (1 + np.exp(-o))
 
     found = []
     for image_id, ids in captions:
       image = image_processing.process_image(
-          testing.jpeg(image_id), height=75, width=75)
+        testing.jpeg(image_id), height=75, width=75
+      )
       features = self._model.encode_images(image[tf.newaxis])[0].numpy()
-      c, h = lstm(features @ w['image_embedding/weights'],
-                  np.zeros(4), np.zeros(4))
+      c, h = lstm(
+        features @ w['image_embedding/weights'], np.zeros(4), np.zeros(4)
+      )
       for word, target in zip(ids, ids[1:]):
         c, h = lstm(w['seq_embedding/map'][word], c, h)
         logits = h @ w['logits/weights'] + w['logits/biases']
@@ -107,47 +128,64 @@ def _flags(**values):
   return [f'--{name}={value}' for name, value in values.items()]
 
 
-@pytest.mark.parametrize('flags, captions', [
+@pytest.mark.parametrize(
+  'flags, captions',
+  [
     # Fewer than there are, of a batch size that divides neither.
     (['--num_eval_examples=5', '--eval_batch_size=3'], _CAPTIONS[:5]),
     # All that are good, and no more; the last batch of four holds one.
     (['--num_eval_examples=9'], _CAPTIONS),
     # More than there are; the broken image is left out.
     ([], _CAPTIONS),
-])
+  ],
+)
 def test_scores_each_requested_caption_once(
-    data, train_dir, model, tmp_path, flags, captions):
+  data, train_dir, model, tmp_path, flags, captions
+):
   expected = model.cross_entropies(captions, 1000)
   # The images and the words make a difference, so that the mean tells.
   one, other = (model.cross_entropies([(i, [0, 1])], 1000) for i in (1, 2))
   assert np.std(expected) > 0.1 and abs(one[0] - other[0]) > 0.005
-  result = testing.run_program('evaluate', *flags, *_flags(
-      input_file_pattern=data, checkpoint_dir=train_dir, eval_dir=tmp_path,
-      run_once=True, min_global_step=1000))
+  result = testing.run_program(
+    'evaluate',
+    *flags,
+    *_flags(
+      input_file_pattern=data,
+      checkpoint_dir=train_dir,
+      eval_dir=tmp_path,
+      run_once=True,
+      min_global_step=1000,
+    ),
+  )
   assert result.returncode == 0, result.stderr
   perplexity, nats, words, count = re.search(
-      r'global step 1000: perplexity = ([\d.]+) \(([\d.]+) nats a word, '
-      r'(\d+) words of (\d+) captions', result.stderr).groups()
+    r'global step 1000: perplexity = ([\d.]+) \(([\d.]+) nats a word, '
+    r'(\d+) words of (\d+) captions',
+    result.stderr,
+  ).groups()
   assert int(words) == len(expected) and int(count) == len(captions)
   assert float(nats) == pytest.approx(np.mean(expected), abs=2e-4)
-  assert float(perplexity) == pytest.approx(
-      np.exp(np.mean(expected)), rel=2e-4)
+  assert float(perplexity) == pytest.approx(np.exp(np.mean(expected)), rel=2e-4)
   assert ('1 image(s) skipped: ids 7\n' in result.stderr) == (not flags)
 
   events = testing.read_events(str(tmp_path))
   assert set(events) == {'Perplexity', 'losses/cross_entropy'}
-  for tag, value in (('Perplexity', np.exp(np.mean(expected))),
-                     ('losses/cross_entropy', np.mean(expected))):
+  for tag, value in (
+    ('Perplexity', np.exp(np.mean(expected))),
+    ('losses/cross_entropy', np.mean(expected)),
+  ):
     plugin, values = events[tag]
     assert plugin == 'scalars' and list(values) == [1000]
     assert values[1000] == pytest.approx(value, rel=2e-4)
 
 
 def test_the_result_with_cached_features_is_exactly_that_without(
-    data, train_dir, model, tmp_path):
+  data, train_dir, model, tmp_path
+):
   # Its flags are those of train too, so never two of them in one process.
-  from im2txt import evaluate  # pylint: disable=g-import-not-at-top
+  from im2txt import evaluate
   from im2txt.data import shards
+
   files = shards.list_files(data)
   cache = str(tmp_path / 'features')
 
@@ -171,7 +209,7 @@ def test_the_result_with_cached_features_is_exactly_that_without(
 
 # Deletes the files of step 800 just before they are opened and the weights of
 # step 900 just after, as a train that saves a newer one may do.
-_DELETE = '''
+_DELETE = """
 import glob, os
 from im2txt.checkpoints import reader
 open_reader = reader.open_reader
@@ -185,15 +223,25 @@ def open_and_delete(prefix):
       os.remove(name)
   return opened
 reader.open_reader = open_and_delete
-'''
+"""
 
 
 def test_watches_until_the_last_step(data, model, tmp_path):
   train_dir, eval_dir = tmp_path / 'train', tmp_path / 'eval'
-  process = subprocess.Popen(**testing.program('evaluate', *_flags(
-      input_file_pattern=data, checkpoint_dir=train_dir, eval_dir=eval_dir,
-      eval_interval_secs=1, min_global_step=800, number_of_steps=2000),
-                                               code=_DELETE))
+  process = subprocess.Popen(
+    **testing.program(
+      'evaluate',
+      *_flags(
+        input_file_pattern=data,
+        checkpoint_dir=train_dir,
+        eval_dir=eval_dir,
+        eval_interval_secs=1,
+        min_global_step=800,
+        number_of_steps=2000,
+      ),
+      code=_DELETE,
+    )
+  )
   log = testing.read_until(process, 'no checkpoint')
   train_dir.mkdir()
   log += testing.read_until(process, f'no checkpoint in directory {train_dir}')
@@ -220,19 +268,23 @@ def test_watches_until_the_last_step(data, model, tmp_path):
   assert list(values) == [1000, 2000]
   for step, value in values.items():
     assert value == pytest.approx(
-        np.exp(np.mean(model.cross_entropies(_CAPTIONS, step))), rel=2e-4)
+      np.exp(np.mean(model.cross_entropies(_CAPTIONS, step))), rel=2e-4
+    )
 
 
 def _expected_scores(train_dir, vocab_file, metrics):
   """Scores the captions that the images get from their bytes."""
   captioner = captioner_lib.Captioner(
-      str(train_dir), str(vocab_file),
-      search_config.SearchConfig(beam_size=2, max_caption_length=7))
+    str(train_dir),
+    str(vocab_file),
+    search_config.SearchConfig(beam_size=2, max_caption_length=7),
+  )
   references = {}
   for image_id, ids in _CAPTIONS:
     references.setdefault(image_id, []).append(captioner.decoder.text(ids))
-  found = captioner.caption([
-      captioner.decode(testing.jpeg(image_id)) for image_id in references])
+  found = captioner.caption(
+    [captioner.decode(testing.jpeg(image_id)) for image_id in references]
+  )
   n_best = dict(zip(references, ([c.text for c in f] for f in found)))
   return summary.summarize(references, n_best, metrics=metrics)
 
@@ -244,18 +296,38 @@ def test_metrics_of_each_checkpoint(model, tmp_path, monkeypatch):
   vocab_file.write_text(''.join(f'{word} 5\n' for word in words[:-1]))
   with shards.Writer(tmp_path / 'val-00000-of-00001') as writer:
     for image_id in [*dict(_CAPTIONS), 7]:
-      writer.write(shards.serialize_compact(
-          image_id, testing.jpeg(image_id) if image_id < 7 else b'no image', [
-              ([words[i] for i in ids], ids)
-              for i, ids in [*_CAPTIONS, (7, [0, 2, 1])] if i == image_id]))
+      writer.write(
+        shards.serialize_compact(
+          image_id,
+          testing.jpeg(image_id) if image_id < 7 else b'no image',
+          [
+            ([words[i] for i in ids], ids)
+            for i, ids in [*_CAPTIONS, (7, [0, 2, 1])]
+            if i == image_id
+          ],
+        )
+      )
   # Without Java, so that scores are there at once.
   monkeypatch.setenv('PATH', '')
-  process = subprocess.Popen(**testing.program('evaluate', *_flags(
-      input_file_pattern=tmp_path / 'val-*', checkpoint_dir=train_dir,
-      eval_dir=eval_dir, eval_interval_secs=1, min_global_step=0,
-      number_of_steps=2000, metrics='bleu_1,cider,meteor,mean_length',
-      best_metric='bleu_1', beam_size=2, max_caption_length=7,
-      train_file_pattern=tmp_path / 'val-*', ranking_images=5)))
+  process = subprocess.Popen(
+    **testing.program(
+      'evaluate',
+      *_flags(
+        input_file_pattern=tmp_path / 'val-*',
+        checkpoint_dir=train_dir,
+        eval_dir=eval_dir,
+        eval_interval_secs=1,
+        min_global_step=0,
+        number_of_steps=2000,
+        metrics='bleu_1,cider,meteor,mean_length',
+        best_metric='bleu_1',
+        beam_size=2,
+        max_caption_length=7,
+        train_file_pattern=tmp_path / 'val-*',
+        ranking_images=5,
+      ),
+    )
+  )
   model.save(train_dir, 1000)
   expected = [_expected_scores(train_dir, vocab_file, ['bleu_1', 'cider'])]
   log = testing.read_until(process, 'no checkpoint newer than step 1000')
@@ -269,17 +341,28 @@ def test_metrics_of_each_checkpoint(model, tmp_path, monkeypatch):
 
   found = testing.read_events(str(eval_dir))
   assert set(found) == {
-      'Perplexity', 'losses/cross_entropy', 'metrics/bleu_1', 'metrics/cider',
-      'metrics/mean_length', 'samples/captions', 'samples/page',
-      'metrics/best_in_training', 'metrics/n_best_in_training',
-      'metrics/ranking_images', 'metrics/ranking_captions',
-      *(f'metrics/{way}_{measure}'
-        for way in ('image_to_caption', 'caption_to_image')
-        for measure in ('recall_1', 'recall_5', 'recall_10', 'median_rank'))}
+    'Perplexity',
+    'losses/cross_entropy',
+    'metrics/bleu_1',
+    'metrics/cider',
+    'metrics/mean_length',
+    'samples/captions',
+    'samples/page',
+    'metrics/best_in_training',
+    'metrics/n_best_in_training',
+    'metrics/ranking_images',
+    'metrics/ranking_captions',
+    *(
+      f'metrics/{way}_{measure}'
+      for way in ('image_to_caption', 'caption_to_image')
+      for measure in ('recall_1', 'recall_5', 'recall_10', 'median_rank')
+    ),
+  }
   assert found['metrics/ranking_captions'][1] == {1000: 5, 2000: 5}
   assert found['metrics/caption_to_image_recall_5'][1] == {1000: 1, 2000: 1}
-  assert all(0 <= share <= 1 for share in found[
-      'metrics/n_best_in_training'][1].values())
+  assert all(
+    0 <= share <= 1 for share in found['metrics/n_best_in_training'][1].values()
+  )
   for values in expected:
     assert values['images'] == 6
   # One is better, so that it shows which is kept.
@@ -288,9 +371,11 @@ def test_metrics_of_each_checkpoint(model, tmp_path, monkeypatch):
     plugin, values = found[f'metrics/{name}']
     assert plugin == 'scalars' and list(values) == [1000, 2000]
     assert list(values.values()) == pytest.approx(
-        [scores[name] for scores in expected])
+      [scores[name] for scores in expected]
+    )
     assert re.findall(rf'{name} = ([\d.]+)', log) == [
-        f'{scores[name]:.4f}' for scores in expected]
+      f'{scores[name]:.4f}' for scores in expected
+    ]
   plugin, pages = found['samples/page']
   assert plugin == 'images' and list(pages) == [1000, 2000]
   assert pages[1000][0] == pages[2000][0] == b'838'  # Four columns.
@@ -301,17 +386,20 @@ def test_metrics_of_each_checkpoint(model, tmp_path, monkeypatch):
   best = max(range(2), key=lambda i: expected[i]['bleu_1'])
   kept = checkpoints.Checkpoint(str(eval_dir / 'best'))
   assert kept.global_step == (best + 1) * 1000
-  assert _expected_scores(
-      eval_dir / 'best', vocab_file, ['bleu_1', 'cider']) == expected[best]
+  assert (
+    _expected_scores(eval_dir / 'best', vocab_file, ['bleu_1', 'cider'])
+    == expected[best]
+  )
 
 
 def test_events_that_are_not_on_the_disk_are_missed(tmp_path):
-  from im2txt import evaluate  # pylint: disable=g-import-not-at-top
+  from im2txt import evaluate
+
   writer = tf.summary.create_file_writer(str(tmp_path))
   with writer.as_default(step=1):
     with evaluate.writing_events(writer, str(tmp_path)):
       tf.summary.scalar('a', 1.0)
-    path, = tmp_path.iterdir()
+    (path,) = tmp_path.iterdir()
     written = path.read_bytes()
 
     def damage(content):
@@ -326,15 +414,19 @@ def test_events_that_are_not_on_the_disk_are_missed(tmp_path):
         damage(content)
 
 
-@pytest.mark.parametrize('arguments, part', [
+@pytest.mark.parametrize(
+  'arguments, part',
+  [
     (['--metrics=bleu_4,blue_1'], "'blue_1' is none of bleu_1"),
     (['--metrics=perplexity'], 'perplexity is always computed'),
     (['--best_metric=cider'], 'is not in --metrics=; add it'),
     (['--metrics=all', '--best_metric=mean_length'], 'is none of perplexity'),
     (['--metrics=all', '--best_metric=meteor'], 'Java is not installed'),
-])
+  ],
+)
 def test_metrics_that_cannot_be_had_are_refused(monkeypatch, arguments, part):
-  from im2txt import evaluate  # pylint: disable=g-import-not-at-top
+  from im2txt import evaluate
+
   monkeypatch.setenv('PATH', '')
   with testing.flags_of(evaluate, *arguments):
     with pytest.raises(ValueError, match=part):
@@ -342,24 +434,47 @@ def test_metrics_that_cannot_be_had_are_refused(monkeypatch, arguments, part):
 
 
 def test_metrics_that_can_be_had(monkeypatch):
-  from im2txt import evaluate  # pylint: disable=g-import-not-at-top
+  from im2txt import evaluate
+
   monkeypatch.setenv('PATH', '')
   for arguments, metrics in (
-      ([], []), (['--best_metric=perplexity'], []),
-      (['--metrics=meteor'], []), (['--metrics=cider,bleu_4'],
-                                   ['cider', 'bleu_4']),
-      (['--metrics=all', '--best_metric=cider'],
-       ['bleu_1', 'bleu_2', 'bleu_3', 'bleu_4', 'rouge_l', 'cider',
-        'distinct_captions', 'vocabulary_used', 'mean_length',
-        'oracle_cider', 'mbleu_4', 'self_cider'])):
+    ([], []),
+    (['--best_metric=perplexity'], []),
+    (['--metrics=meteor'], []),
+    (['--metrics=cider,bleu_4'], ['cider', 'bleu_4']),
+    (
+      ['--metrics=all', '--best_metric=cider'],
+      [
+        'bleu_1',
+        'bleu_2',
+        'bleu_3',
+        'bleu_4',
+        'rouge_l',
+        'cider',
+        'distinct_captions',
+        'vocabulary_used',
+        'mean_length',
+        'oracle_cider',
+        'mbleu_4',
+        'self_cider',
+      ],
+    ),
+  ):
     with testing.flags_of(evaluate, *arguments):
       assert evaluate.check_metrics() == metrics
 
 
 def test_an_interrupt_is_no_error(data, tmp_path):
-  process = subprocess.Popen(**testing.program('evaluate', *_flags(
-      input_file_pattern=data, checkpoint_dir=tmp_path / 'none',
-      eval_dir=tmp_path / 'eval')))
+  process = subprocess.Popen(
+    **testing.program(
+      'evaluate',
+      *_flags(
+        input_file_pattern=data,
+        checkpoint_dir=tmp_path / 'none',
+        eval_dir=tmp_path / 'eval',
+      ),
+    )
+  )
   testing.read_until(process, 'no checkpoint at')
   process.send_signal(signal.SIGINT)
   rest = testing.rest(process)
@@ -371,17 +486,33 @@ def test_passes_over_a_damaged_checkpoint(data, train_dir, tmp_path):
   damaged = tmp_path / 'run [1]'
   shutil.copytree(train_dir, damaged)
   os.truncate(damaged / 'model.ckpt-1000.data-00000-of-00001', 5000)
-  result = testing.run_program('evaluate', *_flags(
-      input_file_pattern=data, checkpoint_dir=damaged, run_once=True,
-      eval_dir=tmp_path / 'eval', min_global_step=0, num_eval_examples=2))
+  result = testing.run_program(
+    'evaluate',
+    *_flags(
+      input_file_pattern=data,
+      checkpoint_dir=damaged,
+      run_once=True,
+      eval_dir=tmp_path / 'eval',
+      min_global_step=0,
+      num_eval_examples=2,
+    ),
+  )
   assert result.returncode == 0, result.stderr
-  assert len(re.findall(r'model\.ckpt-1000 is truncated.*: using '
-                        r'\S+ \[1\]/model\.ckpt-900 instead\n',
-                        result.stderr)) == 1
+  assert (
+    len(
+      re.findall(
+        r'model\.ckpt-1000 is truncated.*: using '
+        r'\S+ \[1\]/model\.ckpt-900 instead\n',
+        result.stderr,
+      )
+    )
+    == 1
+  )
   assert 'global step 900: perplexity' in result.stderr
   # Only a trainer puts a directory in order.
   assert {p.name for p in damaged.iterdir()} == {
-      p.name for p in train_dir.iterdir()}
+    p.name for p in train_dir.iterdir()
+  }
 
 
 @pytest.fixture(scope='module', name='failures')
@@ -392,47 +523,75 @@ def fixture_failures(tmp_path_factory, data, train_dir, model):
   for name, fingerprint in (('stamped', '12ab'), ('shards', '34cd')):
     model.save(path / name, 1000)
     vocabulary_stamp.save(
-        path / name, vocabulary_stamp.Stamp(fingerprint, 12, '/words.txt'))
+      path / name, vocabulary_stamp.Stamp(fingerprint, 12, '/words.txt')
+    )
   testing.write_shard(path / 'shards' / 'val', [(1, testing.jpeg(), [0, 1])])
-  common = dict(input_file_pattern=data, checkpoint_dir=train_dir,
-                eval_dir=path / 'eval')
+  common = dict(
+    input_file_pattern=data, checkpoint_dir=train_dir, eval_dir=path / 'eval'
+  )
   (path / 'in_use').mkdir()
   lock = locks.hold(str(path / 'in_use'), 'best')
   lock.__enter__()
-  yield {name: subprocess.Popen(**testing.program(
-      'evaluate', *_flags(**common | flags))) for name, flags in {
-          'no files': {'input_file_pattern': path / 'no'},
-          'never': {'number_of_steps': 1000},
-          'no checkpoint': {'checkpoint_dir': path / 'no', 'run_once': True},
-          'vocabulary': {'input_file_pattern': path / 'shards' / 'val',
-                         'checkpoint_dir': path / 'stamped',
-                         'min_global_step': 0},
-          'id': {'input_file_pattern': path / 'ids', 'min_global_step': 0},
-          'no words': {'metrics': 'cider'},
-          'no metrics': {'ranking_images': 5},
-          'in use': {'eval_dir': path / 'in_use', 'best_metric': 'perplexity'},
-      }.items()}
+  yield {
+    name: subprocess.Popen(
+      **testing.program('evaluate', *_flags(**common | flags))
+    )
+    for name, flags in {
+      'no files': {'input_file_pattern': path / 'no'},
+      'never': {'number_of_steps': 1000},
+      'no checkpoint': {'checkpoint_dir': path / 'no', 'run_once': True},
+      'vocabulary': {
+        'input_file_pattern': path / 'shards' / 'val',
+        'checkpoint_dir': path / 'stamped',
+        'min_global_step': 0,
+      },
+      'id': {'input_file_pattern': path / 'ids', 'min_global_step': 0},
+      'no words': {'metrics': 'cider'},
+      'no metrics': {'ranking_images': 5},
+      'in use': {'eval_dir': path / 'in_use', 'best_metric': 'perplexity'},
+    }.items()
+  }
   lock.__exit__(None, None, None)
 
 
-@pytest.mark.parametrize('name, parts', [
+@pytest.mark.parametrize(
+  'name, parts',
+  [
     ('no files', ['--input_file_pattern=', 'no file matches']),
     ('never', ['--number_of_steps=1000', '--min_global_step=5000']),
     ('no checkpoint', ['no checkpoint at', 'failures0/no']),
-    ('vocabulary', ['the shards in ', 'failures0/shards (fingerprint 34cd, 12 ',
-                    'stamped/model.ckpt-1000 (fingerprint 12ab, 12 words',
-                    'give shards']),
+    (
+      'vocabulary',
+      [
+        'the shards in ',
+        'failures0/shards (fingerprint 34cd, 12 ',
+        'stamped/model.ckpt-1000 (fingerprint 12ab, 12 words',
+        'give shards',
+      ],
+    ),
     ('id', ['word id 12', 'vocabulary size 12']),
     ('no metrics', ['--ranking_images needs --metrics']),
-    ('in use', ['--eval_dir=', 'in_use is in use', f'process {os.getpid()} on',
-                'another --eval_dir']),
+    (
+      'in use',
+      [
+        '--eval_dir=',
+        'in_use is in use',
+        f'process {os.getpid()} on',
+        'another --eval_dir',
+      ],
+    ),
     ('no words', ['no ', 'word_counts.txt: give --vocab_file']),
-])
+  ],
+)
 def test_one_line_says_what_is_wrong(failures, name, parts):
   process = failures[name]
   stdout, stderr = process.communicate(timeout=300)
-  testing.assert_one_line_error(subprocess.CompletedProcess(
-      process.args, process.returncode, stdout, stderr), *parts)
+  testing.assert_one_line_error(
+    subprocess.CompletedProcess(
+      process.args, process.returncode, stdout, stderr
+    ),
+    *parts,
+  )
 
 
 if __name__ == '__main__':

@@ -41,15 +41,21 @@ _ROWS = ('seq_embedding/map', 'logits/weights', 'logits/biases')
 
 def define_flags():
   flags.DEFINE_string(
-      'checkpoint_path', '',
-      'Model checkpoint: a file prefix, or a directory (its latest is taken).')
+    'checkpoint_path',
+    '',
+    'Model checkpoint: a file prefix, or a directory (its latest is taken).',
+  )
   flags.DEFINE_string(
-      'vocab_file', '', 'Vocabulary the model was trained with.')
+    'vocab_file', '', 'Vocabulary the model was trained with.'
+  )
   flags.DEFINE_string(
-      'new_vocab_file', '',
-      'Vocabulary that was made with --extend_vocab_file=that one.')
+    'new_vocab_file',
+    '',
+    'Vocabulary that was made with --extend_vocab_file=that one.',
+  )
   flags.DEFINE_string(
-      'output_dir', '', 'Directory for the new checkpoint, a train_dir.')
+    'output_dir', '', 'Directory for the new checkpoint, a train_dir.'
+  )
 
 
 def check_extends(old, new):
@@ -60,33 +66,40 @@ def check_extends(old, new):
     new: `Vocabulary` of --new_vocab_file.
   """
   for word_id, word in enumerate(old.words):
-    if new.words[word_id:word_id + 1] != [word]:
+    if new.words[word_id : word_id + 1] != [word]:
       other = repr(new.words[word_id]) if word_id < len(new) else 'no word'
       raise ValueError(
-          f'the id {word_id} is of {other} in --new_vocab_file='
-          f'{FLAGS.new_vocab_file} and of {word!r} in --vocab_file='
-          f'{FLAGS.vocab_file}: make the new one with --extend_vocab_file='
-          f'{FLAGS.vocab_file}')
+        f'the id {word_id} is of {other} in --new_vocab_file='
+        f'{FLAGS.new_vocab_file} and of {word!r} in --vocab_file='
+        f'{FLAGS.vocab_file}: make the new one with --extend_vocab_file='
+        f'{FLAGS.vocab_file}'
+      )
   if len(new) == len(old):
     raise ValueError(
-        f'--new_vocab_file={FLAGS.new_vocab_file} has no word that '
-        f'--vocab_file={FLAGS.vocab_file} has not: train on as it is')
+      f'--new_vocab_file={FLAGS.new_vocab_file} has no word that '
+      f'--vocab_file={FLAGS.vocab_file} has not: train on as it is'
+    )
 
 
 def is_new_or_unfinished(directory):
   """Returns whether a directory has nothing but what interrupted runs left."""
   names = os.listdir(directory) if os.path.isdir(directory) else []
-  own = (configuration.FILE_NAME, vocabulary_stamp.FILE_NAME,
-         encoder_stamp.FILE_NAME)
+  own = (
+    configuration.FILE_NAME,
+    vocabulary_stamp.FILE_NAME,
+    encoder_stamp.FILE_NAME,
+  )
   # The state file is written last.
   return checkpoints.STATE_FILE not in names and all(
-      name in own or name.startswith((f'{checkpoints.PREFIX}-', '.'))
-      for name in names)
+    name in own or name.startswith((f'{checkpoints.PREFIX}-', '.'))
+    for name in names
+  )
 
 
 def main(_):
   program.require(
-      FLAGS, 'checkpoint_path', 'vocab_file', 'new_vocab_file', 'output_dir')
+    FLAGS, 'checkpoint_path', 'vocab_file', 'new_vocab_file', 'output_dir'
+  )
   old = vocabulary.Vocabulary(FLAGS.vocab_file)
   new = vocabulary.Vocabulary(FLAGS.new_vocab_file)
   check_extends(old, new)
@@ -95,31 +108,43 @@ def main(_):
   trained = vocabulary_stamp.of_checkpoint(checkpoint.prefix)
   given = vocabulary_stamp.of_vocabulary(old)
   vocabulary_stamp.check(
-      [given, trained], 'give the word_counts.txt that the model was trained '
-      'with')
+    [given, trained], 'give the word_counts.txt that the model was trained with'
+  )
   if not is_new_or_unfinished(FLAGS.output_dir):
-    raise ValueError(f'--output_dir={FLAGS.output_dir} is not empty: give '
-                     'another')
+    raise ValueError(
+      f'--output_dir={FLAGS.output_dir} is not empty: give another'
+    )
   rows = [checkpoint.get(name) for name in _ROWS]
   os.makedirs(FLAGS.output_dir, exist_ok=True)
   values = {name: checkpoint.get(name) for name in checkpoint.shapes}
   # Some converters dropped it; train wants one.
   values.setdefault('global_step', np.int32(0))
-  values.update(zip(_ROWS, new_words.add(
-      *rows, old.unk_id, range(len(old), len(new)))))
+  values.update(
+    zip(_ROWS, new_words.add(*rows, old.unk_id, range(len(old), len(new))))
+  )
   model_config, training_config = configuration.load(
-      os.path.dirname(checkpoint.prefix))
+    os.path.dirname(checkpoint.prefix)
+  )
   sizes = {**checkpoint.model_sizes(), 'vocab_size': len(values[_ROWS[0]])}
-  configuration.save(FLAGS.output_dir, (
-      dataclasses.replace(model_config, **sizes), training_config))
-  vocabulary_stamp.save(FLAGS.output_dir, dataclasses.replace(
-      trained.stamp or given.stamp, fingerprint=new.fingerprint,
-      words=len(new), file=os.path.abspath(FLAGS.new_vocab_file)))
+  configuration.save(
+    FLAGS.output_dir,
+    (dataclasses.replace(model_config, **sizes), training_config),
+  )
+  vocabulary_stamp.save(
+    FLAGS.output_dir,
+    dataclasses.replace(
+      trained.stamp or given.stamp,
+      fingerprint=new.fingerprint,
+      words=len(new),
+      file=os.path.abspath(FLAGS.new_vocab_file),
+    ),
+  )
   encoder_stamp.copy(os.path.dirname(checkpoint.prefix), FLAGS.output_dir)
   # Last: a directory with a checkpoint has all that belongs to it.
   prefix = checkpoints.CheckpointManager(FLAGS.output_dir).save(values)
-  logging.info('%d new words, %d in all, in %s', len(new) - len(old), len(new),
-               prefix)
+  logging.info(
+    '%d new words, %d in all, in %s', len(new) - len(old), len(new), prefix
+  )
 
 
 if __name__ == '__main__':

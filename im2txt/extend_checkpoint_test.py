@@ -22,8 +22,14 @@ from im2txt.text import vocabulary_stamp
 _OLD = ['<S>', '</S>', 'a', 'man', 'dog', 'runs']  # <UNK> is 6.
 _NEW = [*_OLD, '<UNK>', 'zebra', 'sleeps', 'red']
 _CONFIG = configuration.ModelConfig(
-    vocab_size=7, embedding_size=6, num_lstm_units=5, batch_size=4,
-    image_height=75, image_width=75, initializer_scale=0.5)
+  vocab_size=7,
+  embedding_size=6,
+  num_lstm_units=5,
+  batch_size=4,
+  image_height=75,
+  image_width=75,
+  initializer_scale=0.5,
+)
 _ENCODER = encoder_stamp.Stamp('12ab', encoder_stamp.URL, 'file:///a')
 _DECODER = ('seq_embedding/map', 'logits/weights', 'logits/biases')
 
@@ -35,7 +41,8 @@ def _write_words(path, words):
 def _stamp(path, **changes):
   vocab = vocabulary.Vocabulary(path)
   return vocabulary_stamp.Stamp(
-      vocab.fingerprint, len(vocab), str(path), **changes)
+    vocab.fingerprint, len(vocab), str(path), **changes
+  )
 
 
 @pytest.fixture(scope='module', name='files')
@@ -50,22 +57,29 @@ def fixture_files(tmp_path_factory):
   # Random Inceptions give features of thousands: too much for the LSTM.
   model.image_embedding_weights.assign(model.image_embedding_weights * 2e-5)
   model.global_step.assign(40)
-  checkpoints.CheckpointManager(str(path / 'train')).save(
-      model.named_variables)
-  configuration.save(path / 'train', (_CONFIG, configuration.TrainingConfig(
-      initial_learning_rate=0.25)))
+  checkpoints.CheckpointManager(str(path / 'train')).save(model.named_variables)
+  configuration.save(
+    path / 'train',
+    (_CONFIG, configuration.TrainingConfig(initial_learning_rate=0.25)),
+  )
   encoder_stamp.save(path / 'train', _ENCODER)
-  vocabulary_stamp.save(path / 'train', _stamp(
-      path / 'old.txt', tokenizer='unicode'))
+  vocabulary_stamp.save(
+    path / 'train', _stamp(path / 'old.txt', tokenizer='unicode')
+  )
   return path
 
 
 def _run(path, **changes):
-  arguments = {'checkpoint_path': path / 'train',
-               'vocab_file': path / 'old.txt',
-               'new_vocab_file': path / 'new.txt', **changes}
-  with testing.flags_of(extend_checkpoint, *(
-      f'--{name}={value}' for name, value in arguments.items())):
+  arguments = {
+    'checkpoint_path': path / 'train',
+    'vocab_file': path / 'old.txt',
+    'new_vocab_file': path / 'new.txt',
+    **changes,
+  }
+  with testing.flags_of(
+    extend_checkpoint,
+    *(f'--{name}={value}' for name, value in arguments.items()),
+  ):
     extend_checkpoint.main([])
 
 
@@ -82,16 +96,23 @@ def _cross_entropies(directory, captions):
   model = show_and_tell_model.ShowAndTellModel(config, with_inception=False)
   checkpoint.restore(model.named_variables)
   # Images of different features, large enough to make a difference.
-  features = np.random.default_rng(0).normal(
-      0, 2e4, [len(captions), 2048]).astype(np.float32)
-  return [model.cross_entropies(
-      row[np.newaxis], [ids[:-1]], [ids[1:]], [[1] * (len(ids) - 1)]).numpy()
-          for row, ids in zip(features, captions)]
+  features = (
+    np.random.default_rng(0)
+    .normal(0, 2e4, [len(captions), 2048])
+    .astype(np.float32)
+  )
+  return [
+    model.cross_entropies(
+      row[np.newaxis], [ids[:-1]], [ids[1:]], [[1] * (len(ids) - 1)]
+    ).numpy()
+    for row, ids in zip(features, captions)
+  ]
 
 
 def test_all_but_the_rows_of_words_stays(files, extended):
-  old, new = (checkpoints.Checkpoint(str(path))
-              for path in (files / 'train', extended))
+  old, new = (
+    checkpoints.Checkpoint(str(path)) for path in (files / 'train', extended)
+  )
   assert new.prefix == f'{extended}/model.ckpt-40'
   assert len(new.shapes) == 383
   assert new.model_sizes() == {**old.model_sizes(), 'vocab_size': 10}
@@ -105,7 +126,8 @@ def test_all_but_the_rows_of_words_stays(files, extended):
   assert training.initial_learning_rate == 0.25
   assert encoder_stamp.load(extended) == _ENCODER
   assert vocabulary_stamp.load(extended) == _stamp(
-      files / 'new.txt', tokenizer='unicode')
+    files / 'new.txt', tokenizer='unicode'
+  )
 
 
 def test_captions_of_old_words_are_as_likely_as_before(files, extended):
@@ -123,21 +145,30 @@ def test_training_goes_on_with_the_new_words(files, extended):
   data = files / 'data'
   data.mkdir()
   captions = [[0, 2, 7, 8, 1], [0, 2, 9, 4, 5, 1], [0, 2, 9, 7, 5, 1]]
-  testing.write_shard(data / 'train', [
-      (i, testing.jpeg(i), ids) for i, ids in enumerate(captions)])
+  testing.write_shard(
+    data / 'train',
+    [(i, testing.jpeg(i), ids) for i, ids in enumerate(captions)],
+  )
   vocabulary_stamp.save(data, _stamp(files / 'new.txt'))
   train_dir = files / 'trained'
   shutil.copytree(extended, train_dir)
   result = testing.run_program(
-      'train', f'--input_file_pattern={data}/train', f'--train_dir={train_dir}',
-      '--number_of_steps=80', '--batch_size=3', '--initial_learning_rate=1',
-      f'--feature_cache_dir={data}/features', '--feature_views=0',
-      '--random_seed=1')
+    'train',
+    f'--input_file_pattern={data}/train',
+    f'--train_dir={train_dir}',
+    '--number_of_steps=80',
+    '--batch_size=3',
+    '--initial_learning_rate=1',
+    f'--feature_cache_dir={data}/features',
+    '--feature_views=0',
+    '--random_seed=1',
+  )
   assert result.returncode == 0, result.stderr
   assert f'resuming from {train_dir}/model.ckpt-40' in result.stderr
   assert 'not checked' not in result.stderr
-  before, after = (_cross_entropies(path, captions)
-                   for path in (extended, train_dir))
+  before, after = (
+    _cross_entropies(path, captions) for path in (extended, train_dir)
+  )
   for row, ids in enumerate(captions):
     for position, word in enumerate(ids[1:]):
       if word > 6:
@@ -155,8 +186,11 @@ def test_ids_that_were_no_word_s_are_used_first(files, tmp_path):
   values['logits/weights'] = np.ones([5, 12], np.float32)
   values['logits/biases'] = np.zeros([12], np.float32)
   checkpoints.write(str(tmp_path / 'model.ckpt-9'), values)
-  _run(files, checkpoint_path=tmp_path / 'model.ckpt-9',
-       output_dir=tmp_path / 'out')
+  _run(
+    files,
+    checkpoint_path=tmp_path / 'model.ckpt-9',
+    output_dir=tmp_path / 'out',
+  )
   extended = checkpoints.Checkpoint(str(tmp_path / 'out'))
   assert extended.model_sizes()['vocab_size'] == 12
   assert extended.global_step == 0 and 'global_step' in extended.shapes
@@ -167,14 +201,19 @@ def test_ids_that_were_no_word_s_are_used_first(files, tmp_path):
   assert not biases[[0, 1, 2, 3, 4, 5, 10, 11]].any()
 
 
-@pytest.mark.parametrize('words, part', [
-    (['<S>', '</S>', 'a', 'dog', 'man', 'runs', '<UNK>', 'red'],
-     "the id 3 is of 'dog' in .* and of 'man' in .*--extend_vocab_file="),
+@pytest.mark.parametrize(
+  'words, part',
+  [
+    (
+      ['<S>', '</S>', 'a', 'dog', 'man', 'runs', '<UNK>', 'red'],
+      "the id 3 is of 'dog' in .* and of 'man' in .*--extend_vocab_file=",
+    ),
     ([*_OLD, 'red', '<UNK>'], "the id 6 is of 'red' in .* and of '<UNK>' in"),
     (_OLD[:4], 'the id 4 is of .<UNK>. in'),
     (_OLD, 'has no word that'),
     ([*_OLD, '<UNK>'], 'has no word that'),
-])
+  ],
+)
 def test_vocabularies_that_extend_nothing(files, tmp_path, words, part):
   path = tmp_path / 'words.txt'
   _write_words(path, words)
@@ -190,16 +229,27 @@ def test_what_the_model_was_not_trained_with_is_refused(files, tmp_path):
   _write_words(other, [*_OLD[:5], 'walks'])
   _write_words(tmp_path / 'new.txt', [*_OLD[:5], 'walks', '<UNK>', 'red'])
   with pytest.raises(ValueError) as error:
-    _run(files, vocab_file=other, new_vocab_file=tmp_path / 'new.txt',
-         output_dir=tmp_path / 'out')
-  for part in (f'the vocabulary file {other} (fingerprint ',
-               f'{files}/train/model.ckpt-40 (fingerprint ', 'old.txt)'):
+    _run(
+      files,
+      vocab_file=other,
+      new_vocab_file=tmp_path / 'new.txt',
+      output_dir=tmp_path / 'out',
+    )
+  for part in (
+    f'the vocabulary file {other} (fingerprint ',
+    f'{files}/train/model.ckpt-40 (fingerprint ',
+    'old.txt)',
+  ):
     assert part in str(error.value)
   _write_words(other, [*_OLD, 'more', 'words'])
   _write_words(tmp_path / 'new.txt', [*_OLD, 'more', 'words', '<UNK>', 'red'])
   with pytest.raises(ValueError, match='has 9 words'):
-    _run(files, vocab_file=other, new_vocab_file=tmp_path / 'new.txt',
-         output_dir=tmp_path / 'out')
+    _run(
+      files,
+      vocab_file=other,
+      new_vocab_file=tmp_path / 'new.txt',
+      output_dir=tmp_path / 'out',
+    )
 
 
 def test_nothing_is_written_over(files):
@@ -219,10 +269,9 @@ def test_what_an_interruption_left_is_completed(files, tmp_path):
       (tmp_path / 'again' / path.name).write_bytes(path.read_bytes()[:99])
   (tmp_path / 'again' / '.model.ckpt-40.tmp.index').write_bytes(b'')
   _run(files, output_dir=tmp_path / 'again')
-  assert {path.name: path.read_bytes() for path in (
-      tmp_path / 'again').iterdir()} == {
-          path.name: path.read_bytes() for path in (
-              tmp_path / 'whole').iterdir()}
+  assert {
+    path.name: path.read_bytes() for path in (tmp_path / 'again').iterdir()
+  } == {path.name: path.read_bytes() for path in (tmp_path / 'whole').iterdir()}
   # Not what somebody else has there.
   (tmp_path / 'other').mkdir()
   (tmp_path / 'other' / 'notes.txt').write_text('')

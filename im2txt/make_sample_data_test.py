@@ -10,22 +10,35 @@ import pytest
 
 def run(program, *arguments):
   return subprocess.run(
-      [sys.executable, '-m', f'im2txt.{program}', *arguments],
-      env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)},
-      capture_output=True, text=True, check=False)
+    [sys.executable, '-m', f'im2txt.{program}', *arguments],
+    env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
 
 
 def test_prepare_takes_it(tmp_path):
   source = tmp_path / 'source'
-  make = ['make_sample_data', '--num_train_images=20', '--num_val_images=20',
-          str(source)]
+  make = [
+    'make_sample_data',
+    '--num_train_images=20',
+    '--num_val_images=20',
+    str(source),
+  ]
   result = run(*make)
   assert result.returncode == 0, result.stderr
-  result = run('download_and_preprocess_mscoco', f'--base_url=file://{source}',
-               '--train_shards=2', '--num_threads=2', str(tmp_path / 'mscoco'))
+  result = run(
+    'download_and_preprocess_mscoco',
+    f'--base_url=file://{source}',
+    '--train_shards=2',
+    '--num_threads=2',
+    str(tmp_path / 'mscoco'),
+  )
   assert result.returncode == 0, result.stderr
   assert result.stdout.splitlines()[-1].endswith(
-      "Finished processing all 10 image-caption pairs in data set 'test'.")
+    "Finished processing all 10 image-caption pairs in data set 'test'."
+  )
   assert (tmp_path / 'mscoco' / 'train-00001-of-00002').exists()
   assert '<S> 185\n' in (tmp_path / 'mscoco' / 'word_counts.txt').read_text()
 
@@ -35,8 +48,10 @@ def test_prepare_takes_it(tmp_path):
   assert (source / 'zips' / 'val2014.zip').stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize('arguments, message', [
-    (['--num_val_images=3', 'x'], '--num_val_images=3'), ([], 'one directory')])
+@pytest.mark.parametrize(
+  'arguments, message',
+  [(['--num_val_images=3', 'x'], '--num_val_images=3'), ([], 'one directory')],
+)
 def test_refuses(arguments, message):
   result = run('make_sample_data', *arguments)
   assert result.returncode == 1

@@ -23,21 +23,30 @@ FLAGS = flags.FLAGS
 
 def define_flags():
   flags.DEFINE_string(
-      'checkpoint_path', '',
-      'Model checkpoint: a file prefix, or a directory (its latest is taken).')
+    'checkpoint_path',
+    '',
+    'Model checkpoint: a file prefix, or a directory (its latest is taken).',
+  )
   flags.DEFINE_string(
-      'vocab_file', '', 'Vocabulary the model was trained with.')
+    'vocab_file', '', 'Vocabulary the model was trained with.'
+  )
   flags.DEFINE_string(
-      'output_dir', '',
-      'Directory for the package. Files of other names in it stay.')
+    'output_dir',
+    '',
+    'Directory for the package. Files of other names in it stay.',
+  )
   flags.DEFINE_string(
-      'inception_dir', '',
-      'Directory that get_inception left, of the encoder that the model was '
-      'trained on. Needed where train did not write inception_v3.json beside '
-      'the checkpoint, or where Inception v3 was trained too.')
+    'inception_dir',
+    '',
+    'Directory that get_inception left, of the encoder that the model was '
+    'trained on. Needed where train did not write inception_v3.json beside '
+    'the checkpoint, or where Inception v3 was trained too.',
+  )
   flags.DEFINE_string(
-      'scores_file', '',
-      'JSON object of scores for the manifest, such as --output_json of score.')
+    'scores_file',
+    '',
+    'JSON object of scores for the manifest, such as --output_json of score.',
+  )
 
 
 def _scores(path):
@@ -47,8 +56,7 @@ def _scores(path):
   try:
     scores = files.read_json(path)
   except (OSError, ValueError) as error:
-    raise ValueError(f'--scores_file={path} cannot be read: {error}'
-                    ) from error
+    raise ValueError(f'--scores_file={path} cannot be read: {error}') from error
   if not isinstance(scores, dict):
     raise ValueError(f'--scores_file={path} holds no JSON object of scores')
   return scores
@@ -57,12 +65,22 @@ def _scores(path):
 def main(_):
   program.require(FLAGS, 'checkpoint_path', 'vocab_file', 'output_dir')
   manifest = caption_model.write(
-      FLAGS.output_dir, FLAGS.checkpoint_path, FLAGS.vocab_file,
-      FLAGS.inception_dir or None, _scores(FLAGS.scores_file))
-  size = sum(os.path.getsize(os.path.join(FLAGS.output_dir, name))
-             for name in manifest.parts)
-  logging.info('the model of step %d is in %s, %.1f MB',
-               manifest.global_step, FLAGS.output_dir, size / 1e6)
+    FLAGS.output_dir,
+    FLAGS.checkpoint_path,
+    FLAGS.vocab_file,
+    FLAGS.inception_dir or None,
+    _scores(FLAGS.scores_file),
+  )
+  size = sum(
+    os.path.getsize(os.path.join(FLAGS.output_dir, name))
+    for name in manifest.parts
+  )
+  logging.info(
+    'the model of step %d is in %s, %.1f MB',
+    manifest.global_step,
+    FLAGS.output_dir,
+    size / 1e6,
+  )
 
 
 if __name__ == '__main__':

@@ -16,8 +16,11 @@ _PHOTOS = files.shipped('photos')
 
 def test_readme_tells_where_each_photo_is_from():
   with open(os.path.join(_PHOTOS, 'README.md'), encoding='utf-8') as f:
-    rows = [[cell.strip() for cell in line.strip().strip('|').split('|')]
-            for line in f if line.startswith('| `')]
+    rows = [
+      [cell.strip() for cell in line.strip().strip('|').split('|')]
+      for line in f
+      if line.startswith('| `')
+    ]
   named = [row[0].strip('`') for row in rows]
   found = sorted(os.listdir(_PHOTOS))
   assert sorted([*named, 'README.md']) == found and len(named) == 12

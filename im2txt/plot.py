@@ -20,8 +20,10 @@ FLAGS = flags.FLAGS
 
 def define_flags():
   flags.DEFINE_string(
-      'logdirs', '', 'Directories with event files in or below them, separated '
-      'by commas.')
+    'logdirs',
+    '',
+    'Directories with event files in or below them, separated by commas.',
+  )
   flags.DEFINE_string('output', '', 'PNG file to write.')
 
 

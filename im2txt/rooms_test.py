@@ -10,13 +10,15 @@ import pytest
 _ROOT = os.path.dirname(os.path.abspath(__file__))
 
 
-
 def _declared():
   """Returns what rooms.bzl declares, a dict from name to value."""
   with open(os.path.join(_ROOT, 'rooms.bzl'), encoding='utf-8') as f:
     tree = ast.parse(f.read())
-  return {node.targets[0].id: ast.literal_eval(node.value)
-          for node in tree.body if isinstance(node, ast.Assign)}
+  return {
+    node.targets[0].id: ast.literal_eval(node.value)
+    for node in tree.body
+    if isinstance(node, ast.Assign)
+  }
 
 
 _ROOMS = _declared()['ROOMS']
@@ -34,7 +36,7 @@ def _modules():
     for name in names:
       if name.endswith('.py') and not name.endswith('_test.py'):
         path = os.path.join(folder, name)
-        module = os.path.relpath(path, _ROOT)[:-len('.py')]
+        module = os.path.relpath(path, _ROOT)[: -len('.py')]
         yield module.replace(os.sep, '.').removesuffix('.__init__'), path
 
 
@@ -57,7 +59,8 @@ def _imported(modules):
   for module, source in modules:
     place = _place(module)
     found.setdefault(place, set()).update(
-        _place(imported) for imported in _imports(source))
+      _place(imported) for imported in _imports(source)
+    )
     found[place].discard(place)
   return found
 
@@ -76,7 +79,9 @@ def test_rooms_import_what_is_declared_and_nothing_else():
   imported.pop('__init__', None)
   testing = imported.pop('testing')
   assert {place: sorted(targets) for place, targets in imported.items()} == {
-      **_ROOMS, **_PROGRAMS}
+    **_ROOMS,
+    **_PROGRAMS,
+  }
   assert sorted(testing) == _declared()['TESTING']
 
 
@@ -86,8 +91,11 @@ def test_arrows_go_down():
   while any(below.values()):
     lowest = {room for room, targets in below.items() if not targets}
     assert lowest, f'these import each other: {sorted(below)}'
-    below = {room: targets - lowest for room, targets in below.items()
-             if room not in lowest}
+    below = {
+      room: targets - lowest
+      for room, targets in below.items()
+      if room not in lowest
+    }
 
 
 def test_no_room_imports_a_program():
@@ -101,14 +109,17 @@ def test_no_room_reads_flags():
       assert 'FLAGS.' not in source.replace('flags.FLAGS', ''), module
 
 
-@pytest.mark.parametrize('module, source, imported', [
+@pytest.mark.parametrize(
+  'module, source, imported',
+  [
     ('ops.lstm', 'from im2txt.ops import loss', set()),
     ('ops.lstm', 'from im2txt import configuration', {'configuration'}),
     ('ops.lstm', 'import im2txt.show_and_tell_model', {'show_and_tell_model'}),
     ('ops.lstm', 'def f():\n  from im2txt import train', {'train'}),
     ('data.build', 'from im2txt.text.vocabulary import V', {'text'}),
     ('data.build', 'import im2txt\nimport numpy', set()),
-])
+  ],
+)
 def test_finds_imports(module, source, imported):
   assert _imported([(module, source)]) == {_place(module): imported}
 

@@ -36,31 +36,46 @@ _VOCABULARY = 'word_counts.txt'
 
 def define_flags():
   flags.DEFINE_string(
-      'checkpoint_path', '',
-      'Model checkpoint: a file prefix, or a directory (its latest is taken). '
-      'Several, separated by commas, caption as an ensemble.')
+    'checkpoint_path',
+    '',
+    'Model checkpoint: a file prefix, or a directory (its latest is taken). '
+    'Several, separated by commas, caption as an ensemble.',
+  )
   flags.DEFINE_string(
-      'vocab_file', '', 'Vocabulary the model was trained with. Without it '
-      'word_counts.txt beside the checkpoint is taken.')
+    'vocab_file',
+    '',
+    'Vocabulary the model was trained with. Without it '
+    'word_counts.txt beside the checkpoint is taken.',
+  )
   flags.DEFINE_string(
-      'input_files', '',
-      'Image files, directories or file patterns, separated by commas. '
-      'Arguments that are no flags are such too, each as it stands.')
+    'input_files',
+    '',
+    'Image files, directories or file patterns, separated by commas. '
+    'Arguments that are no flags are such too, each as it stands.',
+  )
   flags.DEFINE_bool(
-      'exif_orientation', True,
-      'Turn images as their EXIF data say. false: take them as they are '
-      'stored, as in 2016, when the images to train on were not turned '
-      'either.')
+    'exif_orientation',
+    True,
+    'Turn images as their EXIF data say. false: take them as they are '
+    'stored, as in 2016, when the images to train on were not turned '
+    'either.',
+  )
   search_config.define_flags()
   flags.DEFINE_enum(
-      'output_format', 'text', ['text', 'json'],
-      'text as in 2016, or a JSON object a line: {"image": file, "captions": '
-      '[{"caption", "probability", "log_probability"}]}.')
+    'output_format',
+    'text',
+    ['text', 'json'],
+    'text as in 2016, or a JSON object a line: {"image": file, "captions": '
+    '[{"caption", "probability", "log_probability"}]}.',
+  )
   flags.DEFINE_integer('inference_batch_size', 16, 'Images captioned at once.')
   flags.DEFINE_enum(
-      'precision', 'float32', ['float32', 'bfloat16'],
-      'Of Inception v3. bfloat16 is faster on processors that have it (AVX512 '
-      'BF16, AMX) and changes some captions.')
+    'precision',
+    'float32',
+    ['float32', 'bfloat16'],
+    'Of Inception v3. bfloat16 is faster on processors that have it (AVX512 '
+    'BF16, AMX) and changes some captions.',
+  )
 
 
 def vocab_file(checkpoint_path):
@@ -76,8 +91,10 @@ def vocab_file(checkpoint_path):
     found = os.path.join(directory, _VOCABULARY)
     if os.path.exists(found):
       return found
-  raise ValueError(f'--vocab_file is required: no {_VOCABULARY} lies beside '
-                   f'--checkpoint_path={checkpoint_path}')
+  raise ValueError(
+    f'--vocab_file is required: no {_VOCABULARY} lies beside '
+    f'--checkpoint_path={checkpoint_path}'
+  )
 
 
 def input_names(arguments):
@@ -85,8 +102,11 @@ def input_names(arguments):
   names = []
   for name in files_lib.split_names(FLAGS.input_files) + arguments:
     if name == '-':
-      names.extend(filter(None, (
-          os.fsdecode(line.rstrip(b'\r\n')) for line in sys.stdin.buffer)))
+      names.extend(
+        filter(
+          None, (os.fsdecode(line.rstrip(b'\r\n')) for line in sys.stdin.buffer)
+        )
+      )
     else:
       names.append(name)
   return names
@@ -106,30 +126,44 @@ def find_files(names):
   """
   found = image_files.find(names)
   for directory, others in found.passed_over.items():
-    print(f'{directory}: {len(others)} passed over, no images by their suffix: '
-          + ', '.join(others[:5]) + (', ...' if len(others) > 5 else ''),
-          file=sys.stderr)
+    print(
+      f'{directory}: {len(others)} passed over, no images by their suffix: '
+      + ', '.join(others[:5])
+      + (', ...' if len(others) > 5 else ''),
+      file=sys.stderr,
+    )
   for name, reason in found.missing.items():
     if ',' in name and any(map(os.path.exists, name.split(','))):
       reason += '; a comma separates files in --input_files only'
     print(f'skipped {name}: {reason}', file=sys.stderr)
   if not found.files:
-    raise ValueError('no image file to caption: '
-                     + (', '.join(names[:5]) or 'no names were given'))
+    raise ValueError(
+      'no image file to caption: '
+      + (', '.join(names[:5]) or 'no names were given')
+    )
   return found.files, len(found.missing)
 
 
 def print_captions(filename, captions, output_format):
   """Prints the captions of one image."""
   if output_format == 'json':
-    print(json.dumps({
-        'image': filename,
-        'captions': [{
-            'caption': c.text,
-            'probability': c.probability,
-            'log_probability': c.log_probability,
-        } for c in captions],
-    }, ensure_ascii=False), flush=True)
+    print(
+      json.dumps(
+        {
+          'image': filename,
+          'captions': [
+            {
+              'caption': c.text,
+              'probability': c.probability,
+              'log_probability': c.log_probability,
+            }
+            for c in captions
+          ],
+        },
+        ensure_ascii=False,
+      ),
+      flush=True,
+    )
     return
   print(f'Captions for image {os.path.basename(filename)}:')
   for i, caption in enumerate(captions):
@@ -139,27 +173,37 @@ def print_captions(filename, captions, output_format):
 def main(argv):
   program.require(FLAGS, 'checkpoint_path')
   if not FLAGS.input_files and not argv[1:]:
-    raise ValueError('name the images: run_inference [flags] FILE... '
-                     '(see --help)')
+    raise ValueError(
+      'name the images: run_inference [flags] FILE... (see --help)'
+    )
   if FLAGS.inference_batch_size < 1:
     raise ValueError('--inference_batch_size should be 1 or more')
   # The names of files may be no UTF-8. In JSON, what is replaced is valid.
   sys.stdout.reconfigure(
-      errors='backslashreplace' if FLAGS.output_format == 'json'
-      else 'surrogateescape')
+    errors='backslashreplace'
+    if FLAGS.output_format == 'json'
+    else 'surrogateescape'
+  )
   # Pillow's, of damaged EXIF data, for one.
   warnings.filterwarnings('ignore', module=r'PIL\.')
   search = search_config.from_flags(FLAGS)
   vocabulary = vocab_file(FLAGS.checkpoint_path)
   files, skipped = find_files(input_names(argv[1:]))
   captioner = captioner_lib.Captioner(
-      FLAGS.checkpoint_path, vocabulary, search, FLAGS.precision)
+    FLAGS.checkpoint_path, vocabulary, search, FLAGS.precision
+  )
   if len(captioner.prefixes) > 1:
-    logging.info('captioning %d file(s) with an ensemble of %d checkpoints',
-                 len(files), len(captioner.prefixes))
+    logging.info(
+      'captioning %d file(s) with an ensemble of %d checkpoints',
+      len(files),
+      len(captioner.prefixes),
+    )
   else:
-    logging.info('captioning %d file(s) with the checkpoint of step %d',
-                 len(files), captioner.global_step)
+    logging.info(
+      'captioning %d file(s) with the checkpoint of step %d',
+      len(files),
+      captioner.global_step,
+    )
   captioned = 0
   size = FLAGS.inference_batch_size
   with contextlib.ExitStack() as stack:
@@ -167,11 +211,15 @@ def main(argv):
     # Captions that appear on the terminal themselves tell enough.
     if len(files) > size and not sys.stdout.isatty():
       bar = stack.enter_context(
-          progress.Progress('Captioning', len(files), 'images'))
+        progress.Progress('Captioning', len(files), 'images')
+      )
     images = image_files.read_images(
-        files, functools.partial(
-            captioner.decode, exif_orientation=FLAGS.exif_orientation),
-        ahead=2 * size)
+      files,
+      functools.partial(
+        captioner.decode, exif_orientation=FLAGS.exif_orientation
+      ),
+      ahead=2 * size,
+    )
     while batch := list(itertools.islice(images, size)):
       for name, image in batch:
         if isinstance(image, Exception):
@@ -180,8 +228,8 @@ def main(argv):
           skipped += 1
       good = [(n, i) for n, i in batch if not isinstance(i, Exception)]
       for (name, _), captions in zip(
-          good, captioner.caption([i for _, i in good], captioned)
-          if good else []):
+        good, captioner.caption([i for _, i in good], captioned) if good else []
+      ):
         print_captions(name, captions, FLAGS.output_format)
       captioned += len(good)
       if bar:

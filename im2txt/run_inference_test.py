@@ -36,29 +36,46 @@ def fixture_files(tmp_path_factory):
   """A directory with images, a vocabulary and a model of random weights."""
   path = tmp_path_factory.mktemp('files')
   for name, data in {
-      'rgb.jpg': testing.jpeg(1), 'other.jpg': testing.jpeg(2),
-      'png.png': _encode('RGB', 'PNG'), 'grey.jpg': _encode('L', 'JPEG'),
-      'cmyk.jpg': _encode('CMYK', 'JPEG'),
-      'x[1].jpg': testing.jpeg(3), 'x1.jpg': testing.jpeg(4),
-      'broken.jpg': testing.jpeg(1)[:100], 'empty.jpg': b''}.items():
+    'rgb.jpg': testing.jpeg(1),
+    'other.jpg': testing.jpeg(2),
+    'png.png': _encode('RGB', 'PNG'),
+    'grey.jpg': _encode('L', 'JPEG'),
+    'cmyk.jpg': _encode('CMYK', 'JPEG'),
+    'x[1].jpg': testing.jpeg(3),
+    'x1.jpg': testing.jpeg(4),
+    'broken.jpg': testing.jpeg(1)[:100],
+    'empty.jpg': b'',
+  }.items():
     (path / name).write_bytes(data)
   exif = Image.Exif()
   exif[274] = 6
   for name, options in (('turned.jpg', {'exif': exif}), ('a,b.webp', {})):
     Image.open(io.BytesIO(testing.jpeg(6))).save(path / name, **options)
-  (path / 'huge.jpg').write_bytes(testing.claim_size(
-      _encode('RGB', 'JPEG', progressive=True), 20000, 20000, b'\xff\xc2'))
+  (path / 'huge.jpg').write_bytes(
+    testing.claim_size(
+      _encode('RGB', 'JPEG', progressive=True), 20000, 20000, b'\xff\xc2'
+    )
+  )
   (path / 'folder').mkdir()
-  for name, data in (('2.jpg', testing.jpeg(7)), ('1.JPG', testing.jpeg(8)),
-                     ('notes.txt', b'')):
+  for name, data in (
+    ('2.jpg', testing.jpeg(7)),
+    ('1.JPG', testing.jpeg(8)),
+    ('notes.txt', b''),
+  ):
     (path / 'folder' / name).write_bytes(data)
   (path / 'bare').mkdir()
   (path / 'words').write_text(''.join(f'{w} 1\n' for w in _WORDS))
   (path / 'large').write_text(
-      ''.join(f'{w} 1\n' for w in [*_WORDS, 'b', 'c', 'd']))
+    ''.join(f'{w} 1\n' for w in [*_WORDS, 'b', 'c', 'd'])
+  )
   config = configuration.ModelConfig(
-      vocab_size=8, embedding_size=5, num_lstm_units=4, image_height=75,
-      image_width=75, initializer_scale=0.5)
+    vocab_size=8,
+    embedding_size=5,
+    num_lstm_units=4,
+    image_height=75,
+    image_width=75,
+    initializer_scale=0.5,
+  )
   configuration.save(path, (config, configuration.TrainingConfig()))
   # What the tests ask of the captions holds for these weights.
   tf.random.set_seed(1)
@@ -70,8 +87,9 @@ def fixture_files(tmp_path_factory):
   # Below a name that is a pattern, with one that is newer and damaged.
   (path / 'run [1]').mkdir()
   for part in ('index', 'data-00000-of-00001'):
-    os.link(path / f'model.ckpt-10.{part}',
-            path / 'run [1]' / f'model.ckpt-10.{part}')
+    os.link(
+      path / f'model.ckpt-10.{part}', path / 'run [1]' / f'model.ckpt-10.{part}'
+    )
     (path / 'run [1]' / f'model.ckpt-11.{part}').touch()
   os.link(path / 'configuration.json', path / 'run [1]' / 'configuration.json')
   return path
@@ -79,53 +97,107 @@ def fixture_files(tmp_path_factory):
 
 def _run(checkpoint, vocab_file, input_files, *arguments, given=None):
   process = testing.program(
-      'run_inference', f'--checkpoint_path={checkpoint}',
-      f'--vocab_file={vocab_file}', f'--input_files={input_files}', *arguments)
-  return subprocess.run(
-      **process, input=given, timeout=600, check=False)
+    'run_inference',
+    f'--checkpoint_path={checkpoint}',
+    f'--vocab_file={vocab_file}',
+    f'--input_files={input_files}',
+    *arguments,
+  )
+  return subprocess.run(**process, input=given, timeout=600, check=False)
 
 
 @pytest.fixture(scope='module', name='runs')
 def fixture_runs(files):
   """All runs on `files`, two at a time: dict from name to future."""
+
   def all_of(*names):
     return ','.join(f'{files}/{name}' for name in names)
 
   words = files / 'words'
   prefix = files / 'model.ckpt-10'
   runs = {
-      'text': (files, words, all_of(
-          'rgb.jpg', 'broken.jpg', 'x[1].jpg', 'missing.jpg', 'empty.jpg',
-          '[gc]*.jpg', 'png.png', 'none*'), '--inference_batch_size=3'),
-      'json': (f'{prefix}.index', words, all_of('rgb.jpg', 'x[1].jpg'),
-               '--output_format=json', '--beam_size=2',
-               '--max_caption_length=4'),
-      'data': (f'{prefix}.data-00000-of-00001', words, all_of('other.jpg'),
-               '--length_normalization_factor=1', '--beam_size=1'),
-      'known': (files, words, all_of('rgb.jpg', 'other.jpg'),
-                '--noallow_unknown_word'),
-      'ensemble': (f'{prefix},{files}', '', all_of('rgb.jpg', 'other.jpg')),
-      'damaged': (files / 'run [1]', words, all_of('rgb.jpg')),
-      'no file': (prefix, words, all_of('missing.jpg', 'none*')),
-      'beam': (prefix, words, all_of('rgb.jpg'), '--beam_size=0'),
-      'vocabulary': (prefix, files / 'large', all_of('rgb.jpg')),
-      'no flag': ('', words, all_of('rgb.jpg')),
-      'arguments': (files, '', '', files / 'turned.jpg', files / 'a,b.webp',
-                    '--beam_size', '2', files / 'huge.jpg', files / 'folder',
-                    '-', f'{files}/rgb.jpg,{files}/other.jpg', files / 'bare'),
-      'stored': (files, words, '', files / 'turned.jpg',
-                 '--exif_orientation=false'),
-      'value of a flag': (files, words, '', '--exif_orientation', 'false',
-                          files / 'rgb.jpg'),
-      'no name': (prefix, words, ''),
-      'no vocabulary': (files / 'folder', '', '', files / 'rgb.jpg'),
+    'text': (
+      files,
+      words,
+      all_of(
+        'rgb.jpg',
+        'broken.jpg',
+        'x[1].jpg',
+        'missing.jpg',
+        'empty.jpg',
+        '[gc]*.jpg',
+        'png.png',
+        'none*',
+      ),
+      '--inference_batch_size=3',
+    ),
+    'json': (
+      f'{prefix}.index',
+      words,
+      all_of('rgb.jpg', 'x[1].jpg'),
+      '--output_format=json',
+      '--beam_size=2',
+      '--max_caption_length=4',
+    ),
+    'data': (
+      f'{prefix}.data-00000-of-00001',
+      words,
+      all_of('other.jpg'),
+      '--length_normalization_factor=1',
+      '--beam_size=1',
+    ),
+    'known': (
+      files,
+      words,
+      all_of('rgb.jpg', 'other.jpg'),
+      '--noallow_unknown_word',
+    ),
+    'ensemble': (f'{prefix},{files}', '', all_of('rgb.jpg', 'other.jpg')),
+    'damaged': (files / 'run [1]', words, all_of('rgb.jpg')),
+    'no file': (prefix, words, all_of('missing.jpg', 'none*')),
+    'beam': (prefix, words, all_of('rgb.jpg'), '--beam_size=0'),
+    'vocabulary': (prefix, files / 'large', all_of('rgb.jpg')),
+    'no flag': ('', words, all_of('rgb.jpg')),
+    'arguments': (
+      files,
+      '',
+      '',
+      files / 'turned.jpg',
+      files / 'a,b.webp',
+      '--beam_size',
+      '2',
+      files / 'huge.jpg',
+      files / 'folder',
+      '-',
+      f'{files}/rgb.jpg,{files}/other.jpg',
+      files / 'bare',
+    ),
+    'stored': (
+      files,
+      words,
+      '',
+      files / 'turned.jpg',
+      '--exif_orientation=false',
+    ),
+    'value of a flag': (
+      files,
+      words,
+      '',
+      '--exif_orientation',
+      'false',
+      files / 'rgb.jpg',
+    ),
+    'no name': (prefix, words, ''),
+    'no vocabulary': (files / 'folder', '', '', files / 'rgb.jpg'),
   }
   given = {'arguments': f'{files}/x[1].jpg\n\n{files}/other.jpg\n'}
   # Beside the checkpoint.
   (files / 'word_counts.txt').write_text(words.read_text())
   with concurrent.futures.ThreadPoolExecutor(2) as pool:
-    yield {name: pool.submit(_run, *run, given=given.get(name))
-           for name, run in runs.items()}
+    yield {
+      name: pool.submit(_run, *run, given=given.get(name))
+      for name, run in runs.items()
+    }
 
 
 def _assert_captions(stdout, expected):
@@ -138,26 +210,34 @@ def _assert_captions(stdout, expected):
   lines = []
   for name, captions in expected:
     lines.append(f'Captions for image {name}:')
-    lines += ['  %d) %s (p=%f)' % (i, text, math.exp(logprob))
-              for i, (text, logprob) in enumerate(captions)]
+    lines += [
+      '  %d) %s (p=%f)' % (i, text, math.exp(logprob))
+      for i, (text, logprob) in enumerate(captions)
+    ]
   number = re.compile(r'\(p=(\d\.\d{6})\)$', re.M)
   # A processor's rounding may change the last digit.
-  assert number.sub('(p=)', stdout) == number.sub('(p=)', '\n'.join(lines)
-                                                  + '\n')
+  assert number.sub('(p=)', stdout) == number.sub(
+    '(p=)', '\n'.join(lines) + '\n'
+  )
   assert [float(p) for p in number.findall(stdout)] == pytest.approx(
-      [float(p) for p in number.findall('\n'.join(lines))],
-      rel=1e-4, abs=2e-6)
+    [float(p) for p in number.findall('\n'.join(lines))], rel=1e-4, abs=2e-6
+  )
 
 
 def _captions(files, names, *args, exif_orientation=True, **kwargs):
   captioner = captioner_lib.Captioner(
-      str(files), str(files / 'words'),
-      search_config.SearchConfig(*args, **kwargs))
-  images = [captioner.decode((files / name).read_bytes(), exif_orientation)
-            for name in names]
-  return [(os.path.basename(name),
-           [(c.text, c.log_probability) for c in captions])
-          for name, captions in zip(names, captioner.caption(images))]
+    str(files),
+    str(files / 'words'),
+    search_config.SearchConfig(*args, **kwargs),
+  )
+  images = [
+    captioner.decode((files / name).read_bytes(), exif_orientation)
+    for name in names
+  ]
+  return [
+    (os.path.basename(name), [(c.text, c.log_probability) for c in captions])
+    for name, captions in zip(names, captioner.caption(images))
+  ]
 
 
 def test_text_of_every_kind_of_image_in_the_order_given(runs, files):
@@ -175,9 +255,12 @@ def test_what_cannot_be_read_is_named_and_shows_in_the_status(runs, files):
   assert result.returncode == 1
   lines = [line for line in result.stderr.splitlines() if 'skipped' in line]
   assert [line.split(':')[0] for line in lines] == [
-      f'skipped {files}/missing.jpg', f'skipped {files}/none*',
-      f'skipped {files}/broken.jpg', f'skipped {files}/empty.jpg',
-      '4 file(s) skipped']
+    f'skipped {files}/missing.jpg',
+    f'skipped {files}/none*',
+    f'skipped {files}/broken.jpg',
+    f'skipped {files}/empty.jpg',
+    '4 file(s) skipped',
+  ]
   assert 'Traceback' not in result.stderr
 
 
@@ -190,30 +273,33 @@ def test_json(runs, files):
   assert [line[0] for line in result.stderr.splitlines()] == ['W', 'I']
   found = [json.loads(line) for line in result.stdout.splitlines()]
   assert [image['image'] for image in found] == [
-      f'{files}/rgb.jpg', f'{files}/x[1].jpg']
+    f'{files}/rgb.jpg',
+    f'{files}/x[1].jpg',
+  ]
   expected = _captions(files, ['rgb.jpg', 'x[1].jpg'], 2, 4)
   for image, (_, captions) in zip(found, expected):
     assert [c['caption'] for c in image['captions']] == [
-        text for text, _ in captions]
+      text for text, _ in captions
+    ]
     for caption, (text, logprob) in zip(image['captions'], captions):
       assert set(caption) == {'caption', 'probability', 'log_probability'}
       assert len(text.split()) <= 3
       assert caption['log_probability'] == pytest.approx(logprob, abs=1e-4)
       assert caption['probability'] == pytest.approx(
-          math.exp(logprob), rel=1e-3)
+        math.exp(logprob), rel=1e-3
+      )
 
 
 def test_a_data_file_and_length_normalization(runs, files):
   result = runs['data'].result()
   assert result.returncode == 0, result.stderr
-  _assert_captions(
-      result.stdout, _captions(files, ['other.jpg'], 1, 20, 1.0))
+  _assert_captions(result.stdout, _captions(files, ['other.jpg'], 1, 20, 1.0))
 
 
 def test_passes_over_a_damaged_checkpoint(runs, files):
   result = runs['damaged'].result()
   _assert_captions(result.stdout, _captions(files, ['rgb.jpg']))
-  line, = [line for line in result.stderr.splitlines() if 'instead' in line]
+  (line,) = [line for line in result.stderr.splitlines() if 'instead' in line]
   assert line.endswith(f': using {files}/run [1]/model.ckpt-10 instead')
   assert 'model.ckpt-11.' in line and ' is empty' in line
   assert result.returncode == 0
@@ -225,34 +311,54 @@ def test_captions_without_the_unknown_word(runs, files):
   names = ['rgb.jpg', 'other.jpg']
   assert '<UNK>' in str(_captions(files, names))
   assert '<UNK>' not in result.stdout
-  _assert_captions(result.stdout, _captions(
-      files, names, allow_unknown_word=False))
+  _assert_captions(
+    result.stdout, _captions(files, names, allow_unknown_word=False)
+  )
 
 
 def test_an_ensemble_of_a_checkpoint_and_itself(runs, files):
   result = runs['ensemble'].result()
   assert result.returncode == 0, result.stderr
   assert 'with an ensemble of 2 checkpoints' in result.stderr
-  _assert_captions(
-      result.stdout, _captions(files, ['rgb.jpg', 'other.jpg']))
+  _assert_captions(result.stdout, _captions(files, ['rgb.jpg', 'other.jpg']))
 
 
 def test_arguments_are_files_directories_and_standard_input(runs, files):
   result = runs['arguments'].result()
-  _assert_captions(result.stdout, _captions(
-      files, ['turned.jpg', 'a,b.webp', 'folder/1.JPG', 'folder/2.jpg',
-              'x[1].jpg', 'other.jpg'], 2))
-  lines = [line for line in result.stderr.splitlines()
-           if 'skipped' in line or 'passed over' in line]
+  _assert_captions(
+    result.stdout,
+    _captions(
+      files,
+      [
+        'turned.jpg',
+        'a,b.webp',
+        'folder/1.JPG',
+        'folder/2.jpg',
+        'x[1].jpg',
+        'other.jpg',
+      ],
+      2,
+    ),
+  )
+  lines = [
+    line
+    for line in result.stderr.splitlines()
+    if 'skipped' in line or 'passed over' in line
+  ]
   assert [line.split(':', 1) for line in lines] == [
-      [f'{files}/folder', ' 1 passed over, no images by their suffix: '
-       'notes.txt'],
-      [f'skipped {files}/rgb.jpg,{files}/other.jpg', ' no such file; a comma '
-       'separates files in --input_files only'],
-      [f'skipped {files}/bare', ' a directory without images'],
-      [f'skipped {files}/huge.jpg', ' too large, 20000 x 20000 pixels: make it '
-       'smaller, at most 8027 x 8027 for this kind of JPEG'],
-      ['3 file(s) skipped']]
+    [f'{files}/folder', ' 1 passed over, no images by their suffix: notes.txt'],
+    [
+      f'skipped {files}/rgb.jpg,{files}/other.jpg',
+      ' no such file; a comma separates files in --input_files only',
+    ],
+    [f'skipped {files}/bare', ' a directory without images'],
+    [
+      f'skipped {files}/huge.jpg',
+      ' too large, 20000 x 20000 pixels: make it '
+      'smaller, at most 8027 x 8027 for this kind of JPEG',
+    ],
+    ['3 file(s) skipped'],
+  ]
   assert result.returncode == 1
 
 
@@ -264,7 +370,9 @@ def test_exif_orientation_can_be_left_out_of_account(runs, files):
   _assert_captions(result.stdout, stored)
 
 
-@pytest.mark.parametrize('name, parts', [
+@pytest.mark.parametrize(
+  'name, parts',
+  [
     ('no file', ['no image file', 'missing.jpg', 'none*']),
     ('value of a flag', ['write --exif_orientation=false']),
     ('no name', ['run_inference [flags] FILE...']),
@@ -272,7 +380,8 @@ def test_exif_orientation_can_be_left_out_of_account(runs, files):
     ('beam', ['beam_size=0', 'should be 1 or more']),
     ('vocabulary', ['large has 10 words', 'vocab_size of 8']),
     ('no flag', ['--checkpoint_path is required']),
-])
+  ],
+)
 def test_one_line_says_what_is_wrong(runs, name, parts):
   result = runs[name].result()
   testing.assert_one_line_error(result, *parts)
@@ -280,35 +389,47 @@ def test_one_line_says_what_is_wrong(runs, name, parts):
 
 
 def test_prints_what_the_2016_program_printed(tmp_path):
-  with open(testing.reference_path('full2000', 'captions.json'),
-            encoding='utf-8') as f:
+  with open(
+    testing.reference_path('full2000', 'captions.json'), encoding='utf-8'
+  ) as f:
     reference = json.load(f)
   photos = {}
   for name in reference['images']:
     for folder in ('flickr8k', 'coco_mini'):
       path = testing.reference_path('..', folder, 'images', name)
       # Cut captions lost their last word in 2016; none of these is cut.
-      whole = all(c['ids'][-1] == reference['end_id']
-                  for c in reference['beams'][name]['3'])
+      whole = all(
+        c['ids'][-1] == reference['end_id']
+        for c in reference['beams'][name]['3']
+      )
       if os.path.exists(path) and whole:
         photos[name] = path
   if len(photos) < 2:
     pytest.skip('needs the photos that the reference captions are of')
   photos = dict(list(photos.items())[:2])
   values = {}
-  for path in (testing.inception_checkpoint(tmp_path),
-               testing.reference_path('full2000', 'decoder.ckpt')):
+  for path in (
+    testing.inception_checkpoint(tmp_path),
+    testing.reference_path('full2000', 'decoder.ckpt'),
+  ):
     checkpoint = checkpoints.Checkpoint(path)
-    values.update({n: checkpoint.get(n) for n in checkpoint.shapes
-                   if 'Logits' not in n})
+    values.update(
+      {n: checkpoint.get(n) for n in checkpoint.shapes if 'Logits' not in n}
+    )
   checkpoints.write(str(tmp_path / 'whole.ckpt'), values)
-  result = _run(tmp_path / 'whole.ckpt',
-                testing.reference_path('full2000', 'word_counts.txt'),
-                ','.join(photos.values()))
+  result = _run(
+    tmp_path / 'whole.ckpt',
+    testing.reference_path('full2000', 'word_counts.txt'),
+    ','.join(photos.values()),
+  )
   assert result.returncode == 0, result.stderr
-  _assert_captions(result.stdout, [
-      (name, [(c['text'], c['logprob'])
-              for c in reference['beams'][name]['3']]) for name in photos])
+  _assert_captions(
+    result.stdout,
+    [
+      (name, [(c['text'], c['logprob']) for c in reference['beams'][name]['3']])
+      for name in photos
+    ],
+  )
 
 
 if __name__ == '__main__':

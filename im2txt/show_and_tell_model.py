@@ -27,8 +27,14 @@ class ShowAndTellModel(tf.Module):
       training; variables, softmax and loss are float32.
   """
 
-  def __init__(self, config, train_inception=False, with_inception=True,
-               training_dtype=tf.float32, train_inception_from=None):
+  def __init__(
+    self,
+    config,
+    train_inception=False,
+    with_inception=True,
+    training_dtype=tf.float32,
+    train_inception_from=None,
+  ):
     super().__init__(name='show_and_tell')
     self.config = config
     self.training_dtype = training_dtype
@@ -37,31 +43,39 @@ class ShowAndTellModel(tf.Module):
     if with_inception:
       # Here, because tf-slim takes seconds to import, which captioning need not
       # wait for.
-      from im2txt.ops import image_embedding  # pylint: disable=g-import-not-at-top
+      from im2txt.ops import image_embedding
+
       self.inception = image_embedding.InceptionV3(
-          trainable=train_inception, height=config.image_height,
-          width=config.image_width, trained_from=train_inception_from)
+        trainable=train_inception,
+        height=config.image_height,
+        width=config.image_width,
+        trained_from=train_inception_from,
+      )
     units, size = config.num_lstm_units, config.embedding_size
     self._decoder = {}
 
     def add(name, shape, scale=config.initializer_scale):
-      value = (tf.random.uniform(shape, -scale, scale) if scale
-               else tf.zeros(shape))
+      value = (
+        tf.random.uniform(shape, -scale, scale) if scale else tf.zeros(shape)
+      )
       # tf.Module cleans names of scopes, so the checkpoint's name is our key.
       self._decoder[name] = tf.Variable(value, name=name)
       return self._decoder[name]
 
     self.image_embedding_weights = add(
-        'image_embedding/weights', [folded_inception.FEATURE_SIZE, size])
+      'image_embedding/weights', [folded_inception.FEATURE_SIZE, size]
+    )
     self.embedding_map = add('seq_embedding/map', [config.vocab_size, size])
     self.lstm_kernel = add(
-        'lstm/basic_lstm_cell/kernel', [size + units, 4 * units])
+      'lstm/basic_lstm_cell/kernel', [size + units, 4 * units]
+    )
     self.lstm_bias = add('lstm/basic_lstm_cell/bias', [4 * units], scale=0)
     self.logits_weights = add('logits/weights', [units, config.vocab_size])
     self.logits_biases = add('logits/biases', [config.vocab_size], scale=0)
     # int32, as the checkpoints of 2016 have it.
     self.global_step = tf.Variable(
-        0, trainable=False, dtype=tf.int32, name='global_step')
+      0, trainable=False, dtype=tf.int32, name='global_step'
+    )
 
   @property
   def feature_size(self):
@@ -116,11 +130,17 @@ class ShowAndTellModel(tf.Module):
     # later steps, enough to swap captions of a wide beam from one processor to
     # another. It is taken once per image and costs nothing.
     features, weights, kernel, bias = (
-        tf.cast(x, tf.float64) for x in (
-            features, self.image_embedding_weights, self.lstm_kernel,
-            self.lstm_bias))
+      tf.cast(x, tf.float64)
+      for x in (
+        features,
+        self.image_embedding_weights,
+        self.lstm_kernel,
+        self.lstm_bias,
+      )
+    )
     zeros = tf.zeros(
-        [tf.shape(features)[0], 2 * self.config.num_lstm_units], tf.float64)
+      [tf.shape(features)[0], 2 * self.config.num_lstm_units], tf.float64
+    )
     state = lstm.lstm_step(tf.matmul(features, weights), zeros, kernel, bias)
     return tf.cast(state, tf.float32)
 
@@ -135,13 +155,19 @@ class ShowAndTellModel(tf.Module):
       (softmax float32 [batch, vocab_size], new state as `state`).
     """
     embeddings = tf.gather(self.embedding_map, words)
-    state = lstm.lstm_step(
-        embeddings, state, self.lstm_kernel, self.lstm_bias)
-    h = state[:, self.config.num_lstm_units:]
+    state = lstm.lstm_step(embeddings, state, self.lstm_kernel, self.lstm_bias)
+    h = state[:, self.config.num_lstm_units :]
     return tf.nn.softmax(self._logits(h)), state
 
-  def cross_entropies(self, features, input_seqs, target_seqs, input_mask,
-                      is_training=False, seed=None):
+  def cross_entropies(
+    self,
+    features,
+    input_seqs,
+    target_seqs,
+    input_mask,
+    is_training=False,
+    seed=None,
+  ):
     """Scores captions word by word.
 
     Args:
@@ -163,28 +189,37 @@ class ShowAndTellModel(tf.Module):
     packing = lstm.pack(tf.math.count_nonzero(input_mask, axis=1) + 1)
     batch = packing.counts[0]
     positions = tf.stack(
-        [packing.sequences[batch:], packing.steps[batch:] - 1], axis=1)
-    inputs = tf.concat([
-        tf.matmul(tf.gather(features, packing.sequences[:batch]),
-                  self.image_embedding_weights),
-        tf.gather(self.embedding_map, tf.gather_nd(input_seqs, positions))],
-                       axis=0)
+      [packing.sequences[batch:], packing.steps[batch:] - 1], axis=1
+    )
+    inputs = tf.concat(
+      [
+        tf.matmul(
+          tf.gather(features, packing.sequences[:batch]),
+          self.image_embedding_weights,
+        ),
+        tf.gather(self.embedding_map, tf.gather_nd(input_seqs, positions)),
+      ],
+      axis=0,
+    )
     drop_rate = 1.0 - self.config.lstm_dropout_keep_prob
     if is_training:
       # A fresh mask each step, on inputs and outputs, never on the state: so
       # it can stand outside of the recurrence (Zaremba et al. 2014).
       inputs = dropout.dropout(inputs, drop_rate, seed, dropout.LSTM_INPUT)
     outputs = lstm.lstm_sequence(
-        inputs, packing.counts, self.lstm_kernel, self.lstm_bias, dtype)
+      inputs, packing.counts, self.lstm_kernel, self.lstm_bias, dtype
+    )
     # The first output follows the image and predicts nothing.
     outputs = outputs[batch:]
     if is_training:
       outputs = dropout.dropout(outputs, drop_rate, seed, dropout.LSTM_OUTPUT)
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
-        labels=tf.gather_nd(target_seqs, positions),
-        logits=self._logits(outputs, dtype))
+      labels=tf.gather_nd(target_seqs, positions),
+      logits=self._logits(outputs, dtype),
+    )
     row_by_row = tf.argsort(
-        positions[:, 0] * tf.shape(input_seqs, tf.int64)[1] + positions[:, 1])
+      positions[:, 0] * tf.shape(input_seqs, tf.int64)[1] + positions[:, 1]
+    )
     return tf.gather(losses, row_by_row)
 
   def losses(self, features, input_seqs, target_seqs, input_mask, seed=None):
@@ -198,17 +233,24 @@ class ShowAndTellModel(tf.Module):
       adds Inception's weight decay when that is trained.
     """
     batch_loss = tf.math.divide_no_nan(
-        *_sum_and_count(self.cross_entropies(
-            features, input_seqs, target_seqs, input_mask, is_training=True,
-            seed=seed)))
+      *_sum_and_count(
+        self.cross_entropies(
+          features,
+          input_seqs,
+          target_seqs,
+          input_mask,
+          is_training=True,
+          seed=seed,
+        )
+      )
+    )
     regularization = 0.0
     if self.train_inception and self.inception:
       regularization = self.inception.regularization_loss()
     return batch_loss + regularization, batch_loss
 
   def _logits(self, h, dtype=tf.float32):
-    product = tf.matmul(
-        tf.cast(h, dtype), tf.cast(self.logits_weights, dtype))
+    product = tf.matmul(tf.cast(h, dtype), tf.cast(self.logits_weights, dtype))
     return tf.cast(product, tf.float32) + self.logits_biases
 
 

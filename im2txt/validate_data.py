@@ -25,18 +25,22 @@ FLAGS = flags.FLAGS
 
 def define_flags():
   flags.DEFINE_string(
-      'input_file_pattern', '',
-      'File patterns of sharded TFRecord files, separated by commas; those of '
-      'all splits to find images that are in more than one.')
+    'input_file_pattern',
+    '',
+    'File patterns of sharded TFRecord files, separated by commas; those of '
+    'all splits to find images that are in more than one.',
+  )
   flags.DEFINE_string('vocab_file', '', 'Vocabulary made with the shards.')
   flags.DEFINE_string('start_word', '<S>', 'Word that begins every caption.')
   flags.DEFINE_string('end_word', '</S>', 'Word that ends every caption.')
   flags.DEFINE_string(
-      'unknown_word', '<UNK>',
-      'Word that stands for words outside the vocabulary.')
+    'unknown_word',
+    '<UNK>',
+    'Word that stands for words outside the vocabulary.',
+  )
   flags.DEFINE_integer(
-      'num_workers', 0,
-      'Number of processes, 0 for one per core.')
+    'num_workers', 0, 'Number of processes, 0 for one per core.'
+  )
 
 
 def report(splits, problems):
@@ -46,24 +50,36 @@ def report(splits, problems):
     splits: dict, name -> validation.Split.
     problems: validation.Problems.
   """
-  lines = [f'{name}: ' + ', '.join(
+  lines = [
+    f'{name}: '
+    + ', '.join(
       f'{value} {field.replace("_", " ")}'
-      for field, value in dataclasses.asdict(split).items())
-           for name, split in sorted(splits.items())]
-  return lines + [f'WRONG: {line}' for line in problems.lines()] + (
-      [] if problems.found else ['Nothing is wrong.'])
+      for field, value in dataclasses.asdict(split).items()
+    )
+    for name, split in sorted(splits.items())
+  ]
+  return (
+    lines
+    + [f'WRONG: {line}' for line in problems.lines()]
+    + ([] if problems.found else ['Nothing is wrong.'])
+  )
 
 
 def main(_):
   program.require(FLAGS, 'input_file_pattern', 'vocab_file')
   if FLAGS.num_workers < 0:
-    raise ValueError(f'--num_workers={FLAGS.num_workers} must be a number of '
-                     'processes, or 0 for one per core')
+    raise ValueError(
+      f'--num_workers={FLAGS.num_workers} must be a number of '
+      'processes, or 0 for one per core'
+    )
   files = shards.list_files(FLAGS.input_file_pattern)
   with workers_lib.Workers(FLAGS.num_workers) as workers:
     splits, problems = validation.validate(
-        files, FLAGS.vocab_file,
-        (FLAGS.start_word, FLAGS.end_word, FLAGS.unknown_word), workers)
+      files,
+      FLAGS.vocab_file,
+      (FLAGS.start_word, FLAGS.end_word, FLAGS.unknown_word),
+      workers,
+    )
   print('\n'.join(report(splits, problems)))
   return 1 if problems.found else 0
 

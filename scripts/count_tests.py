@@ -18,8 +18,12 @@ _FOUND = re.compile(r'=+ (.*) in [0-9.]+s.* =+$')
 _COUNT = re.compile(r'(\d+) (passed|failed|errors?|skipped|xfailed|xpassed)')
 _SKIPPED = re.compile(r'SKIPPED \[(\d+)\] (?:.*\.py(?::\d+)?: )?(.*)')
 _FAILED = re.compile(r'(?:FAILED|ERROR) (.*::.*|\S+\.py.*)')
-_KINDS = {'error': 'failed', 'errors': 'failed', 'xfailed': 'passed',
-          'xpassed': 'failed'}
+_KINDS = {
+  'error': 'failed',
+  'errors': 'failed',
+  'xfailed': 'passed',
+  'xpassed': 'failed',
+}
 
 
 def read_log(text):
@@ -59,12 +63,21 @@ def read_events(lines):
     if 'testResult' not in event.get('id', {}):
       continue
     result = event['testResult']
-    log = next((output['uri'] for output in result.get('testActionOutput', [])
-                if output['name'] == 'test.log'), None)
+    log = next(
+      (
+        output['uri']
+        for output in result.get('testActionOutput', [])
+        if output['name'] == 'test.log'
+      ),
+      None,
+    )
     if log is not None:
       log = urllib.parse.unquote(urllib.parse.urlparse(log).path)
-    yield (event['id']['testResult']['label'], result['status'] == 'PASSED',
-           log)
+    yield (
+      event['id']['testResult']['label'],
+      result['status'] == 'PASSED',
+      log,
+    )
 
 
 def main(path):
@@ -89,8 +102,10 @@ def main(path):
     print(f'SKIPPED {number}: {reason}')
   for name in all_failed:
     print(f'FAILED {name}')
-  print(f"{total['passed']} passed, {total['failed']} failed, "
-        f"{total['skipped']} skipped")
+  print(
+    f'{total["passed"]} passed, {total["failed"]} failed, '
+    f'{total["skipped"]} skipped'
+  )
 
 
 if __name__ == '__main__':

@@ -43,14 +43,18 @@ def test_error(broken):
 
 
 def _event(label, status, log):
-  return json.dumps({
+  return json.dumps(
+    {
       'id': {'testResult': {'label': label, 'run': 1}},
       'testResult': {
-          'status': status,
-          'testActionOutput': [
-              {'name': 'test.log', 'uri': f'file://{log}'},
-              {'name': 'test.xml', 'uri': f'file://{log}.xml'}],
-      }})
+        'status': status,
+        'testActionOutput': [
+          {'name': 'test.log', 'uri': f'file://{log}'},
+          {'name': 'test.xml', 'uri': f'file://{log}.xml'},
+        ],
+      },
+    }
+  )
 
 
 def _pytest_log(directory, name, more=''):
@@ -59,8 +63,12 @@ def _pytest_log(directory, name, more=''):
   test.write_text(_TESTS.format(more=more))
   log = directory / f'{name} log'
   with open(log, 'wb') as output:
-    subprocess.run([sys.executable, str(test)], stdout=output,
-                   stderr=subprocess.STDOUT, check=False)
+    subprocess.run(
+      [sys.executable, str(test)],
+      stdout=output,
+      stderr=subprocess.STDOUT,
+      check=False,
+    )
   return log
 
 
@@ -68,8 +76,11 @@ def _count(directory, *events):
   path = directory / 'events.json'
   path.write_text('\n'.join(['{"id": {"started": {}}}', *events]) + '\n')
   return subprocess.run(
-      [sys.executable, _SCRIPT, str(path)], capture_output=True, check=True,
-      text=True).stdout.splitlines()
+    [sys.executable, _SCRIPT, str(path)],
+    capture_output=True,
+    check=True,
+    text=True,
+  ).stdout.splitlines()
 
 
 def test_adds_up_targets(tmp_path):
@@ -77,12 +88,15 @@ def test_adds_up_targets(tmp_path):
   bad = _pytest_log(tmp_path, 'bad', _BAD)
   # As Bazel writes paths: percent-encoded.
   lines = _count(
-      tmp_path,
-      _event('//a:good', 'PASSED', str(good).replace(' ', '%20')),
-      _event('//a:bad', 'FAILED', str(bad).replace(' ', '%20')))
+    tmp_path,
+    _event('//a:good', 'PASSED', str(good).replace(' ', '%20')),
+    _event('//a:bad', 'FAILED', str(bad).replace(' ', '%20')),
+  )
   assert lines[0] == 'SKIPPED 2: no camera'
   assert [line.split(' - ')[0].split('::')[-1] for line in lines[1:-1]] == [
-      'test_bad', 'test_error']
+    'test_bad',
+    'test_error',
+  ]
   assert all(line.startswith('FAILED ') for line in lines[1:-1])
   assert lines[-1] == '8 passed, 2 failed, 2 skipped'
 
@@ -92,8 +106,9 @@ def test_target_without_totals_is_a_failure(tmp_path):
   log.write_text('collecting ...\nSegmentation fault\n')
   lines = _count(tmp_path, _event('//a:dead', 'TIMEOUT', log))
   assert lines == [
-      f'FAILED //a:dead: ended without a result, see {log}',
-      '0 passed, 1 failed, 0 skipped']
+    f'FAILED //a:dead: ended without a result, see {log}',
+    '0 passed, 1 failed, 0 skipped',
+  ]
 
 
 def test_no_target(tmp_path):

@@ -30,10 +30,17 @@ def setup(tmp_path):
     bazel.write_text(f'#!/bin/sh\necho "{version}"\n')
     bazel.chmod(0o755)
     return subprocess.run(
-        [run.root / 'scripts' / 'setup.sh', *args], capture_output=True,
-        text=True, check=False, env={
-            **os.environ, 'PATH': f'{bazel.parent}:{os.environ["PATH"]}',
-            'PYTHON': '/missing/python3', **env})
+      [run.root / 'scripts' / 'setup.sh', *args],
+      capture_output=True,
+      text=True,
+      check=False,
+      env={
+        **os.environ,
+        'PATH': f'{bazel.parent}:{os.environ["PATH"]}',
+        'PYTHON': '/missing/python3',
+        **env,
+      },
+    )
 
   run.root = scripts.parent
   return run
@@ -46,7 +53,9 @@ def test_refuses_a_bazel_that_cannot_build(setup, version):
   assert f"'{version}' is too new" in result.stderr
 
 
-@pytest.mark.parametrize('version', ['bazel no_version', 'bazel 4.2.3', 'bazel 7.6.1'])
+@pytest.mark.parametrize(
+  'version', ['bazel no_version', 'bazel 4.2.3', 'bazel 7.6.1']
+)
 def test_takes_a_bazel_that_can(setup, version):
   result = setup(version=version)
   # And stops at the next thing that is missing.
@@ -64,7 +73,7 @@ def test_a_path_with_a_space_is_told_first(setup):
   assert 'no Python 3.11 to 3.13 with venv' in last
   result = setup('--test')
   assert result.returncode == 1
-  line, = result.stderr.splitlines()
+  (line,) = result.stderr.splitlines()
   assert 'which runs the tests, takes no path with a space' in line
 
 

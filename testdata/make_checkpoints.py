@@ -41,15 +41,17 @@ def expected_values():
   """Returns the decoder that all vintages hold, by today's names."""
   rng = np.random.default_rng(2016)
   shapes = {
-      'image_embedding/weights': [2048, _EMBEDDING],
-      'seq_embedding/map': [_WORDS, _EMBEDDING],
-      _KERNEL: [_EMBEDDING + _UNITS, 4 * _UNITS],
-      _BIAS: [4 * _UNITS],
-      'logits/weights': [_UNITS, _WORDS],
-      'logits/biases': [_WORDS],
+    'image_embedding/weights': [2048, _EMBEDDING],
+    'seq_embedding/map': [_WORDS, _EMBEDDING],
+    _KERNEL: [_EMBEDDING + _UNITS, 4 * _UNITS],
+    _BIAS: [4 * _UNITS],
+    'logits/weights': [_UNITS, _WORDS],
+    'logits/biases': [_WORDS],
   }
-  return {name: rng.uniform(-1, 1, shape).astype(np.float32)
-          for name, shape in shapes.items()}
+  return {
+    name: rng.uniform(-1, 1, shape).astype(np.float32)
+    for name, shape in shapes.items()
+  }
 
 
 def _stored(lstm_names, step_type=np.int32):
@@ -64,8 +66,10 @@ def _save_v1(directory, values):
   """One file; up to TensorFlow 0.11 the only format."""
   names = sorted(values)
   tf.raw_ops.Save(
-      filename=os.path.join(directory, f'model.ckpt-{_STEP}'),
-      tensor_names=names, data=[tf.constant(values[name]) for name in names])
+    filename=os.path.join(directory, f'model.ckpt-{_STEP}'),
+    tensor_names=names,
+    data=[tf.constant(values[name]) for name in names],
+  )
 
 
 def _save_v2(directory, values, num_shards=1):
@@ -77,13 +81,18 @@ def _save_v2(directory, values, num_shards=1):
     part = f'{prefix}.part-{shard}' if num_shards > 1 else prefix
     some = names[shard::num_shards]
     tf.raw_ops.SaveV2(
-        prefix=part, tensor_names=some, shape_and_slices=[''] * len(some),
-        tensors=[tf.constant(values[name]) for name in some])
+      prefix=part,
+      tensor_names=some,
+      shape_and_slices=[''] * len(some),
+      tensors=[tf.constant(values[name]) for name in some],
+    )
     parts.append(part)
   if num_shards > 1:
     tf.raw_ops.MergeV2Checkpoints(
-        checkpoint_prefixes=parts, destination_prefix=prefix,
-        delete_old_dirs=False)
+      checkpoint_prefixes=parts,
+      destination_prefix=prefix,
+      delete_old_dirs=False,
+    )
     for path in glob.glob(glob.escape(prefix) + '.part-*'):
       os.remove(path)
 
@@ -109,8 +118,10 @@ def _v2_kernel(directory):
   _save_v2(directory, _stored(_TODAY))
   prefix = f'/home/user/im2txt/model/train/model.ckpt-{_STEP}'
   with open(os.path.join(directory, 'checkpoint'), 'w', encoding='utf-8') as f:
-    f.write(f'model_checkpoint_path: "{prefix}"\n'
-            f'all_model_checkpoint_paths: "{prefix}"\n')
+    f.write(
+      f'model_checkpoint_path: "{prefix}"\n'
+      f'all_model_checkpoint_paths: "{prefix}"\n'
+    )
 
 
 def _v2_kernel_int64(directory):
@@ -124,44 +135,59 @@ def _v2_sharded(directory):
 def _v2_moving_averages(directory):
   """Averages beside the weights: the weights are what is to be read."""
   values = _stored(_WEIGHTS)
-  averages = {name + _AVERAGE: value + 1 for name, value in values.items()
-              if name != 'global_step'}
+  averages = {
+    name + _AVERAGE: value + 1
+    for name, value in values.items()
+    if name != 'global_step'
+  }
   _save_v2(directory, {**values, **averages})
 
 
 def _v2_moving_averages_only(directory):
   """Averages in the place of the weights, which are what is to be read."""
   values = _stored(_TODAY)
-  _save_v2(directory, {
+  _save_v2(
+    directory,
+    {
       name + (_AVERAGE if name != 'global_step' else ''): value
-      for name, value in values.items()})
+      for name, value in values.items()
+    },
+  )
 
 
 def _im2txt_2(directory):
   """What this project's `train --optimizer=Adam` writes, version 2.0."""
   values = expected_values()
   checkpoints.CheckpointManager(directory).save(
-      {**values, 'global_step': np.int32(_STEP)},
-      {'adam_updates': np.int64(_STEP),
-       'logits/biases/Adam': values['logits/biases'] / 2,
-       'logits/biases/Adam_1': values['logits/biases'] ** 2})
-  configuration.save(directory, (
+    {**values, 'global_step': np.int32(_STEP)},
+    {
+      'adam_updates': np.int64(_STEP),
+      'logits/biases/Adam': values['logits/biases'] / 2,
+      'logits/biases/Adam_1': values['logits/biases'] ** 2,
+    },
+  )
+  configuration.save(
+    directory,
+    (
       configuration.ModelConfig(
-          vocab_size=_WORDS, embedding_size=_EMBEDDING, num_lstm_units=_UNITS),
-      configuration.TrainingConfig(optimizer='Adam')))
+        vocab_size=_WORDS, embedding_size=_EMBEDDING, num_lstm_units=_UNITS
+      ),
+      configuration.TrainingConfig(optimizer='Adam'),
+    ),
+  )
 
 
 VINTAGES = {
-    'v1_linear': _v1_linear,
-    'v1_weights_int64': _v1_weights_int64,
-    'v2_linear': _v2_linear,
-    'v2_weights': _v2_weights,
-    'v2_kernel': _v2_kernel,
-    'v2_kernel_int64': _v2_kernel_int64,
-    'v2_sharded': _v2_sharded,
-    'v2_moving_averages': _v2_moving_averages,
-    'v2_moving_averages_only': _v2_moving_averages_only,
-    'im2txt_2.0': _im2txt_2,
+  'v1_linear': _v1_linear,
+  'v1_weights_int64': _v1_weights_int64,
+  'v2_linear': _v2_linear,
+  'v2_weights': _v2_weights,
+  'v2_kernel': _v2_kernel,
+  'v2_kernel_int64': _v2_kernel_int64,
+  'v2_sharded': _v2_sharded,
+  'v2_moving_averages': _v2_moving_averages,
+  'v2_moving_averages_only': _v2_moving_averages_only,
+  'im2txt_2.0': _im2txt_2,
 }
 
 

@@ -21,11 +21,11 @@ import tensorflow as tf
 from im2txt import testing
 
 _IMAGES = (
-    'c_rgb_1024x683_prog.jpg',
-    'd_grey_427x640.jpg',
-    'e_cmyk_400x300.jpg',
-    'x_rgb_2000x31_422.jpg',
-    'x_rgb_53x37_tiny.jpg',
+  'c_rgb_1024x683_prog.jpg',
+  'd_grey_427x640.jpg',
+  'e_cmyk_400x300.jpg',
+  'x_rgb_2000x31_422.jpg',
+  'x_rgb_53x37_tiny.jpg',
 )
 _IMAGE_EMBEDDING = 'image_embedding/weights'
 
@@ -53,11 +53,15 @@ def _write_json(path, head, key, lines):
     lines = [f'{dump(name)}:{dump(value)}' for name, value in lines.items()]
   else:
     lines = [dump(value) for value in lines]
-  start = ''.join(f'{dump(name)}:{dump(value)},\n'
-                  for name, value in head.items())
+  start = ''.join(
+    f'{dump(name)}:{dump(value)},\n' for name, value in head.items()
+  )
   with open(path, 'w', encoding='utf-8') as f:
-    f.write(f'{{{start}{dump(key)}:{brackets[0]}\n' + ',\n'.join(lines)
-            + f'\n{brackets[1]}}}\n')
+    f.write(
+      f'{{{start}{dump(key)}:{brackets[0]}\n'
+      + ',\n'.join(lines)
+      + f'\n{brackets[1]}}}\n'
+    )
 
 
 def _preprocessing(source, target):
@@ -67,16 +71,18 @@ def _preprocessing(source, target):
   processed = np.load(os.path.join(source, 'processed_eval_images.npz'))
   digests, pixels = {}, {}
   for name in _IMAGES:
-    shutil.copyfile(os.path.join(source, 'jpegs', name),
-                    os.path.join(target, 'images', name))
+    shutil.copyfile(
+      os.path.join(source, 'jpegs', name), os.path.join(target, 'images', name)
+    )
     digests[name] = {
-        'decoded_shape': decoded[name].shape,
-        'decoded_sha256': testing.array_sha256(decoded[name]),
-        'processed_sha256': testing.array_sha256(processed[name]),
+      'decoded_shape': decoded[name].shape,
+      'decoded_sha256': testing.array_sha256(decoded[name]),
+      'processed_sha256': testing.array_sha256(processed[name]),
     }
     pixels[name] = processed[name][::23, ::23]
-  _write_json(os.path.join(target, 'images', 'digests.json'), {}, 'images',
-              digests)
+  _write_json(
+    os.path.join(target, 'images', 'digests.json'), {}, 'images', digests
+  )
   np.savez_compressed(os.path.join(target, 'images', 'pixels.npz'), **pixels)
 
 
@@ -85,14 +91,21 @@ def _inference(source, target):
   os.makedirs(os.path.join(target, 'inference'), exist_ok=True)
   weights = np.load(os.path.join(source, 'model_small', 'weights.npz'))
   tensors = np.load(os.path.join(source, 'model_small', 'tensors.npz'))
-  arrays = {f'weights/{name}': weights[name] for name in weights.files
-            if name != _IMAGE_EMBEDDING}
-  arrays.update((name, tensors[name]) for name in tensors.files
-                if name != 'features')
+  arrays = {
+    f'weights/{name}': weights[name]
+    for name in weights.files
+    if name != _IMAGE_EMBEDDING
+  }
+  arrays.update(
+    (name, tensors[name]) for name in tensors.files if name != 'features'
+  )
   np.savez_compressed(
-      os.path.join(target, 'inference', 'decoder.npz'), **arrays)
-  shutil.copyfile(os.path.join(source, 'model_small', 'word_counts.txt'),
-                  os.path.join(target, 'inference', 'word_counts.txt'))
+    os.path.join(target, 'inference', 'decoder.npz'), **arrays
+  )
+  shutil.copyfile(
+    os.path.join(source, 'model_small', 'word_counts.txt'),
+    os.path.join(target, 'inference', 'word_counts.txt'),
+  )
   searches = _read_json(source, 'model_small', 'beam_cases.json')
   cases = []
   for case in searches.pop('cases'):
@@ -101,8 +114,12 @@ def _inference(source, target):
       for name in ('logprob', 'score'):
         caption[name] = round(caption[name], 7)
     cases.append(case)
-  _write_json(os.path.join(target, 'inference', 'beam_searches.json'),
-              searches, 'cases', cases)
+  _write_json(
+    os.path.join(target, 'inference', 'beam_searches.json'),
+    searches,
+    'cases',
+    cases,
+  )
 
 
 def _training(source, target):
@@ -111,12 +128,22 @@ def _training(source, target):
   os.makedirs(directory, exist_ok=True)
   for end in ('index', 'data-00000-of-00001'):
     shutil.copyfile(
-        os.path.join(source, 'train_small', f'init_noinception.ckpt.{end}'),
-        os.path.join(directory, f'model.ckpt-0.{end}'))
+      os.path.join(source, 'train_small', f'init_noinception.ckpt.{end}'),
+      os.path.join(directory, f'model.ckpt-0.{end}'),
+    )
   vectors = np.load(os.path.join(source, 'train_small', 'train_vectors.npz'))
-  arrays = {name: vectors[name] for name in (
-      'input_seqs', 'target_seqs', 'mask', 'eval_cross_entropy',
-      'eval_weights', 'image_features', 'image_embeddings')}
+  arrays = {
+    name: vectors[name]
+    for name in (
+      'input_seqs',
+      'target_seqs',
+      'mask',
+      'eval_cross_entropy',
+      'eval_weights',
+      'image_features',
+      'image_embeddings',
+    )
+  }
   for name in vectors.files:
     if name.startswith(('frozen/after5', 'clip0.1/after5')):
       # An error in one row of this variable would be in all.
@@ -124,15 +151,24 @@ def _training(source, target):
       arrays[name] = vectors[name][::every]
   np.savez_compressed(os.path.join(directory, 'steps.npz'), **arrays)
   details = _read_json(source, 'train_small', 'train_vectors.json')
-  _write_json(os.path.join(directory, 'steps.json'), {}, 'runs', {
-      run: {name: details[run][name] for name in (
-          'batch_loss', 'global_norm_before_clip_as_original')}
-      for run in ('frozen', 'clip0.1')})
+  _write_json(
+    os.path.join(directory, 'steps.json'),
+    {},
+    'runs',
+    {
+      run: {
+        name: details[run][name]
+        for name in ('batch_loss', 'global_norm_before_clip_as_original')
+      }
+      for run in ('frozen', 'clip0.1')
+    },
+  )
   with open(os.path.join(target, 'images', _IMAGES[-1]), 'rb') as f:
     image = f.read()
   with tf.io.TFRecordWriter(os.path.join(directory, 'batch8.tfrecord')) as out:
     for record in tf.data.TFRecordDataset(
-        os.path.join(source, 'batch8.tfrecord')).as_numpy_iterator():
+      os.path.join(source, 'batch8.tfrecord')
+    ).as_numpy_iterator():
       out.write(_with_other_image(record, image))
 
 
@@ -170,7 +206,7 @@ def _with_other_image(message, image):
     tag, place = _read_varint(message, place)
     assert tag & 7 == 2, 'only fields with a length can hold a JPEG'
     size, place = _read_varint(message, place)
-    field = _with_other_image(message[place:place + size], image)
+    field = _with_other_image(message[place : place + size], image)
     place += size
     out += _varint(tag) + _varint(len(field)) + field
   return out
@@ -182,27 +218,37 @@ def _records(source, target):
   os.makedirs(directory, exist_ok=True)
   for name in ('train', 'val'):
     captions = _read_json(source, 'preprocess', f'captions_{name}2014.json')
-    images = [{'id': image['id'], 'file_name': f'{image["id"]}.jpg'}
-              for image in captions['images']]
+    images = [
+      {'id': image['id'], 'file_name': f'{image["id"]}.jpg'}
+      for image in captions['images']
+    ]
     annotations = [
-        {'image_id': entry['image_id'], 'caption': entry['caption']}
-        for entry in captions['annotations']]
-    _write_json(os.path.join(directory, f'captions_{name}2014.json'),
-                {'images': images}, 'annotations', annotations)
+      {'image_id': entry['image_id'], 'caption': entry['caption']}
+      for entry in captions['annotations']
+    ]
+    _write_json(
+      os.path.join(directory, f'captions_{name}2014.json'),
+      {'images': images},
+      'annotations',
+      annotations,
+    )
   shutil.copyfile(
-      os.path.join(source, 'preprocess', 'preprocess_word_counts.txt'),
-      os.path.join(directory, 'word_counts.txt'))
+    os.path.join(source, 'preprocess', 'preprocess_word_counts.txt'),
+    os.path.join(directory, 'word_counts.txt'),
+  )
   shards = {}
   temporary = os.path.join(directory, 'shard.tmp')
   for name, records in _read_json(
-      source, 'preprocess', 'preprocess_vectors.json')['shards'].items():
+    source, 'preprocess', 'preprocess_vectors.json'
+  )['shards'].items():
     with tf.io.TFRecordWriter(temporary) as out:
       for image_id, tokens, ids, _ in records:
         out.write(_example(image_id, tokens, ids))
     with open(temporary, 'rb') as f:
       shards[name] = {
-          'image_ids': [record[0] for record in records],
-          'sha256': hashlib.sha256(f.read()).hexdigest()}
+        'image_ids': [record[0] for record in records],
+        'sha256': hashlib.sha256(f.read()).hexdigest(),
+      }
   os.remove(temporary)
   _write_json(os.path.join(directory, 'shards.json'), {}, 'shards', shards)
 
@@ -220,22 +266,30 @@ def _example(image_id, tokens, ids):
     return tf.train.FeatureList(feature=list(values))
 
   return tf.train.SequenceExample(
-      context=tf.train.Features(feature={
-          'image/image_id': int64(image_id),
-          'image/data': data(testing.numbered_jpeg(image_id))}),
-      feature_lists=tf.train.FeatureLists(feature_list={
-          'image/caption': features(data(t.encode()) for t in tokens),
-          'image/caption_ids': features(map(int64, ids))}),
+    context=tf.train.Features(
+      feature={
+        'image/image_id': int64(image_id),
+        'image/data': data(testing.numbered_jpeg(image_id)),
+      }
+    ),
+    feature_lists=tf.train.FeatureLists(
+      feature_list={
+        'image/caption': features(data(t.encode()) for t in tokens),
+        'image/caption_ids': features(map(int64, ids)),
+      }
+    ),
   ).SerializeToString(deterministic=True)
 
 
 def _tokenizer(source, target):
   os.makedirs(os.path.join(target, 'tokenizer'), exist_ok=True)
   vectors = [
-      {name: vector[name] for name in ('caption', 'tokens')}
-      for vector in _read_json(source, 'tokenizer_vectors.json')]
-  _write_json(os.path.join(target, 'tokenizer', 'captions.json'), {},
-              'captions', vectors)
+    {name: vector[name] for name in ('caption', 'tokens')}
+    for vector in _read_json(source, 'tokenizer_vectors.json')
+  ]
+  _write_json(
+    os.path.join(target, 'tokenizer', 'captions.json'), {}, 'captions', vectors
+  )
 
 
 def main(source):

@@ -8,9 +8,10 @@ from im2txt.runtime.files import replacing
 
 def draw(results, directory):
   """Draws time.png and, if it was measured, growth.png."""
-  import matplotlib  # pylint: disable=g-import-not-at-top
+  import matplotlib
+
   matplotlib.use('Agg')
-  from matplotlib import pyplot  # pylint: disable=g-import-not-at-top
+  from matplotlib import pyplot
 
   def save(figure, name):
     with replacing(os.path.join(directory, name)) as temporary:
@@ -22,12 +23,17 @@ def draw(results, directory):
     total = sum(parts.values())
     left = 0.0
     for part, value in parts.items():
-      axis.barh(f'{name.split(",")[0]}\n{total:.3g} {results[name]["unit"]}',
-                100 * value / total, left=left, label=part)
+      axis.barh(
+        f'{name.split(",")[0]}\n{total:.3g} {results[name]["unit"]}',
+        100 * value / total,
+        left=left,
+        label=part,
+      )
       left += 100 * value / total
   axis.set_xlabel('% of the time')
-  axis.legend(loc='upper center', bbox_to_anchor=(0.5, 1.3), ncols=5,
-              fontsize=8)
+  axis.legend(
+    loc='upper center', bbox_to_anchor=(0.5, 1.3), ncols=5, fontsize=8
+  )
   save(figure, 'time.png')
   if 'growth' not in results:
     return
@@ -37,7 +43,9 @@ def draw(results, directory):
     axis.plot(*zip(*points), marker='o')
     axis.set_title(name, fontsize=9)
     axis.set_ylim(bottom=0)
-    axis.set_ylabel('ms an image' if name.startswith('captioning')
-                    else 'ms a caption', fontsize=8)
+    axis.set_ylabel(
+      'ms an image' if name.startswith('captioning') else 'ms a caption',
+      fontsize=8,
+    )
   figure.tight_layout()
   save(figure, 'growth.png')

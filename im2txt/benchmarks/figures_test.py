@@ -10,11 +10,14 @@ from im2txt.benchmarks import figures
 
 
 def test_draws(tmp_path):
-  figures.draw({
+  figures.draw(
+    {
       'captioning, parts': {'unit': 'ms an image', 'a': 1.0, 'b': 2.0},
       'training step, parts': {'unit': 'ms a caption', 'c': 3.0},
       'growth': {'captioning: x': [(1, 2.0)], 'training: y': [(1, 2.0)]},
-  }, str(tmp_path))
+    },
+    str(tmp_path),
+  )
   for name in ('time.png', 'growth.png'):
     with Image.open(tmp_path / name) as image:
       assert image.format == 'PNG' and image.width > 200

@@ -49,8 +49,9 @@ def jpegs(count):
     # With the grain that makes a file as long as a photo's.
     pixels = np.asarray(scene.resize((640, 480)), np.float32) + noise
     out = io.BytesIO()
-    scenes.Image.fromarray(
-        np.clip(pixels, 0, 255).astype(np.uint8)).save(out, 'JPEG', quality=90)
+    scenes.Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(
+      out, 'JPEG', quality=90
+    )
     found.append(out.getvalue())
   return [found[i % len(found)] for i in range(count)]
 
@@ -67,8 +68,9 @@ def write_random_model(directory, config):
   model = show_and_tell_model.ShowAndTellModel(config, with_inception=False)
   values.update(model.named_variables)
   checkpoints.write(os.path.join(directory, 'model.ckpt-0'), values)
-  with open(os.path.join(directory, 'word_counts.txt'), 'w',
-            encoding='utf-8') as f:
+  with open(
+    os.path.join(directory, 'word_counts.txt'), 'w', encoding='utf-8'
+  ) as f:
     f.write('<S> 2\n</S> 2\n')
     f.writelines(f'w{i} 1\n' for i in range(config.vocab_size - 3))
   holder = vocabulary_stamp.of_vocabulary(vocabulary.Vocabulary(f.name))
@@ -87,8 +89,15 @@ class Benchmark:
     vocab_file: its vocabulary.
   """
 
-  def __init__(self, directory, repeats, num_images, num_prepared=0,
-               checkpoint_path='', vocab_file=''):
+  def __init__(
+    self,
+    directory,
+    repeats,
+    num_images,
+    num_prepared=0,
+    checkpoint_path='',
+    vocab_file='',
+  ):
     self.directory = directory
     self.repeats = repeats
     self.results = {}
@@ -113,14 +122,21 @@ class Benchmark:
   def machine(self):
     """The limits: what the rest is compared with."""
     for name, dtype in (('float32', tf.float32), ('bfloat16', tf.bfloat16)):
-      self._add(f'matrix products, {name}',
-                timing.matmul_rate(dtype, self.repeats) / 1e9, 'GFLOP/s')
+      self._add(
+        f'matrix products, {name}',
+        timing.matmul_rate(dtype, self.repeats) / 1e9,
+        'GFLOP/s',
+      )
     process = tf.function(image_processing.process_image, autograph=False)
     dataset = tf.data.Dataset.from_tensor_slices(self._encoded).map(
-        process, num_parallel_calls=os.cpu_count())
+      process, num_parallel_calls=os.cpu_count()
+    )
     decode = lambda: [None for _ in dataset]
-    self._add('decoding JPEGs, all processors',
-              len(self._encoded) / self._seconds(decode), 'images/s')
+    self._add(
+      'decoding JPEGs, all processors',
+      len(self._encoded) / self._seconds(decode),
+      'images/s',
+    )
 
   def training(self):
     """The training step against the rate of matrix products."""
@@ -129,32 +145,50 @@ class Benchmark:
     size = self.config.batch_size
     seconds = {}
     for name, dtype, group in (
-        ('from features', tf.float32, None),
-        ('from features, bfloat16', tf.bfloat16, None),
-        ('from images', tf.float32, 1),
-        ('from images, 4 captions an image', tf.float32, 4)):
+      ('from features', tf.float32, None),
+      ('from features, bfloat16', tf.bfloat16, None),
+      ('from images', tf.float32, 1),
+      ('from images, 4 captions an image', tf.float32, 4),
+    ):
       seconds[name] = self._seconds(
-          training.training_step(self.config, dtype, group))
-      self._add(f'training {name}', size / seconds[name], 'captions/s',
-                'training from features' if name != 'from features' else None)
-    self._add('training from features, rate',
-              flops * size / seconds['from features'] / 1e9, 'GFLOP/s',
-              'matrix products, float32')
+        training.training_step(self.config, dtype, group)
+      )
+      self._add(
+        f'training {name}',
+        size / seconds[name],
+        'captions/s',
+        'training from features' if name != 'from features' else None,
+      )
+    self._add(
+      'training from features, rate',
+      flops * size / seconds['from features'] / 1e9,
+      'GFLOP/s',
+      'matrix products, float32',
+    )
     forward = self._seconds(training.forward_pass(self.config))
-    self._add('evaluating from features', size / forward, 'captions/s',
-              'training from features')
+    self._add(
+      'evaluating from features',
+      size / forward,
+      'captions/s',
+      'training from features',
+    )
     self.results['training step, parts'] = {
-        'unit': 'ms a caption', 'forward': 1e3 * forward / size,
-        'backward and update': 1e3 * (
-            seconds['from features'] - forward) / size}
+      'unit': 'ms a caption',
+      'forward': 1e3 * forward / size,
+      'backward and update': 1e3 * (seconds['from features'] - forward) / size,
+    }
 
   def lstm(self):
     """The LSTM, and other ways to compute it."""
     for name, run in training.lstm_variants(self.config).items():
-      self._add(f'LSTM, forward and back, {name}',
-                1e3 * self._seconds(lambda run=run: run()[1][0].numpy()), 'ms',
-                'LSTM, forward and back, own gradient'
-                if name != 'own gradient' else None)
+      self._add(
+        f'LSTM, forward and back, {name}',
+        1e3 * self._seconds(lambda run=run: run()[1][0].numpy()),
+        'ms',
+        'LSTM, forward and back, own gradient'
+        if name != 'own gradient'
+        else None,
+      )
 
   def _captioner(self, **kwargs):
     return captioner_lib.Captioner(self._prefix, self._vocab_file, **kwargs)
@@ -173,16 +207,23 @@ class Benchmark:
       captioner = self._captioner(precision=precision)
       images = [captioner.decode(data) for data in self._encoded[:size]]
       encode = tf.function(
-          lambda x, w=folded: folded_inception.encode(x, w),
-          autograph=False)
+        lambda x, w=folded: folded_inception.encode(x, w), autograph=False
+      )
       stacked = tf.stack(images)
       alone = self._seconds(lambda: encode(stacked).numpy())
       whole = self._seconds(lambda: captioner.caption(images))
-      self._add(f'Inception v3 alone, {precision}', size / alone, 'images/s',
-                'Inception v3 alone, float32' if precision != 'float32'
-                else None)
-      self._add(f'captioning, {precision}', size / whole, 'images/s',
-                f'Inception v3 alone, {precision}')
+      self._add(
+        f'Inception v3 alone, {precision}',
+        size / alone,
+        'images/s',
+        'Inception v3 alone, float32' if precision != 'float32' else None,
+      )
+      self._add(
+        f'captioning, {precision}',
+        size / whole,
+        'images/s',
+        f'Inception v3 alone, {precision}',
+      )
       if precision == 'float32':
         self._decode_and_caption(captioner, alone / size, whole / size)
 
@@ -193,55 +234,87 @@ class Benchmark:
       names.append(os.path.join(self.directory, f'{i}.jpg'))
       with open(names[-1], 'wb') as f:
         f.write(data)
-    decode = self._seconds(
-        lambda: captioner.decode(self._encoded[0]).numpy())
+    decode = self._seconds(lambda: captioner.decode(self._encoded[0]).numpy())
 
     def run():
       images = image_files.read_images(
-          names, captioner.decode, ahead=2 * _CAPTIONING_BATCH)
+        names, captioner.decode, ahead=2 * _CAPTIONING_BATCH
+      )
       while batch := list(itertools.islice(images, _CAPTIONING_BATCH)):
         captioner.caption([image for _, image in batch])
 
     seconds = timing.median_seconds(run, 3)
-    self._add('captioning from files', len(names) / seconds, 'images/s',
-              'Inception v3 alone, float32')
+    self._add(
+      'captioning from files',
+      len(names) / seconds,
+      'images/s',
+      'Inception v3 alone, float32',
+    )
     self.results['captioning, parts'] = {
-        'unit': 'ms an image', 'decoding': 1e3 * decode,
-        'Inception v3': 1e3 * inception,
-        'beam search': 1e3 * (caption - inception)}
+      'unit': 'ms an image',
+      'decoding': 1e3 * decode,
+      'Inception v3': 1e3 * inception,
+      'beam search': 1e3 * (caption - inception),
+    }
 
   def programs(self):
     """Whole processes: time from a cold start, and memory."""
     start, _ = timing.median_process(
-        [sys.executable, '-c', 'import tensorflow'])
+      [sys.executable, '-c', 'import tensorflow']
+    )
     self._add('importing tensorflow', start, 's')
     python = [sys.executable, '-m']
     image = os.path.join(self.directory, '0.jpg')
-    seconds, memory = timing.median_process([
-        *python, 'im2txt.run_inference', f'--checkpoint_path={self._prefix}',
-        f'--vocab_file={self._vocab_file}', f'--input_files={image}'])
-    self._add('run_inference of one image', seconds, 's',
-              'importing tensorflow')
+    seconds, memory = timing.median_process(
+      [
+        *python,
+        'im2txt.run_inference',
+        f'--checkpoint_path={self._prefix}',
+        f'--vocab_file={self._vocab_file}',
+        f'--input_files={image}',
+      ]
+    )
+    self._add(
+      'run_inference of one image', seconds, 's', 'importing tensorflow'
+    )
     self._add('run_inference, peak memory', memory / 1e9, 'GB')
     shard = os.path.join(self.directory, 'train-00000-of-00001')
     with shards.Writer(shard) as writer:
       for i, data in enumerate(self._encoded):
-        writer.write(shards.serialize(
-            i, data, ['<S>', 'w0', '</S>'], [0, 2, 1]))
+        writer.write(
+          shards.serialize(i, data, ['<S>', 'w0', '</S>'], [0, 2, 1])
+        )
     train_dir = os.path.join(self.directory, 'train')
-    train = [*python, 'im2txt.train', f'--input_file_pattern={shard}',
-             f'--train_dir={train_dir}', '--random_inception']
+    train = [
+      *python,
+      'im2txt.train',
+      f'--input_file_pattern={shard}',
+      f'--train_dir={train_dir}',
+      '--random_inception',
+    ]
     cache = f'--feature_cache_dir={os.path.join(self.directory, "features")}'
     for name, command in (
-        ('train from features', [
-            *train, cache, '--feature_views=0', '--number_of_steps=3']),
-        ('train from images', [
-            *train, '--number_of_steps=10', '--log_every_n_steps=10']),
-        ('evaluate', [
-            *python, 'im2txt.evaluate', f'--input_file_pattern={shard}',
-            f'--checkpoint_dir={train_dir}', '--run_once',
-            '--min_global_step=0',
-            f'--eval_dir={os.path.join(self.directory, "eval")}'])):
+      (
+        'train from features',
+        [*train, cache, '--feature_views=0', '--number_of_steps=3'],
+      ),
+      (
+        'train from images',
+        [*train, '--number_of_steps=10', '--log_every_n_steps=10'],
+      ),
+      (
+        'evaluate',
+        [
+          *python,
+          'im2txt.evaluate',
+          f'--input_file_pattern={shard}',
+          f'--checkpoint_dir={train_dir}',
+          '--run_once',
+          '--min_global_step=0',
+          f'--eval_dir={os.path.join(self.directory, "eval")}',
+        ],
+      ),
+    ):
       _, memory, written = timing.run_process(command)
       self._add(f'{name}, peak memory', memory / 1e9, 'GB')
       if name == 'train from images':
@@ -275,14 +348,21 @@ class Benchmark:
     for _ in range(min(self.repeats, 3)):
       self._prepare('pairs', many)
     # In turn, so that what slows the machine for a while slows all of them.
-    seconds = [(decode_all(), prepare('pairs'), prepare('compact'))
-               for _ in range(min(self.repeats, 5))]
+    seconds = [
+      (decode_all(), prepare('pairs'), prepare('compact'))
+      for _ in range(min(self.repeats, 5))
+    ]
     alone, pairs, compact = (
-        len(paths) / statistics.median(column) for column in zip(*seconds))
+      len(paths) / statistics.median(column) for column in zip(*seconds)
+    )
     self._add('reading and decoding JPEGs', alone, 'images/s')
     for layout, value in (('pairs', pairs), ('compact', compact)):
-      self._add(f'preparing {layout}, 5 captions an image', value, 'images/s',
-                'reading and decoding JPEGs')
+      self._add(
+        f'preparing {layout}, 5 captions an image',
+        value,
+        'images/s',
+        'reading and decoding JPEGs',
+      )
 
   def _picture(self, index):
     """Returns the path of a JPEG file, made if it is not there."""
@@ -296,22 +376,34 @@ class Benchmark:
     """Returns the seconds that shards of so many pictures take."""
     output = os.path.join(self.directory, 'prepared')
     command = [
-        sys.executable, '-m', 'im2txt.build_mscoco_data',
-        f'--layout={layout}', f'--output_dir={output}',
-        f'--word_counts_output_file={output}/word_counts.txt']
-    for part, numbers in (('train', range(20, 20 + count)),
-                          ('val', range(20))):
+      sys.executable,
+      '-m',
+      'im2txt.build_mscoco_data',
+      f'--layout={layout}',
+      f'--output_dir={output}',
+      f'--word_counts_output_file={output}/word_counts.txt',
+    ]
+    for part, numbers in (('train', range(20, 20 + count)), ('val', range(20))):
       captions_file = os.path.join(self.directory, f'captions_{part}.json')
       with open(captions_file, 'w', encoding='utf-8') as f:
-        json.dump({
+        json.dump(
+          {
             'images': [
-                {'id': i, 'file_name': os.path.basename(self._picture(i))}
-                for i in numbers],
+              {'id': i, 'file_name': os.path.basename(self._picture(i))}
+              for i in numbers
+            ],
             'annotations': [
-                {'image_id': i, 'caption': f'A picture of {j} words, all red.'}
-                for i in numbers for j in range(5)]}, f)
-      command += [f'--{part}_image_dir={self.directory}',
-                  f'--{part}_captions_file={captions_file}']
+              {'image_id': i, 'caption': f'A picture of {j} words, all red.'}
+              for i in numbers
+              for j in range(5)
+            ],
+          },
+          f,
+        )
+      command += [
+        f'--{part}_image_dir={self.directory}',
+        f'--{part}_captions_file={captions_file}',
+      ]
     seconds, _, _ = timing.run_process(command)
     shutil.rmtree(output)
     return seconds
@@ -322,25 +414,35 @@ class Benchmark:
     size = _CAPTIONING_BATCH
 
     def caption_ms(batch, **settings):
-      captioner = self._captioner(
-          search=search_config.SearchConfig(**settings))
+      captioner = self._captioner(search=search_config.SearchConfig(**settings))
       images = [captioner.decode(data) for data in self._encoded[:batch]]
-      return 1e3 / batch * timing.median_seconds(
-          lambda: captioner.caption(images), 3)
+      return (
+        1e3
+        / batch
+        * timing.median_seconds(lambda: captioner.caption(images), 3)
+      )
 
     log('Measuring growth')
     found['captioning: batch size'] = [
-        (n, caption_ms(n)) for n in (1, 2, 4, 8, 16, 32)]
+      (n, caption_ms(n)) for n in (1, 2, 4, 8, 16, 32)
+    ]
     found['captioning: beam size'] = [
-        (n, caption_ms(size, beam_size=n)) for n in (1, 3, 5, 10, 20)]
+      (n, caption_ms(size, beam_size=n)) for n in (1, 3, 5, 10, 20)
+    ]
     found['captioning: longest caption'] = [
-        (n, caption_ms(size, max_caption_length=n)) for n in (5, 10, 20, 40)]
+      (n, caption_ms(size, max_caption_length=n)) for n in (5, 10, 20, 40)
+    ]
     found['training: batch size'] = [
-        (n, self._step_ms(batch_size=n)) for n in (8, 16, 32, 64, 128)]
+      (n, self._step_ms(batch_size=n)) for n in (8, 16, 32, 64, 128)
+    ]
     found['training: vocabulary'] = [
-        (n, self._step_ms(vocab_size=n)) for n in (1000, 4000, 12000, 24000)]
+      (n, self._step_ms(vocab_size=n)) for n in (1000, 4000, 12000, 24000)
+    ]
 
   def _step_ms(self, **changes):
     config = dataclasses.replace(self.config, **changes)
-    return 1e3 / config.batch_size * timing.median_seconds(
-        training.training_step(config), 3)
+    return (
+      1e3
+      / config.batch_size
+      * timing.median_seconds(training.training_step(config), 3)
+    )

@@ -11,12 +11,15 @@ from im2txt.benchmarks import suite
 def test_measures_preparing(tmp_path, monkeypatch):
   # Of so few images the difference of times may be negative.
   monkeypatch.setattr(
-      suite.statistics, 'median', lambda values: next(iter(values)))
+    suite.statistics, 'median', lambda values: next(iter(values))
+  )
   benchmark = suite.Benchmark(str(tmp_path), 1, 32, num_prepared=80)
   benchmark.preparing()
-  for name in ('reading and decoding JPEGs',
-               'preparing pairs, 5 captions an image',
-               'preparing compact, 5 captions an image'):
+  for name in (
+    'reading and decoding JPEGs',
+    'preparing pairs, 5 captions an image',
+    'preparing compact, 5 captions an image',
+  ):
     assert benchmark.results[name]['unit'] == 'images/s', benchmark.results
 
 

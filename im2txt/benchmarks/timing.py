@@ -51,8 +51,11 @@ def run_process(command):
     ValueError: it failed.
   """
   launcher = subprocess.run(
-      [sys.executable, '-c', _LAUNCHER, *command], check=True,
-      capture_output=True, text=True)
+    [sys.executable, '-c', _LAUNCHER, *command],
+    check=True,
+    capture_output=True,
+    text=True,
+  )
   status, seconds, memory = json.loads(launcher.stdout)
   if status:
     raise ValueError(f'{" ".join(command)} failed: {launcher.stderr[-500:]}')

@@ -10,7 +10,8 @@ from im2txt.benchmarks import timing
 
 def test_reports_the_time_memory_and_output_of_a_process():
   seconds, memory, written = timing.run_process(
-      [sys.executable, '-c', 'x = bytearray(10**8); print("end")'])
+    [sys.executable, '-c', 'x = bytearray(10**8); print("end")']
+  )
   assert seconds > 0 and 1e8 < memory < 3e8
   assert written == 'end\n'
 

@@ -37,10 +37,13 @@ def random_batch(config, num_images, captions_per_image=1):
   rng = np.random.default_rng(0)
   captions = num_images * captions_per_image
   ids = rng.integers(0, config.vocab_size, [captions, WORDS + 1])
-  return (tf.constant(rng.random([num_images, 2048], np.float32)),
-          tf.constant(np.repeat(np.arange(num_images), captions_per_image)),
-          tf.constant(ids[:, :-1]), tf.constant(ids[:, 1:]),
-          tf.ones([captions, WORDS], tf.int32))
+  return (
+    tf.constant(rng.random([num_images, 2048], np.float32)),
+    tf.constant(np.repeat(np.arange(num_images), captions_per_image)),
+    tf.constant(ids[:, :-1]),
+    tf.constant(ids[:, 1:]),
+    tf.ones([captions, WORDS], tf.int32),
+  )
 
 
 def training_step(config, dtype=tf.float32, captions_per_image=None):
@@ -54,19 +57,26 @@ def training_step(config, dtype=tf.float32, captions_per_image=None):
   """
   from_images = captions_per_image is not None
   model = show_and_tell_model.ShowAndTellModel(
-      config, with_inception=from_images, training_dtype=dtype)
+    config, with_inception=from_images, training_dtype=dtype
+  )
   group = captions_per_image or 1
   features, rows, *captions = random_batch(
-      config, config.batch_size // group, group)
+    config, config.batch_size // group, group
+  )
   images = tf.random.uniform(
-      [config.batch_size // group, 299, 299, 3], -1.0, 1.0)
+    [config.batch_size // group, 299, 299, 3], -1.0, 1.0
+  )
 
   @tf.function(autograph=False)
   def step():
-    encode = (lambda: tf.gather(model.encode_images(images, True), rows)
-              ) if from_images else (lambda: features)
-    return update.sgd_step(
-        model, encode, *captions, tf.constant(0.01), 5.0)['total_loss']
+    encode = (
+      (lambda: tf.gather(model.encode_images(images, True), rows))
+      if from_images
+      else (lambda: features)
+    )
+    return update.sgd_step(model, encode, *captions, tf.constant(0.01), 5.0)[
+      'total_loss'
+    ]
 
   return lambda: step().numpy()
 
@@ -95,25 +105,39 @@ def lstm_variants(config):
   x = tf.ones([steps, batch, size])
   zeros = tf.zeros([batch, units])
   kernel = tf.random.stateless_uniform(
-      [size + units, 4 * units], [0, 0], -0.08, 0.08)
+    [size + units, 4 * units], [0, 0], -0.08, 0.08
+  )
   bias = tf.zeros([4 * units])
   peephole = tf.zeros([units])
 
   def ours(x, kernel, bias):
     outputs = lstm.lstm_sequence(
-        tf.reshape(x, [-1, size]), tf.fill([steps], batch), kernel, bias)
+      tf.reshape(x, [-1, size]), tf.fill([steps], batch), kernel, bias
+    )
     return tf.reshape(outputs, [steps, batch, units])
 
   def block_lstm(x, kernel, bias):
     return tf.raw_ops.BlockLSTM(
-        seq_len_max=tf.constant(steps, tf.int64), x=x, cs_prev=zeros,
-        h_prev=zeros, w=kernel, wci=peephole, wcf=peephole, wco=peephole,
-        b=bias, forget_bias=lstm.FORGET_BIAS, cell_clip=-1.0).h
+      seq_len_max=tf.constant(steps, tf.int64),
+      x=x,
+      cs_prev=zeros,
+      h_prev=zeros,
+      w=kernel,
+      wci=peephole,
+      wcf=peephole,
+      wco=peephole,
+      b=bias,
+      forget_bias=lstm.FORGET_BIAS,
+      cell_clip=-1.0,
+    ).h
 
   def unrolled(x, kernel, bias):
-    from_inputs = tf.unstack(tf.reshape(
+    from_inputs = tf.unstack(
+      tf.reshape(
         tf.matmul(tf.reshape(x, [-1, size]), kernel[:size]) + bias,
-        [steps, batch, 4 * units]))
+        [steps, batch, 4 * units],
+      )
+    )
     c, h, outputs = zeros, zeros, []
     for gates in from_inputs:
       c, h = lstm.next_state(gates + tf.matmul(h, kernel[size:]), c)
@@ -134,11 +158,14 @@ def lstm_variants(config):
         outputs = fn(x, kernel, bias)
         total = tf.reduce_sum(outputs)
       return outputs, tape.gradient(total, [x, *weights])
+
     return tf.function(outputs_and_gradients, autograph=False)
 
   return {
-      'own gradient': run(ours, [kernel, bias]),
-      'BlockLSTM': run(block_lstm, [kernel, bias]),
-      'unrolled': run(unrolled, [kernel, bias]),
-      'tf.keras': run(keras, [layer.cell.kernel, layer.cell.recurrent_kernel,
-                              layer.cell.bias])}
+    'own gradient': run(ours, [kernel, bias]),
+    'BlockLSTM': run(block_lstm, [kernel, bias]),
+    'unrolled': run(unrolled, [kernel, bias]),
+    'tf.keras': run(
+      keras, [layer.cell.kernel, layer.cell.recurrent_kernel, layer.cell.bias]
+    ),
+  }

@@ -16,24 +16,25 @@ from im2txt.inference_utils import captioner
 
 def test_counts_operations():
   config = configuration.ModelConfig(
-      vocab_size=7, embedding_size=2, num_lstm_units=3)
+    vocab_size=7, embedding_size=2, num_lstm_units=3
+  )
   # Products of [1, 2048] x [2, ...], 5 of [1, 5] x [5, 12], 4 of [1, 3] x
   # [3, 7]; each product of the last two kinds has two more going backwards.
   assert training.flops_per_caption(config, words=4) == (
-      2 * (2 * 2048 * 2) + 3 * (5 * 2 * 5 * 12 + 4 * 2 * 3 * 7))
+    2 * (2 * 2048 * 2) + 3 * (5 * 2 * 5 * 12 + 4 * 2 * 3 * 7)
+  )
   default = configuration.ModelConfig()
   assert default.vocab_size == 12000
-  assert math.isclose(
-      training.flops_per_caption(default), 0.61e9, rel_tol=0.01)
+  assert math.isclose(training.flops_per_caption(default), 0.61e9, rel_tol=0.01)
 
 
 def test_random_model_captions_and_trains(tmp_path):
   config = configuration.ModelConfig(
-      vocab_size=20, embedding_size=4, num_lstm_units=6, batch_size=4)
+    vocab_size=20, embedding_size=4, num_lstm_units=6, batch_size=4
+  )
   suite.write_random_model(str(tmp_path), config)
-  model = captioner.Captioner(
-      str(tmp_path), str(tmp_path / 'word_counts.txt'))
-  captions, = model.caption([model.decode(testing.jpeg())])
+  model = captioner.Captioner(str(tmp_path), str(tmp_path / 'word_counts.txt'))
+  (captions,) = model.caption([model.decode(testing.jpeg())])
   assert len(captions) == 3
   assert all(math.isfinite(x.log_probability) for x in captions)
   assert math.isfinite(training.training_step(config)())
@@ -42,7 +43,8 @@ def test_random_model_captions_and_trains(tmp_path):
 
 def test_ways_to_run_the_lstm_agree():
   config = configuration.ModelConfig(
-      batch_size=3, embedding_size=4, num_lstm_units=6)
+    batch_size=3, embedding_size=4, num_lstm_units=6
+  )
   found = {name: fn() for name, fn in training.lstm_variants(config).items()}
   outputs, gradients = found.pop('own gradient')
   keras, _ = found.pop('tf.keras')

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The best checkpoint by some metric, apart from the last few that train keeps.
-"""
+"""The best checkpoint by some metric, apart from the last few that train keeps."""
 
 import contextlib
 import dataclasses
@@ -23,6 +22,7 @@ _LOWER_IS_BETTER = ('perplexity',)
 @dataclasses.dataclass
 class _Best:
   """What best.json holds, see `BestCheckpoint`."""
+
   metric: str
   value: float
   global_step: int
@@ -75,26 +75,35 @@ class BestCheckpoint:
         raise ValueError(f'value {best.value} at step {best.global_step}')
     except (OSError, ValueError) as error:
       raise ValueError(
-          f'cannot read {self._path} ({error}); delete it to begin anew'
+        f'cannot read {self._path} ({error}); delete it to begin anew'
       ) from error
     if best.metric != self.metric:
       raise ValueError(
-          f'{self._directory} holds the best checkpoint by {best.metric}, not '
-          f'by --best_metric={self.metric}: give that, or move the directory '
-          'away')
+        f'{self._directory} holds the best checkpoint by {best.metric}, not '
+        f'by --best_metric={self.metric}: give that, or move the directory '
+        'away'
+      )
     before = {**self._defaults, **best.measured_on}
     for name, now in self._measured_on.items():
       if before.get(name) != now:
         raise ValueError(
-            f'{self._directory} holds the best checkpoint with --{name}='
-            f'{before.get(name)!s:.100}, not --{name}={now}: give that, or move '
-            'the directory away')
+          f'{self._directory} holds the best checkpoint with --{name}='
+          f'{before.get(name)!s:.100}, not --{name}={now}: give that, or move '
+          'the directory away'
+        )
     if fault := checkpoints.fault(self._prefix(best.global_step)):
-      logging.warning('%s is of a checkpoint that cannot be used (%s): begun '
-                      'anew', self._path, fault)
+      logging.warning(
+        '%s is of a checkpoint that cannot be used (%s): begun anew',
+        self._path,
+        fault,
+      )
       return None
-    logging.info('best so far: %s = %.4f at step %d', best.metric, best.value,
-                 best.global_step)
+    logging.info(
+      'best so far: %s = %.4f at step %d',
+      best.metric,
+      best.value,
+      best.global_step,
+    )
     return best
 
   def offer(self, value, named_variables, train_dir):
@@ -115,7 +124,8 @@ class BestCheckpoint:
     """
     sign = -1 if self.metric in _LOWER_IS_BETTER else 1
     if not math.isfinite(value) or (
-        self._best and sign * value <= sign * self._best.value):
+      self._best and sign * value <= sign * self._best.value
+    ):
       return False
     step = int(named_variables['global_step'])
     os.makedirs(self._directory, exist_ok=True)
@@ -125,8 +135,9 @@ class BestCheckpoint:
     best = _Best(self.metric, float(value), step, self._measured_on)
     try:
       # The one before stays until best.json names the new one.
-      checkpoints.CheckpointManager(
-          self._directory, max_to_keep=2).save(named_variables)
+      checkpoints.CheckpointManager(self._directory, max_to_keep=2).save(
+        named_variables
+      )
       files.write_json(self._path, dataclasses.asdict(best))
     except OSError:
       if not self._best or self._best.global_step != step:
@@ -152,7 +163,8 @@ class BestCheckpoint:
 
   def _remove_all_but(self, step):
     """Removes other checkpoints, such as the parts of an interrupted one."""
-    for path in glob.glob(glob.escape(os.path.join(
-        self._directory, checkpoints.PREFIX)) + '-*'):
+    for path in glob.glob(
+      glob.escape(os.path.join(self._directory, checkpoints.PREFIX)) + '-*'
+    ):
       if not path.startswith(self._prefix(step) + '.'):
         os.remove(path)

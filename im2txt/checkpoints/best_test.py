@@ -16,8 +16,10 @@ from im2txt.checkpoints import encoder_stamp
 from im2txt.runtime import files
 from im2txt.text import vocabulary_stamp
 
-_CONFIGS = (configuration.ModelConfig(vocab_size=77),
-            configuration.TrainingConfig())
+_CONFIGS = (
+  configuration.ModelConfig(vocab_size=77),
+  configuration.TrainingConfig(),
+)
 _ENCODER = encoder_stamp.Stamp('12ab', encoder_stamp.URL, 'file:///a')
 
 
@@ -41,9 +43,13 @@ def _kept(directory):
   return checkpoint.global_step
 
 
-@pytest.mark.parametrize('metric, values, steps', [
+@pytest.mark.parametrize(
+  'metric, values, steps',
+  [
     ('cider', [0.2, 0.1, 0.2, 0.3, float('nan')], [1, 1, 1, 4, 4]),
-    ('perplexity', [20.0, 21.0, 20.0, 9.0, float('inf')], [1, 1, 1, 4, 4])])
+    ('perplexity', [20.0, 21.0, 20.0, 9.0, float('inf')], [1, 1, 1, 4, 4]),
+  ],
+)
 def test_keeps_the_best(train_dir, tmp_path, metric, values, steps):
   directory = tmp_path / 'eval' / 'best'
   best = best_checkpoint.BestCheckpoint(str(directory), metric, {})
@@ -54,25 +60,39 @@ def test_keeps_the_best(train_dir, tmp_path, metric, values, steps):
   assert configuration.load(directory) == _CONFIGS
   assert encoder_stamp.load(directory) == _ENCODER
   assert sorted(os.listdir(directory)) == [
-      'best.json', 'checkpoint', 'configuration.json', 'inception_v3.json',
-      'model.ckpt-4.data-00000-of-00001', 'model.ckpt-4.index']
+    'best.json',
+    'checkpoint',
+    'configuration.json',
+    'inception_v3.json',
+    'model.ckpt-4.data-00000-of-00001',
+    'model.ckpt-4.index',
+  ]
   assert json.loads((directory / 'best.json').read_text()) == {
-      'metric': metric, 'value': values[3], 'global_step': 4,
-      'measured_on': {}}
+    'metric': metric,
+    'value': values[3],
+    'global_step': 4,
+    'measured_on': {},
+  }
 
 
 def test_is_remembered(train_dir, tmp_path):
   directory = tmp_path / 'best'
   best_checkpoint.BestCheckpoint(str(directory), 'cider', {}).offer(
-      0.5, _variables(3), str(train_dir))
+    0.5, _variables(3), str(train_dir)
+  )
   # What a save that was killed leaves.
-  for name in ('model.ckpt-4.data-00000-of-00001',
-               'model.ckpt-3.data-00000-of-00001.tempstate1',
-               '.model.ckpt-4.tmp.index'):
+  for name in (
+    'model.ckpt-4.data-00000-of-00001',
+    'model.ckpt-3.data-00000-of-00001.tempstate1',
+    '.model.ckpt-4.tmp.index',
+  ):
     (directory / name).write_text('half')
   again = best_checkpoint.BestCheckpoint(str(directory), 'cider', {})
-  assert not [name for name in os.listdir(directory)
-              if 'ckpt-4' in name or 'tempstate' in name]
+  assert not [
+    name
+    for name in os.listdir(directory)
+    if 'ckpt-4' in name or 'tempstate' in name
+  ]
   assert not again.offer(0.4, _variables(5), str(train_dir))
   assert _kept(directory) == 3
   assert again.offer(0.6, _variables(6), str(train_dir))
@@ -82,23 +102,27 @@ def test_is_remembered(train_dir, tmp_path):
   # One whose checkpoint somebody has damaged or removed counts no more.
   os.truncate(directory / 'model.ckpt-6.data-00000-of-00001', 3)
   assert best_checkpoint.BestCheckpoint(str(directory), 'cider', {}).offer(
-      0.2, _variables(6), str(train_dir))
+    0.2, _variables(6), str(train_dir)
+  )
   assert _kept(directory) == 6
   (directory / 'model.ckpt-6.index').unlink()
   assert best_checkpoint.BestCheckpoint(str(directory), 'cider', {}).offer(
-      0.1, _variables(7), str(train_dir))
-  for content in ('{', '[]', '{"metric": "cider"}',
-                  '{"metric": "cider", "value": null, "global_step": 7}',
-                  # More than a float can hold, nested too deeply, and a step
-                  # or flags that are none.
-                  '{"metric": "cider", "value": 1%s, "global_step": 7}' % (
-                      '0' * 400),
-                  '{"metric": "cider", "value": 1e400, "global_step": 7}',
-                  '[' * 100_000,
-                  '{"metric": "cider", "value": 0.5, "global_step": "../7"}',
-                  '{"metric": "cider", "value": 0.5, "global_step": -7}',
-                  '{"metric": "cider", "value": 0.5, "global_step": 7, '
-                  '"measured_on": [1]}'):
+    0.1, _variables(7), str(train_dir)
+  )
+  for content in (
+    '{',
+    '[]',
+    '{"metric": "cider"}',
+    '{"metric": "cider", "value": null, "global_step": 7}',
+    # More than a float can hold, nested too deeply, and a step
+    # or flags that are none.
+    '{"metric": "cider", "value": 1%s, "global_step": 7}' % ('0' * 400),
+    '{"metric": "cider", "value": 1e400, "global_step": 7}',
+    '[' * 100_000,
+    '{"metric": "cider", "value": 0.5, "global_step": "../7"}',
+    '{"metric": "cider", "value": 0.5, "global_step": -7}',
+    '{"metric": "cider", "value": 0.5, "global_step": 7, "measured_on": [1]}',
+  ):
     (directory / 'best.json').write_text(content)
     with pytest.raises(ValueError, match='best.json .*delete it') as error:
       best_checkpoint.BestCheckpoint(str(directory), 'cider', {})
@@ -108,14 +132,18 @@ def test_is_remembered(train_dir, tmp_path):
 def test_one_of_before_the_flag_allowed_the_unknown_word(train_dir, tmp_path):
   directory = str(tmp_path / 'best')
   best_checkpoint.BestCheckpoint(directory, 'cider', {}).offer(
-      0.5, _variables(3), str(train_dir))
+    0.5, _variables(3), str(train_dir)
+  )
   defaults = {'allow_unknown_word': True}
   best_checkpoint.BestCheckpoint(
-      directory, 'cider', {'allow_unknown_word': True}, defaults)
+    directory, 'cider', {'allow_unknown_word': True}, defaults
+  )
   with pytest.raises(
-      ValueError, match='--allow_unknown_word=True, not .*False'):
+    ValueError, match='--allow_unknown_word=True, not .*False'
+  ):
     best_checkpoint.BestCheckpoint(
-        directory, 'cider', {'allow_unknown_word': False}, defaults)
+      directory, 'cider', {'allow_unknown_word': False}, defaults
+    )
 
 
 def test_a_failed_save_leaves_the_best_before(train_dir, tmp_path, monkeypatch):
@@ -124,7 +152,8 @@ def test_a_failed_save_leaves_the_best_before(train_dir, tmp_path, monkeypatch):
 
   def fail(prefix, _):
     (directory / f'{os.path.basename(prefix)}.data-00000-of-00001').write_text(
-        'half')
+      'half'
+    )
     raise OSError('disk full')
 
   def offer_in_vain(step):
@@ -135,7 +164,9 @@ def test_a_failed_save_leaves_the_best_before(train_dir, tmp_path, monkeypatch):
 
   offer_in_vain(2)
   assert sorted(os.listdir(directory)) == [
-      'configuration.json', 'inception_v3.json']
+    'configuration.json',
+    'inception_v3.json',
+  ]
   best.offer(0.5, _variables(3), str(train_dir))
   names = sorted(os.listdir(directory))
   offer_in_vain(4)
@@ -146,7 +177,8 @@ def test_a_failed_save_leaves_the_best_before(train_dir, tmp_path, monkeypatch):
 
 
 def test_the_best_before_stays_until_the_new_one_is_noted(
-    train_dir, tmp_path, monkeypatch):
+  train_dir, tmp_path, monkeypatch
+):
   directory = tmp_path / 'best'
 
   write_json = files.write_json
@@ -176,7 +208,8 @@ def test_the_best_before_stays_until_the_new_one_is_noted(
 def test_values_of_other_images_are_not_compared(train_dir, tmp_path):
   directory = str(tmp_path / 'best')
   best_checkpoint.BestCheckpoint(directory, 'cider', {'images': 5}).offer(
-      0.5, _variables(3), str(train_dir))
+    0.5, _variables(3), str(train_dir)
+  )
   best_checkpoint.BestCheckpoint(directory, 'cider', {'images': 5})
   with pytest.raises(ValueError, match='with --images=5, not --images=6: '):
     best_checkpoint.BestCheckpoint(directory, 'cider', {'images': 6})
@@ -185,8 +218,7 @@ def test_values_of_other_images_are_not_compared(train_dir, tmp_path):
 def test_what_belongs_to_it_comes_along(train_dir, tmp_path):
   stamp = vocabulary_stamp.Stamp('12ab', 7, 'words.txt')
   vocabulary_stamp.save(train_dir, stamp)
-  best = best_checkpoint.BestCheckpoint(
-      str(tmp_path / 'best'), 'cider', {})
+  best = best_checkpoint.BestCheckpoint(str(tmp_path / 'best'), 'cider', {})
   best.offer(0.5, _variables(3), str(train_dir))
   assert vocabulary_stamp.load(tmp_path / 'best') == stamp
   larger = (dataclasses.replace(_CONFIGS[0], vocab_size=78), _CONFIGS[1])

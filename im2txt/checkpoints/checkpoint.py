@@ -31,8 +31,8 @@ _DAMAGED = '.damaged'
 # What TensorFlow 1.x called the LSTM's variables over the years.
 _LSTM = 'lstm/basic_lstm_cell/'
 _OLD_NAMES = {
-    _LSTM + 'kernel': (_LSTM + 'weights', 'lstm/BasicLSTMCell/Linear/Matrix'),
-    _LSTM + 'bias': (_LSTM + 'biases', 'lstm/BasicLSTMCell/Linear/Bias'),
+  _LSTM + 'kernel': (_LSTM + 'weights', 'lstm/BasicLSTMCell/Linear/Matrix'),
+  _LSTM + 'bias': (_LSTM + 'biases', 'lstm/BasicLSTMCell/Linear/Bias'),
 }
 # Of the moving averages that some trainings kept beside the variables.
 _AVERAGE = '/ExponentialMovingAverage'
@@ -45,8 +45,8 @@ _READ_ERRORS = (OSError, ValueError)
 
 # TensorFlow's interface has no name for the message in a state file.
 _CheckpointState = type(
-    tf.compat.v1.train.generate_checkpoint_state_proto(
-        '.', 'any', ['any']))
+  tf.compat.v1.train.generate_checkpoint_state_proto('.', 'any', ['any'])
+)
 
 
 class CheckpointError(ValueError):
@@ -78,10 +78,12 @@ def resolve(path):
     return prefix
   if glob.glob(glob.escape(prefix) + '.data-*'):
     raise CheckpointError(
-        f'checkpoint {prefix}: {fault(prefix)}; copy it beside the .data file')
+      f'checkpoint {prefix}: {fault(prefix)}; copy it beside the .data file'
+    )
   raise CheckpointError(
-      f'no checkpoint at {path}: neither a directory with checkpoints, nor is '
-      f'there a file {prefix}.index')
+    f'no checkpoint at {path}: neither a directory with checkpoints, nor is '
+    f'there a file {prefix}.index'
+  )
 
 
 def split_paths(paths):
@@ -117,30 +119,39 @@ def newest_whole(directory, training_state=False):
     CheckpointError: none is whole.
   """
   state = _read_state(directory)
-  if state == []:  # pylint: disable=g-explicit-bool-comparison
-    logging.warning('%s is damaged: taken as missing',
-                    os.path.join(directory, STATE_FILE))
+  if state == []:
+    logging.warning(
+      '%s is damaged: taken as missing', os.path.join(directory, STATE_FILE)
+    )
   faults, remedy = {}, ''
   for prefix in _candidates(directory, state or []):
     wrong = fault(prefix)
     if not wrong and training_state and _files(training_state_prefix(prefix)):
       wrong = fault(training_state_prefix(prefix))
-      remedy = remedy or (f'remove {training_state_prefix(prefix)}.* to go on '
-                          'from the weights alone, ')
+      remedy = remedy or (
+        f'remove {training_state_prefix(prefix)}.* to go on '
+        'from the weights alone, '
+      )
     if not wrong:
       if faults:
-        logging.warning('%s: using %s instead', '; '.join(faults.values()),
-                        prefix)
+        logging.warning(
+          '%s: using %s instead', '; '.join(faults.values()), prefix
+        )
       return prefix, list(faults)
     faults[prefix] = wrong
-  if (state is None and not faults
-      and not glob.glob(os.path.join(glob.escape(directory), '*' + _DAMAGED))):
+  if (
+    state is None
+    and not faults
+    and not glob.glob(os.path.join(glob.escape(directory), '*' + _DAMAGED))
+  ):
     raise NoCheckpointYetError(f'no checkpoint in directory {directory}')
   reasons = list(faults.values())[:3] or [
-      'there was one, as other files in it tell']
+    'there was one, as other files in it tell'
+  ]
   raise CheckpointError(
-      f'no whole checkpoint in directory {directory} ({"; ".join(reasons)}); '
-      f'{remedy}copy a whole one into it, or give another directory')
+    f'no whole checkpoint in directory {directory} ({"; ".join(reasons)}); '
+    f'{remedy}copy a whole one into it, or give another directory'
+  )
 
 
 def _exists(prefix):
@@ -152,7 +163,8 @@ def _files(prefix):
   """Returns the paths of a checkpoint's files, the data before the index."""
   paths = sorted(glob.glob(glob.escape(prefix) + '.*'))
   return ([prefix] if os.path.isfile(prefix) else []) + [
-      path for path in paths if not path.endswith(_DAMAGED)]
+    path for path in paths if not path.endswith(_DAMAGED)
+  ]
 
 
 def _step(prefix):
@@ -199,10 +211,12 @@ def _prefixes(directory):
     # A V1 file has the name that is the prefix of others.
     prefix = match[1] if match else name
     if not name.startswith(('.', TRAINING_STATE)) and (
-        name.endswith('.index')
-        or re.fullmatch(re.escape(PREFIX) + r'-\d+', prefix)):
+      name.endswith('.index')
+      or re.fullmatch(re.escape(PREFIX) + r'-\d+', prefix)
+    ):
       if f'.{prefix}.tmp.index' not in names or _exists(
-          os.path.join(directory, prefix)):  # Else it was just being written.
+        os.path.join(directory, prefix)
+      ):  # Else it was just being written.
         found.add(os.path.join(directory, prefix))
   return sorted(found, key=lambda prefix: (_step(prefix), prefix))
 
@@ -214,15 +228,21 @@ def _candidates(directory, state):
     directory: str.
     state: what `_read_state` returns, not None.
   """
-  found = sorted({*_prefixes(directory), *filter(_exists, state[1:])},
-                 key=_step, reverse=True)
+  found = sorted(
+    {*_prefixes(directory), *filter(_exists, state[1:])},
+    key=_step,
+    reverse=True,
+  )
   first = (state or found)[:1]
 
   def stem(prefix):
     return re.sub(r'-\d+$', '', os.path.basename(prefix))
 
-  return first + [prefix for prefix in found
-                  if prefix not in first and stem(prefix) == stem(first[0])]
+  return first + [
+    prefix
+    for prefix in found
+    if prefix not in first and stem(prefix) == stem(first[0])
+  ]
 
 
 def fault(prefix):
@@ -253,18 +273,22 @@ def _what_is_wrong(prefix, error):
     except OSError as e:  # Deleted since, perhaps.
       return f'cannot read {name}: {e.strerror}'
     if start == _GIT_LFS_HEADER:
-      return (f'{name} is a Git-LFS pointer, not the file itself; run '
-              "'git lfs pull' where you cloned it")
+      return (
+        f'{name} is a Git-LFS pointer, not the file itself; run '
+        "'git lfs pull' where you cloned it"
+      )
     if not start:
       return f'{name} is empty'
-  if (os.path.exists(prefix + '.index')
-      and not glob.glob(glob.escape(prefix) + '.data-*')):
+  if os.path.exists(prefix + '.index') and not glob.glob(
+    glob.escape(prefix) + '.data-*'
+  ):
     return f'the file {prefix}.data-00000-of-00001 is missing'
   if isinstance(error, OSError):
     return f'cannot read {error.filename}: {error.strerror}'
   reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-  return (f'{prefix} is truncated, damaged or not a TensorFlow checkpoint '
-          f'({reason})')
+  return (
+    f'{prefix} is truncated, damaged or not a TensorFlow checkpoint ({reason})'
+  )
 
 
 def _unreadable(prefix, error):
@@ -312,15 +336,19 @@ class Checkpoint:
 
   def __init__(self, path, training_state=False):
     self.prefix, self.passed_over = (
-        newest_whole(path, training_state) if os.path.isdir(path)
-        else (resolve(path), []))
+      newest_whole(path, training_state)
+      if os.path.isdir(path)
+      else (resolve(path), [])
+    )
     try:
       self._reader = checkpoint_reader.open_reader(self.prefix)
     except _READ_ERRORS as e:
       raise _unreadable(self.prefix, e) from e
     self._stored_name = self._by_todays_names(self._reader.shapes)
-    self.shapes = {name: self._reader.shapes[stored]
-                   for name, stored in self._stored_name.items()}
+    self.shapes = {
+      name: self._reader.shapes[stored]
+      for name, stored in self._stored_name.items()
+    }
 
   def _by_todays_names(self, stored_names):
     """Returns a dict from today's names to those in the file.
@@ -339,8 +367,12 @@ class Checkpoint:
       candidates.sort(key=known.index)
       chosen[name] = candidates[0]
       if len(candidates) > 1:
-        logging.warning('%s holds %s: %s is taken', self.prefix,
-                        ' and '.join(candidates), candidates[0])
+        logging.warning(
+          '%s holds %s: %s is taken',
+          self.prefix,
+          ' and '.join(candidates),
+          candidates[0],
+        )
     averages = {}
     for name, stored in list(chosen.items()):
       if name.endswith(_AVERAGE):
@@ -350,8 +382,10 @@ class Checkpoint:
           del chosen[name]
     if averages:
       logging.warning(
-          '%s holds only moving averages of %s: they are taken', self.prefix,
-          _listed(sorted(averages)))
+        '%s holds only moving averages of %s: they are taken',
+        self.prefix,
+        _listed(sorted(averages)),
+      )
     return {**chosen, **averages}
 
   @property
@@ -366,8 +400,9 @@ class Checkpoint:
     step = self.get('global_step')
     if step.shape or not np.isrealobj(step):
       raise CheckpointError(
-          f'checkpoint {self.prefix} is not of im2txt: its global_step is '
-          f'{step.dtype} {list(step.shape)}')
+        f'checkpoint {self.prefix} is not of im2txt: its global_step is '
+        f'{step.dtype} {list(step.shape)}'
+      )
     return int(step)
 
   def get(self, name):
@@ -389,34 +424,52 @@ class Checkpoint:
     Raises:
       CheckpointError: not an im2txt checkpoint.
     """
-    names = ('seq_embedding/map', _LSTM + 'bias', _LSTM + 'kernel',
-             'logits/weights')
+    names = (
+      'seq_embedding/map',
+      _LSTM + 'bias',
+      _LSTM + 'kernel',
+      'logits/weights',
+    )
     for name in names:
       if name not in self.shapes:
-        others = [n for n in self.shapes if not n.startswith('InceptionV3/')
-                  and n != 'global_step']
+        others = [
+          n
+          for n in self.shapes
+          if not n.startswith('InceptionV3/') and n != 'global_step'
+        ]
         hint = ''
         if others:
           hint = f'; instead it has {_listed(sorted(others))}'
         elif self.shapes:
-          hint = (' (it is one of Inception v3 alone: pass it to train as '
-                  '--inception_checkpoint_file)')
+          hint = (
+            ' (it is one of Inception v3 alone: pass it to train as '
+            '--inception_checkpoint_file)'
+          )
         raise CheckpointError(
-            f'checkpoint {self.prefix} is not of im2txt: it has no variable '
-            f'{name}{hint}')
+          f'checkpoint {self.prefix} is not of im2txt: it has no variable '
+          f'{name}{hint}'
+        )
     shapes = [self.shapes[name] for name in names]
     # Whoever makes a model of these sizes needs no more memory than they took.
     vocab_size, embedding_size = (shapes[0] + [0, 0])[:2]
     units = (shapes[1] + [0])[0] // 4
-    fitting = [[vocab_size, embedding_size], [4 * units],
-               [embedding_size + units, 4 * units], [units, vocab_size]]
+    fitting = [
+      [vocab_size, embedding_size],
+      [4 * units],
+      [embedding_size + units, 4 * units],
+      [units, vocab_size],
+    ]
     if shapes != fitting or not (vocab_size and embedding_size and units):
       raise CheckpointError(
-          f'checkpoint {self.prefix} is not of im2txt: these shapes do not '
-          'go together: ' + ', '.join(
-              f'{name} {shape}' for name, shape in zip(names, shapes)))
-    return {'vocab_size': vocab_size, 'embedding_size': embedding_size,
-            'num_lstm_units': units}
+        f'checkpoint {self.prefix} is not of im2txt: these shapes do not '
+        'go together: '
+        + ', '.join(f'{name} {shape}' for name, shape in zip(names, shapes))
+      )
+    return {
+      'vocab_size': vocab_size,
+      'embedding_size': embedding_size,
+      'num_lstm_units': units,
+    }
 
   def values(self, shapes):
     """Returns variables' values, a dict from today's name to array.
@@ -429,17 +482,24 @@ class Checkpoint:
     """
     missing = sorted(set(shapes) - set(self.shapes))
     if missing:
-      others = sorted(n for n in set(self.shapes) - set(shapes)
-                      if not n.startswith(_INCEPTION_HEADS))
+      others = sorted(
+        n
+        for n in set(self.shapes) - set(shapes)
+        if not n.startswith(_INCEPTION_HEADS)
+      )
       raise CheckpointError(
-          f'checkpoint {self.prefix} lacks {_listed(missing)}'
-          + (f'; instead it has {_listed(others)}' if others else ''))
-    wrong = [f'{name} {self.shapes[name]} (the model has {shape})'
-             for name, shape in sorted(shapes.items())
-             if self.shapes[name] != shape]
+        f'checkpoint {self.prefix} lacks {_listed(missing)}'
+        + (f'; instead it has {_listed(others)}' if others else '')
+      )
+    wrong = [
+      f'{name} {self.shapes[name]} (the model has {shape})'
+      for name, shape in sorted(shapes.items())
+      if self.shapes[name] != shape
+    ]
     if wrong:
       raise CheckpointError(
-          f'checkpoint {self.prefix} has other shapes: {_listed(wrong)}')
+        f'checkpoint {self.prefix} has other shapes: {_listed(wrong)}'
+      )
     return {name: self.get(name) for name in shapes}
 
   def restore(self, named_variables):
@@ -455,12 +515,15 @@ class Checkpoint:
       CheckpointError: variables missing or of another shape; all are named.
     """
     values = self.values(
-        {name: v.shape.as_list() for name, v in named_variables.items()})
+      {name: v.shape.as_list() for name, v in named_variables.items()}
+    )
     for name, variable in named_variables.items():
       variable.assign(values[name].astype(variable.dtype.as_numpy_dtype))
     return sorted(
-        n for n in set(self.shapes) - set(named_variables)
-        if not n.startswith(_INCEPTION_HEADS))
+      n
+      for n in set(self.shapes) - set(named_variables)
+      if not n.startswith(_INCEPTION_HEADS)
+    )
 
 
 def _todays_name(name):
@@ -496,24 +559,30 @@ def write(prefix, named_values):
   _remove_all_of(temporary)
   try:
     tf.raw_ops.SaveV2(
-        prefix=temporary, tensor_names=names,
-        shape_and_slices=[''] * len(names),
-        tensors=[tf.convert_to_tensor(named_values[n]) for n in names])
+      prefix=temporary,
+      tensor_names=names,
+      shape_and_slices=[''] * len(names),
+      tensors=[tf.convert_to_tensor(named_values[n]) for n in names],
+    )
     # An index never stands beside the data of another checkpoint.
     with contextlib.suppress(FileNotFoundError):
       os.remove(prefix + '.index')
-    files.rename(*((path, prefix + path[len(temporary):]) for path in (
-        *glob.glob(glob.escape(temporary) + '.data-*'), index)))
+    files.rename(
+      *(
+        (path, prefix + path[len(temporary) :])
+        for path in (*glob.glob(glob.escape(temporary) + '.data-*'), index)
+      )
+    )
   except tf.errors.OpError as e:
-    raise OSError(f'cannot write checkpoint {prefix}: '
-                  + quiet_tensorflow.reason(e)) from e
+    raise OSError(
+      f'cannot write checkpoint {prefix}: ' + quiet_tensorflow.reason(e)
+    ) from e
   finally:
     _remove_all_of(temporary)
 
 
 def _remove_all_of(temporary):
-  """Removes the files of an unfinished checkpoint, TensorFlow's own included.
-  """
+  """Removes the files of an unfinished checkpoint, TensorFlow's own included."""
   for path in glob.glob(glob.escape(temporary) + '.*'):
     os.remove(path)
 
@@ -525,8 +594,7 @@ def training_state_prefix(prefix):
   'train/training_state-100'
   """
   directory, name = os.path.split(prefix)
-  return os.path.join(
-      directory, name.replace(PREFIX, TRAINING_STATE, 1))
+  return os.path.join(directory, name.replace(PREFIX, TRAINING_STATE, 1))
 
 
 def restore_training_state(prefix, named_variables):
@@ -564,13 +632,15 @@ class CheckpointManager:
     self._directory = directory
     self._max_to_keep = max_to_keep
     state = _read_state(directory)
-    self._has_damaged_state_file = state == []  # pylint: disable=g-explicit-bool-comparison
+    self._has_damaged_state_file = state == []
     self._has_state_file = state is not None
     self._latest = state[0] if state else None
     if state:
       latest, *known = state
-      known = [*(p for p in known if p != latest),
-               *([latest] if latest in known else [])]
+      known = [
+        *(p for p in known if p != latest),
+        *([latest] if latest in known else []),
+      ]
     else:  # Those of a damaged state file are here, without one nobody's.
       known = [] if state is None else _prefixes(directory)
     self._kept = [p for p in known if _exists(p) and self._is_here(p)]
@@ -591,8 +661,8 @@ class CheckpointManager:
       write(training_state_prefix(prefix), training_state)
     write(prefix, named_variables)
     self._kept = [p for p in self._kept if p != prefix] + [prefix]
-    stale = self._kept[:-self._max_to_keep]
-    self._kept = self._kept[-self._max_to_keep:]
+    stale = self._kept[: -self._max_to_keep]
+    self._kept = self._kept[-self._max_to_keep :]
     # The state file names the new one before an old one goes.
     self._write_state(prefix)
     for old in stale:
@@ -617,8 +687,11 @@ class CheckpointManager:
     for other in filter(self._is_here, damaged):
       for path in _files(other) + _files(training_state_prefix(other)):
         os.rename(path, path + _DAMAGED)
-    if prefix and self._is_here(prefix) and (
-        damaged or self._has_damaged_state_file or prefix != self._latest):
+    if (
+      prefix
+      and self._is_here(prefix)
+      and (damaged or self._has_damaged_state_file or prefix != self._latest)
+    ):
       self._kept = [p for p in self._kept if p not in (*damaged, prefix)]
       # Without a state file the user may have put it there: it is not deleted.
       if damaged or self._has_state_file:
@@ -630,8 +703,9 @@ class CheckpointManager:
     """Writes the `checkpoint` file that TensorFlow's tools read."""
     # Paths relative to the directory, so that it can be moved or copied.
     state = _CheckpointState(
-        model_checkpoint_path=os.path.basename(latest),
-        all_model_checkpoint_paths=map(os.path.basename, self._kept))
+      model_checkpoint_path=os.path.basename(latest),
+      all_model_checkpoint_paths=map(os.path.basename, self._kept),
+    )
     with files.replacing(os.path.join(self._directory, STATE_FILE)) as path:
       with open(path, 'w', encoding='utf-8') as f:
         f.write(text_format.MessageToString(state))
@@ -660,25 +734,43 @@ def remove_leftovers(directory):
     """Whether it belongs to a checkpoint that was not, or no longer, whole."""
     stem = re.match(part + r'(?=\.(index|data-\d{5}-of-\d{5})$)', name)
     checkpoint = stem and os.path.join(
-        directory, stem[0].replace(TRAINING_STATE, PREFIX))
-    return stem and not _exists(checkpoint) and (
+      directory, stem[0].replace(TRAINING_STATE, PREFIX)
+    )
+    return (
+      stem
+      and not _exists(checkpoint)
+      and (
         not _files(checkpoint)
         or f'.{os.path.basename(checkpoint)}.tmp.index' in names
         # One that the state file names has lost its index, which may be found.
-        or state and checkpoint not in state)
+        or state
+        and checkpoint not in state
+      )
+    )
 
-  leftovers = [os.path.join(directory, name) for name in names if re.fullmatch(
+  leftovers = [
+    os.path.join(directory, name)
+    for name in names
+    if re.fullmatch(
       rf'\.({part}|{STATE_FILE}|\w+\.json)\.tmp(\..+)?'
       # TensorFlow's own, of versions that did not save under a hidden name.
-      rf'|{part}\..+\.tempstate\d+', name) or is_alone(name)]
+      rf'|{part}\..+\.tempstate\d+',
+      name,
+    )
+    or is_alone(name)
+  ]
   size = 0
   # The hidden ones last: they tell that what they belong to is no more.
   for path in sorted(leftovers, key=lambda p: os.path.basename(p)[0] == '.'):
     size += os.path.getsize(path)
     os.remove(path)
   if leftovers:
-    logging.info('removed what interrupted saves left in %s: %d file(s), '
-                 '%.1f MB', directory, len(leftovers), size / 1e6)
+    logging.info(
+      'removed what interrupted saves left in %s: %d file(s), %.1f MB',
+      directory,
+      len(leftovers),
+      size / 1e6,
+    )
 
 
 def load_inception(path, inception):

@@ -18,9 +18,17 @@ from im2txt import configuration
 from im2txt import testing
 
 _VINTAGES = [
-    'im2txt_2.0', 'v1_linear', 'v1_weights_int64', 'v2_kernel',
-    'v2_kernel_int64', 'v2_linear', 'v2_moving_averages',
-    'v2_moving_averages_only', 'v2_sharded', 'v2_weights']
+  'im2txt_2.0',
+  'v1_linear',
+  'v1_weights_int64',
+  'v2_kernel',
+  'v2_kernel_int64',
+  'v2_linear',
+  'v2_moving_averages',
+  'v2_moving_averages_only',
+  'v2_sharded',
+  'v2_weights',
+]
 
 
 @pytest.fixture(scope='module', name='expected')
@@ -32,9 +40,12 @@ def fixture_expected():
 
 def _variables(expected):
   return {
-      **{name: tf.Variable(np.zeros_like(value))
-         for name, value in expected.items()},
-      'global_step': tf.Variable(0)}
+    **{
+      name: tf.Variable(np.zeros_like(value))
+      for name, value in expected.items()
+    },
+    'global_step': tf.Variable(0),
+  }
 
 
 def test_every_vintage_is_tested():
@@ -55,10 +66,14 @@ def test_loads(expected, vintage, named):
     np.testing.assert_array_equal(variables[name], value, name)
   assert variables['global_step'].numpy() == checkpoint.global_step == 7
   assert checkpoint.model_sizes() == {
-      'vocab_size': 6, 'embedding_size': 1, 'num_lstm_units': 3}
+    'vocab_size': 6,
+    'embedding_size': 1,
+    'num_lstm_units': 3,
+  }
   # Averages beside the weights are not taken, and nothing else is left over.
   assert len(unused) == (
-      len(expected) if vintage == 'v2_moving_averages' else 0)
+    len(expected) if vintage == 'v2_moving_averages' else 0
+  )
   assert all(name.endswith('/ExponentialMovingAverage') for name in unused)
 
 
@@ -69,7 +84,8 @@ def test_training_goes_on_beside_it(expected, vintage, tmp_path):
   shutil.copytree(testing.testdata_path('checkpoints', vintage), directory)
   values = {name: value + 1 for name, value in expected.items()}
   saved = checkpoints.CheckpointManager(str(directory)).save(
-      {**values, 'global_step': np.int32(8)})
+    {**values, 'global_step': np.int32(8)}
+  )
   variables = _variables(expected)
   checkpoint = checkpoints.Checkpoint(str(directory))
   checkpoint.restore(variables)
@@ -81,19 +97,23 @@ def test_training_goes_on_beside_it(expected, vintage, tmp_path):
 def test_what_lies_beside_a_checkpoint_of_version_2_loads(expected):
   directory = testing.testdata_path('checkpoints', 'im2txt_2.0')
   slots = {
-      'adam_updates': tf.Variable(0, dtype=tf.int64),
-      'logits/biases/Adam': tf.Variable(tf.zeros([6])),
-      'logits/biases/Adam_1': tf.Variable(tf.zeros([6])),
+    'adam_updates': tf.Variable(0, dtype=tf.int64),
+    'logits/biases/Adam': tf.Variable(tf.zeros([6])),
+    'logits/biases/Adam_1': tf.Variable(tf.zeros([6])),
   }
   assert checkpoints.restore_training_state(
-      os.path.join(directory, 'model.ckpt-7'), slots)
+    os.path.join(directory, 'model.ckpt-7'), slots
+  )
   assert slots['adam_updates'].numpy() == 7
   biases = expected['logits/biases']
   np.testing.assert_array_equal(slots['logits/biases/Adam'], biases / 2)
-  np.testing.assert_array_equal(slots['logits/biases/Adam_1'], biases ** 2)
+  np.testing.assert_array_equal(slots['logits/biases/Adam_1'], biases**2)
   model, training = configuration.load(directory)
   assert (model.vocab_size, model.embedding_size, model.num_lstm_units) == (
-      6, 1, 3)
+    6,
+    1,
+    3,
+  )
   assert training.optimizer == 'Adam'
 
 

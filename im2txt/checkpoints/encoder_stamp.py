@@ -35,6 +35,7 @@ class Stamp:
     refitted: whether some of the weights were fitted again after that.
     licence: what is known of the terms, a str.
   """
+
   fingerprint: str
   source: str
   origin: str
@@ -44,8 +45,10 @@ class Stamp:
 
   def __str__(self):
     refitted = ', refitted' if self.refitted else ''
-    return (f'{self.source} ({self.origin}{refitted}), fingerprint '
-            f'{self.fingerprint[:16]}')
+    return (
+      f'{self.source} ({self.origin}{refitted}), fingerprint '
+      f'{self.fingerprint[:16]}'
+    )
 
 
 def fingerprint(values):
@@ -62,7 +65,8 @@ def fingerprint(values):
 
 
 _FILE = stamps.StampFile(
-    FILE_NAME, Stamp, 'without knowing where the encoder is from')
+  FILE_NAME, Stamp, 'without knowing where the encoder is from'
+)
 save = _FILE.save
 load = _FILE.load
 copy = _FILE.copy

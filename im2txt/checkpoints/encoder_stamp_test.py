@@ -12,20 +12,27 @@ import tensorflow as tf
 from im2txt.checkpoints import encoder_stamp
 
 _STAMP = encoder_stamp.Stamp(
-    'ab' * 32, encoder_stamp.PACKAGE, 'a-package==1', '12ab', True, 'MIT')
+  'ab' * 32, encoder_stamp.PACKAGE, 'a-package==1', '12ab', True, 'MIT'
+)
 _VALUES = {'b': np.float32([[1, 2]]), 'a': np.float32([3])}
 _FINGERPRINT = hashlib.sha256(
-    b'a' + b'\x00\x00\x40\x40' + b'b' + b'\x00\x00\x80\x3f\x00\x00\x00\x40'
+  b'a' + b'\x00\x00\x40\x40' + b'b' + b'\x00\x00\x80\x3f\x00\x00\x00\x40'
 ).hexdigest()
 
 
 def test_fingerprint_is_of_names_and_values():
   assert encoder_stamp.fingerprint(_VALUES) == _FINGERPRINT
-  assert encoder_stamp.fingerprint(
+  assert (
+    encoder_stamp.fingerprint(
       {name: tf.Variable(value) for name, value in _VALUES.items()}
-  ) == _FINGERPRINT
-  others = [{**_VALUES, 'a': np.float32([4])}, {'a': _VALUES['a']},
-            {'b': _VALUES['b'], 'c': _VALUES['a']}]
+    )
+    == _FINGERPRINT
+  )
+  others = [
+    {**_VALUES, 'a': np.float32([4])},
+    {'a': _VALUES['a']},
+    {'b': _VALUES['b'], 'c': _VALUES['a']},
+  ]
   assert len({_FINGERPRINT, *map(encoder_stamp.fingerprint, others)}) == 4
 
 
@@ -35,12 +42,19 @@ def test_is_read_as_it_was_written(tmp_path):
   assert encoder_stamp.load(tmp_path) == _STAMP
   assert os.listdir(tmp_path) == ['inception_v3.json']
   assert str(_STAMP) == (
-      'package (a-package==1, refitted), fingerprint abababababababab')
+    'package (a-package==1, refitted), fingerprint abababababababab'
+  )
 
 
-@pytest.mark.parametrize('content', [
-    '', '[1]', '{"fingerprint": "1"}',
-    '{"fingerprint": 1, "source": "file", "origin": "a"}'])
+@pytest.mark.parametrize(
+  'content',
+  [
+    '',
+    '[1]',
+    '{"fingerprint": "1"}',
+    '{"fingerprint": 1, "source": "file", "origin": "a"}',
+  ],
+)
 def test_damage_is_told(tmp_path, content):
   (tmp_path / 'inception_v3.json').write_text(content)
   with pytest.raises(ValueError, match='inception_v3.json is damaged') as error:

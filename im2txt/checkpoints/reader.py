@@ -33,7 +33,7 @@ from im2txt.runtime import files
 
 # The end of a table: where two of its blocks are, zeros, and the mark.
 _FOOTER_BYTES = 48
-_MARK = 0xdb4775248b80fb57.to_bytes(8, 'little')
+_MARK = 0xDB4775248B80FB57.to_bytes(8, 'little')
 # Behind a block: how it is compressed, and the checksum.
 _TRAILER_BYTES = 5
 _PLAIN, _SNAPPY = 0, 1
@@ -45,20 +45,44 @@ _MOST_ENTRIES, _MOST_KEY_BYTES = 100_000, 1000
 # The version of either format, the same since there are these.
 _VERSION = 1
 
-_TYPES = {dtype.as_datatype_enum: np.dtype(dtype.as_numpy_dtype) for dtype in (
-    tf.float16, tf.bfloat16, tf.float32, tf.float64, tf.bool, tf.complex64,
-    tf.int8, tf.int16, tf.int32, tf.int64,
-    tf.uint8, tf.uint16, tf.uint32, tf.uint64)}
+_TYPES = {
+  dtype.as_datatype_enum: np.dtype(dtype.as_numpy_dtype)
+  for dtype in (
+    tf.float16,
+    tf.bfloat16,
+    tf.float32,
+    tf.float64,
+    tf.bool,
+    tf.complex64,
+    tf.int8,
+    tf.int16,
+    tf.int32,
+    tf.int64,
+    tf.uint8,
+    tf.uint16,
+    tf.uint32,
+    tf.uint64,
+  )
+}
 # Text is no variable of a model: TensorFlow 2 describes its objects with it.
 _TEXT = tf.string.as_datatype_enum
 # What the key of a part of a value begins with: in a V1 file of the whole, too.
 _PART = b'\0'
 _IN_PARTS = 'stored in parts, which is not supported'
 # Where the values of a type stand in a TensorProto, of a V1 file.
-_FIELDS = {dtype.as_datatype_enum: field for dtype, field in (
-    (tf.float32, 'float_val'), (tf.float64, 'double_val'),
-    (tf.int8, 'int_val'), (tf.int16, 'int_val'), (tf.int32, 'int_val'),
-    (tf.uint8, 'int_val'), (tf.int64, 'int64_val'), (tf.bool, 'bool_val'))}
+_FIELDS = {
+  dtype.as_datatype_enum: field
+  for dtype, field in (
+    (tf.float32, 'float_val'),
+    (tf.float64, 'double_val'),
+    (tf.int8, 'int_val'),
+    (tf.int16, 'int_val'),
+    (tf.int32, 'int_val'),
+    (tf.uint8, 'int_val'),
+    (tf.int64, 'int64_val'),
+    (tf.bool, 'bool_val'),
+  )
+}
 
 
 def open_reader(prefix):
@@ -85,8 +109,7 @@ class _V2Reader:
 
   def __init__(self, prefix):
     entries = {key: value for key, value, _ in Table(prefix + '.index')}
-    header = _parse(tensor_bundle_pb2.BundleHeaderProto,
-                    entries.pop(b'', None))
+    header = _parse(tensor_bundle_pb2.BundleHeaderProto, entries.pop(b'', None))
     _check_version(header.version)
     self._is_swapped = header.endianness == header.BIG
     self.shapes, self._entries, self._data = {}, {}, {}
@@ -103,13 +126,16 @@ class _V2Reader:
         shape, dtype = _shape(entry.shape), _known(_TYPES, entry.dtype)
         if entry.size != math.prod(shape) * dtype.itemsize:
           raise ValueError(
-              f'{entry.size} bytes, which is not the size of {dtype} {shape}')
+            f'{entry.size} bytes, which is not the size of {dtype} {shape}'
+          )
         if not 0 <= entry.shard_id < header.num_shards:
-          raise ValueError(f'in the data file {entry.shard_id} of '
-                           f'{header.num_shards}')
+          raise ValueError(
+            f'in the data file {entry.shard_id} of {header.num_shards}'
+          )
         if entry.shard_id not in self._data:
           self._data[entry.shard_id] = _File(
-              f'{prefix}.data-{entry.shard_id:05d}-of-{header.num_shards:05d}')
+            f'{prefix}.data-{entry.shard_id:05d}-of-{header.num_shards:05d}'
+          )
         self._data[entry.shard_id].check_holds(entry.offset, entry.size)
         self.shapes[name], self._entries[name] = shape, entry
 
@@ -142,17 +168,26 @@ class _V1Reader:
           raise ValueError('there twice')
         self.shapes[name] = _shape(tensor.shape)
         if len(tensor.slice) != 1 or any(
-            extent.start or extent.HasField('length')
-            for extent in tensor.slice[0].extent):
+          extent.start or extent.HasField('length')
+          for extent in tensor.slice[0].extent
+        ):
           raise ValueError(_IN_PARTS)
         rank = len(self.shapes[name])
         # How TensorFlow encodes a name, and a slice that is all of a value.
-        key = (_PART + name.encode() + b'\0\1'
-               + (bytes([1, rank]) if rank else b'\0') + b'\x80\x7f' * rank)
+        key = (
+          _PART
+          + name.encode()
+          + b'\0\1'
+          + (bytes([1, rank]) if rank else b'\0')
+          + b'\x80\x7f' * rank
+        )
         if key not in self._blocks:
           raise ValueError('no value')
         self._places[name] = (
-            key, _TYPES.get(tensor.type), _known(_FIELDS, tensor.type))
+          key,
+          _TYPES.get(tensor.type),
+          _known(_FIELDS, tensor.type),
+        )
 
   def get(self, name):
     """Returns a value."""
@@ -168,8 +203,9 @@ class _V1Reader:
         getattr(only, field).MergeFrom(values)
         # A packed field of these ends with the values as they are in memory.
         data = bytearray(only.SerializeToString())
-        return np.frombuffer(data[-dtype.itemsize * len(values):], dtype,
-                             len(values)).reshape(shape)
+        return np.frombuffer(
+          data[-dtype.itemsize * len(values) :], dtype, len(values)
+        ).reshape(shape)
       try:
         return np.fromiter(values, dtype, len(values)).reshape(shape)
       except OverflowError as error:
@@ -203,7 +239,8 @@ class Table:
   def __init__(self, path):
     self._file = _File(path)
     footer = self._file.read(
-        max(0, self._file.size - _FOOTER_BYTES), _FOOTER_BYTES).tobytes()
+      max(0, self._file.size - _FOOTER_BYTES), _FOOTER_BYTES
+    ).tobytes()
     if not footer.endswith(_MARK):
       raise ValueError('no table of values')
     # What is before the index is a block that TensorFlow leaves empty.
@@ -237,12 +274,15 @@ class Table:
       shared, place = _varint(data, place)
       rest, place = _varint(data, place)
       size, place = _varint(data, place)
-      if (shared > len(key) or shared + rest > _MOST_KEY_BYTES
-          or place + rest + size > end):
+      if (
+        shared > len(key)
+        or shared + rest > _MOST_KEY_BYTES
+        or place + rest + size > end
+      ):
         raise ValueError('an entry that does not fit')
-      key = key[:shared] + data[place:place + rest]
+      key = key[:shared] + data[place : place + rest]
       place += rest + size
-      yield key, data[place - size:place]
+      yield key, data[place - size : place]
 
   def _read(self, offset, size):
     """Returns the content of a block, bytes."""
@@ -370,25 +410,25 @@ def _decompress(data):
     if kind == 0:  # Bytes as they are.
       if length > 60:  # That many bytes less 60 hold the length.
         count = length - 60
-        length = int.from_bytes(data[place:place + count], 'little') + 1
+        length = int.from_bytes(data[place : place + count], 'little') + 1
         place += count
-      result += data[place:place + length]
+      result += data[place : place + length]
       place += length
       continue
     # A part of the result again: how far back it begins.
     if kind == 1:
       length = (tag >> 2 & 7) + 4
-      back = tag >> 5 << 8 | int.from_bytes(data[place:place + 1])
+      back = tag >> 5 << 8 | int.from_bytes(data[place : place + 1])
       place += 1
     else:
       count = 2 if kind == 2 else 4
-      back = int.from_bytes(data[place:place + count], 'little')
+      back = int.from_bytes(data[place : place + count], 'little')
       place += count
     start = len(result) - back
     if not 0 <= start < len(result):
       raise ValueError('a block that cannot be decompressed')
     # It may reach into what it adds, over and over.
-    part = result[start:start + length]
+    part = result[start : start + length]
     result += (part * (length // len(part) + 1))[:length]
   if len(result) != size:
     raise ValueError('a block that cannot be decompressed')

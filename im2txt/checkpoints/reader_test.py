@@ -27,8 +27,10 @@ def assert_same(prefix, names=None):
   by_tensorflow = tf.train.load_checkpoint(str(prefix))
   shapes = by_tensorflow.get_variable_to_shape_map()
   assert reader.shapes == {
-      name: shape for name, shape in shapes.items()
-      if names is None or name in names}
+    name: shape
+    for name, shape in shapes.items()
+    if names is None or name in names
+  }
   assert reader.shapes
   for name in reader.shapes:
     value, expected = reader.get(name), by_tensorflow.get_tensor(name)
@@ -39,10 +41,24 @@ def assert_same(prefix, names=None):
 
 # What TensorFlow writes ------------------------------------------------------
 
-_TYPES_OF_V1 = ['float32', 'float64', 'int8', 'int16', 'int32', 'int64',
-                'uint8']
-_TYPES_OF_V2 = _TYPES_OF_V1 + ['float16', 'bool', 'complex64', 'uint16',
-                               'uint32', 'uint64', 'bfloat16']
+_TYPES_OF_V1 = [
+  'float32',
+  'float64',
+  'int8',
+  'int16',
+  'int32',
+  'int64',
+  'uint8',
+]
+_TYPES_OF_V2 = _TYPES_OF_V1 + [
+  'float16',
+  'bool',
+  'complex64',
+  'uint16',
+  'uint32',
+  'uint64',
+  'bfloat16',
+]
 
 
 def _of_types(names):
@@ -62,12 +78,17 @@ def _save(prefix, values, version=2):
   if version == 1:
     tf.raw_ops.Save(filename=str(prefix), tensor_names=names, data=tensors)
   else:
-    tf.raw_ops.SaveV2(prefix=str(prefix), tensor_names=names,
-                      shape_and_slices=[''] * len(names), tensors=tensors)
+    tf.raw_ops.SaveV2(
+      prefix=str(prefix),
+      tensor_names=names,
+      shape_and_slices=[''] * len(names),
+      tensors=tensors,
+    )
 
 
-@pytest.mark.parametrize('version, types', [
-    (1, _TYPES_OF_V1), (2, _TYPES_OF_V2)])
+@pytest.mark.parametrize(
+  'version, types', [(1, _TYPES_OF_V1), (2, _TYPES_OF_V2)]
+)
 def test_every_type(tmp_path, version, types):
   values = _of_types(types)
   _save(tmp_path / 'a', values, version)
@@ -78,8 +99,9 @@ def test_files_that_were_merged(tmp_path):
   for number in range(3):
     _save(tmp_path / f'part{number}', {f'v{number}': _VALUE + number})
   tf.raw_ops.MergeV2Checkpoints(
-      checkpoint_prefixes=[str(tmp_path / f'part{n}') for n in range(3)],
-      destination_prefix=str(tmp_path / 'a'))
+    checkpoint_prefixes=[str(tmp_path / f'part{n}') for n in range(3)],
+    destination_prefix=str(tmp_path / 'a'),
+  )
   assert len(list(tmp_path.glob('a.data-*-of-00003'))) == 3
   assert_same(tmp_path / 'a')
   os.remove(tmp_path / 'a.data-00001-of-00003')
@@ -89,15 +111,21 @@ def test_files_that_were_merged(tmp_path):
 
 @pytest.mark.parametrize('version', [1, 2])
 def test_parts_of_a_variable_are_refused(tmp_path, version):
-  arguments = {'tensor_names': ['a', 'v'],
-               'shape_and_slices' if version == 2 else 'shapes_and_slices':
-                   ['', '4 3 0,2:0,3']}
+  arguments = {
+    'tensor_names': ['a', 'v'],
+    'shape_and_slices' if version == 2 else 'shapes_and_slices': [
+      '',
+      '4 3 0,2:0,3',
+    ],
+  }
   if version == 2:
-    tf.raw_ops.SaveV2(prefix=str(tmp_path / 'a'), tensors=[_VALUE, _VALUE],
-                      **arguments)
+    tf.raw_ops.SaveV2(
+      prefix=str(tmp_path / 'a'), tensors=[_VALUE, _VALUE], **arguments
+    )
   else:
-    tf.raw_ops.SaveSlices(filename=str(tmp_path / 'a'), data=[_VALUE, _VALUE],
-                          **arguments)
+    tf.raw_ops.SaveSlices(
+      filename=str(tmp_path / 'a'), data=[_VALUE, _VALUE], **arguments
+    )
   with pytest.raises(ValueError, match='^v: stored in parts, which is not'):
     checkpoint_reader.open_reader(str(tmp_path / 'a'))
 
@@ -156,24 +184,36 @@ def _table(blocks, pack=lambda data: (data, 0)):
 
   for block in blocks:
     add(block if isinstance(block, bytes) else _block(block))
-  keys = [b'\x7f' * (number + 1) if isinstance(block, bytes) else block[-1][0]
-          for number, block in enumerate(blocks)]
+  keys = [
+    b'\x7f' * (number + 1) if isinstance(block, bytes) else block[-1][0]
+    for number, block in enumerate(blocks)
+  ]
   add(_block([]))
   add(_block(list(zip(keys, handles))))
-  return result + (handles[-2] + handles[-1]).ljust(40, b'\0') + (
-      0xdb4775248b80fb57).to_bytes(8, 'little')
+  return (
+    result
+    + (handles[-2] + handles[-1]).ljust(40, b'\0')
+    + (0xDB4775248B80FB57).to_bytes(8, 'little')
+  )
 
 
 def _write_v2(prefix, blocks, value=_VALUE, **options):
   prefix.with_name(prefix.name + '.data-00000-of-00001').write_bytes(
-      value.tobytes())
+    value.tobytes()
+  )
   prefix.with_name(prefix.name + '.index').write_bytes(
-      _table(blocks, **options))
+    _table(blocks, **options)
+  )
 
 
 def _good_entry(**changes):
-  entry = _ENTRY(dtype=_FLOAT, size=24, crc32c=int.from_bytes(
-      files.masked(google_crc32c.value(_VALUE.tobytes())), 'little'))
+  entry = _ENTRY(
+    dtype=_FLOAT,
+    size=24,
+    crc32c=int.from_bytes(
+      files.masked(google_crc32c.value(_VALUE.tobytes())), 'little'
+    ),
+  )
   for size in changes.pop('shape', [2, 3]):
     entry.shape.dim.add(size=size)
   for name, value in changes.items():
@@ -195,23 +235,36 @@ def _literally(data):
   """Compresses as Snappy does, by copying nothing."""
   size = len(data)
   assert 256 < size < 1 << 16
-  return _varint(size) + bytes([61 << 2]) + (size - 1).to_bytes(
-      2, 'little') + data
+  return (
+    _varint(size) + bytes([61 << 2]) + (size - 1).to_bytes(2, 'little') + data
+  )
 
 
 def _by_copies(data):
-  """Compresses as Snappy does: what repeats within 2 kB, in both short forms.
-  """
+  """Compresses as Snappy does: what repeats within 2 kB, in both short forms."""
   result, place = _varint(len(data)), 0
   while place < len(data):
     back, length = max(
-        ((back, next((n for n in range(11)
-                      if place + n >= len(data)
-                      or data[place + n] != data[place - back + n]), 11))
-         for back in range(1, min(place, 2047) + 1)),
-        key=lambda pair: pair[1], default=(0, 0))
+      (
+        (
+          back,
+          next(
+            (
+              n
+              for n in range(11)
+              if place + n >= len(data)
+              or data[place + n] != data[place - back + n]
+            ),
+            11,
+          ),
+        )
+        for back in range(1, min(place, 2047) + 1)
+      ),
+      key=lambda pair: pair[1],
+      default=(0, 0),
+    )
     if length < 4:
-      result += bytes([0]) + data[place:place + 1]
+      result += bytes([0]) + data[place : place + 1]
       length = 1
     elif length < 11:
       result += bytes([back >> 8 << 5 | length - 4 << 2 | 1, back & 255])
@@ -230,36 +283,58 @@ def test_tables_of_several_blocks(tmp_path, compress):
     return (compress(data), 1) if len(data) > 256 and compress else (data, 0)
 
   entries = [_good(number) for number in range(40)]
-  _write_v2(tmp_path / 'a', [
-      [(b'', _good_header()), *entries[:1]], entries[1:30], entries[30:]],
-            pack=pack)
+  _write_v2(
+    tmp_path / 'a',
+    [[(b'', _good_header()), *entries[:1]], entries[1:30], entries[30:]],
+    pack=pack,
+  )
   assert_same(tmp_path / 'a')
 
 
 def test_a_copy_may_reach_into_itself():
   # As a run of one byte is compressed.
-  assert checkpoint_reader._decompress(  # pylint: disable=protected-access
-      _varint(31) + b'\0x' + bytes([29 << 2 | 2, 1, 0])) == b'x' * 31
+  assert (
+    checkpoint_reader._decompress(
+      _varint(31) + b'\0x' + bytes([29 << 2 | 2, 1, 0])
+    )
+    == b'x' * 31
+  )
 
 
-@pytest.mark.parametrize('data', [
-    b'', b'\x80', _varint(5) + b'\0x', _varint(1) + b'\0xy',
+@pytest.mark.parametrize(
+  'data',
+  [
+    b'',
+    b'\x80',
+    _varint(5) + b'\0x',
+    _varint(1) + b'\0xy',
     _varint(9) + b'\0x' + bytes([4 << 2 | 1, 2]),
     _varint(9) + b'\0x' + bytes([4 << 2 | 1, 0]),
-    _varint(2**40) + b'\0x', _varint(100) + bytes([63 << 2, 255, 255, 255])])
+    _varint(2**40) + b'\0x',
+    _varint(100) + bytes([63 << 2, 255, 255, 255]),
+  ],
+)
 def test_what_cannot_be_decompressed(data):
   with pytest.raises(ValueError, match='decompressed|without an end'):
-    checkpoint_reader._decompress(data)  # pylint: disable=protected-access
+    checkpoint_reader._decompress(data)
 
 
 def test_the_other_order_of_bytes(tmp_path):
   swapped = _VALUE.byteswap()
   entry = _ENTRY.FromString(_good_entry())
   entry.crc32c = int.from_bytes(
-      files.masked(google_crc32c.value(swapped.tobytes())), 'little')
-  _write_v2(tmp_path / 'a', [[
-      (b'', _good_header(endianness=_HEADER.BIG)),
-      (b'v', entry.SerializeToString())]], swapped)
+    files.masked(google_crc32c.value(swapped.tobytes())), 'little'
+  )
+  _write_v2(
+    tmp_path / 'a',
+    [
+      [
+        (b'', _good_header(endianness=_HEADER.BIG)),
+        (b'v', entry.SerializeToString()),
+      ]
+    ],
+    swapped,
+  )
   reader = checkpoint_reader.open_reader(str(tmp_path / 'a'))
   np.testing.assert_array_equal(reader.get('v'), _VALUE)
 
@@ -278,64 +353,109 @@ def error(prefix):
   return message
 
 
-@pytest.mark.parametrize('entry, message', [
+@pytest.mark.parametrize(
+  'entry, message',
+  [
     (b'\xff\xff', 'v: a damaged or missing BundleEntryProto'),
     (b'', 'v: values of an unknown type (0)'),
     (_good_entry(dtype=99), 'v: values of an unknown type (99)'),
-    (_good_entry(dtype=tf.variant.as_datatype_enum),
-     'v: values of an unknown type (21)'),
+    (
+      _good_entry(dtype=tf.variant.as_datatype_enum),
+      'v: values of an unknown type (21)',
+    ),
     (_good_entry(shape=[2, -3]), 'v: a shape that no value has'),
     (_good_entry(shape=[1] * 300), 'v: a shape that no value has'),
-    (_good_entry(shape=[2, 4]),
-     'v: 24 bytes, which is not the size of float32 [2, 4]'),
+    (
+      _good_entry(shape=[2, 4]),
+      'v: 24 bytes, which is not the size of float32 [2, 4]',
+    ),
     (_good_entry(shape=[2**62, 2**62]), 'v: 24 bytes, which is not the size'),
-    (_good_entry(shape=[0, 2**62, 2**62], size=0, crc32c=int.from_bytes(
-        files.masked(0), 'little')), 'v: array is too big'),
-    (_good_entry(shape=[2**40], size=2**42),
-     f'v: {2**42} bytes at 0, in a file of 24'),
+    (
+      _good_entry(
+        shape=[0, 2**62, 2**62],
+        size=0,
+        crc32c=int.from_bytes(files.masked(0), 'little'),
+      ),
+      'v: array is too big',
+    ),
+    (
+      _good_entry(shape=[2**40], size=2**42),
+      f'v: {2**42} bytes at 0, in a file of 24',
+    ),
     (_good_entry(offset=1), 'v: 24 bytes at 1, in a file of 24'),
     (_good_entry(offset=-1), 'v: 24 bytes at -1, in a file of 24'),
     (_good_entry(offset=2**63 - 1), 'v: 24 bytes at 9223372036854775807, in'),
     (_good_entry(shard_id=1), 'v: in the data file 1 of 1'),
     (_good_entry(shard_id=-1), 'v: in the data file -1 of 1'),
-    (_good_entry(crc32c=1), 'v: a checksum does not fit')])
+    (_good_entry(crc32c=1), 'v: a checksum does not fit'),
+  ],
+)
 def test_forged_entries(tmp_path, entry, message):
   _write_v2(tmp_path / 'a', [[(b'', _good_header()), (b'v', entry)]])
   assert error(tmp_path / 'a').startswith(message)
 
 
-@pytest.mark.parametrize('entries, message', [
+@pytest.mark.parametrize(
+  'entries, message',
+  [
     ([(b'v', _good_entry())], 'a damaged or missing BundleHeaderProto'),
     ([(b'', b'\xff')], 'a damaged or missing BundleHeaderProto'),
     ([(b'', b''), _good(1)], 'layer/variable001: in the data file 0 of 0'),
-    ([(b'', b'\x08' + _varint(2**64 - 1)), _good(1)],
-     'layer/variable001: in the data file 0 of -1'),
-    ([(b'', b'\x08\x01\x1a\x02\x10\x02'), _good(1)],
-     'written for a later TensorFlow'),
-    ([(b'', b'\x08\x01\x1a\x02\x18\x01'), _good(1)],
-     'written for a later TensorFlow'),
-    ([(b'', _good_header()), (b'a\nb', _good_entry())],
-     r"b'a\nb' is no name of a variable"),
-    ([(b'', _good_header()), (b'\xff', _good_entry())],
-     r"b'\xff' is no name of a variable"),
-    ([(b'', _good_header()), _good(1), _good(1)],
-     'too many entries, or in a wrong order'),
-    ([(b'', _good_header()), _good(2), _good(1)],
-     'too many entries, or in a wrong order'),
-    ([(b'', _good_header()), (b'x' * 1001, _good_entry())],
-     'an entry that does not fit')])
+    (
+      [(b'', b'\x08' + _varint(2**64 - 1)), _good(1)],
+      'layer/variable001: in the data file 0 of -1',
+    ),
+    (
+      [(b'', b'\x08\x01\x1a\x02\x10\x02'), _good(1)],
+      'written for a later TensorFlow',
+    ),
+    (
+      [(b'', b'\x08\x01\x1a\x02\x18\x01'), _good(1)],
+      'written for a later TensorFlow',
+    ),
+    (
+      [(b'', _good_header()), (b'a\nb', _good_entry())],
+      r"b'a\nb' is no name of a variable",
+    ),
+    (
+      [(b'', _good_header()), (b'\xff', _good_entry())],
+      r"b'\xff' is no name of a variable",
+    ),
+    (
+      [(b'', _good_header()), _good(1), _good(1)],
+      'too many entries, or in a wrong order',
+    ),
+    (
+      [(b'', _good_header()), _good(2), _good(1)],
+      'too many entries, or in a wrong order',
+    ),
+    (
+      [(b'', _good_header()), (b'x' * 1001, _good_entry())],
+      'an entry that does not fit',
+    ),
+  ],
+)
 def test_forged_tables(tmp_path, entries, message):
   _write_v2(tmp_path / 'a', [entries])
   assert error(tmp_path / 'a') == message
 
 
-@pytest.mark.parametrize('block', [
-    _entry(1, b'v', b''), _entry(0, b'', b'')[:-1] + _varint(2**40),
-    _varint(0) + _varint(2**63) + _varint(0), b'\xff' * 12, b'\x80'])
+@pytest.mark.parametrize(
+  'block',
+  [
+    _entry(1, b'v', b''),
+    _entry(0, b'', b'')[:-1] + _varint(2**40),
+    _varint(0) + _varint(2**63) + _varint(0),
+    b'\xff' * 12,
+    b'\x80',
+  ],
+)
 def test_forged_blocks(tmp_path, block):
   _write_v2(tmp_path / 'a', [block + bytes(4) + (1).to_bytes(4, 'little')])
   assert error(tmp_path / 'a') in (
-      'an entry that does not fit', 'a number without an end')
+    'an entry that does not fit',
+    'a number without an end',
+  )
 
 
 @pytest.mark.parametrize('block', [b'', b'\1', b'\xff' * 4, bytes(4)])
@@ -348,13 +468,15 @@ def test_a_small_file_names_no_end_of_large_blocks(tmp_path):
   (tmp_path / 'a').write_bytes(_table([[(b'k', b'v')]]))
   table = checkpoint_reader.Table(str(tmp_path / 'a'))
   handle = b''.join(map(_varint, table.blocks[0]))
-  data = (tmp_path / 'a').read_bytes()[:table.index[0]]
+  data = (tmp_path / 'a').read_bytes()[: table.index[0]]
   index = _block([(b'k', handle), (b'l', handle)]) + b'\0'
   handle = _varint(len(data)) + _varint(len(index) - 1)
   data += index + files.masked(google_crc32c.value(index))
   (tmp_path / 'a').write_bytes(
-      data + (handle * 2).ljust(40, b'\0')
-      + (0xdb4775248b80fb57).to_bytes(8, 'little'))
+    data
+    + (handle * 2).ljust(40, b'\0')
+    + (0xDB4775248B80FB57).to_bytes(8, 'little')
+  )
   assert error(tmp_path / 'a') == 'blocks that overlap'
 
 
@@ -368,8 +490,9 @@ def test_nor_of_entries(tmp_path, monkeypatch):
 
 
 def test_blocks_of_an_unknown_kind(tmp_path):
-  _write_v2(tmp_path / 'a', [[(b'', _good_header())]],
-            pack=lambda data: (data, 2))
+  _write_v2(
+    tmp_path / 'a', [[(b'', _good_header())]], pack=lambda data: (data, 2)
+  )
   assert error(tmp_path / 'a') == 'a block of an unknown kind (2)'
 
 
@@ -403,11 +526,14 @@ _V1_VALUE = _v1_value(float_val=_VALUE.ravel())
 
 def test_a_v1_file_that_is_not_forged(tmp_path):
   (tmp_path / 'a').write_bytes(
-      _table([[(b'', _v1_meta())], [(_KEY, _V1_VALUE)]]))
+    _table([[(b'', _v1_meta())], [(_KEY, _V1_VALUE)]])
+  )
   assert_same(tmp_path / 'a')
 
 
-@pytest.mark.parametrize('meta, value, message', [
+@pytest.mark.parametrize(
+  'meta, value, message',
+  [
     (b'\xff', _V1_VALUE, 'a damaged or missing SavedTensorSlices'),
     (_v1_meta(), b'\xff', 'v: a damaged or missing SavedTensorSlices'),
     (_v1_meta(type=0), _V1_VALUE, 'v: values of an unknown type (0)'),
@@ -421,8 +547,13 @@ def test_a_v1_file_that_is_not_forged(tmp_path):
     (_v1_meta(name='w'), _V1_VALUE, 'w: no value'),
     (_v1_meta(name='v\n'), _V1_VALUE, r"b'v\n' is no name of a variable"),
     (_v1_meta(times=2), _V1_VALUE, 'v: there twice'),
-    (_v1_meta(type=tf.uint8.as_datatype_enum), _v1_value(
-        int_val=[1, 2, 3, 4, 5, 256]), 'v: values that are none of uint8')])
+    (
+      _v1_meta(type=tf.uint8.as_datatype_enum),
+      _v1_value(int_val=[1, 2, 3, 4, 5, 256]),
+      'v: values that are none of uint8',
+    ),
+  ],
+)
 def test_forged_v1_files(tmp_path, meta, value, message):
   (tmp_path / 'a').write_bytes(_table([[(b'', meta), (_KEY, value)]]))
   assert error(tmp_path / 'a').startswith(message)

@@ -46,6 +46,7 @@ _MANY_UNKNOWN = 0.1
 
 class Image(NamedTuple):
   """A picture and captions of it (str, or lists of tokens)."""
+
   image_id: int
   path: str
   captions: list
@@ -53,6 +54,7 @@ class Image(NamedTuple):
 
 class Dataset(NamedTuple):
   """The pictures of one of the three data sets, and its number of shards."""
+
   name: str
   images: list
   num_shards: int
@@ -72,8 +74,10 @@ def build_datasets(datasets, stats, options):
   """
   _check_vocabulary_options(datasets[0], options)
   _check_writable('output_dir', options.output_dir)
-  _check_writable('word_counts_output_file',
-                  os.path.dirname(options.word_counts_output_file) or '.')
+  _check_writable(
+    'word_counts_output_file',
+    os.path.dirname(options.word_counts_output_file) or '.',
+  )
   with locks.hold(options.output_dir, 'build', '--output_dir'):
     _build_datasets(datasets, stats, options)
 
@@ -82,27 +86,39 @@ def _build_datasets(datasets, stats, options):
   """Does what `build_datasets` says, with the lock held."""
   _check_no_other_shards(datasets, options)
   journal = journal_lib.Journal(
-      options.output_dir, _fingerprint(datasets, stats, options))
-  missing = [path for path in _shard_paths(datasets, options)
-             if not journal.is_done(path)]
+    options.output_dir, _fingerprint(datasets, stats, options)
+  )
+  missing = [
+    path
+    for path in _shard_paths(datasets, options)
+    if not journal.is_done(path)
+  ]
   _check_space(stats, datasets, options)
 
   if not missing and journal.is_done(options.word_counts_output_file):
     vocab = build_options.read_vocabulary(
-        options.word_counts_output_file, options)
+      options.word_counts_output_file, options
+    )
     _save_stamp(vocab, journal, options)
     log('Everything is built from the same input already.')
     for dataset in datasets:
       _log_finished(dataset, journal.undecodable)
     return
-  _remove_outdated(missing + [
+  _remove_outdated(
+    missing
+    + [
       os.path.join(options.output_dir, name)
       for name in os.listdir(options.output_dir)
-      if re.fullmatch(rf'\.{_SHARD}\.tmp', name)])
+      if re.fullmatch(rf'\.{_SHARD}\.tmp', name)
+    ]
+  )
   with workers_lib.Workers(options.num_workers) as workers:
     if journal.undecodable is None:
-      journal.add_undecodable(jpeg_check.find_undecodable(
-          workers, [image.path for d in datasets for image in d.images]))
+      journal.add_undecodable(
+        jpeg_check.find_undecodable(
+          workers, [image.path for d in datasets for image in d.images]
+        )
+      )
     _check_something_is_left(datasets, journal.undecodable)
     datasets = _tokenized(workers, datasets, options)
     vocab = create_vocabulary(datasets[0], options)
@@ -116,9 +132,15 @@ def _save_stamp(vocab, journal, options):
   """Writes beside the shards of which vocabulary they are, once."""
   path = os.path.join(options.output_dir, vocabulary_stamp.FILE_NAME)
   if not journal.is_done(path):
-    vocabulary_stamp.save(options.output_dir, vocabulary_stamp.Stamp(
-        vocab.fingerprint, len(vocab),
-        os.path.abspath(options.word_counts_output_file), options.tokenizer))
+    vocabulary_stamp.save(
+      options.output_dir,
+      vocabulary_stamp.Stamp(
+        vocab.fingerprint,
+        len(vocab),
+        os.path.abspath(options.word_counts_output_file),
+        options.tokenizer,
+      ),
+    )
     journal.add_file(path)
 
 
@@ -136,32 +158,42 @@ def captioned(entries, image_dir, source):
   Raises:
     ValueError: an entry names a file outside of the directory.
   """
-  outside = [entry.file_name for entry in entries if _is_outside(
-      entry.file_name)]
+  outside = [
+    entry.file_name for entry in entries if _is_outside(entry.file_name)
+  ]
   if outside:
     raise ValueError(
-        f'{len(outside)} file names of {source} are not of files in '
-        f'{image_dir}: {caption_files.first(map(ascii, outside))}. Give names '
-        'below the image directory, without "..".')
+      f'{len(outside)} file names of {source} are not of files in '
+      f'{image_dir}: {caption_files.first(map(ascii, outside))}. Give names '
+      'below the image directory, without "..".'
+    )
   images, blank = [], 0
   for entry in entries:
     captions = [caption for caption in entry.captions if caption.strip()]
     blank += len(entry.captions) - len(captions)
     if captions:
-      images.append(Image(
-          entry.image_id, os.path.join(image_dir, entry.file_name), captions))
+      images.append(
+        Image(
+          entry.image_id, os.path.join(image_dir, entry.file_name), captions
+        )
+      )
   if blank:
     log(f'{blank} captions of {source} are blank: left out.')
   if len(images) < len(entries):
-    log(f'{len(entries) - len(images)} images of {source} have no caption: '
-        'left out.')
+    log(
+      f'{len(entries) - len(images)} images of {source} have no caption: '
+      'left out.'
+    )
   return images
 
 
 def _is_outside(file_name):
   """Returns whether a name is of no file below the image directory."""
-  return (os.path.isabs(file_name) or '..' in file_name.split('/')
-          or '\0' in file_name)
+  return (
+    os.path.isabs(file_name)
+    or '..' in file_name.split('/')
+    or '\0' in file_name
+  )
 
 
 def stat_images(split_name, images, image_dir):
@@ -185,9 +217,10 @@ def stat_images(split_name, images, image_dir):
       missing.append(image.path)
   if missing:
     raise ValueError(
-        f'{len(missing)} of {len(images)} images are missing in {image_dir}: '
-        f'{caption_files.first(map(os.path.basename, missing))}. Give {flag} '
-        f'the directory that belongs to the {split_name} captions file, whole.')
+      f'{len(missing)} of {len(images)} images are missing in {image_dir}: '
+      f'{caption_files.first(map(os.path.basename, missing))}. Give {flag} '
+      f'the directory that belongs to the {split_name} captions file, whole.'
+    )
   return stats
 
 
@@ -196,9 +229,10 @@ def _check_vocabulary_options(train, options):
   captions = sum(len(image.captions) for image in train.images)
   if captions < options.min_word_count and not options.extend_vocab_file:
     raise ValueError(
-        f'--min_word_count={options.min_word_count} is more than the '
-        f'{captions} captions to train on: no word would be left. Give a '
-        'smaller one.')
+      f'--min_word_count={options.min_word_count} is more than the '
+      f'{captions} captions to train on: no word would be left. Give a '
+      'smaller one.'
+    )
 
 
 def _check_writable(flag, directory):
@@ -209,8 +243,9 @@ def _check_writable(flag, directory):
       pass
   except OSError as error:
     raise ValueError(
-        f'Cannot write into {directory} ({error.strerror}): give --{flag} a '
-        'place where files can be made.') from error
+      f'Cannot write into {directory} ({error.strerror}): give --{flag} a '
+      'place where files can be made.'
+    ) from error
 
 
 def _check_no_other_shards(datasets, options):
@@ -225,50 +260,61 @@ def _check_no_other_shards(datasets, options):
   """
   own = {os.path.basename(path) for path in _shard_paths(datasets, options)}
   others = sorted(
-      name for name in os.listdir(options.output_dir) if name not in own
-      and re.fullmatch(_SHARD, name))
+    name
+    for name in os.listdir(options.output_dir)
+    if name not in own and re.fullmatch(_SHARD, name)
+  )
   if others:
     raise ValueError(
-        f'--output_dir={options.output_dir} holds {len(others)} shard(s) of '
-        f'another build ({caption_files.first(others)}), whose vocabulary may '
-        'be another: remove them, or give another --output_dir')
+      f'--output_dir={options.output_dir} holds {len(others)} shard(s) of '
+      f'another build ({caption_files.first(others)}), whose vocabulary may '
+      'be another: remove them, or give another --output_dir'
+    )
 
 
 def _check_something_is_left(datasets, undecodable):
   """Raises ValueError if no picture of a data set can be decoded."""
   for dataset in datasets:
     if dataset.images and all(
-        image.path in undecodable for image in dataset.images):
+      image.path in undecodable for image in dataset.images
+    ):
       path = dataset.images[0].path
       raise ValueError(
-          f'none of the {len(dataset.images)} images of data set '
-          f'\'{dataset.name}\' can be used ({path}: {undecodable[path]}): '
-          'give sound JPEG files')
+        f'none of the {len(dataset.images)} images of data set '
+        f"'{dataset.name}' can be used ({path}: {undecodable[path]}): "
+        'give sound JPEG files'
+      )
 
 
 def _check_space(stats, datasets, options):
   """Raises ValueError if the disk is too small for the shards."""
   sizes = {path: size for _, path, size, _ in stats}
   needed = sum(
-      sizes[example.path] for dataset in datasets
-      for example in _examples(dataset.images, options.layout))
+    sizes[example.path]
+    for dataset in datasets
+    for example in _examples(dataset.images, options.layout)
+  )
   free = shutil.disk_usage(options.output_dir).free
   for path in _shard_paths(datasets, options):
     if os.path.exists(path):  # Kept, or replaced.
       free += os.path.getsize(path)
   if needed > free:
     raise ValueError(
-        f'The shards need {needed / 1e9:.1f} GB in {options.output_dir}, where '
-        f'{free / 1e9:.1f} GB are free: make room or give another '
-        '--output_dir.')
+      f'The shards need {needed / 1e9:.1f} GB in {options.output_dir}, where '
+      f'{free / 1e9:.1f} GB are free: make room or give another '
+      '--output_dir.'
+    )
 
 
 def _examples(images, layout):
   """Returns what becomes a record: list of Image, by layout of one caption."""
   if layout == 'compact':
     return list(images)
-  return [image._replace(captions=[caption])
-          for image in images for caption in image.captions]
+  return [
+    image._replace(captions=[caption])
+    for image in images
+    for caption in image.captions
+  ]
 
 
 def shuffled_examples(images, layout):
@@ -293,34 +339,51 @@ def shard_ranges(num_examples, num_shards, num_threads):
   parts = np.linspace(0, num_examples, num_threads + 1).astype(int)
   ranges = []
   for part in range(num_threads):
-    edges = np.linspace(parts[part], parts[part + 1],
-                        num_shards // num_threads + 1).astype(int).tolist()
+    edges = (
+      np.linspace(parts[part], parts[part + 1], num_shards // num_threads + 1)
+      .astype(int)
+      .tolist()
+    )
     ranges.extend(zip(edges[:-1], edges[1:]))
   return ranges
 
 
 def _shard_path(dataset, shard, options):
   return os.path.join(
-      options.output_dir,
-      f'{dataset.name}-{shard:05d}-of-{dataset.num_shards:05d}')
+    options.output_dir,
+    f'{dataset.name}-{shard:05d}-of-{dataset.num_shards:05d}',
+  )
 
 
 def _shard_paths(datasets, options):
-  return [_shard_path(dataset, shard, options)
-          for dataset in datasets for shard in range(dataset.num_shards)]
+  return [
+    _shard_path(dataset, shard, options)
+    for dataset in datasets
+    for shard in range(dataset.num_shards)
+  ]
 
 
 def _fingerprint(datasets, stats, options):
   """Returns a digest of everything that the output depends on."""
   content = [_FORMAT, tokenizer.version(options.tokenizer), stats, datasets]
-  for name in ('train_shards', 'val_shards', 'test_shards', 'start_word',
-               'end_word', 'unknown_word', 'min_word_count', 'num_threads',
-               'layout'):
+  for name in (
+    'train_shards',
+    'val_shards',
+    'test_shards',
+    'start_word',
+    'end_word',
+    'unknown_word',
+    'min_word_count',
+    'num_threads',
+    'layout',
+  ):
     content.append(getattr(options, name))
   if options.extend_vocab_file:
     content.append(
-        build_options.read_vocabulary(
-            options.extend_vocab_file, options).fingerprint)
+      build_options.read_vocabulary(
+        options.extend_vocab_file, options
+      ).fingerprint
+    )
   return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
@@ -331,32 +394,44 @@ def _remove_outdated(paths):
     os.remove(path)
   if outdated:
     files.sync(os.path.dirname(outdated[0]))
-    log(f'Removed {len(outdated)} shards that are not of a finished build from '
-        'this input.')
+    log(
+      f'Removed {len(outdated)} shards that are not of a finished build from '
+      'this input.'
+    )
 
 
 def _tokenized(workers, datasets, options):
   """Returns the Datasets with tokens, special words included, as captions."""
-  captions = [caption for dataset in datasets for image in dataset.images
-              for caption in image.captions]
+  captions = [
+    caption
+    for dataset in datasets
+    for image in dataset.images
+    for caption in image.captions
+  ]
   starts = range(0, len(captions), _CAPTIONS_PER_TASK)
-  tasks = ((captions[i:i + _CAPTIONS_PER_TASK], options.tokenizer)
-           for i in starts)
+  tasks = (
+    (captions[i : i + _CAPTIONS_PER_TASK], options.tokenizer) for i in starts
+  )
   tokens = []
   with Progress('Tokenizing', len(captions), 'captions') as progress:
     for result in workers.map(_tokenize, tasks):
       for words in result:
         # Half a million captions have few words: keep each once.
-        tokens.append([options.start_word, *map(sys.intern, words),
-                       options.end_word])
+        tokens.append(
+          [options.start_word, *map(sys.intern, words), options.end_word]
+        )
       progress.update(len(result))
   log(f'Tokenized {len(captions)} captions.')
   tokens = iter(tokens)
   return [
-      dataset._replace(images=[
-          image._replace(captions=[next(tokens) for _ in image.captions])
-          for image in dataset.images])
-      for dataset in datasets]
+    dataset._replace(
+      images=[
+        image._replace(captions=[next(tokens) for _ in image.captions])
+        for image in dataset.images
+      ]
+    )
+    for dataset in datasets
+  ]
 
 
 def _tokenize(captions, name):
@@ -381,18 +456,24 @@ def create_vocabulary(train, options):
   old = []
   if options.extend_vocab_file:
     old = build_options.read_vocabulary(
-        options.extend_vocab_file, options).words
+      options.extend_vocab_file, options
+    ).words
   known = set(old)
-  counts = [entry for entry in counter.items()
-            if entry[1] >= options.min_word_count and entry[0] not in known]
+  counts = [
+    entry
+    for entry in counter.items()
+    if entry[1] >= options.min_word_count and entry[0] not in known
+  ]
   counts.sort(key=lambda entry: entry[1], reverse=True)
   counts = [(word, counter[word]) for word in old] + counts
   path = options.word_counts_output_file
   with files.replacing(path) as temporary:
     with open(temporary, 'w', encoding='utf-8', newline='\n') as f:
       f.write('\n'.join(f'{word} {count}' for word, count in counts))
-  log(f'Wrote vocabulary file {path}: {len(counts)} of '
-      f'{len(counter.keys() | known)} words.')
+  log(
+    f'Wrote vocabulary file {path}: {len(counts)} of '
+    f'{len(counter.keys() | known)} words.'
+  )
   vocab = build_options.read_vocabulary(path, options)
   _warn_of_unknown_words(counter, vocab, options)
   return vocab
@@ -406,40 +487,69 @@ def _warn_of_unknown_words(counter, vocab, options):
     vocab: Vocabulary.
     options: Options.
   """
-  counts = {word: count for word, count in counter.items()
-            if word not in (options.start_word, options.end_word)}
-  unknown = sum(count for word, count in counts.items()
-                if vocab.word_to_id(word) == vocab.unk_id)
+  counts = {
+    word: count
+    for word, count in counter.items()
+    if word not in (options.start_word, options.end_word)
+  }
+  unknown = sum(
+    count
+    for word, count in counts.items()
+    if vocab.word_to_id(word) == vocab.unk_id
+  )
   share = unknown / max(sum(counts.values()), 1)
   if share > _MANY_UNKNOWN:
-    log(f'Warning: {share:.0%} of the words of the training captions are not '
-        f'in the vocabulary, so become {options.unknown_word}: give a smaller '
-        f'--min_word_count than {options.min_word_count}. 1 or 2 suits a few '
-        'hundred captions.')
+    log(
+      f'Warning: {share:.0%} of the words of the training captions are not '
+      f'in the vocabulary, so become {options.unknown_word}: give a smaller '
+      f'--min_word_count than {options.min_word_count}. 1 or 2 suits a few '
+      'hundred captions.'
+    )
 
 
 def _write_dataset(workers, dataset, vocab, journal, options):
   """Writes the shards of a data set that are not there yet."""
   examples = shuffled_examples(dataset.images, options.layout)
-  parts = [examples[start:end] for start, end in shard_ranges(
-      len(examples), dataset.num_shards, options.num_threads)]
+  parts = [
+    examples[start:end]
+    for start, end in shard_ranges(
+      len(examples), dataset.num_shards, options.num_threads
+    )
+  ]
   paths = [_shard_path(dataset, i, options) for i in range(dataset.num_shards)]
   todo = [i for i, path in enumerate(paths) if not journal.is_done(path)]
   pairs = [sum(len(image.captions) for image in part) for part in parts]
   if len(todo) < len(paths):
-    log(f'{len(paths) - len(todo)} of {len(paths)} shards of data set '
-        f'\'{dataset.name}\' are there already.')
+    log(
+      f'{len(paths) - len(todo)} of {len(paths)} shards of data set '
+      f"'{dataset.name}' are there already."
+    )
 
   def tasks():
     for i in todo:
-      yield paths[i], options.layout, [
-          (image.image_id, image.path,
-           [(tokens, [vocab.word_to_id(word) for word in tokens])
-            for tokens in image.captions])
-          for image in parts[i] if image.path not in journal.undecodable]
+      yield (
+        paths[i],
+        options.layout,
+        [
+          (
+            image.image_id,
+            image.path,
+            [
+              (tokens, [vocab.word_to_id(word) for word in tokens])
+              for tokens in image.captions
+            ],
+          )
+          for image in parts[i]
+          if image.path not in journal.undecodable
+        ],
+      )
 
-  with Progress(f'Writing {dataset.name}', sum(pairs), 'pairs',
-                done=sum(pairs) - sum(pairs[i] for i in todo)) as progress:
+  with Progress(
+    f'Writing {dataset.name}',
+    sum(pairs),
+    'pairs',
+    done=sum(pairs) - sum(pairs[i] for i in todo),
+  ) as progress:
     for i, _ in zip(todo, workers.map(_write_shard, tasks())):
       journal.add_file(paths[i])
       progress.update(pairs[i])
@@ -451,11 +561,15 @@ def _log_finished(dataset, undecodable):
   pairs = sum(len(image.captions) for image in dataset.images)
   skipped = [image for image in dataset.images if image.path in undecodable]
   if skipped:
-    log(f'Skipped {sum(len(image.captions) for image in skipped)} '
-        f'image-caption pairs of {len(skipped)} images that cannot be decoded '
-        f'in data set \'{dataset.name}\'.')
-  log(f'Finished processing all {pairs} image-caption pairs in data set '
-      f'\'{dataset.name}\'.')
+    log(
+      f'Skipped {sum(len(image.captions) for image in skipped)} '
+      f'image-caption pairs of {len(skipped)} images that cannot be decoded '
+      f"in data set '{dataset.name}'."
+    )
+  log(
+    f'Finished processing all {pairs} image-caption pairs in data set '
+    f"'{dataset.name}'."
+  )
 
 
 def _write_shard(path, layout, records):
@@ -474,6 +588,7 @@ def _write_shard(path, layout, records):
       for image_id, image_path, captions in records:
         data = image_store.read(image_path)
         writer.write(
-            shards.serialize_compact(image_id, data, captions)
-            if layout == 'compact' else
-            shards.serialize(image_id, data, *captions[0]))
+          shards.serialize_compact(image_id, data, captions)
+          if layout == 'compact'
+          else shards.serialize(image_id, data, *captions[0])
+        )

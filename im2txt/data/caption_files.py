@@ -35,9 +35,15 @@ SPLITS = ('train', 'val', 'test')
 
 # What others call the splits. `restval` are the pictures of COCO's validation
 # set that Karpathy's split leaves for training.
-_SPLIT_NAMES = {'train': 'train', 'restval': 'train', 'val': 'val',
-                'valid': 'val', 'validation': 'val', 'dev': 'val',
-                'test': 'test'}
+_SPLIT_NAMES = {
+  'train': 'train',
+  'restval': 'train',
+  'val': 'val',
+  'valid': 'val',
+  'validation': 'val',
+  'dev': 'val',
+  'test': 'test',
+}
 
 # What rows call the file of an image.
 _FILE_NAMES = ('file', 'image', 'file_name', 'file_path', 'filename')
@@ -56,6 +62,7 @@ class Entry(NamedTuple):
     captions: list of str; may be empty.
     split: str as in the file, '' if it has none.
   """
+
   image_id: int
   file_name: str
   captions: list
@@ -84,8 +91,7 @@ def read(path, flag):
   text = _read_text(path, flag)
   start = text.lstrip()[:1]
   if start == '[':
-    return _grouped(
-        _array_rows(_json(text, path, flag)), path, flag, 'Entry')
+    return _grouped(_array_rows(_json(text, path, flag)), path, flag, 'Entry')
   if start == '{':
     try:
       content = json.loads(text)
@@ -109,8 +115,7 @@ def read(path, flag):
 
 def read_coco(path, flag):
   """Reads a COCO captions file; see `read`."""
-  return _coco_entries(
-      _json(_read_text(path, flag), path, flag), path, flag)
+  return _coco_entries(_json(_read_text(path, flag), path, flag), path, flag)
 
 
 def read_references(path, flag):
@@ -131,19 +136,24 @@ def read_references(path, flag):
   content = _json_if_whole(text)
   if isinstance(content, dict) and 'annotations' in content:
     entries = _coco_entries(content, path, flag, has_names=False)
-    return {entry.image_id: entry.captions
-            for entry in entries if entry.captions}
+    return {
+      entry.image_id: entry.captions for entry in entries if entry.captions
+    }
   rows = _object_rows_of(text, content)
   if rows is None:
     references = {}
     for entry in read(path, flag):
       if entry.image_id is None:
         raise ValueError(
-            f'The captions file {path} ({flag}) has no image ids: give one '
-            'with the ids that the results have.')
+          f'The captions file {path} ({flag}) has no image ids: give one '
+          'with the ids that the results have.'
+        )
       references.setdefault(entry.image_id, []).extend(entry.captions)
-    return {image_id: captions
-            for image_id, captions in references.items() if captions}
+    return {
+      image_id: captions
+      for image_id, captions in references.items()
+      if captions
+    }
   references = {}
   for image_id, caption in _ids_and_captions(rows, path, flag):
     references.setdefault(image_id, []).append(caption)
@@ -175,8 +185,10 @@ def read_results(path, flag):
   captions = {}
   for image_id, caption in _ids_and_captions(rows, path, flag):
     if image_id in captions:
-      raise ValueError(f'{flag} {path} has more than one caption of image '
-                       f'{image_id}: leave the best')
+      raise ValueError(
+        f'{flag} {path} has more than one caption of image '
+        f'{image_id}: leave the best'
+      )
     captions[image_id] = caption
   if not captions:
     raise ValueError(f'{flag} {path} has no caption')
@@ -217,8 +229,9 @@ def _ids_and_captions(rows, path, flag):
       yield _image_id(row['image_id']), _text(row, 'caption')
     except (TypeError, KeyError) as error:
       raise ValueError(
-          f'Entry {number} of {path} ({flag}) is not as in {_RESULTS} '
-          f'({_reason(error)})') from error
+        f'Entry {number} of {path} ({flag}) is not as in {_RESULTS} '
+        f'({_reason(error)})'
+      ) from error
 
 
 def read_list(path, flag):
@@ -230,8 +243,9 @@ def read_list(path, flag):
   lines = _lines(_read_text(path, flag))
   names = [line.strip() for line in lines if line.strip()]
   if not names:
-    raise ValueError(f'{flag}={path} is empty: give a file of picture names, '
-                     'one a line.')
+    raise ValueError(
+      f'{flag}={path} is empty: give a file of picture names, one a line.'
+    )
   return names
 
 
@@ -244,17 +258,21 @@ def numbered(entries):
   without = [entry for entry in entries if entry.image_id is None]
   if without and len(without) < len(entries):
     raise ValueError(
-        f'{len(without)} pictures have no image_id, such as '
-        f'{without[0].file_name}, but others have: give it to all or none')
+      f'{len(without)} pictures have no image_id, such as '
+      f'{without[0].file_name}, but others have: give it to all or none'
+    )
   if without:
-    entries = [entry._replace(image_id=number)
-               for number, entry in enumerate(entries, start=1)]
+    entries = [
+      entry._replace(image_id=number)
+      for number, entry in enumerate(entries, start=1)
+    ]
   counts = collections.Counter(entry.image_id for entry in entries)
   twice = [image_id for image_id, count in counts.items() if count > 1]
   if twice:
     raise ValueError(
-        f'{len(twice)} pictures have an image_id that another has too, such as '
-        f'{twice[0]}: give each its own, and each picture to one part')
+      f'{len(twice)} pictures have an image_id that another has too, such as '
+      f'{twice[0]}: give each its own, and each picture to one part'
+    )
   return entries
 
 
@@ -269,10 +287,15 @@ def split_by_field(entries, path):
     name = _SPLIT_NAMES.get(entry.split.lower())
     if name is None:
       raise ValueError(
-          f'{path}: {entry.file_name} is in '
-          + (f'the split {entry.split!r:.100}, not one of '
-             + ', '.join(sorted(_SPLIT_NAMES)) if entry.split else 'no split')
-          + ': give all pictures a split, or --train_list and --val_list.')
+        f'{path}: {entry.file_name} is in '
+        + (
+          f'the split {entry.split!r:.100}, not one of '
+          + ', '.join(sorted(_SPLIT_NAMES))
+          if entry.split
+          else 'no split'
+        )
+        + ': give all pictures a split, or --train_list and --val_list.'
+      )
     parts[name].append(entry)
   return parts
 
@@ -306,8 +329,9 @@ def split_by_lists(entries, lists):
     unknown = [name for name in names if name not in used]
     if unknown:
       raise ValueError(
-          f'{flag} has {len(unknown)} names that the captions files have not: '
-          f'{first(unknown)}. Names are those of the picture files.')
+        f'{flag} has {len(unknown)} names that the captions files have not: '
+        f'{first(unknown)}. Names are those of the picture files.'
+      )
   return parts, left
 
 
@@ -318,12 +342,14 @@ def _read_text(path, flag):
       return f.read()
   except OSError as error:
     raise ValueError(
-        f'Cannot read the captions file {path} ({error.strerror}): give '
-        f'{flag} the path of one.') from error
+      f'Cannot read the captions file {path} ({error.strerror}): give '
+      f'{flag} the path of one.'
+    ) from error
   except UnicodeDecodeError as error:
     raise ValueError(
-        f'The file {path} ({flag}) is not JSON or other UTF-8 text '
-        f'({error.reason} at byte {error.start}).') from error
+      f'The file {path} ({flag}) is not JSON or other UTF-8 text '
+      f'({error.reason} at byte {error.start}).'
+    ) from error
 
 
 def _json(text, path, flag):
@@ -335,8 +361,10 @@ def _json(text, path, flag):
 
 
 def _not_json(path, flag, error):
-  return ValueError(f'The captions file {path} is not JSON ({error}): give '
-                    f'{flag} a captions file, whole.')
+  return ValueError(
+    f'The captions file {path} is not JSON ({error}): give '
+    f'{flag} a captions file, whole.'
+  )
 
 
 def _coco_entries(content, path, flag, has_names=True):
@@ -353,19 +381,24 @@ def _coco_entries(content, path, flag, has_names=True):
   for key in ('images', 'annotations') if has_names else ('annotations',):
     if not isinstance(content.get(key), list) or not content[key]:
       raise ValueError(
-          f'The captions file {path} has no list "{key}": give {flag} a COCO '
-          'captions JSON file (captions_*.json).')
+        f'The captions file {path} has no list "{key}": give {flag} a COCO '
+        'captions JSON file (captions_*.json).'
+      )
   entries, strangers = {}, []
   try:
     for image in content.get('images') or ():
       image_id = _image_id(image['id'])
       if image_id in entries:
         raise ValueError(
-            f'The captions file {path} ({flag}) has more than one image with '
-            f'the id {image_id}: remove all but one.')
+          f'The captions file {path} ({flag}) has more than one image with '
+          f'the id {image_id}: remove all but one.'
+        )
       entries[image_id] = Entry(
-          image_id, _text(image, 'file_name', *([] if has_names else [''])), [],
-          _text(image, 'split', ''))
+        image_id,
+        _text(image, 'file_name', *([] if has_names else [''])),
+        [],
+        _text(image, 'split', ''),
+      )
     is_listed = bool(entries)
     for annotation in content['annotations']:
       caption = _text(annotation, 'caption')
@@ -378,14 +411,16 @@ def _coco_entries(content, path, flag, has_names=True):
         strangers.append(image_id)
   except (KeyError, TypeError, AttributeError) as error:
     raise ValueError(
-        f'The captions file {path} ({flag}) has an entry that is not as in '
-        f'COCO ({type(error).__name__}: {error}): an image has "id" and '
-        '"file_name", an annotation "image_id" and "caption".') from error
+      f'The captions file {path} ({flag}) has an entry that is not as in '
+      f'COCO ({type(error).__name__}: {error}): an image has "id" and '
+      '"file_name", an annotation "image_id" and "caption".'
+    ) from error
   if strangers:
     raise ValueError(
-        f'{len(strangers)} annotations of {path} ({flag}) are of images that '
-        f'it does not list: {first(strangers)}. Give a captions file that is '
-        'whole.')
+      f'{len(strangers)} annotations of {path} ({flag}) are of images that '
+      f'it does not list: {first(strangers)}. Give a captions file that is '
+      'whole.'
+    )
   return list(entries.values())
 
 
@@ -409,8 +444,11 @@ def _image_id(value):
   """
   if isinstance(value, str) and re.fullmatch(r'[0-9]{1,19}', value.strip()):
     value = int(value)
-  if not isinstance(value, int) or isinstance(value, bool) or not (
-      0 <= value < 2 ** 63):
+  if (
+    not isinstance(value, int)
+    or isinstance(value, bool)
+    or not (0 <= value < 2**63)
+  ):
     raise TypeError(f'image id {value!r:.100}, not a number from 0 to 2^63 - 1')
   return value
 
@@ -418,20 +456,26 @@ def _image_id(value):
 def _karpathy_entries(content, path, flag):
   """Returns the Entries of a dataset_*.json of Karpathy's splits."""
   try:
-    ids = [image.get('cocoid', image.get('imgid'))
-           for image in content['images']]
+    ids = [
+      image.get('cocoid', image.get('imgid')) for image in content['images']
+    ]
     entries = [
-        Entry(None if image_id is None else _image_id(image_id),
-              '/'.join(filter(None, [_text(image, 'filepath', ''),
-                                     _text(image, 'filename')])),
-              [_text(sentence, 'raw') for sentence in image['sentences']],
-              _text(image, 'split'))
-        for image_id, image in zip(ids, content['images'])]
+      Entry(
+        None if image_id is None else _image_id(image_id),
+        '/'.join(
+          filter(None, [_text(image, 'filepath', ''), _text(image, 'filename')])
+        ),
+        [_text(sentence, 'raw') for sentence in image['sentences']],
+        _text(image, 'split'),
+      )
+      for image_id, image in zip(ids, content['images'])
+    ]
   except (KeyError, TypeError, AttributeError) as error:
     raise ValueError(
-        f'The captions file {path} ({flag}) is neither COCO\'s nor one of '
-        f'Karpathy\'s ({type(error).__name__}: {error}): an image of these has '
-        '"filename", "split" and "sentences" with "raw".') from error
+      f"The captions file {path} ({flag}) is neither COCO's nor one of "
+      f"Karpathy's ({type(error).__name__}: {error}): an image of these has "
+      '"filename", "split" and "sentences" with "raw".'
+    ) from error
   return entries
 
 
@@ -502,8 +546,11 @@ def _csv_rows(text):
 def _reason(error):
   if isinstance(error, KeyError):
     return f'no {error}'
-  return str(error) if re.match('image id|caption|no ', str(error)) else (
-      'other fields')
+  return (
+    str(error)
+    if re.match('image id|caption|no ', str(error))
+    else ('other fields')
+  )
 
 
 def _grouped(rows, path, flag, noun='Line'):
@@ -518,8 +565,9 @@ def _grouped(rows, path, flag, noun='Line'):
   entries = {}
   for number, row in rows:
     try:
-      name = _text(row, next(
-          (key for key in _FILE_NAMES if key in row), _FILE_NAMES[0]))
+      name = _text(
+        row, next((key for key in _FILE_NAMES if key in row), _FILE_NAMES[0])
+      )
       caption = _text(row, 'caption')
       split = _text(row, 'split', '')
       image_id = row.get('image_id')
@@ -527,16 +575,18 @@ def _grouped(rows, path, flag, noun='Line'):
         image_id = _image_id(image_id)
     except (KeyError, TypeError, ValueError) as error:
       raise ValueError(
-          f'{noun} {number} of {path} ({flag}) is not as in a captions '
-          f'file ({_reason(error)}): known are COCO\'s and Karpathy\'s JSON, '
-          'Flickr8k.token.txt, results.csv of Flickr30k, CSV with the columns '
-          'file and caption (quoted where it has a comma), and JSONL or a JSON '
-          'array of objects with these.') from error
+        f'{noun} {number} of {path} ({flag}) is not as in a captions '
+        f"file ({_reason(error)}): known are COCO's and Karpathy's JSON, "
+        'Flickr8k.token.txt, results.csv of Flickr30k, CSV with the columns '
+        'file and caption (quoted where it has a comma), and JSONL or a JSON '
+        'array of objects with these.'
+      ) from error
     entry = entries.setdefault(name, Entry(image_id, name, [], split))
     if (entry.image_id, entry.split) != (image_id, split):
       raise ValueError(
-          f'{noun} {number} of {path} ({flag}) gives {name} another split or '
-          'image_id than one before.')
+        f'{noun} {number} of {path} ({flag}) gives {name} another split or '
+        'image_id than one before.'
+      )
     entry.captions.append(caption.strip())
   if not entries:
     raise ValueError(f'The captions file {path} ({flag}) has no captions.')

@@ -10,75 +10,116 @@ from im2txt.data import caption_files
 from im2txt.data.caption_files import Entry
 
 _COCO = {
-    'images': [{'id': 42, 'file_name': 'b.jpg', 'split': 'val'},
-               {'id': 7, 'file_name': 'a.jpg'}],
-    'annotations': [{'image_id': 7, 'caption': 'Un café, la nuit.'},
-                    {'image_id': 42, 'caption': 'a dog'},
-                    {'image_id': 7, 'caption': 'a cup'}]}
+  'images': [
+    {'id': 42, 'file_name': 'b.jpg', 'split': 'val'},
+    {'id': 7, 'file_name': 'a.jpg'},
+  ],
+  'annotations': [
+    {'image_id': 7, 'caption': 'Un café, la nuit.'},
+    {'image_id': 42, 'caption': 'a dog'},
+    {'image_id': 7, 'caption': 'a cup'},
+  ],
+}
 
-_KARPATHY = {'dataset': 'coco', 'images': [
-    {'filepath': 'val2014', 'filename': 'b.jpg', 'cocoid': 42, 'imgid': 0,
-     'split': 'restval', 'sentences': [
-         {'raw': 'A dog.', 'tokens': ['a', 'dog']}, {'raw': 'Dogs'}]},
-    {'filename': 'a.jpg', 'imgid': 1, 'split': 'test', 'sentences': []}]}
+_KARPATHY = {
+  'dataset': 'coco',
+  'images': [
+    {
+      'filepath': 'val2014',
+      'filename': 'b.jpg',
+      'cocoid': 42,
+      'imgid': 0,
+      'split': 'restval',
+      'sentences': [{'raw': 'A dog.', 'tokens': ['a', 'dog']}, {'raw': 'Dogs'}],
+    },
+    {'filename': 'a.jpg', 'imgid': 1, 'split': 'test', 'sentences': []},
+  ],
+}
 
 # What is in the file -> its Entries.
 _FORMATS = {
-    'coco': (json.dumps(_COCO), [
-        Entry(42, 'b.jpg', ['a dog'], 'val'),
-        Entry(7, 'a.jpg', ['Un café, la nuit.', 'a cup'])]),
-    'coco with string ids': (
-        json.dumps(_COCO).replace(': 42', ': "42"'), [
-            Entry(42, 'b.jpg', ['a dog'], 'val'),
-            Entry(7, 'a.jpg', ['Un café, la nuit.', 'a cup'])]),
-    'karpathy': (json.dumps(_KARPATHY, indent=1), [
-        Entry(42, 'val2014/b.jpg', ['A dog.', 'Dogs'], 'restval'),
-        Entry(1, 'a.jpg', [], 'test')]),
-    'flickr8k': (
-        'b_1.jpg#0\tA dog , running .\nb_1.jpg#1\tTwo "dogs"\n'
-        'x.jpg.1#0\tA cat\r\n', [
-            Entry(None, 'b_1.jpg', ['A dog , running .', 'Two "dogs"']),
-            Entry(None, 'x.jpg.1', ['A cat'])]),
-    'flickr8k with line ends of Unicode': (
-        'b.jpg#0\tA\u2028dog\u0085\u2029runs\nb.jpg#1\tTwo\x1cdogs\n', [
-            Entry(None, 'b.jpg', ['A\u2028dog\u0085\u2029runs',
-                                  'Two\x1cdogs'])]),
-    'flickr30k': (
-        'image_name| comment_number| comment\nb.jpg| 0| A dog , running .\n'
-        'b.jpg| 4   A dog | runs .\n\nc.jpg| 0| 2\u2028cats\r\n', [
-            Entry(None, 'b.jpg', ['A dog , running .', 'A dog | runs .']),
-            Entry(None, 'c.jpg', ['2\u2028cats'])]),
-    'csv': (
-        '\ufefffile,caption\r\nb.jpg,"A dog, running\nfast ""now"""\r\n'
-        'a.jpg,猫\r\nb.jpg,Dogs\r\n', [
-            Entry(None, 'b.jpg', ['A dog, running\nfast "now"', 'Dogs']),
-            Entry(None, 'a.jpg', ['猫'])]),
-    'csv with more columns': (
-        ',image_id,split,image,caption\n0,5,dev,b.jpg,x\n1,4,train,a.jpg,y\n', [
-            Entry(5, 'b.jpg', ['x'], 'dev'),
-            Entry(4, 'a.jpg', ['y'], 'train')]),
-    'jsonl': (
-        '{"file": "b.jpg", "caption": "A \\"dog\\"", "image_id": 3}\n\n'
-        '{"file": "b.jpg", "caption": "Hund", "image_id": 3}\n', [
-            Entry(3, 'b.jpg', ['A "dog"', 'Hund'])]),
-    'jsonl with lists, and half an emoji': (
-        '{"file_name": "b.jpg", '
-        '"captions": ["A dog \\ud83d", "\\ud83d\\ude00"]}\n'
-        '{"filename": "a.jpg", "caption": ["x"]}\n', [
-            Entry(None, 'b.jpg', ['A dog \ufffd', '\U0001f600']),
-            Entry(None, 'a.jpg', ['x'])]),
-    'json array': (
-        '[{"image": "b.jpg", "caption": "A dog", "image_id": "5"},\n'
-        ' {"image": "a.jpg", "caption": ["x", "y"], "image_id": 6}]', [
-            Entry(5, 'b.jpg', ['A dog']), Entry(6, 'a.jpg', ['x', 'y'])]),
-    'karpathy with string ids': (
-        json.dumps(_KARPATHY).replace(': 42', ': "42"').replace(
-            ': 1,', ': "1",'),
-        [Entry(42, 'val2014/b.jpg', ['A dog.', 'Dogs'], 'restval'),
-         Entry(1, 'a.jpg', [], 'test')]),
-    'jsonl of one line': (
-        '{"file": "b.jpg", "caption": "x", "split": "val"}', [
-            Entry(None, 'b.jpg', ['x'], 'val')]),
+  'coco': (
+    json.dumps(_COCO),
+    [
+      Entry(42, 'b.jpg', ['a dog'], 'val'),
+      Entry(7, 'a.jpg', ['Un café, la nuit.', 'a cup']),
+    ],
+  ),
+  'coco with string ids': (
+    json.dumps(_COCO).replace(': 42', ': "42"'),
+    [
+      Entry(42, 'b.jpg', ['a dog'], 'val'),
+      Entry(7, 'a.jpg', ['Un café, la nuit.', 'a cup']),
+    ],
+  ),
+  'karpathy': (
+    json.dumps(_KARPATHY, indent=1),
+    [
+      Entry(42, 'val2014/b.jpg', ['A dog.', 'Dogs'], 'restval'),
+      Entry(1, 'a.jpg', [], 'test'),
+    ],
+  ),
+  'flickr8k': (
+    'b_1.jpg#0\tA dog , running .\nb_1.jpg#1\tTwo "dogs"\nx.jpg.1#0\tA cat\r\n',
+    [
+      Entry(None, 'b_1.jpg', ['A dog , running .', 'Two "dogs"']),
+      Entry(None, 'x.jpg.1', ['A cat']),
+    ],
+  ),
+  'flickr8k with line ends of Unicode': (
+    'b.jpg#0\tA\u2028dog\u0085\u2029runs\nb.jpg#1\tTwo\x1cdogs\n',
+    [Entry(None, 'b.jpg', ['A\u2028dog\u0085\u2029runs', 'Two\x1cdogs'])],
+  ),
+  'flickr30k': (
+    'image_name| comment_number| comment\nb.jpg| 0| A dog , running .\n'
+    'b.jpg| 4   A dog | runs .\n\nc.jpg| 0| 2\u2028cats\r\n',
+    [
+      Entry(None, 'b.jpg', ['A dog , running .', 'A dog | runs .']),
+      Entry(None, 'c.jpg', ['2\u2028cats']),
+    ],
+  ),
+  'csv': (
+    '\ufefffile,caption\r\nb.jpg,"A dog, running\nfast ""now"""\r\n'
+    'a.jpg,猫\r\nb.jpg,Dogs\r\n',
+    [
+      Entry(None, 'b.jpg', ['A dog, running\nfast "now"', 'Dogs']),
+      Entry(None, 'a.jpg', ['猫']),
+    ],
+  ),
+  'csv with more columns': (
+    ',image_id,split,image,caption\n0,5,dev,b.jpg,x\n1,4,train,a.jpg,y\n',
+    [Entry(5, 'b.jpg', ['x'], 'dev'), Entry(4, 'a.jpg', ['y'], 'train')],
+  ),
+  'jsonl': (
+    '{"file": "b.jpg", "caption": "A \\"dog\\"", "image_id": 3}\n\n'
+    '{"file": "b.jpg", "caption": "Hund", "image_id": 3}\n',
+    [Entry(3, 'b.jpg', ['A "dog"', 'Hund'])],
+  ),
+  'jsonl with lists, and half an emoji': (
+    '{"file_name": "b.jpg", '
+    '"captions": ["A dog \\ud83d", "\\ud83d\\ude00"]}\n'
+    '{"filename": "a.jpg", "caption": ["x"]}\n',
+    [
+      Entry(None, 'b.jpg', ['A dog \ufffd', '\U0001f600']),
+      Entry(None, 'a.jpg', ['x']),
+    ],
+  ),
+  'json array': (
+    '[{"image": "b.jpg", "caption": "A dog", "image_id": "5"},\n'
+    ' {"image": "a.jpg", "caption": ["x", "y"], "image_id": 6}]',
+    [Entry(5, 'b.jpg', ['A dog']), Entry(6, 'a.jpg', ['x', 'y'])],
+  ),
+  'karpathy with string ids': (
+    json.dumps(_KARPATHY).replace(': 42', ': "42"').replace(': 1,', ': "1",'),
+    [
+      Entry(42, 'val2014/b.jpg', ['A dog.', 'Dogs'], 'restval'),
+      Entry(1, 'a.jpg', [], 'test'),
+    ],
+  ),
+  'jsonl of one line': (
+    '{"file": "b.jpg", "caption": "x", "split": "val"}',
+    [Entry(None, 'b.jpg', ['x'], 'val')],
+  ),
 }
 
 
@@ -101,13 +142,17 @@ def test_read_coco_takes_no_other(tmp_path):
     caption_files.read_coco(_write(tmp_path, json.dumps(_KARPATHY)), '--f')
 
 
-@pytest.mark.parametrize('content, part', [
+@pytest.mark.parametrize(
+  'content, part',
+  [
     ('', 'no captions'),
     ('{"images": [{"id": 1', 'is not JSON'),
     ('{"images": []}\x00', 'is not JSON'),
     ('{"annotations": []}', 'no list "images"'),
-    ('{"images": [{"filename": "a.jpg", "split": "val"}]}',
-     "KeyError: 'sentences'"),
+    (
+      '{"images": [{"filename": "a.jpg", "split": "val"}]}',
+      "KeyError: 'sentences'",
+    ),
     ('{"images": [1]}', 'AttributeError'),
     ('{"file": "a.jpg"}', 'Line 1 '),
     ('{"file": "a.jpg", "caption": "x"}\n{"file"', 'Line 2 '),
@@ -116,12 +161,18 @@ def test_read_coco_takes_no_other(tmp_path):
     ('[{"image": "a.jpg", "caption": "x"}, {"image": "a.jpg"}]', 'Entry 2 '),
     ('[1]', 'Entry 1 '),
     ('[' * 100000, 'is not JSON'),
-    ('[{"image": "a.jpg", "caption": "x", "image_id": -1}]',
-     'Entry 1 .*image id -1, not a number from 0'),
-    ('[{"image": "a.jpg", "caption": "x", "image_id": "9999999999999999999"}]',
-     'image id 9999999999999999999, not a number from 0'),
-    ('{"images": [{"filename": "a.jpg", "split": "val", "imgid": "one"}]}',
-     "image id 'one', not a number"),
+    (
+      '[{"image": "a.jpg", "caption": "x", "image_id": -1}]',
+      'Entry 1 .*image id -1, not a number from 0',
+    ),
+    (
+      '[{"image": "a.jpg", "caption": "x", "image_id": "9999999999999999999"}]',
+      'image id 9999999999999999999, not a number from 0',
+    ),
+    (
+      '{"images": [{"filename": "a.jpg", "split": "val", "imgid": "one"}]}',
+      "image id 'one', not a number",
+    ),
     ('a.jpg#0\tx\nb.jpg x\n', 'Line 2 '),
     ('image_name| comment_number| comment\na.jpg| x\n', 'Line 2 '),
     ('file,caption\na.jpg,a man, a dog\n', 'Line 2 '),
@@ -130,7 +181,8 @@ def test_read_coco_takes_no_other(tmp_path):
     ('name,text\na.jpg,x\n', 'Line 2 '),
     ('file,caption,image_id\na.jpg,x,y\n', 'Line 2 '),
     ('file,caption,split\na.jpg,x,val\na.jpg,y,test\n', 'another split'),
-])
+  ],
+)
 def test_damaged_files_are_refused(tmp_path, content, part):
   path = _write(tmp_path, content)
   with pytest.raises(ValueError, match=part) as error:
@@ -139,14 +191,26 @@ def test_damaged_files_are_refused(tmp_path, content, part):
   assert '\n' not in str(error.value)
 
 
-@pytest.mark.parametrize('read', [
-    caption_files.read, caption_files.read_coco, caption_files.read_references,
-    caption_files.read_results])
-@pytest.mark.parametrize('content', [
-    '%s', '[%s]', '{"images": %s, "annotations": []}',
+@pytest.mark.parametrize(
+  'read',
+  [
+    caption_files.read,
+    caption_files.read_coco,
+    caption_files.read_references,
+    caption_files.read_results,
+  ],
+)
+@pytest.mark.parametrize(
+  'content',
+  [
+    '%s',
+    '[%s]',
+    '{"images": %s, "annotations": []}',
     '[{"image": "a.jpg", "image_id": %s, "caption": "x"}]',
     '[{"image": "a.jpg", "image_id": 1, "caption": %s}]',
-    '{"images": [{"id": %s, "file_name": "a.jpg"}], "annotations": []}'])
+    '{"images": [{"id": %s, "file_name": "a.jpg"}], "annotations": []}',
+  ],
+)
 @pytest.mark.parametrize('depth', [900, 100_000])
 @pytest.mark.parametrize('start, end', ['[]', ('{"a": ', '}')])
 def test_what_is_nested_deeply(tmp_path, read, content, depth, start, end):
@@ -181,7 +245,10 @@ def test_split_by_field():
   names = ['train', 'restval', 'Val', 'dev', 'test']
   entries = [Entry(i, f'{i}', ['x'], name) for i, name in enumerate(names)]
   assert caption_files.split_by_field(entries, 'f') == {
-      'train': entries[:2], 'val': entries[2:4], 'test': entries[4:]}
+    'train': entries[:2],
+    'val': entries[2:4],
+    'test': entries[4:],
+  }
   for split, part in (('', 'no split'), ('extra', "'extra', not one of")):
     with pytest.raises(ValueError, match=part):
       caption_files.split_by_field([Entry(1, 'a', ['x'], split)], 'f')
@@ -191,17 +258,24 @@ def test_split_by_lists(tmp_path):
   entries = [Entry(i, f'dir/{i}.jpg', ['x']) for i in range(4)]
   entries.append(Entry(4, 'a b.jpg', ['x']))
   names = _write(tmp_path, '3.jpg\r\ndir/0.jpg\n\na b.jpg ')
-  lists = {'train': ('--t', caption_files.read_list(names, '--t')),
-           'test': ('--e', ['1.jpg'])}
+  lists = {
+    'train': ('--t', caption_files.read_list(names, '--t')),
+    'test': ('--e', ['1.jpg']),
+  }
   assert caption_files.split_by_lists(entries, lists) == (
-      {'train': [entries[0], entries[3], entries[4]], 'val': [],
-       'test': [entries[1]]}, 1)
+    {
+      'train': [entries[0], entries[3], entries[4]],
+      'val': [],
+      'test': [entries[1]],
+    },
+    1,
+  )
   with pytest.raises(ValueError, match='--e: 3.jpg is in the list of another'):
-    caption_files.split_by_lists(
-        entries, {**lists, 'test': ('--e', ['3.jpg'])})
+    caption_files.split_by_lists(entries, {**lists, 'test': ('--e', ['3.jpg'])})
   with pytest.raises(ValueError, match='--e has 2 names .*: 8.jpg, 9.jpg'):
     caption_files.split_by_lists(
-        entries, {**lists, 'test': ('--e', ['8.jpg', '1.jpg', '9.jpg'])})
+      entries, {**lists, 'test': ('--e', ['8.jpg', '1.jpg', '9.jpg'])}
+    )
   with pytest.raises(ValueError, match='--t=.* is empty'):
     caption_files.read_list(_write(tmp_path, '\n'), '--t')
 

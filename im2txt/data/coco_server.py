@@ -21,8 +21,10 @@ _DATE = (1980, 1, 1, 0, 0, 0)
 def check_name(name, flag):
   """Raises ValueError if a name of results cannot stand in a file name."""
   if not re.fullmatch(r'[A-Za-z0-9][A-Za-z0-9_.-]*', name):
-    raise ValueError(f'{flag}={name} should be letters, digits, "-", "_" and '
-                     '".", and begin with a letter or digit')
+    raise ValueError(
+      f'{flag}={name} should be letters, digits, "-", "_" and '
+      '".", and begin with a letter or digit'
+    )
 
 
 def write(path, name, parts):
@@ -44,18 +46,26 @@ def write(path, name, parts):
   both = sorted(set.intersection(*map(set, parts.values())))
   if both:
     raise ValueError(
-        f'{len(both)} images are in both {" and ".join(parts)}, such as '
-        f'image_id {caption_files.first(both)}: give the results of each part')
+      f'{len(both)} images are in both {" and ".join(parts)}, such as '
+      f'image_id {caption_files.first(both)}: give the results of each part'
+    )
   with files.replacing(path) as temporary:
     with zipfile.ZipFile(temporary, 'w') as archive:
       for part, captions in parts.items():
-        entry = zipfile.ZipInfo(
-            f'captions_{part}_{name}_results.json', _DATE)
+        entry = zipfile.ZipInfo(f'captions_{part}_{name}_results.json', _DATE)
         entry.compress_type = zipfile.ZIP_DEFLATED
         entry.external_attr = 0o644 << 16
-        archive.writestr(entry, json.dumps(
-            [{'image_id': image_id, 'caption': caption}
-             for image_id, caption in sorted(captions.items())]))
-  return [f'{len(captions)} images of {part}; the server wants all '
-          f'{IMAGES[part]}' for part, captions in parts.items()
-          if len(captions) != IMAGES[part]]
+        archive.writestr(
+          entry,
+          json.dumps(
+            [
+              {'image_id': image_id, 'caption': caption}
+              for image_id, caption in sorted(captions.items())
+            ]
+          ),
+        )
+  return [
+    f'{len(captions)} images of {part}; the server wants all {IMAGES[part]}'
+    for part, captions in parts.items()
+    if len(captions) != IMAGES[part]
+  ]

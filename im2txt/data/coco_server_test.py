@@ -21,14 +21,18 @@ def test_zip(tmp_path, monkeypatch):
   assert lines == ['1 images of test2014; the server wants all 3']
   assert os.listdir(tmp_path) == ['results.zip']
   with zipfile.ZipFile(path) as archive:
-    assert archive.namelist() == ['captions_val2014_my-net_results.json',
-                                  'captions_test2014_my-net_results.json']
+    assert archive.namelist() == [
+      'captions_val2014_my-net_results.json',
+      'captions_test2014_my-net_results.json',
+    ]
     assert json.loads(archive.read(archive.namelist()[0])) == [
-        {'image_id': 7, 'caption': 'un café'},
-        {'image_id': 42, 'caption': 'a man'}]
+      {'image_id': 7, 'caption': 'un café'},
+      {'image_id': 42, 'caption': 'a man'},
+    ]
     archive.extractall(tmp_path)
   assert caption_files.read_results(
-      tmp_path / 'captions_test2014_my-net_results.json', '--x') == {1: 'a dog'}
+    tmp_path / 'captions_test2014_my-net_results.json', '--x'
+  ) == {1: 'a dog'}
   first = path.read_bytes()
   coco_server.write(str(path), 'my-net', _PARTS)
   assert path.read_bytes() == first
@@ -36,8 +40,11 @@ def test_zip(tmp_path, monkeypatch):
 
 def test_an_image_of_both_parts_is_refused(tmp_path):
   with pytest.raises(ValueError, match='1 images are in both .* image_id 42'):
-    coco_server.write(str(tmp_path / 'x.zip'), 'a', {
-        'val2014': {42: 'a', 1: 'b'}, 'test2014': {42: 'a'}})
+    coco_server.write(
+      str(tmp_path / 'x.zip'),
+      'a',
+      {'val2014': {42: 'a', 1: 'b'}, 'test2014': {42: 'a'}},
+    )
   assert not os.listdir(tmp_path)
 
 

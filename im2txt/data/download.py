@@ -51,8 +51,10 @@ class UnreachableError(ConnectionError):
   """
 
   def __init__(self, url, reason):
-    super().__init__(f'Cannot download {url} ({reason}): the same command goes '
-                     'on with what is there already.')
+    super().__init__(
+      f'Cannot download {url} ({reason}): the same command goes '
+      'on with what is there already.'
+    )
     self.reason = reason
 
 
@@ -67,6 +69,7 @@ class Archive(NamedTuple):
     growth: unpacked size over packed size, about.
     unpack: whether the folder is wanted; if not, the archive will do.
   """
+
   url: str
   folder: str
   size: int = None
@@ -86,8 +89,10 @@ def is_done(archive, directory):
   that or was put there by the user; it is not touched in either case.
   """
   return is_unpacked(archive, directory) or (
-      not archive.unpack and os.path.exists(path := _path(archive, directory))
-      and _read_stamp(archive, directory).get('bytes') == os.path.getsize(path))
+    not archive.unpack
+    and os.path.exists(path := _path(archive, directory))
+    and _read_stamp(archive, directory).get('bytes') == os.path.getsize(path)
+  )
 
 
 def is_unpacked(archive, directory):
@@ -132,9 +137,11 @@ def described(archive, tries=_TRIES, timeout=_TIMEOUT_SECONDS):
     except ValueError:
       continue
     # As sha256sum writes them: digest, then the name, with a * if binary.
-    digests = {fields[1].lstrip('*').removeprefix('./'): fields[0].lower()
-               for fields in (line.split() for line in lines)
-               if len(fields) == 2}
+    digests = {
+      fields[1].lstrip('*').removeprefix('./'): fields[0].lower()
+      for fields in (line.split() for line in lines)
+      if len(fields) == 2
+    }
     if archive.name in digests:
       checksum = (algorithm, digests[archive.name])
       break
@@ -164,8 +171,10 @@ def obtain(archive, directory):
   """
   if is_done(archive, directory):
     url = source(archive, directory)
-    log(f'{place(archive, directory)} is there already'
-        + (f' (from {url}).' if url else '.'))
+    log(
+      f'{place(archive, directory)} is there already'
+      + (f' (from {url}).' if url else '.')
+    )
     return
   path = _path(archive, directory)
   _download(archive, directory, path)
@@ -188,8 +197,10 @@ def _stamp(archive, directory):
 
 
 def _save_stamp(archive, directory, path):
-  files.write_json(_stamp(archive, directory), {
-      'url': archive.url, 'bytes': os.path.getsize(path)})
+  files.write_json(
+    _stamp(archive, directory),
+    {'url': archive.url, 'bytes': os.path.getsize(path)},
+  )
 
 
 def _read_stamp(archive, directory):
@@ -220,9 +231,12 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     scheme = urllib.parse.urlsplit(newurl).scheme
     if scheme != 'https' and (scheme, req.type) != ('http', 'http'):
       raise urllib.error.HTTPError(
-          req.full_url, code,
-          f'{msg} - Redirection to url \'{newurl}\' is not allowed', headers,
-          fp)
+        req.full_url,
+        code,
+        f"{msg} - Redirection to url '{newurl}' is not allowed",
+        headers,
+        fp,
+      )
     return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -249,21 +263,23 @@ def _open(url, tries, start=0, timeout=_TIMEOUT_SECONDS):
   for attempt in range(tries):
     try:
       return _opener().open(
-          urllib.request.Request(url, headers=headers),
-          timeout=timeout)
+        urllib.request.Request(url, headers=headers), timeout=timeout
+      )
     except urllib.error.HTTPError as error:
       with error:
         # Only these say that asking again may help.
         if error.code < 500 and error.code not in (408, 429):
           raise ValueError(
-              f'{url}: the server answers {error.code} {error.reason}. Give '
-              '--base_url the place of the archives.') from error
+            f'{url}: the server answers {error.code} {error.reason}. Give '
+            '--base_url the place of the archives.'
+          ) from error
         reason = f'{error.code} {error.reason}'
     except urllib.error.URLError as error:
       # A missing file:// is no passing trouble.
       if urllib.parse.urlsplit(url).scheme == 'file':
-        raise ValueError(f'{url}: {error.reason}. Give --base_url the place of '
-                         'the archives.') from error
+        raise ValueError(
+          f'{url}: {error.reason}. Give --base_url the place of the archives.'
+        ) from error
       reason = error.reason
     except (OSError, http.client.HTTPException) as error:
       reason = str(error) or type(error).__name__
@@ -293,8 +309,9 @@ def _download(archive, directory, path):
     if not attempt:
       log(f'{archive.url}: {wrong}. Downloading it again.')
   raise ValueError(
-      f'{archive.url}: {wrong}, twice. The server has another file than it '
-      'should: give --base_url another place.')
+    f'{archive.url}: {wrong}, twice. The server has another file than it '
+    'should: give --base_url another place.'
+  )
 
 
 def transfer(archive, part):
@@ -338,20 +355,27 @@ def _transfer_once(archive, part, start):
     return 'the server cannot go on from there'
   with response:
     # A server that does not know ranges sends everything from the beginning.
-    if start and not (response.status == 206 and response.headers.get(
-        'Content-Range', '').startswith(f'bytes {start}-')):
+    if start and not (
+      response.status == 206
+      and response.headers.get('Content-Range', '').startswith(
+        f'bytes {start}-'
+      )
+    ):
       start = 0
     length = _int_or_none(response.headers.get('Content-Length'))
     total = archive.size if length is None else start + length
     if archive.size is not None and total != archive.size:
       raise ValueError(
-          f'{archive.url} has {total} bytes where {archive.size} are expected: '
-          'give --base_url a place with the right archives.')
+        f'{archive.url} has {total} bytes where {archive.size} are expected: '
+        'give --base_url a place with the right archives.'
+      )
     if total is not None and total > _MOST_BYTES:
       raise _too_large(archive)
-    with files.naming(part), open(
-        part, 'ab' if start else 'wb') as f, Progress(
-            archive.name, total, 'B', done=start, scale=True) as progress:
+    with (
+      files.naming(part),
+      open(part, 'ab' if start else 'wb') as f,
+      Progress(archive.name, total, 'B', done=start, scale=True) as progress,
+    ):
       while True:
         try:
           chunk = response.read(_CHUNK)
@@ -370,8 +394,9 @@ def _transfer_once(archive, part, start):
 
 def _too_large(archive):
   return ValueError(
-      f'{archive.url} has more than the {_MOST_BYTES >> 30} GB that are '
-      'downloaded: give --base_url a place with the right archives.')
+    f'{archive.url} has more than the {_MOST_BYTES >> 30} GB that are '
+    'downloaded: give --base_url a place with the right archives.'
+  )
 
 
 def fault(archive, path):
@@ -389,8 +414,10 @@ def fault(archive, path):
       return f'not a sound zip archive ({error})'
   algorithm, expected = archive.checksum
   digest = hashlib.new(algorithm, usedforsecurity=False)
-  with open(path, 'rb') as f, Progress(
-      f'Checking {archive.name}', size, 'B', scale=True) as progress:
+  with (
+    open(path, 'rb') as f,
+    Progress(f'Checking {archive.name}', size, 'B', scale=True) as progress,
+  ):
     while chunk := f.read(_CHUNK):
       digest.update(chunk)
       progress.update(len(chunk))
@@ -410,24 +437,31 @@ def _unzip(archive, directory, path):
   try:
     with files.naming(staging), zipfile.ZipFile(path) as zip_file:
       members = _safe_members(zip_file, archive, os.path.getsize(path))
-      with Progress(f'Unpacking {archive.name}', len(members),
-                    'files') as progress:
+      with Progress(
+        f'Unpacking {archive.name}', len(members), 'files'
+      ) as progress:
         for member in members:
           zip_file.extract(member, staging)
           progress.update(1)
     files.sync_tree(staging)
     # Before the folder, which shows that nothing is left to do.
     _save_stamp(archive, directory, path)
-    files.rename((os.path.join(staging, archive.folder),
-                  os.path.join(directory, archive.folder)))
+    files.rename(
+      (
+        os.path.join(staging, archive.folder),
+        os.path.join(directory, archive.folder),
+      )
+    )
   except image_store.BAD_ZIP as error:
     raise ValueError(
-        f'Cannot unpack {path} ({error}): remove it to have it downloaded '
-        'again.') from error
+      f'Cannot unpack {path} ({error}): remove it to have it downloaded again.'
+    ) from error
   finally:
     shutil.rmtree(staging, ignore_errors=True)
-  log(f'Unpacked {len(members)} files into '
-      f'{os.path.join(directory, archive.folder)}')
+  log(
+    f'Unpacked {len(members)} files into '
+    f'{os.path.join(directory, archive.folder)}'
+  )
 
 
 def _safe_members(zip_file, archive, size):
@@ -447,19 +481,24 @@ def _safe_members(zip_file, archive, size):
     parts = member.filename.replace('\\', '/').split('/')
     # extract() would mend such names; an archive that has them is no archive
     # of pictures.
-    if '..' in parts or not parts[0] or stat.S_ISLNK(
-        member.external_attr >> 16):
+    if (
+      '..' in parts or not parts[0] or stat.S_ISLNK(member.external_attr >> 16)
+    ):
       raise ValueError(
-          f'{archive.url} would write {member.filename!r}, outside of its '
-          'folder: do not trust this archive.')
+        f'{archive.url} would write {member.filename!r}, outside of its '
+        'folder: do not trust this archive.'
+      )
     if parts[0] == archive.folder and len(parts) > 1:
       members.append(member)
   if not members:
-    raise ValueError(f'{archive.url} has no folder {archive.folder}/: give '
-                     '--base_url the place of the right archives.')
+    raise ValueError(
+      f'{archive.url} has no folder {archive.folder}/: give '
+      '--base_url the place of the right archives.'
+    )
   unpacked = sum(member.file_size for member in members)
   if unpacked > _MOST_GROWTH * size:
     raise ValueError(
-        f'{archive.url} would unpack {size} bytes to {unpacked}: do not trust '
-        'this archive.')
+      f'{archive.url} would unpack {size} bytes to {unpacked}: do not trust '
+      'this archive.'
+    )
   return members

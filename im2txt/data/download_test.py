@@ -38,6 +38,7 @@ class _Server(http.server.ThreadingHTTPServer):
     redirects: path -> URL that is answered instead.
     requests_seen: list of (path, Range header).
   """
+
   daemon_threads = True
 
   def __init__(self):
@@ -54,7 +55,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
   def log_message(self, *_):
     pass
 
-  def do_GET(self):  # pylint: disable=invalid-name
+  def do_GET(self):
     server = self.server
     wanted = self.headers.get('Range')
     server.requests_seen.append((self.path, wanted))
@@ -71,19 +72,20 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     if content is None:
       self.send_error(404)
       return
-    start = int(wanted[len('bytes='):-1]) if wanted and server.ranges else 0
+    start = int(wanted[len('bytes=') : -1]) if wanted and server.ranges else 0
     if start and start >= len(content):
       self.send_error(416)
       return
     self.send_response(206 if start else 200)
     if start:
-      self.send_header('Content-Range',
-                       f'bytes {start}-{len(content) - 1}/{len(content)}')
+      self.send_header(
+        'Content-Range', f'bytes {start}-{len(content) - 1}/{len(content)}'
+      )
     self.send_header('Content-Length', str(len(content) - start))
     self.end_headers()
     body = content[start:]
     if server.break_after:
-      body = body[:server.break_after.pop(0)]
+      body = body[: server.break_after.pop(0)]
     with contextlib.suppress(OSError):  # The other side may stop reading.
       self.wfile.write(body)
 
@@ -110,8 +112,12 @@ def _zip(files):
   return buffer.getvalue()
 
 
-_FILES = {'train2014/': b'', 'train2014/a.jpg': b'A' * 3000,
-          'train2014/b.jpg': os.urandom(2_500_000), 'README': b'elsewhere'}
+_FILES = {
+  'train2014/': b'',
+  'train2014/a.jpg': b'A' * 3000,
+  'train2014/b.jpg': os.urandom(2_500_000),
+  'README': b'elsewhere',
+}
 
 
 @pytest.fixture(name='archive')
@@ -120,17 +126,24 @@ def fixture_archive(server):
   content = _zip(_FILES)
   server.files['/zips/train2014.zip'] = content
   return download.Archive(
-      server.url + '/zips/train2014.zip', 'train2014', len(content),
-      ('md5', hashlib.md5(content).hexdigest()))
+    server.url + '/zips/train2014.zip',
+    'train2014',
+    len(content),
+    ('md5', hashlib.md5(content).hexdigest()),
+  )
 
 
 def _is_unpacked(directory):
   assert sorted(os.listdir(directory / 'train2014')) == ['a.jpg', 'b.jpg']
   for name in ('a.jpg', 'b.jpg'):
     assert (directory / 'train2014' / name).read_bytes() == _FILES[
-        f'train2014/{name}']
+      f'train2014/{name}'
+    ]
   assert sorted(os.listdir(directory)) == [
-      '.train2014.zip.done', 'train2014', 'train2014.zip']
+    '.train2014.zip.done',
+    'train2014',
+    'train2014.zip',
+  ]
   return True
 
 
@@ -156,8 +169,14 @@ def test_what_has_its_name_is_on_the_disk(archive, tmp_path, monkeypatch):
 
   def recorded(module, name):
     function = getattr(module, name)
-    monkeypatch.setattr(module, name, lambda *paths: (
-        calls.append((name, os.path.basename(paths[-1]))), function(*paths))[1])
+    monkeypatch.setattr(
+      module,
+      name,
+      lambda *paths: (
+        calls.append((name, os.path.basename(paths[-1]))),
+        function(*paths),
+      )[1],
+    )
 
   recorded(files, 'sync')
   recorded(files, 'sync_tree')
@@ -165,11 +184,18 @@ def test_what_has_its_name_is_on_the_disk(archive, tmp_path, monkeypatch):
   download.obtain(archive, str(tmp_path))
   here = ('sync', tmp_path.name)
   assert calls == [
-      ('sync', '.train2014.zip.part'), ('replace', 'train2014.zip'), here,
-      # The folder shows that nothing is left to do.
-      ('sync_tree', '.train2014.zip.unzip'),
-      ('sync', '..train2014.zip.done.tmp'), ('replace', '.train2014.zip.done'),
-      here, ('sync', 'train2014'), ('replace', 'train2014'), here]
+    ('sync', '.train2014.zip.part'),
+    ('replace', 'train2014.zip'),
+    here,
+    # The folder shows that nothing is left to do.
+    ('sync_tree', '.train2014.zip.unzip'),
+    ('sync', '..train2014.zip.done.tmp'),
+    ('replace', '.train2014.zip.done'),
+    here,
+    ('sync', 'train2014'),
+    ('replace', 'train2014'),
+    here,
+  ]
 
 
 def test_a_folder_without_a_stamp_is_left_alone(server, archive, tmp_path):
@@ -184,21 +210,26 @@ def test_a_broken_transfer_goes_on_where_it_broke(server, archive, tmp_path):
   download.obtain(archive, str(tmp_path))
   assert _is_unpacked(tmp_path)
   assert [wanted for _, wanted in server.requests_seen] == [
-      None, 'bytes=1000000-', 'bytes=1700000-']
+    None,
+    'bytes=1000000-',
+    'bytes=1700000-',
+  ]
 
 
 def test_a_later_run_goes_on_with_the_part(server, archive, tmp_path):
   content = server.files['/zips/train2014.zip']
   (tmp_path / '.train2014.zip.part').write_bytes(content[:12345])
   assert download.space_needed(archive, tmp_path) == int(
-      2.1 * archive.size - 12345)
+    2.1 * archive.size - 12345
+  )
   download.obtain(archive, str(tmp_path))
   assert _is_unpacked(tmp_path)
   assert [wanted for _, wanted in server.requests_seen] == ['bytes=12345-']
 
 
 def test_a_whole_part_and_a_whole_archive_are_not_fetched(
-    server, archive, tmp_path):
+  server, archive, tmp_path
+):
   content = server.files['/zips/train2014.zip']
   for name in ('.train2014.zip.part', 'train2014.zip'):
     directory = tmp_path / name.strip('.')
@@ -224,7 +255,8 @@ def test_a_server_that_stumbles_is_asked_again(server, archive, tmp_path):
 
 
 def test_gives_up_on_a_server_that_never_sends_anything(
-    server, archive, tmp_path):
+  server, archive, tmp_path
+):
   content = server.files['/zips/train2014.zip']
   (tmp_path / '.train2014.zip.part').write_bytes(content[:1000])
   server.break_after = [0] * 50
@@ -240,8 +272,7 @@ def test_a_damaged_part_is_fetched_again(server, archive, tmp_path, capsys):
   download.obtain(archive, str(tmp_path))
   assert _is_unpacked(tmp_path)
   assert 'md5' in capsys.readouterr().out
-  assert [wanted for _, wanted in server.requests_seen] == [
-      'bytes=1000-', None]
+  assert [wanted for _, wanted in server.requests_seen] == ['bytes=1000-', None]
 
 
 def test_a_part_that_is_too_long_is_fetched_again(server, archive, tmp_path):
@@ -257,15 +288,15 @@ def test_a_damaged_archive_on_disk_is_fetched_again(archive, tmp_path):
 
 
 def test_a_part_of_unknown_size_that_ends_beyond_the_file(
-    server, archive, tmp_path):
+  server, archive, tmp_path
+):
   (tmp_path / '.train2014.zip.part').write_bytes(b'x' * (archive.size + 9))
   download.obtain(archive._replace(size=None), str(tmp_path))
   assert _is_unpacked(tmp_path)
   assert len(server.requests_seen) == 2
 
 
-def test_lying_content_is_refused_after_a_second_try(
-    server, archive, tmp_path):
+def test_lying_content_is_refused_after_a_second_try(server, archive, tmp_path):
   content = bytearray(server.files['/zips/train2014.zip'])
   content[5000] ^= 1
   server.files['/zips/train2014.zip'] = bytes(content)
@@ -276,8 +307,7 @@ def test_lying_content_is_refused_after_a_second_try(
   assert os.listdir(tmp_path) == []
 
 
-def test_lying_length_is_refused_before_thetransfer(
-    server, archive, tmp_path):
+def test_lying_length_is_refused_before_thetransfer(server, archive, tmp_path):
   server.files['/zips/train2014.zip'] += b'more'
   with pytest.raises(ValueError, match=f'{archive.size} are expected'):
     download.obtain(archive, str(tmp_path))
@@ -285,7 +315,8 @@ def test_lying_length_is_refused_before_thetransfer(
 
 
 def test_missing_archive_is_told_at_once_and_keeps_the_part(
-    server, archive, tmp_path):
+  server, archive, tmp_path
+):
   del server.files['/zips/train2014.zip']
   (tmp_path / '.train2014.zip.part').write_bytes(b'x' * 10)
   with pytest.raises(ValueError, match='404.*--base_url'):
@@ -307,7 +338,8 @@ def test_described_reads_sums_beside_the_archive(server, archive, name):
   algorithm = {'SHA256SUMS': 'sha256', 'MD5SUMS': 'md5'}[name]
   digest = hashlib.new(algorithm, content).hexdigest()
   server.files[f'/zips/{name}'] = (
-      f'{"0" * 32}  other.zip\n{digest} *train2014.zip\n'.encode())
+    f'{"0" * 32}  other.zip\n{digest} *train2014.zip\n'.encode()
+  )
   found = download.described(archive._replace(size=None, checksum=None))
   assert found.size == len(content)
   assert found.checksum == (algorithm, digest)
@@ -336,14 +368,22 @@ def _symlink(name):
   return info
 
 
-@pytest.mark.parametrize('name', [
-    'train2014/../../evil.jpg', '/evil.jpg', '..\\evil.jpg',
-    _symlink('train2014/link')])
+@pytest.mark.parametrize(
+  'name',
+  [
+    'train2014/../../evil.jpg',
+    '/evil.jpg',
+    '..\\evil.jpg',
+    _symlink('train2014/link'),
+  ],
+)
 def test_an_archive_that_reaches_outside_is_refused(server, tmp_path, name):
   server.files['/x/train2014.zip'] = _zip(
-      {'train2014/a.jpg': b'a', name: b'/etc/passwd'})
+    {'train2014/a.jpg': b'a', name: b'/etc/passwd'}
+  )
   archive = download.described(
-      download.Archive(server.url + '/x/train2014.zip', 'train2014'))
+    download.Archive(server.url + '/x/train2014.zip', 'train2014')
+  )
   target = tmp_path / 'in' / 'raw'
   target.mkdir(parents=True)
   with pytest.raises(ValueError, match='outside of its folder'):
@@ -358,7 +398,8 @@ def test_an_archive_that_unpacks_to_too_much_is_refused(server, tmp_path):
     archive_file.writestr('train2014/a.jpg', bytes(1 << 20))
   server.files['/x/train2014.zip'] = buffer.getvalue()
   archive = download.described(
-      download.Archive(server.url + '/x/train2014.zip', 'train2014'))
+    download.Archive(server.url + '/x/train2014.zip', 'train2014')
+  )
   with pytest.raises(ValueError, match='would unpack .* do not trust'):
     download.obtain(archive, str(tmp_path))
   assert os.listdir(tmp_path) == ['train2014.zip']
@@ -368,49 +409,67 @@ def test_a_device_in_an_archive_becomes_a_file(server, tmp_path):
   device = zipfile.ZipInfo('train2014/a.jpg')
   device.external_attr = 0o020666 << 16
   server.files['/x/train2014.zip'] = _zip({device: b'a'})
-  download.obtain(download.described(download.Archive(
-      server.url + '/x/train2014.zip', 'train2014')), str(tmp_path))
+  download.obtain(
+    download.described(
+      download.Archive(server.url + '/x/train2014.zip', 'train2014')
+    ),
+    str(tmp_path),
+  )
   assert (tmp_path / 'train2014' / 'a.jpg').is_file()
 
 
 @pytest.mark.parametrize('tells', [True, False])
 def test_a_download_without_end_is_refused(
-    server, tmp_path, monkeypatch, tells):
+  server, tmp_path, monkeypatch, tells
+):
   monkeypatch.setattr(download, '_MOST_BYTES', 1000)
   server.files['/x/a.zip'] = bytes(2000)
   if not tells:
     monkeypatch.setattr(download, '_int_or_none', lambda _: None)
   with pytest.raises(ValueError, match='has more than the'):
-    download.obtain(download.Archive(server.url + '/x/a.zip', 'a'),
-                    str(tmp_path))
+    download.obtain(
+      download.Archive(server.url + '/x/a.zip', 'a'), str(tmp_path)
+    )
 
 
 def test_follows_a_server_to_http(server, archive, tmp_path):
   server.redirects['/old/train2014.zip'] = archive.url
   download.obtain(
-      archive._replace(url=server.url + '/old/train2014.zip'), str(tmp_path))
+    archive._replace(url=server.url + '/old/train2014.zip'), str(tmp_path)
+  )
   assert _is_unpacked(tmp_path)
 
 
-@pytest.mark.parametrize('place', [
-    'file:///etc/passwd', 'ftp://127.0.0.1/train2014.zip', 'data:,x'])
+@pytest.mark.parametrize(
+  'place', ['file:///etc/passwd', 'ftp://127.0.0.1/train2014.zip', 'data:,x']
+)
 def test_follows_a_server_to_nothing_else(server, tmp_path, place):
   server.redirects['/x/train2014.zip'] = place
   with pytest.raises(ValueError) as error:
-    download.obtain(download.Archive(
-        server.url + '/x/train2014.zip', 'train2014'), str(tmp_path))
+    download.obtain(
+      download.Archive(server.url + '/x/train2014.zip', 'train2014'),
+      str(tmp_path),
+    )
   assert f"Redirection to url '{place}' is not allowed" in str(error.value)
   assert not os.listdir(tmp_path)
 
 
-@pytest.mark.parametrize('old, new, good', [
-    ('http://a/x', 'http://b/x', True), ('http://a/x', 'https://a/x', True),
-    ('https://a/x', 'https://b/x', True), ('https://a/x', 'http://a/x', False),
-    ('https://a/x', 'ftp://a/x', False), ('http://a/x', 'ftp://a/x', False)])
+@pytest.mark.parametrize(
+  'old, new, good',
+  [
+    ('http://a/x', 'http://b/x', True),
+    ('http://a/x', 'https://a/x', True),
+    ('https://a/x', 'https://b/x', True),
+    ('https://a/x', 'http://a/x', False),
+    ('https://a/x', 'ftp://a/x', False),
+    ('http://a/x', 'ftp://a/x', False),
+  ],
+)
 def test_redirects_keep_what_is_encrypted_so(old, new, good):
   def follow():
     return download._Redirects().redirect_request(
-        urllib.request.Request(old), None, 302, 'Found', {}, new)
+      urllib.request.Request(old), None, 302, 'Found', {}, new
+    )
 
   if good:
     assert follow().full_url == new
@@ -427,7 +486,8 @@ def test_a_damaged_stamp_is_none(archive, tmp_path):
 def test_an_archive_of_something_else_is_refused(server, tmp_path):
   server.files['/x/train2014.zip'] = _zip({'train2017/a.jpg': b'a'})
   archive = download.described(
-      download.Archive(server.url + '/x/train2014.zip', 'train2014'))
+    download.Archive(server.url + '/x/train2014.zip', 'train2014')
+  )
   with pytest.raises(ValueError, match='no folder train2014/'):
     download.obtain(archive, str(tmp_path))
 
@@ -455,32 +515,45 @@ def _coco_files():
       file_name = f'COCO_{name}2014_{number:012d}.jpg'
       buffer = io.BytesIO()
       PilImage.fromarray(np.full((8, 8, 3), number, np.uint8)).save(
-          buffer, 'JPEG')
+        buffer, 'JPEG'
+      )
       pictures[f'{name}2014/{file_name}'] = buffer.getvalue()
       images.append({'id': number, 'file_name': file_name})
-      captions.append({'id': number, 'image_id': number,
-                       'caption': 'A grey square.'})
+      captions.append(
+        {'id': number, 'image_id': number, 'caption': 'A grey square.'}
+      )
     files[f'/zips/{name}2014.zip'] = _zip(pictures)
     annotations[f'annotations/captions_{name}2014.json'] = json.dumps(
-        {'images': images, 'annotations': captions})
+      {'images': images, 'annotations': captions}
+    )
   files['/annotations/annotations_trainval2014.zip'] = _zip(annotations)
   return files
 
 
 def _run_program(*arguments, **environment):
   return subprocess.run(
-      [sys.executable, '-m', 'im2txt.download_and_preprocess_mscoco',
-       *arguments],
-      env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path),
-               no_proxy='127.0.0.1', **environment),
-      stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+    [sys.executable, '-m', 'im2txt.download_and_preprocess_mscoco', *arguments],
+    env=dict(
+      os.environ,
+      PYTHONPATH=os.pathsep.join(sys.path),
+      no_proxy='127.0.0.1',
+      **environment,
+    ),
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    check=False,
+  )
 
 
 def test_downloads_and_leaves_packed(server, archive, tmp_path):
   packed = archive._replace(unpack=False)
   assert download.space_needed(packed, tmp_path) == archive.size
   download.obtain(packed, str(tmp_path))
-  assert sorted(os.listdir(tmp_path)) == ['.train2014.zip.done', 'train2014.zip']
+  assert sorted(os.listdir(tmp_path)) == [
+    '.train2014.zip.done',
+    'train2014.zip',
+  ]
   assert download.place(packed, tmp_path) == str(tmp_path / 'train2014.zip')
   assert download.is_done(packed, tmp_path)
   assert not download.is_done(archive, tmp_path)
@@ -498,7 +571,8 @@ def test_downloads_and_leaves_packed(server, archive, tmp_path):
 
 
 def test_another_archive_than_the_stamp_tells_is_fetched_again(
-    server, archive, tmp_path):
+  server, archive, tmp_path
+):
   packed = archive._replace(unpack=False)
   download.obtain(packed, str(tmp_path))
   (tmp_path / 'train2014.zip').write_bytes(b'half')
@@ -517,9 +591,10 @@ def test_program_from_a_server_then_again(server, tmp_path):
   result = _run_program(*arguments)
   assert result.returncode == 0, result.stderr
   assert re.fullmatch(
-      r'\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: Finished processing all 2 '
-      r"image-caption pairs in data set 'test'\.",
-      result.stdout.splitlines()[-1])
+    r'\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: Finished processing all 2 '
+    r"image-caption pairs in data set 'test'\.",
+    result.stdout.splitlines()[-1],
+  )
   for name, number in (('train', 256), ('val', 4), ('test', 8)):
     pattern = os.path.join(directory, f'{name}-?????-of-{number:05d}')
     assert len(glob.glob(pattern)) == number
@@ -527,15 +602,24 @@ def test_program_from_a_server_then_again(server, tmp_path):
     assert f.read() == '<S> 23\na 23\ngrey 23\nsquare 23\n. 23\n</S> 23'
 
   def shards():
-    return {path: pathlib.Path(path).read_bytes()
-            for path in glob.glob(os.path.join(directory, '*-of-*'))}
+    return {
+      path: pathlib.Path(path).read_bytes()
+      for path in glob.glob(os.path.join(directory, '*-of-*'))
+    }
 
   def raw_data():
-    return sorted(name for name in os.listdir(os.path.join(
-        directory, 'raw-data')) if name[0] != '.')
+    return sorted(
+      name
+      for name in os.listdir(os.path.join(directory, 'raw-data'))
+      if name[0] != '.'
+    )
 
-  assert raw_data() == ['annotations', 'annotations_trainval2014.zip',
-                        'train2014.zip', 'val2014.zip']
+  assert raw_data() == [
+    'annotations',
+    'annotations_trainval2014.zip',
+    'train2014.zip',
+    'val2014.zip',
+  ]
 
   server.requests_seen.clear()
   result = _run_program(*arguments)
@@ -560,23 +644,34 @@ def test_program_from_files_with_other_flags(tmp_path):
   directory = tmp_path / 'mscoco'
   vocabulary = tmp_path / 'words.txt'
   result = _run_program(
-      '--train_shards=2', '--val_shards=1', '--test_shards=1',
-      '--num_threads=2', '--num_workers=1',
-      f'--word_counts_output_file={vocabulary}', str(directory),
-      MSCOCO_BASE_URL=f'file://{tmp_path}/source')
+    '--train_shards=2',
+    '--val_shards=1',
+    '--test_shards=1',
+    '--num_threads=2',
+    '--num_workers=1',
+    f'--word_counts_output_file={vocabulary}',
+    str(directory),
+    MSCOCO_BASE_URL=f'file://{tmp_path}/source',
+  )
   assert result.returncode == 0, result.stderr
   assert sorted(glob.glob('*-of-*', root_dir=directory)) == [
-      'test-00000-of-00001', 'train-00000-of-00002', 'train-00001-of-00002',
-      'val-00000-of-00001']
+    'test-00000-of-00001',
+    'train-00000-of-00002',
+    'train-00001-of-00002',
+    'val-00000-of-00001',
+  ]
   assert vocabulary.exists()
 
 
 @testing.needs_punkt()
-@pytest.mark.parametrize('arguments, message', [
+@pytest.mark.parametrize(
+  'arguments, message',
+  [
     (['--base_url=file:///nonexistent'], 'error: file:///nonexistent/anno'),
     (['--base_url=ftp://x'], 'error: --base_url=ftp://x must begin with'),
     (['--train_shards=9'], 'error: --train_shards=9 is not divisible'),
-])
+  ],
+)
 def test_program_refuses_in_one_line(tmp_path, arguments, message):
   result = _run_program(*arguments, str(tmp_path))
   assert result.returncode == 1
@@ -588,21 +683,28 @@ def test_program_refuses_in_one_line(tmp_path, arguments, message):
 def test_program_checks_the_disk_before_it_downloads(server, tmp_path):
   server.files = _coco_files()
   code = (
-      'import collections, shutil, sys\n'
-      'usage = collections.namedtuple("usage", "total used free")\n'
-      'shutil.disk_usage = lambda _: usage(9, 0, 999)\n'
-      'from im2txt import download_and_preprocess_mscoco as p\n'
-      'p.program.run(p.main, p.define_flags, takes_argument=True)\n')
+    'import collections, shutil, sys\n'
+    'usage = collections.namedtuple("usage", "total used free")\n'
+    'shutil.disk_usage = lambda _: usage(9, 0, 999)\n'
+    'from im2txt import download_and_preprocess_mscoco as p\n'
+    'p.program.run(p.main, p.define_flags, takes_argument=True)\n'
+  )
   public = '--base_url=http://images.cocodataset.org'
   for needed, *arguments in (
-      ('0.0', f'--base_url={server.url}'), ('122.1', public),
-      ('144.2', public, '--unpack_images'),
-      ('41.4', public, '--layout=compact')):
+    ('0.0', f'--base_url={server.url}'),
+    ('122.1', public),
+    ('144.2', public, '--unpack_images'),
+    ('41.4', public, '--layout=compact'),
+  ):
     result = subprocess.run(
-        [sys.executable, '-c', code, *arguments, str(tmp_path)],
-        env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path),
-                 no_proxy='127.0.0.1'),
-        stderr=subprocess.PIPE, text=True, check=False)
+      [sys.executable, '-c', code, *arguments, str(tmp_path)],
+      env=dict(
+        os.environ, PYTHONPATH=os.pathsep.join(sys.path), no_proxy='127.0.0.1'
+      ),
+      stderr=subprocess.PIPE,
+      text=True,
+      check=False,
+    )
     assert result.returncode == 1
     assert result.stderr.startswith(f'error: About {needed} GB are needed')
     assert result.stderr.count('\n') == 1

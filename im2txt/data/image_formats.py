@@ -23,47 +23,93 @@ MOST_FILE_BYTES = 200_000_000
 # images of one kind stay below 2 GB, the model included.
 _MOST_BYTES = 580_000_000
 # TensorFlow refuses a JPEG of more bytes than this, decoded.
-_MOST_BYTES_OF_JPEG = 2 ** 29 - 1
+_MOST_BYTES_OF_JPEG = 2**29 - 1
 
 # Bytes that decoding takes per pixel, as measured.
-_BYTES = {'JPEG': 3, 'PNG': 3, 'GIF': 4, 'BMP': 14, 'TIFF': 14, 'WebP': 24,
-          'AVIF': 24}
+_BYTES = {
+  'JPEG': 3,
+  'PNG': 3,
+  'GIF': 4,
+  'BMP': 14,
+  'TIFF': 14,
+  'WebP': 24,
+  'AVIF': 24,
+}
 # A JPEG of several scans keeps the coefficients of all three channels.
 _BYTES_OF_COEFFICIENTS = 6
 # A PNG with alpha is decoded to four channels and then put over white.
 _BYTES_OF_ALPHA_PNG = 10
 
-_PILLOW = {'BMP': ('BmpImagePlugin', 'BmpImageFile'),
-           'TIFF': ('TiffImagePlugin', 'TiffImageFile'),
-           'WebP': ('WebPImagePlugin', 'WebPImageFile'),
-           'AVIF': ('AvifImagePlugin', 'AvifImageFile')}
+_PILLOW = {
+  'BMP': ('BmpImagePlugin', 'BmpImageFile'),
+  'TIFF': ('TiffImagePlugin', 'TiffImageFile'),
+  'WebP': ('WebPImagePlugin', 'WebPImageFile'),
+  'AVIF': ('AvifImagePlugin', 'AvifImageFile'),
+}
 READ_BY_PILLOW = frozenset(_PILLOW)
 # What Pillow raises at damaged files, as Image.open knows it, and in loading.
-_DAMAGED = (AttributeError, EOFError, IndexError, KeyError, OSError,
-            OverflowError, RuntimeError, SyntaxError, TypeError, ValueError,
-            struct.error)
+_DAMAGED = (
+  AttributeError,
+  EOFError,
+  IndexError,
+  KeyError,
+  OSError,
+  OverflowError,
+  RuntimeError,
+  SyntaxError,
+  TypeError,
+  ValueError,
+  struct.error,
+)
 
 # The kinds that are recognized but not read.
 _OTHERS = [
-    (b'\xff\x0a', 'JPEG XL image'),
-    (b'\x00\x00\x00\x0cJXL ', 'JPEG XL image'),
-    (b'\x00\x00\x00\x0cjP  ', 'JPEG 2000 image'),
-    (b'\xff\x4f\xff\x51', 'JPEG 2000 image'),
-    (b'8BPS', 'Photoshop image'), (b'\x00\x00\x01\x00', 'Windows icon'),
-    (b'FUJIFILMCCD-RAW', 'raw photo'), (b'%PDF', 'PDF document'),
-    (b'<svg', 'SVG drawing'), (b'<html', 'web page'),
-    (b'<!DOCTYPE', 'web page'), (b'<!doctype', 'web page'),
-    (b'PK\x03\x04', 'zip archive'), (b'\x1aE\xdf\xa3', 'video'),
-    (b'version https://git-lfs', 'Git-LFS pointer (run git lfs pull)'),
+  (b'\xff\x0a', 'JPEG XL image'),
+  (b'\x00\x00\x00\x0cJXL ', 'JPEG XL image'),
+  (b'\x00\x00\x00\x0cjP  ', 'JPEG 2000 image'),
+  (b'\xff\x4f\xff\x51', 'JPEG 2000 image'),
+  (b'8BPS', 'Photoshop image'),
+  (b'\x00\x00\x01\x00', 'Windows icon'),
+  (b'FUJIFILMCCD-RAW', 'raw photo'),
+  (b'%PDF', 'PDF document'),
+  (b'<svg', 'SVG drawing'),
+  (b'<html', 'web page'),
+  (b'<!DOCTYPE', 'web page'),
+  (b'<!doctype', 'web page'),
+  (b'PK\x03\x04', 'zip archive'),
+  (b'\x1aE\xdf\xa3', 'video'),
+  (b'version https://git-lfs', 'Git-LFS pointer (run git lfs pull)'),
 ]
-_HEIC_BRANDS = {b'heic', b'heix', b'heim', b'heis', b'hevc', b'hevx', b'mif1',
-                b'msf1'}
+_HEIC_BRANDS = {
+  b'heic',
+  b'heix',
+  b'heim',
+  b'heis',
+  b'hevc',
+  b'hevx',
+  b'mif1',
+  b'msf1',
+}
 
 READ = 'JPEG, PNG, GIF, BMP, WebP, TIFF, AVIF'
 # Of the files in a directory that are taken for images. HEIC is there to be
 # refused by name.
-SUFFIXES = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.apng', '.gif', '.bmp',
-            '.webp', '.tif', '.tiff', '.avif', '.heic', '.heif')
+SUFFIXES = (
+  '.jpg',
+  '.jpeg',
+  '.jpe',
+  '.jfif',
+  '.png',
+  '.apng',
+  '.gif',
+  '.bmp',
+  '.webp',
+  '.tif',
+  '.tiff',
+  '.avif',
+  '.heic',
+  '.heif',
+)
 
 _ORIENTATION_TAG = 274
 
@@ -83,6 +129,7 @@ class Header(NamedTuple):
     first_frame_end: of a GIF of several frames, bytes up to the end of the
       first; None of another file.
   """
+
   kind: str
   width: int
   height: int
@@ -108,8 +155,9 @@ class Header(NamedTuple):
     if self.width * self.height > self.most_pixels:
       side = math.isqrt(self.most_pixels)
       raise ValueError(
-          f'too large, {self.width} x {self.height} pixels: make it smaller, '
-          f'at most {side} x {side} for this kind of {self.kind}')
+        f'too large, {self.width} x {self.height} pixels: make it smaller, '
+        f'at most {side} x {side} for this kind of {self.kind}'
+      )
 
 
 def kind_of(data):
@@ -120,24 +168,35 @@ def kind_of(data):
   >>> kind_of(b'%PDF-1.4')
   'PDF document'
   """
-  for start, kind in ((b'\xff\xd8\xff', 'JPEG'), (b'\x89PNG\r\n', 'PNG'),
-                      (b'GIF8', 'GIF'), (b'II*\0', 'TIFF'), (b'MM\0*', 'TIFF'),
-                      (b'BM', 'BMP')):
+  for start, kind in (
+    (b'\xff\xd8\xff', 'JPEG'),
+    (b'\x89PNG\r\n', 'PNG'),
+    (b'GIF8', 'GIF'),
+    (b'II*\0', 'TIFF'),
+    (b'MM\0*', 'TIFF'),
+    (b'BM', 'BMP'),
+  ):
     if data.startswith(start):
       return kind
   if data[:4] == b'RIFF' and data[8:12] == b'WEBP':
     return 'WebP'
   if data[4:8] == b'ftyp':
     length = int.from_bytes(data[:4], 'big')
-    brands = {data[i:i + 4] for i in range(8, min(length, 128), 4)}
+    brands = {data[i : i + 4] for i in range(8, min(length, 128), 4)}
     if brands & {b'avif', b'avis'}:
       return 'AVIF'
     return 'HEIC image' if brands & _HEIC_BRANDS else 'video'
   text = data[:256].lstrip()
   if text.startswith(b'<?xml') and b'<svg' in data[:2048]:
     return 'SVG drawing'
-  return next((kind for start, kind in _OTHERS
-               if data.startswith(start) or text.startswith(start)), None)
+  return next(
+    (
+      kind
+      for start, kind in _OTHERS
+      if data.startswith(start) or text.startswith(start)
+    ),
+    None,
+  )
 
 
 def read_header(data):
@@ -156,10 +215,10 @@ def read_header(data):
   if kind is None:
     raise ValueError(f'not an image of a kind that is read ({READ})')
   if kind not in _BYTES:
-    raise ValueError(
-        f'{kind}: this kind is not read; convert images to JPEG')
+    raise ValueError(f'{kind}: this kind is not read; convert images to JPEG')
   read = {'JPEG': _jpeg_header, 'PNG': _png_header, 'GIF': _gif_header}.get(
-      kind, _pillow_header)
+    kind, _pillow_header
+  )
   try:
     return read(data)
   except (IndexError, struct.error) as e:
@@ -188,7 +247,7 @@ def first_frame(data, header):
   """Returns the bytes of a file without further frames of an animated GIF."""
   if header.first_frame_end is None:
     return data
-  return data[:header.first_frame_end] + b';'
+  return data[: header.first_frame_end] + b';'
 
 
 def decode_with_pillow(data, kind):
@@ -209,8 +268,10 @@ def decode_with_pillow(data, kind):
       image.load()
       return _pixels(image)
     except _DAMAGED as e:
-      raise ValueError(f'damaged {kind} image, or of a variant that is not '
-                       f'read ({_reason(e)}): convert it to JPEG') from e
+      raise ValueError(
+        f'damaged {kind} image, or of a variant that is not '
+        f'read ({_reason(e)}): convert it to JPEG'
+      ) from e
 
 
 def _reason(error):
@@ -233,13 +294,19 @@ def thumbnail(data, longest_side):
   Raises:
     ValueError: the bytes are no image that is read, damaged or too large.
   """
-  from PIL import Image  # pylint: disable=g-import-not-at-top
+  from PIL import Image
+
   header = read_header(data)
   header.check_size()
-  turns = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
-           4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
-           6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
-           8: Image.Transpose.ROTATE_90}
+  turns = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+  }
   try:
     with warnings.catch_warnings():
       warnings.simplefilter('ignore')  # Of large images and damaged EXIF data.
@@ -251,8 +318,10 @@ def thumbnail(data, longest_side):
           image = image.transpose(turns[header.orientation])
         return _pixels(image)
   except (*_DAMAGED, MemoryError, Image.DecompressionBombError) as e:
-    raise ValueError(f'damaged {header.kind} image, or of a variant that is '
-                     f'not read ({_reason(e)})') from e
+    raise ValueError(
+      f'damaged {header.kind} image, or of a variant that is '
+      f'not read ({_reason(e)})'
+    ) from e
 
 
 def _is_of_16_bits(image):
@@ -288,10 +357,11 @@ def over_white(image):
   result = np.empty([*image.shape[:2], 3], np.uint8)
   # In strips, which take little memory.
   for start in range(0, len(image), 64):
-    strip = image[start:start + 64].astype(np.uint16)
+    strip = image[start : start + 64].astype(np.uint16)
     alpha = strip[:, :, 3:]
-    result[start:start + 64] = (
-        strip[:, :, :3] * alpha + 255 * (255 - alpha) + 127) // 255
+    result[start : start + 64] = (
+      strip[:, :, :3] * alpha + 255 * (255 - alpha) + 127
+    ) // 255
   return result
 
 
@@ -301,7 +371,8 @@ def _valid(orientation):
 
 def _exif_orientation(exif):
   """Returns the orientation that a block of EXIF says, 1 if it says none."""
-  from PIL import Image  # pylint: disable=g-import-not-at-top
+  from PIL import Image
+
   values = Image.Exif()
   try:
     values.load(exif)
@@ -317,29 +388,33 @@ def _jpeg_header(data):
     place = data.find(b'\xff', place)
     if place < 0:
       raise IndexError
-    while data[place] == 0xff:
+    while data[place] == 0xFF:
       place += 1
     marker = data[place]
     place += 1
-    if marker in (0x00, 0x01) or 0xd0 <= marker <= 0xd8:
+    if marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD8:
       continue  # Nothing follows these.
-    if marker == 0xd9:
+    if marker == 0xD9:
       raise IndexError
-    length, = struct.unpack_from('>H', data, place)
-    if 0xc0 <= marker <= 0xcf and marker not in (0xc4, 0xc8, 0xcc):
+    (length,) = struct.unpack_from('>H', data, place)
+    if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
       frame = (marker, *struct.unpack_from('>HHB', data, place + 3))
-    elif marker == 0xe1 and data[place + 2:place + 8] == b'Exif\0\0':
-      orientation = _exif_orientation(data[place + 2:place + length])
-    elif marker == 0xda:
+    elif marker == 0xE1 and data[place + 2 : place + 8] == b'Exif\0\0':
+      orientation = _exif_orientation(data[place + 2 : place + length])
+    elif marker == 0xDA:
       if frame is None:
         raise IndexError
       kind, height, width, channels = frame
       # Progressive, or a scan for each channel.
-      sequential = kind in (0xc0, 0xc1) and data[place + 2] == channels
+      sequential = kind in (0xC0, 0xC1) and data[place + 2] == channels
       return Header(
-          'JPEG', width, height,
-          _BYTES['JPEG'] + (0 if sequential else _BYTES_OF_COEFFICIENTS),
-          orientation, is_sequential=sequential)
+        'JPEG',
+        width,
+        height,
+        _BYTES['JPEG'] + (0 if sequential else _BYTES_OF_COEFFICIENTS),
+        orientation,
+        is_sequential=sequential,
+      )
     place += max(length, 2)
 
 
@@ -354,12 +429,16 @@ def _png_header(data):
     if name == b'tRNS':
       has_alpha = True
     elif name == b'eXIf':
-      orientation = _exif_orientation(data[place + 8:place + 8 + length])
+      orientation = _exif_orientation(data[place + 8 : place + 8 + length])
     place += length + 12
   return Header(
-      'PNG', width, height,
-      _BYTES_OF_ALPHA_PNG if has_alpha else _BYTES['PNG'],
-      orientation, has_alpha)
+    'PNG',
+    width,
+    height,
+    _BYTES_OF_ALPHA_PNG if has_alpha else _BYTES['PNG'],
+    orientation,
+    has_alpha,
+  )
 
 
 def _gif_header(data):
@@ -372,8 +451,7 @@ def _gif_header(data):
     while data[place] in b',!':
       is_frame = data[place] == ord(',')
       if is_frame and end is not None:
-        return Header(
-            'GIF', width, height, _BYTES['GIF'], first_frame_end=end)
+        return Header('GIF', width, height, _BYTES['GIF'], first_frame_end=end)
       if is_frame:
         size = struct.unpack_from('<HH', data, place + 5)
         width, height = max(width, size[0]), max(height, size[1])
@@ -397,8 +475,9 @@ def _pillow_header(data):
   kind = kind_of(data)
   with _opened(data, kind) as image:
     # Pillow turns a TIFF itself.
-    orientation = 1 if kind == 'TIFF' else _valid(
-        image.getexif().get(_ORIENTATION_TAG))
+    orientation = (
+      1 if kind == 'TIFF' else _valid(image.getexif().get(_ORIENTATION_TAG))
+    )
     return Header(kind, *image.size, _BYTES[kind], orientation)
 
 

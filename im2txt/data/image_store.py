@@ -37,16 +37,21 @@ def stats(directory, flag):
   if os.path.isdir(directory):
     return _stat_file
   if not os.path.isfile(directory):
-    raise ValueError(f'There is no image directory {directory}: give {flag} '
-                     'the directory of the pictures, or a .zip file of it.')
+    raise ValueError(
+      f'There is no image directory {directory}: give {flag} '
+      'the directory of the pictures, or a .zip file of it.'
+    )
   if not directory.endswith('.zip'):
-    raise ValueError(f'{flag}={directory} is a file: give it the directory of '
-                     'the pictures, or a .zip file of it.')
+    raise ValueError(
+      f'{flag}={directory} is a file: give it the directory of '
+      'the pictures, or a .zip file of it.'
+    )
   try:
     _archive(directory)
   except BAD_ZIP as error:
-    raise ValueError(f'{flag}={directory} is no sound zip archive ({error}): '
-                     'get it again.') from error
+    raise ValueError(
+      f'{flag}={directory} is no sound zip archive ({error}): get it again.'
+    ) from error
   return _stat_member
 
 
@@ -77,8 +82,9 @@ def read(path):
 
 def _too_large(path):
   return OSError(
-      f'{path} is larger than the {image_formats.MOST_FILE_BYTES // 10**6} MB '
-      'that are read')
+    f'{path} is larger than the {image_formats.MOST_FILE_BYTES // 10**6} MB '
+    'that are read'
+  )
 
 
 def _stat_file(path):
@@ -109,9 +115,18 @@ def _archive(path):
   """Returns (ZipFile, name -> ZipInfo) of an archive; one a process."""
   archive = zipfile.ZipFile(path)
   # What systems add to archives has the names of the pictures, perhaps.
-  files = [info for info in archive.infolist() if not info.is_dir() and not any(
-      part.startswith(_NOT_OF_THE_DATA) for part in info.filename.split('/'))]
-  folders = {info.filename.rpartition('/')[0] for info in files
-             if info.filename.lower().endswith(_PICTURES)}
+  files = [
+    info
+    for info in archive.infolist()
+    if not info.is_dir()
+    and not any(
+      part.startswith(_NOT_OF_THE_DATA) for part in info.filename.split('/')
+    )
+  ]
+  folders = {
+    info.filename.rpartition('/')[0]
+    for info in files
+    if info.filename.lower().endswith(_PICTURES)
+  }
   folder = f'{folders.pop()}/' if len(folders) == 1 else ''
   return archive, {info.filename.removeprefix(folder): info for info in files}

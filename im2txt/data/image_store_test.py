@@ -29,13 +29,26 @@ def test_a_directory(tmp_path):
       function(str(tmp_path / 'b.jpg'))
 
 
-@pytest.mark.parametrize('members, name', [
+@pytest.mark.parametrize(
+  'members, name',
+  [
     (['train/', 'train/a.jpg', 'train/b.jpg'], 'a.jpg'),
     (['a.jpg', 'b.jpg'], 'a.jpg'),
     (['train/a.jpg', 'val/a.jpg'], 'train/a.jpg'),
     (['coco/train/a.jpg'], 'a.jpg'),
-    (['Images/a.jpg', 'Images/b.JPG', 'captions.txt', '.DS_Store',
-      '__MACOSX/Images/._a.jpg', 'Images/.DS_Store'], 'a.jpg')])
+    (
+      [
+        'Images/a.jpg',
+        'Images/b.JPG',
+        'captions.txt',
+        '.DS_Store',
+        '__MACOSX/Images/._a.jpg',
+        'Images/.DS_Store',
+      ],
+      'a.jpg',
+    ),
+  ],
+)
 def test_an_archive(tmp_path, members, name):
   archive = _zip(tmp_path / 'x.zip', *members)
   stat = image_store.stats(archive, '--image_dir')
@@ -73,9 +86,11 @@ def test_files_that_are_too_large_are_not_read(tmp_path, monkeypatch):
 def test_refusals(tmp_path):
   (tmp_path / 'file.zip').write_bytes(b'PK')
   (tmp_path / 'file.tar').write_bytes(b'')
-  for name, part in (('nowhere', 'no image directory .*nowhere: give --image_d'),
-                     ('file.zip', '--image_dir=.*file.zip is no sound zip'),
-                     ('file.tar', '--image_dir=.*file.tar is a file')):
+  for name, part in (
+    ('nowhere', 'no image directory .*nowhere: give --image_d'),
+    ('file.zip', '--image_dir=.*file.zip is no sound zip'),
+    ('file.tar', '--image_dir=.*file.tar is a file'),
+  ):
     with pytest.raises(ValueError, match=part):
       image_store.stats(str(tmp_path / name), '--image_dir')
 

@@ -67,8 +67,11 @@ class Journal:
       status = os.stat(path)
     except OSError:
       return {}
-    return {'file': os.path.abspath(path), 'size': status.st_size,
-            'mtime_ns': status.st_mtime_ns}
+    return {
+      'file': os.path.abspath(path),
+      'size': status.st_size,
+      'mtime_ns': status.st_mtime_ns,
+    }
 
   def add_file(self, path):
     """Notes that the file `path` is finished."""
@@ -87,8 +90,7 @@ class Journal:
         with open(temporary, 'w', encoding='utf-8') as f:
           f.write(json.dumps({'fingerprint': self._fingerprint}))
       self._is_of_this_input = True
-    with files.naming(self._path), open(
-        self._path, 'a', encoding='utf-8') as f:
+    with files.naming(self._path), open(self._path, 'a', encoding='utf-8') as f:
       # The end of the line comes first, to part it from one cut short.
       f.write('\n' + json.dumps(entry))
     files.sync(self._path)

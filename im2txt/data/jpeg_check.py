@@ -23,8 +23,10 @@ def find_undecodable(workers, paths):
     workers: Workers.
     paths: list of str.
   """
-  tasks = ((paths[i:i + _IMAGES_PER_TASK],)
-           for i in range(0, len(paths), _IMAGES_PER_TASK))
+  tasks = (
+    (paths[i : i + _IMAGES_PER_TASK],)
+    for i in range(0, len(paths), _IMAGES_PER_TASK)
+  )
   undecodable, turned = {}, []
   checked = 0
   with Progress('Checking images', len(paths), 'images') as progress:
@@ -39,10 +41,12 @@ def find_undecodable(workers, paths):
   log(f'Checked {len(paths)} images, {len(undecodable)} cannot be decoded.')
   if turned:
     # As in 2016. To turn them would be to compress them anew.
-    log(f'Warning: {len(turned)} images are stored lying or upside down, as '
-        f'their EXIF orientation tells ({caption_files.first(turned)}), and '
-        'would be trained on like that: turn the files first, such as with '
-        'exiftran -ai or mogrify -auto-orient.')
+    log(
+      f'Warning: {len(turned)} images are stored lying or upside down, as '
+      f'their EXIF orientation tells ({caption_files.first(turned)}), and '
+      'would be trained on like that: turn the files first, such as with '
+      'exiftran -ai or mogrify -auto-orient.'
+    )
   return undecodable
 
 

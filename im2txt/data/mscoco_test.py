@@ -56,27 +56,42 @@ def _make_dataset(root, num_train=12, num_val=20):
       (directory / file_name).write_bytes(_jpeg(number))
       images.append({'id': number, 'file_name': file_name})
       for j in range(2):
-        annotations.append({
-            'image_id': number, 'id': 1000 * j + number,
-            'caption': f'A {colors[(i + j) % 3]} café. It is number{number}.'})
+        annotations.append(
+          {
+            'image_id': number,
+            'id': 1000 * j + number,
+            'caption': f'A {colors[(i + j) % 3]} café. It is number{number}.',
+          }
+        )
     random.Random(1).shuffle(annotations)
-    (root / f'captions_{name}2014.json').write_text(json.dumps(
-        {'images': images, 'annotations': annotations}))
+    (root / f'captions_{name}2014.json').write_text(
+      json.dumps({'images': images, 'annotations': annotations})
+    )
   return mscoco.Options(
-      train_image_dir=str(root / 'train2014'),
-      val_image_dir=str(root / 'val2014'),
-      train_captions_file=str(root / 'captions_train2014.json'),
-      val_captions_file=str(root / 'captions_val2014.json'),
-      output_dir=str(root / 'out'), train_shards=4, val_shards=1,
-      test_shards=2, num_threads=2, num_workers=2,
-      word_counts_output_file=str(root / 'out' / 'word_counts.txt'))
+    train_image_dir=str(root / 'train2014'),
+    val_image_dir=str(root / 'val2014'),
+    train_captions_file=str(root / 'captions_train2014.json'),
+    val_captions_file=str(root / 'captions_val2014.json'),
+    output_dir=str(root / 'out'),
+    train_shards=4,
+    val_shards=1,
+    test_shards=2,
+    num_threads=2,
+    num_workers=2,
+    word_counts_output_file=str(root / 'out' / 'word_counts.txt'),
+  )
 
 
 def _shards(directory):
   """Returns name -> bytes of the shards and the vocabulary in a directory."""
-  names = ['word_counts.txt', *(
-      name for name in os.listdir(directory)
-      if re.fullmatch(r'(train|val|test)-\d{5}-of-\d{5}', name))]
+  names = [
+    'word_counts.txt',
+    *(
+      name
+      for name in os.listdir(directory)
+      if re.fullmatch(r'(train|val|test)-\d{5}-of-\d{5}', name)
+    ),
+  ]
   contents = {}
   for name in names:
     with open(os.path.join(directory, name), 'rb') as f:
@@ -89,17 +104,24 @@ def _records(path):
   records = []
   for serialized in tf.data.TFRecordDataset(path).as_numpy_iterator():
     context, sequence = tf.io.parse_single_sequence_example(
-        serialized,
-        context_features={
-            'image/image_id': tf.io.FixedLenFeature([], tf.int64),
-            'image/data': tf.io.FixedLenFeature([], tf.string)},
-        sequence_features={
-            'image/caption': tf.io.FixedLenSequenceFeature([], tf.string),
-            'image/caption_ids': tf.io.FixedLenSequenceFeature([], tf.int64)})
-    records.append((
-        int(context['image/image_id']), context['image/data'].numpy(),
+      serialized,
+      context_features={
+        'image/image_id': tf.io.FixedLenFeature([], tf.int64),
+        'image/data': tf.io.FixedLenFeature([], tf.string),
+      },
+      sequence_features={
+        'image/caption': tf.io.FixedLenSequenceFeature([], tf.string),
+        'image/caption_ids': tf.io.FixedLenSequenceFeature([], tf.int64),
+      },
+    )
+    records.append(
+      (
+        int(context['image/image_id']),
+        context['image/data'].numpy(),
         [token.decode() for token in sequence['image/caption'].numpy()],
-        sequence['image/caption_ids'].numpy().tolist()))
+        sequence['image/caption_ids'].numpy().tolist(),
+      )
+    )
   return records
 
 
@@ -120,33 +142,41 @@ def fixture_reference_build(tmp_path_factory):
   captions_files = []
   for name in ('train', 'val'):
     captions_files.append(
-        testing.testdata_path('records', f'captions_{name}2014.json'))
+      testing.testdata_path('records', f'captions_{name}2014.json')
+    )
     (root / name).mkdir()
     with open(captions_files[-1], encoding='utf-8') as f:
       for image in json.load(f)['images']:
         (root / name / image['file_name']).write_bytes(
-            testing.numbered_jpeg(image['id']))
+          testing.numbered_jpeg(image['id'])
+        )
   options = mscoco.Options(
-      train_image_dir=str(root / 'train'), val_image_dir=str(root / 'val'),
-      train_captions_file=captions_files[0],
-      val_captions_file=captions_files[1],
-      output_dir=str(root / 'out'), num_workers=1,
-      word_counts_output_file=str(root / 'out' / 'word_counts.txt'))
+    train_image_dir=str(root / 'train'),
+    val_image_dir=str(root / 'val'),
+    train_captions_file=captions_files[0],
+    val_captions_file=captions_files[1],
+    output_dir=str(root / 'out'),
+    num_workers=1,
+    word_counts_output_file=str(root / 'out' / 'word_counts.txt'),
+  )
   mscoco.build(options)
   return options
 
 
 @testing.needs_punkt()
 def test_every_shard_has_the_bytes_of_the_2016_program(reference_build):
-  with open(testing.testdata_path('records', 'shards.json'),
-            encoding='utf-8') as f:
+  with open(
+    testing.testdata_path('records', 'shards.json'), encoding='utf-8'
+  ) as f:
     expected = json.load(f)['shards']
   assert len(expected) == 256 + 4 + 8
   built = _shards(reference_build.output_dir)
   assert sorted(built) == sorted([*expected, 'word_counts.txt'])
   different = {
-      name for name, shard in expected.items()
-      if hashlib.sha256(built[name]).hexdigest() != shard['sha256']}
+    name
+    for name, shard in expected.items()
+    if hashlib.sha256(built[name]).hexdigest() != shard['sha256']
+  }
   # Which images they hold tells more than their digests.
   for name in sorted(different):
     path = os.path.join(reference_build.output_dir, name)
@@ -184,13 +214,16 @@ def test_serialize_round_trip(tmp_path):
   assert _records(path) == [record]
 
 
-@pytest.mark.parametrize('num_pairs, num_shards, num_threads', [
-    (1425, 256, 8), (25, 4, 8), (50, 8, 8), (3, 8, 8), (0, 4, 2), (7, 1, 8)])
+@pytest.mark.parametrize(
+  'num_pairs, num_shards, num_threads',
+  [(1425, 256, 8), (25, 4, 8), (50, 8, 8), (3, 8, 8), (0, 4, 2), (7, 1, 8)],
+)
 def test_shard_ranges_cover_everything_once(num_pairs, num_shards, num_threads):
   ranges = build_lib.shard_ranges(num_pairs, num_shards, num_threads)
   assert len(ranges) == num_shards
   assert [i for start, end in ranges for i in range(start, end)] == list(
-      range(num_pairs))
+    range(num_pairs)
+  )
 
 
 def test_shard_ranges_are_cut_twice():
@@ -232,8 +265,10 @@ def test_a_compact_example_is_an_image():
 def test_vocabulary_by_count_then_first_seen(tmp_path):
   path = str(tmp_path / 'words.txt')
   options = mscoco.Options(min_word_count=2, word_counts_output_file=path)
-  captions = [['<S>', *text.split(), '</S>'] for text in (
-      'z y x', 'y z once', 'z twice twice')]
+  captions = [
+    ['<S>', *text.split(), '</S>']
+    for text in ('z y x', 'y z once', 'z twice twice')
+  ]
   train = build_lib.Dataset('train', [build_lib.Image(1, '', captions)], 1)
   vocab = build_lib.create_vocabulary(train, options)
   with open(path, encoding='utf-8') as f:
@@ -246,21 +281,31 @@ def test_an_extended_vocabulary_begins_with_the_old_one(tmp_path):
   old = tmp_path / 'old.txt'
   old.write_text('a 9\n<S> 8\n</S> 8\ngone 7', encoding='utf-8')
   options = mscoco.Options(
-      min_word_count=2, extend_vocab_file=str(old),
-      word_counts_output_file=str(tmp_path / 'new.txt'))
-  captions = [['<S>', *text.split(), '</S>'] for text in (
-      'new rare a', 'newer new', 'newer new')]
+    min_word_count=2,
+    extend_vocab_file=str(old),
+    word_counts_output_file=str(tmp_path / 'new.txt'),
+  )
+  captions = [
+    ['<S>', *text.split(), '</S>']
+    for text in ('new rare a', 'newer new', 'newer new')
+  ]
   train = build_lib.Dataset('train', [build_lib.Image(1, '', captions)], 1)
   vocab = build_lib.create_vocabulary(train, options)
   assert (tmp_path / 'new.txt').read_text(encoding='utf-8') == (
-      'a 1\n<S> 3\n</S> 3\ngone 0\n<UNK> 0\nnew 3\nnewer 2')
+    'a 1\n<S> 3\n</S> 3\ngone 0\n<UNK> 0\nnew 3\nnewer 2'
+  )
   assert vocab.unk_id == 4 == vocab.word_to_id('rare')
   # And once more: <UNK> stays where it is.
   options = dataclasses.replace(
-      options, min_word_count=1, extend_vocab_file=str(tmp_path / 'new.txt'),
-      word_counts_output_file=str(tmp_path / 'newer.txt'))
+    options,
+    min_word_count=1,
+    extend_vocab_file=str(tmp_path / 'new.txt'),
+    word_counts_output_file=str(tmp_path / 'newer.txt'),
+  )
   assert build_lib.create_vocabulary(train, options).words == [
-      *vocab.words, 'rare']
+    *vocab.words,
+    'rare',
+  ]
 
 
 # Whole builds.
@@ -278,16 +323,18 @@ def test_every_pair_once_with_its_own_picture(built):
       seen[image_id] += 1
       ids_of[os.path.basename(path).split('-')[0]].add(image_id)
   assert seen == {i: 2 for i in range(1, 33)}
-  assert ids_of == {'train': set(range(1, 30)), 'val': {30},
-                    'test': {31, 32}}
+  assert ids_of == {'train': set(range(1, 30)), 'val': {30}, 'test': {31, 32}}
 
 
 @testing.needs_punkt()
 def test_output_does_not_depend_on_the_number_of_workers(built, tmp_path):
   output = str(tmp_path / 'out')
   options = dataclasses.replace(
-      built, num_workers=1, output_dir=output,
-      word_counts_output_file=os.path.join(output, 'word_counts.txt'))
+    built,
+    num_workers=1,
+    output_dir=output,
+    word_counts_output_file=os.path.join(output, 'word_counts.txt'),
+  )
   mscoco.build(options)
   assert _shards(output) == _shards(built.output_dir)
 
@@ -295,21 +342,31 @@ def test_output_does_not_depend_on_the_number_of_workers(built, tmp_path):
 @testing.needs_punkt()
 def test_compact_shards_hold_the_same_with_each_picture_once(built, tmp_path):
   options = dataclasses.replace(
-      built, layout='compact', output_dir=str(tmp_path),
-      word_counts_output_file=str(tmp_path / 'word_counts.txt'))
+    built,
+    layout='compact',
+    output_dir=str(tmp_path),
+    word_counts_output_file=str(tmp_path / 'word_counts.txt'),
+  )
   mscoco.build(options)
   contents = _shards(tmp_path)
   same = _shards(built.output_dir)
   assert contents.keys() == same.keys()
   assert contents['word_counts.txt'] == same['word_counts.txt']
   for split, num_images in (('train', 29), ('val', 1), ('test', 2)):
-    groups = [group for name in sorted(contents) if name.startswith(split)
-              for group in shards.read_grouped(str(tmp_path / name))]
+    groups = [
+      group
+      for name in sorted(contents)
+      if name.startswith(split)
+      for group in shards.read_grouped(str(tmp_path / name))
+    ]
     assert len({group[0].image_id for group in groups}) == num_images
     assert len(groups) == num_images
     assert sorted(tuple(r) for group in groups for r in group) == sorted(
-        record for name in same if name.startswith(split)
-        for record in _records(os.path.join(built.output_dir, name)))
+      record
+      for name in same
+      if name.startswith(split)
+      for record in _records(os.path.join(built.output_dir, name))
+    )
 
 
 def _zip_directory(directory, compression):
@@ -317,8 +374,9 @@ def _zip_directory(directory, compression):
   path = directory + '.zip'
   with zipfile.ZipFile(path, 'w', compression) as archive:
     for name in sorted(os.listdir(directory)):
-      archive.write(os.path.join(directory, name),
-                    f'{os.path.basename(directory)}/{name}')
+      archive.write(
+        os.path.join(directory, name), f'{os.path.basename(directory)}/{name}'
+      )
   shutil.move(directory, directory + '.away')
   return path
 
@@ -327,11 +385,10 @@ def _zip_directory(directory, compression):
 def test_pictures_in_archives_give_the_same_files(built, tmp_path, capsys):
   options = _make_dataset(tmp_path)
   options = dataclasses.replace(
-      options,
-      train_image_dir=_zip_directory(
-          options.train_image_dir, zipfile.ZIP_STORED),
-      val_image_dir=_zip_directory(
-          options.val_image_dir, zipfile.ZIP_DEFLATED))
+    options,
+    train_image_dir=_zip_directory(options.train_image_dir, zipfile.ZIP_STORED),
+    val_image_dir=_zip_directory(options.val_image_dir, zipfile.ZIP_DEFLATED),
+  )
   mscoco.build(options)
   assert _shards(options.output_dir) == _shards(built.output_dir)
   capsys.readouterr()
@@ -351,37 +408,54 @@ def test_pictures_in_archives_give_the_same_files(built, tmp_path, capsys):
 @testing.needs_punkt()
 def test_finished_build_is_left_alone(built, capsys):
   def times():
-    return {path: os.stat(path).st_mtime_ns
-            for path in glob.glob(os.path.join(built.output_dir, '*'))}
+    return {
+      path: os.stat(path).st_mtime_ns
+      for path in glob.glob(os.path.join(built.output_dir, '*'))
+    }
+
   before = times()
   mscoco.build(built)
   assert times() == before
   lines = capsys.readouterr().out.splitlines()
   assert [re.sub(r'^[-\d]+ [\d:.]+: ', '', line) for line in lines[-3:]] == [
-      'Finished processing all 58 image-caption pairs in data set \'train\'.',
-      'Finished processing all 2 image-caption pairs in data set \'val\'.',
-      'Finished processing all 4 image-caption pairs in data set \'test\'.']
+    "Finished processing all 58 image-caption pairs in data set 'train'.",
+    "Finished processing all 2 image-caption pairs in data set 'val'.",
+    "Finished processing all 4 image-caption pairs in data set 'test'.",
+  ]
 
 
 @testing.needs_punkt()
 def test_the_stamp_of_the_vocabulary_lies_beside_the_shards(built):
   vocab = vocabulary.Vocabulary(built.word_counts_output_file)
   assert vocabulary_stamp.load(built.output_dir) == vocabulary_stamp.Stamp(
-      vocab.fingerprint, len(vocab), built.word_counts_output_file, 'nltk')
-  assert vocab.fingerprint == vocabulary.Vocabulary(
-      os.path.join(built.output_dir, 'word_counts.txt')).fingerprint
+    vocab.fingerprint, len(vocab), built.word_counts_output_file, 'nltk'
+  )
+  assert (
+    vocab.fingerprint
+    == vocabulary.Vocabulary(
+      os.path.join(built.output_dir, 'word_counts.txt')
+    ).fingerprint
+  )
 
 
 @testing.needs_punkt()
 def test_another_tokenizer_or_old_vocabulary_is_another_build(
-    built, tmp_path, capsys):
+  built, tmp_path, capsys
+):
   options = dataclasses.replace(
-      built, output_dir=str(tmp_path), tokenizer='whitespace',
-      word_counts_output_file=str(tmp_path / 'word_counts.txt'))
+    built,
+    output_dir=str(tmp_path),
+    tokenizer='whitespace',
+    word_counts_output_file=str(tmp_path / 'word_counts.txt'),
+  )
   mscoco.build(options)
   assert vocabulary_stamp.load(tmp_path).tokenizer == 'whitespace'
-  assert 'A' in {token for path in glob.glob(str(tmp_path / '*-of-*'))
-                 for _, _, tokens, _ in _records(path) for token in tokens}
+  assert 'A' in {
+    token
+    for path in glob.glob(str(tmp_path / '*-of-*'))
+    for _, _, tokens, _ in _records(path)
+    for token in tokens
+  }
   first = vocabulary_stamp.load(tmp_path).fingerprint
   # From before there were stamps, so of a tokenizer that nobody knows.
   old = tmp_path / 'old' / 'word_counts.txt'
@@ -391,7 +465,8 @@ def test_another_tokenizer_or_old_vocabulary_is_another_build(
   mscoco.build(options)
   assert vocabulary_stamp.load(tmp_path).fingerprint != first
   assert {'A', 'café.', 'café'} <= set(
-      vocabulary.Vocabulary(options.word_counts_output_file).words)
+    vocabulary.Vocabulary(options.word_counts_output_file).words
+  )
 
   # A finished build of before there were stamps gets one, and nothing else.
   stamp = tmp_path / vocabulary_stamp.FILE_NAME
@@ -408,39 +483,57 @@ def test_another_tokenizer_or_old_vocabulary_is_another_build(
 @testing.needs_punkt()
 def test_an_old_vocabulary_is_never_written_over(built):
   options = dataclasses.replace(
-      built, extend_vocab_file=built.word_counts_output_file)
+    built, extend_vocab_file=built.word_counts_output_file
+  )
   with pytest.raises(ValueError, match='--extend_vocab_file=.* written over'):
     mscoco.build(options)
   with pytest.raises(ValueError, match='give --tokenizer=nltk'):
-    mscoco.build(dataclasses.replace(
-        options, tokenizer='unicode', word_counts_output_file='/tmp/other'))
+    mscoco.build(
+      dataclasses.replace(
+        options, tokenizer='unicode', word_counts_output_file='/tmp/other'
+      )
+    )
   options = dataclasses.replace(options, extend_vocab_file='/nowhere')
   with pytest.raises(ValueError, match='/nowhere'):
     mscoco.build(options)
 
 
 @testing.needs_punkt()
-@pytest.mark.parametrize('name, refused', [
-    ('train-00000-of-00002', True), ('test-00000-of-00008', True),
+@pytest.mark.parametrize(
+  'name, refused',
+  [
+    ('train-00000-of-00002', True),
+    ('test-00000-of-00008', True),
     # What is of this build, and what is no shard.
-    ('train-00003-of-00004', False), ('train-00000-of-00002.txt', False),
-    ('.train-00000-of-00002.tmp', False), ('other-00000-of-00002', False)])
+    ('train-00003-of-00004', False),
+    ('train-00000-of-00002.txt', False),
+    ('.train-00000-of-00002.tmp', False),
+    ('other-00000-of-00002', False),
+  ],
+)
 def test_shards_of_another_build_are_not_left_with_this_vocabulary(
-    built, tmp_path, name, refused):
+  built, tmp_path, name, refused
+):
   output = tmp_path / 'out'
   output.mkdir()
   (output / name).write_bytes(b'old')
   options = dataclasses.replace(
-      built, output_dir=str(output),
-      word_counts_output_file=str(output / 'word_counts.txt'))
+    built,
+    output_dir=str(output),
+    word_counts_output_file=str(output / 'word_counts.txt'),
+  )
   if not refused:
     mscoco.build(options)
     assert _shards(str(output)) == _shards(built.output_dir)
     assert not list(output.glob('.*.tmp'))
     return
-  with pytest.raises(ValueError, match=(
+  with pytest.raises(
+    ValueError,
+    match=(
       rf'--output_dir={output} holds 1 shard\(s\) of another build '
-      rf'\({name}\), .*: remove them, or give another --output_dir')):
+      rf'\({name}\), .*: remove them, or give another --output_dir'
+    ),
+  ):
     mscoco.build(options)
   assert os.listdir(output) == [name]
 
@@ -448,22 +541,32 @@ def test_shards_of_another_build_are_not_left_with_this_vocabulary(
 @testing.needs_punkt()
 def test_a_second_build_in_one_directory_is_refused(built):
   with locks.hold(built.output_dir, 'build'):
-    with pytest.raises(ValueError, match=f'--output_dir={built.output_dir} is '
-                       'in use: build runs there already'):
+    with pytest.raises(
+      ValueError,
+      match=f'--output_dir={built.output_dir} is '
+      'in use: build runs there already',
+    ):
       mscoco.build(built)
   mscoco.build(built)
 
 
 @testing.needs_punkt()
-@pytest.mark.parametrize('damage', [
-    b'\xff\xfe', b'[' * 100000 + b'\n5\n{"a": 1}\n["file"]\n'], ids=range(2))
+@pytest.mark.parametrize(
+  'damage',
+  [b'\xff\xfe', b'[' * 100000 + b'\n5\n{"a": 1}\n["file"]\n'],
+  ids=range(2),
+)
 def test_a_damaged_journal_is_as_none(built, tmp_path, damage):
   output = tmp_path / 'out'
   shutil.copytree(built.output_dir, output)
   (output / journal_lib.JOURNAL).write_bytes(damage)
-  mscoco.build(dataclasses.replace(
-      built, output_dir=str(output),
-      word_counts_output_file=str(output / 'word_counts.txt')))
+  mscoco.build(
+    dataclasses.replace(
+      built,
+      output_dir=str(output),
+      word_counts_output_file=str(output / 'word_counts.txt'),
+    )
+  )
   assert _shards(str(output)) == _shards(built.output_dir)
 
 
@@ -471,8 +574,10 @@ def test_a_damaged_journal_is_as_none(built, tmp_path, damage):
 def test_goes_on_where_it_stopped(built, tmp_path, capsys):
   output = str(tmp_path / 'out')
   options = dataclasses.replace(
-      built, output_dir=output,
-      word_counts_output_file=os.path.join(output, 'word_counts.txt'))
+    built,
+    output_dir=output,
+    word_counts_output_file=os.path.join(output, 'word_counts.txt'),
+  )
   mscoco.build(options)
   whole = _shards(output)
   # As if killed: a journal cut short within its last line, shards that are
@@ -481,7 +586,7 @@ def test_goes_on_where_it_stopped(built, tmp_path, capsys):
   with open(journal, encoding='utf-8') as f:
     text = f.read()
   with open(journal, 'w', encoding='utf-8') as f:
-    f.write(text[:text.index('train-00002') + 3])
+    f.write(text[: text.index('train-00002') + 3])
   changed = os.path.join(output, 'train-00001-of-00004')
   with open(changed, 'ab') as f:
     f.write(b'x')
@@ -510,7 +615,11 @@ def test_damaged_pictures_are_left_out_named_and_counted(tmp_path, capsys):
 
   directory = tmp_path / 'train2014'
   damaged = {
-      1: _jpeg(1)[:-40], 2: b'', 3: _jpeg(3, 'PNG'), 4: b'\xff\xd8 no picture'}
+    1: _jpeg(1)[:-40],
+    2: b'',
+    3: _jpeg(3, 'PNG'),
+    4: b'\xff\xd8 no picture',
+  }
   for image_id, content in damaged.items():
     (directory / f'train_{image_id:06d}.jpg').write_bytes(content)
   os.remove(directory / 'train_000005.jpg')
@@ -523,12 +632,15 @@ def test_damaged_pictures_are_left_out_named_and_counted(tmp_path, capsys):
     assert re.search(f'Skipping .*train_{image_id:06d}.jpg: .+', output)
   assert 'train_000006' not in output
   assert '32 images, 5 cannot be decoded' in output
-  assert ('Skipped 10 image-caption pairs of 5 images that cannot be decoded '
-          "in data set 'train'") in output
+  assert (
+    'Skipped 10 image-caption pairs of 5 images that cannot be decoded '
+    "in data set 'train'"
+  ) in output
   assert 'Removed 7 shards' in output  # They were of the sound pictures.
   for path in paths:
     assert [(i, ids) for i, _, _, ids in _records(path)] == [
-        (i, ids) for i, _, _, ids in sound[path] if i not in range(1, 6)]
+      (i, ids) for i, _, _, ids in sound[path] if i not in range(1, 6)
+    ]
 
 
 def test_nothing_is_made_of_a_data_set_without_a_good_picture(tmp_path):
@@ -536,20 +648,29 @@ def test_nothing_is_made_of_a_data_set_without_a_good_picture(tmp_path):
   for part in 'train', 'val':
     for path in (tmp_path / f'{part}2014').iterdir():
       path.write_bytes(_jpeg(1, 'PNG'))
-  with pytest.raises(ValueError, match=(
-      "none of the 29 images of data set 'train' .*not a JPEG file but PNG")):
+  with pytest.raises(
+    ValueError,
+    match=(
+      "none of the 29 images of data set 'train' .*not a JPEG file but PNG"
+    ),
+  ):
     mscoco.build(options)
   assert not glob.glob(os.path.join(options.output_dir, '*-of-*'))
   assert not os.path.exists(options.word_counts_output_file)
 
 
 def _program(options, **popen):
-  arguments = [f'--{name}={value}'
-               for name, value in dataclasses.asdict(options).items()]
+  arguments = [
+    f'--{name}={value}' for name, value in dataclasses.asdict(options).items()
+  ]
   return subprocess.Popen(
-      [sys.executable, '-m', 'im2txt.build_mscoco_data', *arguments],
-      env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)),
-      stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **popen)
+    [sys.executable, '-m', 'im2txt.build_mscoco_data', *arguments],
+    env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)),
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    **popen,
+  )
 
 
 def _children(pid):
@@ -576,11 +697,16 @@ def _wait_until(condition, seconds=300):
 @testing.needs_punkt()
 @pytest.mark.parametrize('how', [signal.SIGINT, signal.SIGKILL])
 def test_interrupted_program_ends_cleanly_with_its_workers(
-    built, tmp_path, how):
+  built, tmp_path, how
+):
   output = str(tmp_path / 'out')
   options = dataclasses.replace(
-      built, output_dir=output, train_shards=20000, num_workers=1,
-      word_counts_output_file=os.path.join(output, 'word_counts.txt'))
+    built,
+    output_dir=output,
+    train_shards=20000,
+    num_workers=1,
+    word_counts_output_file=os.path.join(output, 'word_counts.txt'),
+  )
   process = _program(options, start_new_session=True)
   _wait_until(lambda: glob.glob(os.path.join(output, 'train-*')))
   workers = _children(process.pid)
@@ -593,11 +719,13 @@ def test_interrupted_program_ends_cleanly_with_its_workers(
   if how == signal.SIGINT:
     assert process.returncode == 130
     assert errors.splitlines()[-1] == (
-        'Interrupted; the same command goes on from here.')
+      'Interrupted; the same command goes on from here.'
+    )
     assert 'Traceback' not in errors
     assert not glob.glob(os.path.join(output, '.*.tmp'))
-  _wait_until(lambda: not any(
-      os.path.exists(f'/proc/{pid}') for pid in workers))
+  _wait_until(
+    lambda: not any(os.path.exists(f'/proc/{pid}') for pid in workers)
+  )
   written = len(glob.glob(os.path.join(output, 'train-*')))
   assert 0 < written < 20000
 
@@ -617,6 +745,7 @@ def _write_captions(text):
   def apply(options):
     with open(options.train_captions_file, 'w', encoding='latin-1') as f:
       f.write(text)
+
   return apply
 
 
@@ -625,45 +754,66 @@ def _captions(edit):
 
 
 _BROKEN_INPUT = {
-    'no image directory': (
-        lambda o: shutil.rmtree(o.val_image_dir),
-        ['--val_image_dir', 'val2014']),
-    'no captions file': (
-        lambda o: os.remove(o.val_captions_file),
-        ['--val_captions_file', 'captions_val2014.json', 'No such file']),
-    'half a captions file': (
-        _write_captions('{"images": [{"id": 1'),
-        ['is not JSON', '--train_captions_file']),
-    'not even text': (
-        _write_captions('\x89PNG\xff'), ['is not JSON']),
-    'a list': (_write_captions('[1, 2]'), ['no list "images"']),
-    'no images': (
-        _captions(lambda c: c.pop('images')), ['no list "images"']),
-    'no annotations': (
-        _captions(lambda c: c.pop('annotations')), ['no list "annotations"']),
-    'an image without a name': (
-        _captions(lambda c: c['images'][0].pop('file_name')),
-        ['KeyError', 'file_name']),
-    'a caption that is no text': (
-        _captions(lambda c: c['annotations'][0].update(caption=None)),
-        ['caption None']),
-    'two images with one id': (
-        _captions(lambda c: c['images'].append(c['images'][0])),
-        ['more than one image with the id 1']),
-    'one id in both files': (
-        _captions(lambda c: (
-            c['images'].append({'id': 13, 'file_name': 'x.jpg'}),
-            c['annotations'].append({'image_id': 13, 'caption': 'x'}))),
-        ['--val_captions_file', '1 image id(s) of --train_captions_file',
-         'such as 13: ']),
-    'annotations without an image': (
-        _captions(lambda c: c['images'].pop()),
-        ['2 annotations', 'that it does not list: 12, 12']),
-    'missing pictures': (
-        lambda o: [os.remove(os.path.join(
-            o.train_image_dir, f'train_{i:06d}.jpg')) for i in range(2, 7)],
-        ['5 of 12 images are missing', 'train_000002.jpg', 'train_000004.jpg, ',
-         '--train_image_dir']),
+  'no image directory': (
+    lambda o: shutil.rmtree(o.val_image_dir),
+    ['--val_image_dir', 'val2014'],
+  ),
+  'no captions file': (
+    lambda o: os.remove(o.val_captions_file),
+    ['--val_captions_file', 'captions_val2014.json', 'No such file'],
+  ),
+  'half a captions file': (
+    _write_captions('{"images": [{"id": 1'),
+    ['is not JSON', '--train_captions_file'],
+  ),
+  'not even text': (_write_captions('\x89PNG\xff'), ['is not JSON']),
+  'a list': (_write_captions('[1, 2]'), ['no list "images"']),
+  'no images': (_captions(lambda c: c.pop('images')), ['no list "images"']),
+  'no annotations': (
+    _captions(lambda c: c.pop('annotations')),
+    ['no list "annotations"'],
+  ),
+  'an image without a name': (
+    _captions(lambda c: c['images'][0].pop('file_name')),
+    ['KeyError', 'file_name'],
+  ),
+  'a caption that is no text': (
+    _captions(lambda c: c['annotations'][0].update(caption=None)),
+    ['caption None'],
+  ),
+  'two images with one id': (
+    _captions(lambda c: c['images'].append(c['images'][0])),
+    ['more than one image with the id 1'],
+  ),
+  'one id in both files': (
+    _captions(
+      lambda c: (
+        c['images'].append({'id': 13, 'file_name': 'x.jpg'}),
+        c['annotations'].append({'image_id': 13, 'caption': 'x'}),
+      )
+    ),
+    [
+      '--val_captions_file',
+      '1 image id(s) of --train_captions_file',
+      'such as 13: ',
+    ],
+  ),
+  'annotations without an image': (
+    _captions(lambda c: c['images'].pop()),
+    ['2 annotations', 'that it does not list: 12, 12'],
+  ),
+  'missing pictures': (
+    lambda o: [
+      os.remove(os.path.join(o.train_image_dir, f'train_{i:06d}.jpg'))
+      for i in range(2, 7)
+    ],
+    [
+      '5 of 12 images are missing',
+      'train_000002.jpg',
+      'train_000004.jpg, ',
+      '--train_image_dir',
+    ],
+  ),
 }
 
 
@@ -681,7 +831,9 @@ def test_unusable_input_is_refused_in_one_line_before_any_work(tmp_path, case):
   assert not os.path.exists(options.output_dir)
 
 
-@pytest.mark.parametrize('changes, part', [
+@pytest.mark.parametrize(
+  'changes, part',
+  [
     ({'train_shards': 7}, '--train_shards=7 is not divisible by'),
     ({'test_shards': 0}, '--test_shards=0 '),
     ({'num_threads': 0}, '--num_threads=0 '),
@@ -690,7 +842,8 @@ def test_unusable_input_is_refused_in_one_line_before_any_work(tmp_path, case):
     ({'end_word': ''}, "--end_word=''"),
     ({'end_word': '<S>'}, 'is another special word too'),
     ({'min_word_count': 59}, 'more than the 58 captions'),
-])
+  ],
+)
 @testing.needs_punkt()
 def test_unusable_flags_are_refused(tmp_path, changes, part):
   options = dataclasses.replace(_make_dataset(tmp_path), **changes)
@@ -705,7 +858,8 @@ def test_unwritable_output_is_refused(tmp_path):
   options = _make_dataset(tmp_path)
   (tmp_path / 'file').write_text('')
   options = dataclasses.replace(
-      options, output_dir=str(tmp_path / 'file' / 'out'))
+    options, output_dir=str(tmp_path / 'file' / 'out')
+  )
   with pytest.raises(ValueError, match='--output_dir') as error:
     mscoco.build(options)
   assert 'Not a directory' in str(error.value)
@@ -732,8 +886,9 @@ def test_program_ends_with_one_line_and_status_1(tmp_path):
 
 def test_images_without_a_caption_are_left_out(tmp_path, capsys):
   options = _make_dataset(tmp_path)
-  _edit_captions(options, lambda content: content['annotations'].__delitem__(
-      slice(None, 3)))
+  _edit_captions(
+    options, lambda content: content['annotations'].__delitem__(slice(None, 3))
+  )
   with open(options.train_captions_file, encoding='utf-8') as f:
     captioned = {entry['image_id'] for entry in json.load(f)['annotations']}
   images = mscoco.load_images('train', options.train_captions_file, 'x')
@@ -741,16 +896,23 @@ def test_images_without_a_caption_are_left_out(tmp_path, capsys):
   assert ('have no caption' in capsys.readouterr().out) == (len(captioned) < 12)
 
 
-@pytest.mark.parametrize('name', [
-    '../x.jpg', 'a/../../x.jpg', '/etc/passwd', 'a/..', 'a\0.jpg'])
+@pytest.mark.parametrize(
+  'name', ['../x.jpg', 'a/../../x.jpg', '/etc/passwd', 'a/..', 'a\0.jpg']
+)
 def test_a_captions_file_names_no_file_outside_of_its_directory(name):
   with pytest.raises(ValueError) as error:
     build_lib.captioned(
-        [caption_files.Entry(1, 'a..b/x.jpg', ['x']),
-         caption_files.Entry(2, name, ['x'])], 'images', 'captions.json')
+      [
+        caption_files.Entry(1, 'a..b/x.jpg', ['x']),
+        caption_files.Entry(2, name, ['x']),
+      ],
+      'images',
+      'captions.json',
+    )
   assert str(error.value) == (
-      '1 file names of captions.json are not of files in images: '
-      f'{ascii(name)}. Give names below the image directory, without "..".')
+    '1 file names of captions.json are not of files in images: '
+    f'{ascii(name)}. Give names below the image directory, without "..".'
+  )
 
 
 def test_blank_captions_are_left_out_and_counted(capsys):
@@ -758,47 +920,73 @@ def test_blank_captions_are_left_out_and_counted(capsys):
     return caption_files.Entry(number, f'{number}.jpg', list(captions))
 
   images = build_lib.captioned(
-      [entry(1, 'x', ' \t\n'), entry(2), entry(3, '', '\u3000'),
-       entry(4, ' y ')], 'a', 'some file')
-  assert images == [build_lib.Image(1, 'a/1.jpg', ['x']),
-                    build_lib.Image(4, 'a/4.jpg', [' y '])]
+    [entry(1, 'x', ' \t\n'), entry(2), entry(3, '', '\u3000'), entry(4, ' y ')],
+    'a',
+    'some file',
+  )
+  assert images == [
+    build_lib.Image(1, 'a/1.jpg', ['x']),
+    build_lib.Image(4, 'a/4.jpg', [' y ']),
+  ]
   blank, without = capsys.readouterr().out.splitlines()
   assert blank.endswith(': 3 captions of some file are blank: left out.')
   assert without.endswith(': 2 images of some file have no caption: left out.')
 
 
-@pytest.mark.parametrize('records, most, num_threads, number', [
-    (0, 256, 8, 1), (12, 256, 8, 1), (4100, 4, 8, 2), (9000, 4, 8, 4),
-    (15000, 256, 8, 4), (30000, 256, 8, 8), (145000, 256, 8, 72),
-    (586000, 256, 8, 256), (10 ** 7, 256, 8, 256), (145000, 256, 5, 70)])
+@pytest.mark.parametrize(
+  'records, most, num_threads, number',
+  [
+    (0, 256, 8, 1),
+    (12, 256, 8, 1),
+    (4100, 4, 8, 2),
+    (9000, 4, 8, 4),
+    (15000, 256, 8, 4),
+    (30000, 256, 8, 8),
+    (145000, 256, 8, 72),
+    (586000, 256, 8, 256),
+    (10**7, 256, 8, 256),
+    (145000, 256, 5, 70),
+  ],
+)
 def test_the_number_of_shards_suits_the_data(
-    records, most, num_threads, number):
+  records, most, num_threads, number
+):
   options = build_options.BuildOptions(num_threads=num_threads)
   assert build_options.suitable_shards(records, most, options) == number
   # As the flags may be.
-  build_options.check_options(dataclasses.replace(options, train_shards=number, **(
-      {} if num_threads == 8 else {'test_shards': 5})))
+  build_options.check_options(
+    dataclasses.replace(
+      options,
+      train_shards=number,
+      **({} if num_threads == 8 else {'test_shards': 5}),
+    )
+  )
 
 
 def test_warns_where_many_words_are_unknown(tmp_path, capsys):
   def warnings(text, **changes):
     options = mscoco.Options(
-        min_word_count=2,
-        word_counts_output_file=str(tmp_path / 'words.txt'), **changes)
+      min_word_count=2,
+      word_counts_output_file=str(tmp_path / 'words.txt'),
+      **changes,
+    )
     captions = [['<S>', *line.split(), '</S>'] for line in text.split('/')]
-    build_lib.create_vocabulary(build_lib.Dataset(
-        'train', [build_lib.Image(1, '', captions)], 1), options)
-    return [line for line in capsys.readouterr().out.splitlines()
-            if 'Warning' in line]
+    build_lib.create_vocabulary(
+      build_lib.Dataset('train', [build_lib.Image(1, '', captions)], 1), options
+    )
+    return [
+      line for line in capsys.readouterr().out.splitlines() if 'Warning' in line
+    ]
 
   assert not warnings('a a a a a/a a a a b')
-  line, = warnings('a a a a a/a a a b c')
+  (line,) = warnings('a a a a a/a a a b c')
   assert '20% of the words of the training captions' in line
   assert 'become <UNK>: give a smaller --min_word_count than 2' in line
 
 
 def test_images_that_are_stored_turned_are_counted(
-    tmp_path, monkeypatch, capsys):
+  tmp_path, monkeypatch, capsys
+):
   class ThisProcess:  # In the place of Workers.
     def map(self, function, tasks):
       return (function(*task) for task in tasks)

@@ -87,8 +87,14 @@ class Writer:
     size = struct.pack('<Q', sum(map(len, record)))
     checksum = functools.reduce(google_crc32c.extend, record, 0)
     with files.naming(self._path):
-      self._file.writelines((size, files.masked(google_crc32c.value(size)),
-                             *record, files.masked(checksum)))
+      self._file.writelines(
+        (
+          size,
+          files.masked(google_crc32c.value(size)),
+          *record,
+          files.masked(checksum),
+        )
+      )
 
 
 def list_files(file_pattern, flag='input_file_pattern'):
@@ -111,8 +117,13 @@ def list_files(file_pattern, flag='input_file_pattern'):
     paths.extend(found)
   missing = missing_of_sets(paths)
   if missing:
-    logging.warning('--%s=%s: %d shards are missing, such as %s', flag,
-                    file_pattern, len(missing), missing[0])
+    logging.warning(
+      '--%s=%s: %d shards are missing, such as %s',
+      flag,
+      file_pattern,
+      len(missing),
+      missing[0],
+    )
   return sorted(set(paths))
 
 
@@ -131,9 +142,11 @@ def missing_of_sets(paths):
     if match:
       stem = os.path.join(os.path.dirname(path), match[1])
       present[stem, int(match[3])].add(int(match[2]))
-  return [f'{stem}-{number:05d}-of-{total:05d}'
-          for (stem, total), numbers in present.items()
-          for number in sorted(set(range(total)) - numbers)]
+  return [
+    f'{stem}-{number:05d}-of-{total:05d}'
+    for (stem, total), numbers in present.items()
+    for number in sorted(set(range(total)) - numbers)
+  ]
 
 
 def read_record(path, offset):
@@ -155,7 +168,7 @@ def read_record(path, offset):
     f.seek(offset)
     header = f.read(HEADER_BYTES)
     if files.masked(google_crc32c.value(header[:8])) == header[8:]:
-      length, = struct.unpack('<Q', header[:8])
+      (length,) = struct.unpack('<Q', header[:8])
       # A header may claim what no file holds.
       length = min(length, os.fstat(f.fileno()).st_size)
       data = f.read(length + FOOTER_BYTES)
@@ -163,7 +176,8 @@ def read_record(path, offset):
       if files.masked(google_crc32c.value(record)) == data[length:]:
         return record
   raise ValueError(
-      f'damaged record at byte {offset} of {path}; make the shards again')
+    f'damaged record at byte {offset} of {path}; make the shards again'
+  )
 
 
 def check_lengths(path):
@@ -181,15 +195,17 @@ def check_lengths(path):
     return
   size, offset = os.path.getsize(path), 0
   with open(path, 'rb', buffering=0) as f:
-    while len(header := os.pread(f.fileno(), HEADER_BYTES, offset)
-             ) == HEADER_BYTES:
+    while (
+      len(header := os.pread(f.fileno(), HEADER_BYTES, offset)) == HEADER_BYTES
+    ):
       if files.masked(google_crc32c.value(header[:8])) != header[8:]:
         return
-      length, = struct.unpack('<Q', header[:8])
+      (length,) = struct.unpack('<Q', header[:8])
       if length > size:
         raise ValueError(
-            f'the record at byte {offset} of {path} claims {length} bytes, '
-            f'more than the file has; make the shards again')
+          f'the record at byte {offset} of {path} claims {length} bytes, '
+          f'more than the file has; make the shards again'
+        )
       offset += HEADER_BYTES + length + FOOTER_BYTES
 
 
@@ -201,8 +217,7 @@ def is_whole(path):
       header = os.pread(f.fileno(), HEADER_BYTES, offset)
       if len(header) < HEADER_BYTES:
         return False
-      offset += (HEADER_BYTES + struct.unpack('<Q', header[:8])[0]
-                 + FOOTER_BYTES)
+      offset += HEADER_BYTES + struct.unpack('<Q', header[:8])[0] + FOOTER_BYTES
   return offset == size
 
 
@@ -219,8 +234,9 @@ def serialize(image_id, data, tokens, ids):
     tokens: list of str.
     ids: list of int.
   """
-  return _example(image_id, data,
-                  map(_bytes_feature, tokens), map(_int64_feature, ids))
+  return _example(
+    image_id, data, map(_bytes_feature, tokens), map(_int64_feature, ids)
+  )
 
 
 def serialize_compact(image_id, data, captions):
@@ -232,9 +248,12 @@ def serialize_compact(image_id, data, captions):
     captions: list of (list of str, list of int), the tokens and ids of each;
       at least two, as every caption has a start and an end word.
   """
-  return _example(image_id, data,
-                  [_bytes_feature(*tokens) for tokens, _ in captions],
-                  [_int64_feature(*ids) for _, ids in captions])
+  return _example(
+    image_id,
+    data,
+    [_bytes_feature(*tokens) for tokens, _ in captions],
+    [_int64_feature(*ids) for _, ids in captions],
+  )
 
 
 def _varint(value):
@@ -242,7 +261,7 @@ def _varint(value):
   value &= (1 << 64) - 1
   encoded = bytearray()
   while value >= 0x80:
-    encoded.append(value & 0x7f | 0x80)
+    encoded.append(value & 0x7F | 0x80)
     value >>= 7
   encoded.append(value)
   return bytes(encoded)
@@ -267,8 +286,9 @@ def _entry(name, value):
 @functools.lru_cache(maxsize=1 << 14)
 def _bytes_feature(*tokens):
   """Returns a feature of bytes in a list of features, which is field 1."""
-  return _field(1, _field(
-      1, b''.join(_field(1, token.encode()) for token in tokens)))
+  return _field(
+    1, _field(1, b''.join(_field(1, token.encode()) for token in tokens))
+  )
 
 
 @functools.lru_cache(maxsize=1 << 14)
@@ -291,17 +311,23 @@ def _example(image_id, data, caption, caption_ids):
     caption_ids: iterable of the bytes of each feature of image/caption_ids.
   """
   lists = b''.join(
-      _entry(name, b''.join(features))
-      for name, features in ((b'image/caption_ids', caption_ids),
-                             (b'image/caption', caption)))
+    _entry(name, b''.join(features))
+    for name, features in (
+      (b'image/caption_ids', caption_ids),
+      (b'image/caption', caption),
+    )
+  )
   image_id = _entry(b'image/image_id', _int64(image_id))
   # From the inside out: each header has the length of what it precedes.
   before = b''
-  for number, name in ((1, b''), (1, b''), (2, _field(1, b'image/data')),
-                       (1, b'')):
+  for number, name in (
+    (1, b''),
+    (1, b''),
+    (2, _field(1, b'image/data')),
+    (1, b''),
+  ):
     before = name + _header(number, len(before) + len(data)) + before
-  before = _header(
-      1, len(before) + len(data) + len(image_id)) + before
+  before = _header(1, len(before) + len(data) + len(image_id)) + before
   return [before, data, image_id + _field(2, lists)]
 
 
@@ -318,21 +344,25 @@ def parse_sequence_example(serialized):
     (image_id int64 scalar, encoded image string scalar, words int64 [n], the
     ids of all captions, with <S> and </S>, lengths int64 [num_captions]).
   """
-  import tensorflow as tf  # pylint: disable=g-import-not-at-top
+  import tensorflow as tf
+
   context, sequence = tf.io.parse_single_sequence_example(
-      serialized,
-      context_features={
-          IMAGE_ID: tf.io.FixedLenFeature([], tf.int64, default_value=-1),
-          IMAGE_DATA: tf.io.FixedLenFeature([], tf.string),
-      },
-      sequence_features={
-          CAPTION_IDS: tf.io.RaggedFeature(
-              tf.int64, row_splits_dtype=tf.int64),
-      })
+    serialized,
+    context_features={
+      IMAGE_ID: tf.io.FixedLenFeature([], tf.int64, default_value=-1),
+      IMAGE_DATA: tf.io.FixedLenFeature([], tf.string),
+    },
+    sequence_features={
+      CAPTION_IDS: tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int64),
+    },
+  )
   words = sequence[CAPTION_IDS].flat_values
   lengths = sequence[CAPTION_IDS].row_lengths()
-  lengths = tf.cond(tf.reduce_any(lengths > 1), lambda: lengths,
-                    lambda: tf.size(words, tf.int64)[tf.newaxis])
+  lengths = tf.cond(
+    tf.reduce_any(lengths > 1),
+    lambda: lengths,
+    lambda: tf.size(words, tf.int64)[tf.newaxis],
+  )
   return context[IMAGE_ID], context[IMAGE_DATA], words, lengths
 
 
@@ -345,6 +375,7 @@ class Record(NamedTuple):
     tokens: list of str, start and end word included.
     ids: list of int, the ids of the tokens.
   """
+
   image_id: int
   data: bytes
   tokens: list
@@ -366,7 +397,8 @@ def read_grouped(path):
   Raises:
     ValueError: the file is damaged or of another kind, or cannot be read.
   """
-  import tensorflow as tf  # pylint: disable=g-import-not-at-top
+  import tensorflow as tf
+
   count = 0
   try:
     check_lengths(path)
@@ -375,8 +407,9 @@ def read_grouped(path):
       count += 1
   except (tf.errors.OpError, OSError, ValueError) as error:
     raise ValueError(
-        f'{path} is damaged or no shard, after {count} good records '
-        f'({quiet_tensorflow.reason(error)}): make the shards again') from error
+      f'{path} is damaged or no shard, after {count} good records '
+      f'({quiet_tensorflow.reason(error)}): make the shards again'
+    ) from error
 
 
 def parse(serialized):
@@ -388,7 +421,8 @@ def parse(serialized):
   Raises:
     ValueError: the bytes are no such example, or lack a feature.
   """
-  from tensorflow import train  # pylint: disable=g-import-not-at-top
+  from tensorflow import train
+
   try:
     example = train.SequenceExample.FromString(serialized)
   except Exception as error:  # protobuf's class depends on its build.
@@ -401,13 +435,17 @@ def parse(serialized):
     raise ValueError('a record lacks image/image_id or image/data')
   ids = [list(f.int64_list.value) for f in lists['image/caption_ids'].feature]
   try:
-    tokens = [[token.decode('utf-8') for token in f.bytes_list.value]
-              for f in lists['image/caption'].feature]
+    tokens = [
+      [token.decode('utf-8') for token in f.bytes_list.value]
+      for f in lists['image/caption'].feature
+    ]
     if all(len(values) <= 1 for values in ids):  # One caption.
-      tokens = [[token for token, in tokens]]
-      ids = [[word_id for word_id, in ids]]
-    return [Record(image_id[0], data[0], *caption)
-            for caption in zip(tokens, ids, strict=True)]
+      tokens = [[token for (token,) in tokens]]
+      ids = [[word_id for (word_id,) in ids]]
+    return [
+      Record(image_id[0], data[0], *caption)
+      for caption in zip(tokens, ids, strict=True)
+    ]
   except ValueError as error:  # UnicodeDecodeError is one.
     raise ValueError('a caption has a word without text or id') from error
 
@@ -431,9 +469,10 @@ def captions_by_image(files, max_images=0, vocab=None):
       examples[record.image_id] = ([], [])
     if vocab and record.ids != [vocab.word_to_id(w) for w in record.tokens]:
       raise ValueError(
-          f'{path}: the word ids are not those of the vocabulary file '
-          f'{vocab.file}: give --vocab_file the one that was made with the '
-          'shards, and a model that was trained with it')
+        f'{path}: the word ids are not those of the vocabulary file '
+        f'{vocab.file}: give --vocab_file the one that was made with the '
+        'shards, and a model that was trained with it'
+      )
     captions, ids = examples[record.image_id]
     captions.append(' '.join(record.tokens[1:-1]))
     if len(record.ids) > 1:
@@ -443,8 +482,7 @@ def captions_by_image(files, max_images=0, vocab=None):
 
 def distinct_captions(files):
   """Returns the captions of shards, each text once, a list of str."""
-  return list({' '.join(record.tokens[1:-1])
-               for _, record in _read_all(files)})
+  return list({' '.join(record.tokens[1:-1]) for _, record in _read_all(files)})
 
 
 def _read_all(files):

@@ -30,6 +30,7 @@ class Split:
     unknown_words: int, those that have the unknown word's id.
     empty_captions: int, those without a word.
   """
+
   shards: int = 0
   captions: int = 0
   images: int = 0
@@ -57,8 +58,10 @@ class Problems:
 
   def lines(self):
     """Returns a line for each kind."""
-    return [f'{len(places)} {kind}: {caption_files.first(places)}'
-            for kind, places in self.found.items()]
+    return [
+      f'{len(places)} {kind}: {caption_files.first(places)}'
+      for kind, places in self.found.items()
+    ]
 
 
 def split_name(path):
@@ -93,7 +96,8 @@ def validate(files, vocab_file, special_words, workers):
   owners, place = collections.defaultdict(list), {}
   digests_of_id = collections.defaultdict(set)
   results = workers.map(
-      _read_shard, ((path, vocab_file, special_words) for path in files))
+    _read_shard, ((path, vocab_file, special_words) for path in files)
+  )
   with Progress('Reading', len(files), 'shards') as progress:
     for path, (counts, images, found) in zip(files, results):
       name = split_name(path)
@@ -114,8 +118,10 @@ def validate(files, vocab_file, special_words, workers):
       progress.update(1)
   for same in owners.values():
     if len({name for name, _ in same}) > 1:
-      problems.add('images in more than one split',
-                   ' = '.join(f'{name} {image_id}' for name, image_id in same))
+      problems.add(
+        'images in more than one split',
+        ' = '.join(f'{name} {image_id}' for name, image_id in same),
+      )
   for image_id, digests in digests_of_id.items():
     if len(digests) > 1:
       problems.add('ids that more than one image has', str(image_id))
@@ -128,9 +134,10 @@ def validate(files, vocab_file, special_words, workers):
   for name, split in splits.items():
     if split.unknown_words > _MANY_UNKNOWN * split.words:
       problems.add(
-          'splits with too many unknown words',
-          f'{name} ({split.unknown_words / split.words:.0%}; make the shards '
-          'with a lower --min_word_count)')
+        'splits with too many unknown words',
+        f'{name} ({split.unknown_words / split.words:.0%}; make the shards '
+        'with a lower --min_word_count)',
+      )
   return dict(splits), problems
 
 
@@ -140,11 +147,14 @@ def _check_stamps(files, vocab, problems):
   for holder in vocabulary_stamp.of_shards(files):
     if holder.stamp:
       try:
-        vocabulary_stamp.check([holder, given], 'give the vocabulary file that '
-                               'was made with the shards')
+        vocabulary_stamp.check(
+          [holder, given],
+          'give the vocabulary file that was made with the shards',
+        )
       except ValueError as error:
-        problems.add('directories with shards of another vocabulary',
-                     str(error))
+        problems.add(
+          'directories with shards of another vocabulary', str(error)
+        )
 
 
 def _read_shard(path, vocab_file, special_words):
@@ -158,7 +168,8 @@ def _read_shard(path, vocab_file, special_words):
   vocab = vocabulary.Vocabulary(vocab_file, *special_words)
   problems, images = Problems(), {}
   counts = dict.fromkeys(
-      ('captions', 'words', 'unknown_words', 'empty_captions'), 0)
+    ('captions', 'words', 'unknown_words', 'empty_captions'), 0
+  )
   try:
     for index, records in enumerate(shards.read_grouped(path)):
       where = f'record {index} of {path}'
@@ -168,8 +179,11 @@ def _read_shard(path, vocab_file, special_words):
         _check_caption(record, vocab, counts, problems, where)
   except ValueError as error:
     problems.add('shards damaged', str(error))
-  return ({'shards': 1, **counts},
-          [(*key, index) for key, index in images.items()], problems)
+  return (
+    {'shards': 1, **counts},
+    [(*key, index) for key, index in images.items()],
+    problems,
+  )
 
 
 def _check_caption(record, vocab, counts, problems, where):
@@ -177,7 +191,7 @@ def _check_caption(record, vocab, counts, problems, where):
   ids = record.ids
   counts['captions'] += 1
   starts, ends = ids[:1] == [vocab.start_id], ids[-1:] == [vocab.end_id]
-  words = ids[starts:len(ids) - ends]
+  words = ids[starts : len(ids) - ends]
   counts['words'] += len(words)
   counts['unknown_words'] += words.count(vocab.unk_id)
   counts['empty_captions'] += not words
@@ -207,9 +221,10 @@ def _check_images(places, problems, workers):
   with Progress('Decoding', total, 'images') as progress:
     for (path, image_ids), reasons in zip(wanted.items(), results):
       for index, reason in reasons.items():
-        problems.add('images that cannot be decoded',
-                     f'image {image_ids[index]} in record {index} of {path} '
-                     f'({reason})')
+        problems.add(
+          'images that cannot be decoded',
+          f'image {image_ids[index]} in record {index} of {path} ({reason})',
+        )
       progress.update(len(image_ids))
 
 

@@ -50,10 +50,14 @@ class Images:
   def of_shards(cls, paths, max_images, vocab):
     """Returns the images of shards; see `shards.captions_by_image`."""
     references = {
-        image_id: captions for image_id, (captions, _) in
-        shards.captions_by_image(paths, max_images, vocab).items()}
-    return cls(references, lambda size: shards.image_batches(
-        paths, references, size))
+      image_id: captions
+      for image_id, (captions, _) in shards.captions_by_image(
+        paths, max_images, vocab
+      ).items()
+    }
+    return cls(
+      references, lambda size: shards.image_batches(paths, references, size)
+    )
 
   @classmethod
   def of_captions_file(cls, path, image_dir, split, max_images):
@@ -71,18 +75,25 @@ class Images:
     entries = caption_files.read(path, '--captions_file')
     if split:
       entries = caption_files.split_by_field(entries, path)[split]
-    entries = [entry for entry in caption_files.numbered(entries)
-               if entry.captions][:max_images or None]
+    entries = [
+      entry for entry in caption_files.numbered(entries) if entry.captions
+    ][: max_images or None]
     if not entries:
-      raise ValueError(f'--captions_file={path} has no image with a caption'
-                       + (f' of --split={split}' if split else ''))
+      raise ValueError(
+        f'--captions_file={path} has no image with a caption'
+        + (f' of --split={split}' if split else '')
+      )
     image_store.stats(image_dir, '--image_dir')
 
     def batches(size):
       for start in range(0, len(entries), size):
-        yield [(entry.image_id,
-                image_store.read(os.path.join(image_dir, entry.file_name)))
-               for entry in entries[start:start + size]]
+        yield [
+          (
+            entry.image_id,
+            image_store.read(os.path.join(image_dir, entry.file_name)),
+          )
+          for entry in entries[start : start + size]
+        ]
 
     return cls({entry.image_id: entry.captions for entry in entries}, batches)
 
@@ -102,8 +113,15 @@ class Sweep:
     ValueError: the directory holds a sweep of something else, or a damaged one.
   """
 
-  def __init__(self, directory, captioner, images, search, metrics,
-               split=caption_scores.tokenize):
+  def __init__(
+    self,
+    directory,
+    captioner,
+    images,
+    search,
+    metrics,
+    split=caption_scores.tokenize,
+  ):
     self._directory = directory
     self._captioner = captioner
     self._images = images
@@ -114,9 +132,12 @@ class Sweep:
     os.makedirs(directory, exist_ok=True)
     settings = self._search.as_dict()
     del settings['beam_size'], settings['length_normalization_factor']
-    self._of = {'checkpoints': [_weights(p) for p in captioner.prefixes],
-                'captions': hashlib.sha256(json.dumps(
-                    sorted(images.references.items())).encode()).hexdigest()}
+    self._of = {
+      'checkpoints': [_weights(p) for p in captioner.prefixes],
+      'captions': hashlib.sha256(
+        json.dumps(sorted(images.references.items())).encode()
+      ).hexdigest(),
+    }
     self._measured_on = {**self._of, 'search': settings}
     self._path = os.path.join(directory, POINTS_FILE)
     self.points = self._read()
@@ -129,17 +150,22 @@ class Sweep:
       content = files.read_json(self._path)
       measured_on = content['measured_on']
       points = {
-          (point['beam_size'], point['length_normalization_factor']):
-          point['scores'] for point in content['points']}
+        (point['beam_size'], point['length_normalization_factor']): point[
+          'scores'
+        ]
+        for point in content['points']
+      }
     except (OSError, ValueError, KeyError, TypeError) as error:
       raise ValueError(
-          f'cannot read {self._path} ({type(error).__name__}: {error}); delete '
-          'it to begin anew') from error
+        f'cannot read {self._path} ({type(error).__name__}: {error}); delete '
+        'it to begin anew'
+      ) from error
     for name, value in self._measured_on.items():
       if measured_on.get(name) != value:
         raise ValueError(
-            f'{self._path} is of other {name}: give another --output_dir, or '
-            'delete it to begin anew')
+          f'{self._path} is of other {name}: give another --output_dir, or '
+          'delete it to begin anew'
+        )
     return points
 
   def run(self, beam_sizes, factors):
@@ -156,43 +182,72 @@ class Sweep:
       ValueError: no image can be decoded.
     """
     wanted = list(itertools.product(beam_sizes, factors))
-    left = [point for point in wanted
-            if not set(self._metrics) <= self.points.get(point, {}).keys()]
+    left = [
+      point
+      for point in wanted
+      if not set(self._metrics) <= self.points.get(point, {}).keys()
+    ]
     if len(left) < len(wanted):
-      logging.info('%d of %d points are in %s', len(wanted) - len(left),
-                   len(wanted), self._path)
-    with Progress('Sweeping', len(wanted), 'points',
-                  done=len(wanted) - len(left)) as progress:
+      logging.info(
+        '%d of %d points are in %s',
+        len(wanted) - len(left),
+        len(wanted),
+        self._path,
+      )
+    with Progress(
+      'Sweeping', len(wanted), 'points', done=len(wanted) - len(left)
+    ) as progress:
       for point in left:
         scores = self._score(*point)
         self.points.setdefault(point, {}).update(scores)
         self._write()
-        logging.info('beam size %d, length normalization %g: %s', *point,
-                     ', '.join(f'{n} = {v:.4f}' for n, v in scores.items()))
+        logging.info(
+          'beam size %d, length normalization %g: %s',
+          *point,
+          ', '.join(f'{n} = {v:.4f}' for n, v in scores.items()),
+        )
         progress.update(1)
     return {point: self.points[point] for point in wanted}
 
   def _write(self):
-    files.write_json(self._path, {
+    files.write_json(
+      self._path,
+      {
         'measured_on': self._measured_on,
-        'points': [{'beam_size': beam_size,
-                    'length_normalization_factor': factor, 'scores': scores}
-                   for (beam_size, factor), scores in sorted(
-                       self.points.items())]})
+        'points': [
+          {
+            'beam_size': beam_size,
+            'length_normalization_factor': factor,
+            'scores': scores,
+          }
+          for (beam_size, factor), scores in sorted(self.points.items())
+        ],
+      },
+    )
 
   def _score(self, beam_size, factor):
     """Returns {metric: value} of a point."""
     image_ids, features = self._encoded()
-    decoder = self._captioner.decoder.with_search(dataclasses.replace(
-        self._search, beam_size=beam_size, length_normalization_factor=factor))
+    decoder = self._captioner.decoder.with_search(
+      dataclasses.replace(
+        self._search, beam_size=beam_size, length_normalization_factor=factor
+      )
+    )
     n_best = {}
     for start in range(0, len(image_ids), _BATCH_SIZE):
       batch = slice(start, start + _BATCH_SIZE)
-      n_best.update(zip(image_ids[batch].tolist(), (
-          [caption.text for caption in captions]
-          for captions in decoder.caption(features[batch], start))))
-    scores = summary.summarize(self._images.references, n_best,
-                               metrics=self._metrics, split=self._split)
+      n_best.update(
+        zip(
+          image_ids[batch].tolist(),
+          (
+            [caption.text for caption in captions]
+            for captions in decoder.caption(features[batch], start)
+          ),
+        )
+      )
+    scores = summary.summarize(
+      self._images.references, n_best, metrics=self._metrics, split=self._split
+    )
     return {name: scores[name] for name in self._metrics if name in scores}
 
   def _encoded(self):
@@ -213,7 +268,8 @@ class Sweep:
     image_ids, features = [], []
     with Progress('Encoding', len(self._images.references), 'images') as p:
       for ids, encoded in captioner_lib.encode_batches(
-          self._captioner, self._images.batches(_BATCH_SIZE), p):
+        self._captioner, self._images.batches(_BATCH_SIZE), p
+      ):
         image_ids += ids
         features.append(encoded)
     if not image_ids:
@@ -221,8 +277,9 @@ class Sweep:
     self._features = np.array(image_ids), np.concatenate(features)
     with files.replacing(path) as temporary:
       with open(temporary, 'wb') as f:
-        np.savez(f, mark=mark, image_ids=self._features[0],
-                 features=self._features[1])
+        np.savez(
+          f, mark=mark, image_ids=self._features[0], features=self._features[1]
+        )
     return self._features
 
 
@@ -230,7 +287,8 @@ def _weights(prefix):
   """Returns what tells the weights of a checkpoint from others, a str."""
   checkpoint = checkpoints.Checkpoint(prefix)
   return encoder_stamp.fingerprint(
-      {name: checkpoint.get(name) for name in checkpoint.shapes})
+    {name: checkpoint.get(name) for name in checkpoint.shapes}
+  )
 
 
 def tables(points, metrics):
@@ -245,9 +303,11 @@ def tables(points, metrics):
     columns = {}
     for (beam_size, factor), scores in sorted(points.items()):
       columns.setdefault(f'{factor:g}', {})[f'beam {beam_size}'] = scores.get(
-          metric, '-')
-    parts.append(f'{metric}, by length normalization factor\n'
-                 + summary.table(columns))
+        metric, '-'
+      )
+    parts.append(
+      f'{metric}, by length normalization factor\n' + summary.table(columns)
+    )
   return '\n\n'.join(parts)
 
 
@@ -258,9 +318,9 @@ def draw(points, metrics):
     points: {(beam size, factor): {metric: value}}.
     metrics: names, in order.
   """
-  from matplotlib import figure  # pylint: disable=g-import-not-at-top
-  result = figure.Figure(
-      figsize=(8, 3 * len(metrics)), layout='constrained')
+  from matplotlib import figure
+
+  result = figure.Figure(figsize=(8, 3 * len(metrics)), layout='constrained')
   grid = result.subplots(len(metrics), 1, squeeze=False)
   for (axes,), metric in zip(grid, metrics):
     curves = {}

@@ -34,9 +34,17 @@ class CaptionEvaluator:
     ValueError: a shard is damaged, or its ids are of another vocabulary.
   """
 
-  def __init__(self, files, vocab, metrics,
-               search=search_config.SearchConfig(), separator=' ',
-               split=caption_scores.tokenize, max_images=0, training=None):
+  def __init__(
+    self,
+    files,
+    vocab,
+    metrics,
+    search=search_config.SearchConfig(),
+    separator=' ',
+    split=caption_scores.tokenize,
+    max_images=0,
+    training=None,
+  ):
     self._files = files
     self._vocab = vocab
     self._metrics = metrics
@@ -46,7 +54,8 @@ class CaptionEvaluator:
     self._training = training
     self._references, self._ids = {}, {}
     for image_id, (captions, ids) in shards.captions_by_image(
-        files, max_images, vocab).items():
+      files, max_images, vocab
+    ).items():
       self._references[image_id], self._ids[image_id] = captions, ids
     self._model = self._captioner = None
     self._pictures = {}
@@ -67,15 +76,20 @@ class CaptionEvaluator:
     """
     if model is not self._model:
       self._captioner = captioner.FeatureCaptioner(
-          model, self._vocab, self._search, self._separator)
+        model, self._vocab, self._search, self._separator
+      )
       self._model = model
     n_best = {}
     with Progress('Captioning', len(image_ids), 'images') as progress:
       for start in range(0, len(image_ids), _BATCH_SIZE):
         batch = slice(start, start + _BATCH_SIZE)
         found = self._captioner.caption(features[batch], start)
-        n_best.update(zip(image_ids[batch].tolist(), (
-            [caption.text for caption in captions] for captions in found)))
+        n_best.update(
+          zip(
+            image_ids[batch].tolist(),
+            ([caption.text for caption in captions] for captions in found),
+          )
+        )
         progress.update(len(found))
     return n_best
 
@@ -90,9 +104,13 @@ class CaptionEvaluator:
       out with a warning.
     """
     scores = summary.summarize(
-        self._references, n_best, self._training, self._metrics, self._split)
-    return {name: scores[name] for name in self._metrics + [
-        'best_in_training', 'n_best_in_training'] if name in scores}
+      self._references, n_best, self._training, self._metrics, self._split
+    )
+    return {
+      name: scores[name]
+      for name in self._metrics + ['best_in_training', 'n_best_in_training']
+      if name in scores
+    }
 
   def rank(self, model, image_ids, features):
     """Ranks images and the first caption of each.
@@ -105,8 +123,11 @@ class CaptionEvaluator:
     Returns:
       See `rank`.
     """
-    return rank(likelihood.Likelihood(model), features,
-                [self._ids[image_id][:1] for image_id in image_ids.tolist()])
+    return rank(
+      likelihood.Likelihood(model),
+      features,
+      [self._ids[image_id][:1] for image_id in image_ids.tolist()],
+    )
 
   def sample(self, n_best, count):
     """Returns some of the pictures with their captions, always the same ones.
@@ -122,15 +143,24 @@ class CaptionEvaluator:
       ids = list(n_best)
       count = min(count, len(ids))
       wanted = [ids[i * len(ids) // count] for i in range(count)]
-      found = dict(image for batch in shards.image_batches(
-          self._files, wanted, count) for image in batch)
+      found = dict(
+        image
+        for batch in shards.image_batches(self._files, wanted, count)
+        for image in batch
+      )
       self._pictures = {image_id: found[image_id] for image_id in wanted}
     return [
-        caption_sheet.CaptionedPicture(
-            f'image {image_id}', data, n_best[image_id][0],
-            [caption.replace(' ', self._separator)
-             for caption in self._references[image_id]])
-        for image_id, data in self._pictures.items()]
+      caption_sheet.CaptionedPicture(
+        f'image {image_id}',
+        data,
+        n_best[image_id][0],
+        [
+          caption.replace(' ', self._separator)
+          for caption in self._references[image_id]
+        ],
+      )
+      for image_id, data in self._pictures.items()
+    ]
 
 
 def rank(scorer, features, ids_of_image):
@@ -141,17 +171,23 @@ def rank(scorer, features, ids_of_image):
     features: float32 [images, 2048].
     ids_of_image: for each image a list of captions, lists of ids.
   """
-  owners, captions = zip(*(
-      (row, ids) for row, image in enumerate(ids_of_image) for ids in image))
+  owners, captions = zip(
+    *((row, ids) for row, image in enumerate(ids_of_image) for ids in image)
+  )
   with Progress('Ranking', len(features), 'images') as progress:
     done = 0
+
     def advance(images):
       nonlocal done
       progress.update(images - done)
       done = images
+
     scores = scorer.log_likelihoods(features, captions, advance)
-  return {'ranking_images': len(features), 'ranking_captions': len(captions),
-          **ranking.ranking(scores, owners)}
+  return {
+    'ranking_images': len(features),
+    'ranking_captions': len(captions),
+    **ranking.ranking(scores, owners),
+  }
 
 
 def markdown(pictures):
@@ -160,12 +196,17 @@ def markdown(pictures):
   Args:
     pictures: list of `caption_sheet.CaptionedPicture`.
   """
+
   def cell(*captions):
     # TensorBoard would take <UNK> for HTML.
-    return '<br>'.join(html.escape(caption, quote=False).replace('|', '\\|')
-                       for caption in captions)
+    return '<br>'.join(
+      html.escape(caption, quote=False).replace('|', '\\|')
+      for caption in captions
+    )
 
   rows = [('picture', 'caption', 'by humans'), ('---',) * 3]
-  rows += [(picture.name, cell(picture.caption), cell(*picture.humans))
-           for picture in pictures]
+  rows += [
+    (picture.name, cell(picture.caption), cell(*picture.humans))
+    for picture in pictures
+  ]
   return '\n'.join(map(' | '.join, rows))

@@ -50,6 +50,7 @@ class Captions(typing.NamedTuple):
       another: the rest then says nothing about that image. Never so with
       rules, groups or banks, of which `CaptionGenerator` knows nothing.
   """
+
   sentences: tf.Tensor
   lengths: tf.Tensor
   log_probabilities: tf.Tensor
@@ -62,6 +63,7 @@ class _Partial(typing.NamedTuple):
 
   n is banks times width, the latter the captions of one bank.
   """
+
   sentences: tf.Tensor  # int32 [batch, n, max_caption_length].
   states: tf.Tensor  # float32 [batch, n, state_size].
   log_probabilities: tf.Tensor  # float64 [batch, n].
@@ -69,8 +71,8 @@ class _Partial(typing.NamedTuple):
 
 
 class _Found(typing.NamedTuple):
-  """Captions that may be returned, best first; impossible ones fill the list.
-  """
+  """Captions that may be returned, best first; impossible ones fill the list."""
+
   sentences: tf.Tensor
   lengths: tf.Tensor
   log_probabilities: tf.Tensor
@@ -79,6 +81,7 @@ class _Found(typing.NamedTuple):
 
 class _Group(typing.NamedTuple):
   """The search of one group of the beam."""
+
   partial: _Partial
   complete: _Found  # [batch, width].
   # The partial captions before no word could follow, [batch, n].
@@ -129,14 +132,21 @@ def top_words(softmax, n):
   if num_chunks <= 2 * n:
     return tf.math.top_k(softmax, n)
   chunks = tf.reshape(
-      tf.pad(softmax, [[0, 0], [0, num_chunks * _CHUNK - vocab_size]],
-             constant_values=-1.0), [-1, num_chunks, _CHUNK])
+    tf.pad(
+      softmax,
+      [[0, 0], [0, num_chunks * _CHUNK - vocab_size]],
+      constant_values=-1.0,
+    ),
+    [-1, num_chunks, _CHUNK],
+  )
   _, best = tf.math.top_k(tf.reduce_max(chunks, axis=2), n)
   best = tf.sort(best, axis=1)
-  values, columns = tf.math.top_k(tf.reshape(
-      tf.gather(chunks, best, batch_dims=1), [-1, n * _CHUNK]), n)
-  return values, (tf.gather(best, columns // _CHUNK, batch_dims=1) * _CHUNK
-                  + columns % _CHUNK)
+  values, columns = tf.math.top_k(
+    tf.reshape(tf.gather(chunks, best, batch_dims=1), [-1, n * _CHUNK]), n
+  )
+  return values, (
+    tf.gather(best, columns // _CHUNK, batch_dims=1) * _CHUNK + columns % _CHUNK
+  )
 
 
 def _rows(tensors, rows):
@@ -144,8 +154,9 @@ def _rows(tensors, rows):
   return [tf.gather(t, rows, batch_dims=1) for t in tensors]
 
 
-def beam_search(step_fn, initial_states, start_id, end_id, search, rules=(),
-                required_ids=()):
+def beam_search(
+  step_fn, initial_states, start_id, end_id, search, rules=(), required_ids=()
+):
   """Searches captions for a batch of images; to be traced.
 
   The search ends early, with the result of the full one: a group is settled
@@ -187,8 +198,12 @@ def beam_search(step_fn, initial_states, start_id, end_id, search, rules=(),
   batch = initial_states.shape[0] or tf.shape(initial_states)[0]
   state_size = initial_states.shape[1]
   divisors = tf.constant(
-      [float(n) ** max(search.length_normalization_factor, 0.0)
-       for n in range(max_caption_length + 1)], tf.float64)
+    [
+      float(n) ** max(search.length_normalization_factor, 0.0)
+      for n in range(max_caption_length + 1)
+    ],
+    tf.float64,
+  )
   columns = tf.range(max_caption_length)
 
   def joined(tensors):
@@ -215,7 +230,8 @@ def beam_search(step_fn, initial_states, start_id, end_id, search, rules=(),
     ranked = softmax
     if counts is not None:
       ranked *= tf.repeat(
-          tf.exp(-search.beam_group_penalty * counts), rows, axis=0)
+        tf.exp(-search.beam_group_penalty * counts), rows, axis=0
+      )
     # Among equally probable words the smaller ids, as in the other search.
     probabilities, words = top_words(ranked, min(width, softmax.shape[1]))
     if counts is not None:
@@ -224,23 +240,41 @@ def beam_search(step_fn, initial_states, start_id, end_id, search, rules=(),
     if required_ids:
       is_in = decoding_rules.contains(sentences, required_ids)
       left = ~(is_in | decoding_rules.contains(words, required_ids))
-      probabilities = tf.concat([probabilities, tf.where(
-          left, tf.gather(softmax, required_ids, axis=1), 0.0)], axis=1)
-      words = tf.concat([words, tf.repeat(
-          tf.constant([required_ids]), tf.shape(words)[0], axis=0)], axis=1)
+      probabilities = tf.concat(
+        [
+          probabilities,
+          tf.where(left, tf.gather(softmax, required_ids, axis=1), 0.0),
+        ],
+        axis=1,
+      )
+      words = tf.concat(
+        [
+          words,
+          tf.repeat(tf.constant([required_ids]), tf.shape(words)[0], axis=0),
+        ],
+        axis=1,
+      )
       is_new = tf.reduce_any(
-          (words[:, :, tf.newaxis] == required_ids)
-          & ~is_in[:, tf.newaxis], axis=2)
+        (words[:, :, tf.newaxis] == required_ids) & ~is_in[:, tf.newaxis],
+        axis=2,
+      )
       bank = tf.reshape(
-          tf.reduce_sum(tf.cast(is_in, tf.int32), axis=1, keepdims=True)
-          + tf.cast(is_new, tf.int32), [batch, rows, -1])
+        tf.reduce_sum(tf.cast(is_in, tf.int32), axis=1, keepdims=True)
+        + tf.cast(is_new, tf.int32),
+        [batch, rows, -1],
+      )
     probabilities = tf.cast(probabilities, tf.float64)
     log_probabilities = tf.where(
-        probabilities < caption_generator.MIN_PROBABILITY, _IMPOSSIBLE,
-        tf.math.log(probabilities))
+      probabilities < caption_generator.MIN_PROBABILITY,
+      _IMPOSSIBLE,
+      tf.math.log(probabilities),
+    )
     shape = [batch, rows, words.shape[1]]
-    return (tf.reshape(words, shape), tf.reshape(log_probabilities, shape),
-            bank)
+    return (
+      tf.reshape(words, shape),
+      tf.reshape(log_probabilities, shape),
+      bank,
+    )
 
   def extend(t, group, softmax, states, counts):
     """Extends the captions of a group, which are of t words, by one.
@@ -260,91 +294,130 @@ def beam_search(step_fn, initial_states, start_id, end_id, search, rules=(),
     """
     partial = group.partial
     words, log_probabilities, bank = likeliest(
-        tf.reshape(softmax, [-1, softmax.shape[2]]),
-        tf.reshape(partial.sentences, [-1, max_caption_length]), counts)
+      tf.reshape(softmax, [-1, softmax.shape[2]]),
+      tf.reshape(partial.sentences, [-1, max_caption_length]),
+      counts,
+    )
     tries = words.shape[2]
     log_probabilities += partial.log_probabilities[:, :, tf.newaxis]
     penalties = tf.repeat(partial.penalties[:, :, tf.newaxis], tries, axis=2)
     if counts is not None:
       penalties += search.beam_group_penalty * tf.cast(
-          tf.gather(counts, words, batch_dims=1), tf.float64)
+        tf.gather(counts, words, batch_dims=1), tf.float64
+      )
     ends = tf.equal(words, end_id)
 
     # A caption ends in one way at most, and no penalty is on that.
     ended = tf.reduce_max(
-        tf.where(ends, log_probabilities, _IMPOSSIBLE), axis=2)
+      tf.where(ends, log_probabilities, _IMPOSSIBLE), axis=2
+    )
     candidates = _Found(
-        tf.where(tf.equal(columns, t), end_id, partial.sentences),
-        tf.fill([batch, rows], t + 1), ended,
-        (ended - partial.penalties) / divisors[t + 1])
+      tf.where(tf.equal(columns, t), end_id, partial.sentences),
+      tf.fill([batch, rows], t + 1),
+      ended,
+      (ended - partial.penalties) / divisors[t + 1],
+    )
     candidates = _Found(
-        *(tf.concat(pair, 1) for pair in zip(group.complete, candidates)))
+      *(tf.concat(pair, 1) for pair in zip(group.complete, candidates))
+    )
     scores, kept, complete_tied = _best(candidates.scores, width)
     complete = _Found(*_rows(candidates[:-1], kept), scores)
 
     flat = [batch, rows * tries]
     scores = tf.reshape(
-        tf.where(ends, _IMPOSSIBLE, log_probabilities) - penalties, flat)
+      tf.where(ends, _IMPOSSIBLE, log_probabilities) - penalties, flat
+    )
     if bank is not None:
-      scores = tf.reshape(tf.where(
+      scores = tf.reshape(
+        tf.where(
           tf.reshape(bank, [batch, 1, -1]) == tf.range(banks)[:, tf.newaxis],
-          scores[:, tf.newaxis], _IMPOSSIBLE), [batch * banks, -1])
+          scores[:, tf.newaxis],
+          _IMPOSSIBLE,
+        ),
+        [batch * banks, -1],
+      )
     scores, kept, partial_tied = _best(scores, width)
     scores, kept = (tf.reshape(x, [batch, rows]) for x in (scores, kept))
     word, log_probabilities, penalties = _rows(
-        [tf.reshape(x, flat) for x in (words, log_probabilities, penalties)],
-        kept)
+      [tf.reshape(x, flat) for x in (words, log_probabilities, penalties)], kept
+    )
     log_probabilities = tf.where(
-        scores > _IMPOSSIBLE, log_probabilities, _IMPOSSIBLE)
+      scores > _IMPOSSIBLE, log_probabilities, _IMPOSSIBLE
+    )
     sentences, states = _rows([partial.sentences, states], kept // tries)
     partial = _Partial(
-        tf.where(tf.equal(columns, t), word[:, :, tf.newaxis], sentences),
-        states, log_probabilities, penalties)
+      tf.where(tf.equal(columns, t), word[:, :, tf.newaxis], sentences),
+      states,
+      log_probabilities,
+      penalties,
+    )
 
     is_alive = tf.repeat(_any_in_bank(scores), width, axis=1)
-    last = _Found(*(
-        tf.where(tf.reshape(is_alive, [batch, rows, *[1] * (len(new.shape) - 2)]),
-                 new, old)
+    last = _Found(
+      *(
+        tf.where(
+          tf.reshape(is_alive, [batch, rows, *[1] * (len(new.shape) - 2)]),
+          new,
+          old,
+        )
         for new, old in zip(
-            (partial.sentences, tf.fill([batch, rows], t + 1),
-             log_probabilities, scores), group.last)))
+          (
+            partial.sentences,
+            tf.fill([batch, rows], t + 1),
+            log_probabilities,
+            scores,
+          ),
+          group.last,
+        )
+      )
+    )
     best = tf.reduce_max(scores, axis=1)
     can_win = (best > _IMPOSSIBLE) & (
-        (best + _SLACK) / divisors[max_caption_length]
-        >= complete.scores[:, -1])
-    return (_Group(partial, complete, last), can_win, complete_tied,
-            tf.reduce_any(tf.reshape(partial_tied, [batch, banks]), axis=1))
+      (best + _SLACK) / divisors[max_caption_length] >= complete.scores[:, -1]
+    )
+    return (
+      _Group(partial, complete, last),
+      can_win,
+      complete_tied,
+      tf.reduce_any(tf.reshape(partial_tied, [batch, banks]), axis=1),
+    )
 
   def _any_in_bank(scores):
     """Returns bool [batch, banks], of scores [batch, rows]."""
-    return tf.reduce_max(
-        tf.reshape(scores, [batch, banks, width]), axis=2) > _IMPOSSIBLE
+    return (
+      tf.reduce_max(tf.reshape(scores, [batch, banks, width]), axis=2)
+      > _IMPOSSIBLE
+    )
 
   def advance(t, live, ambiguous, groups):
     """Extends the captions of t words by one; returns all, one step on."""
-    sentences = tf.reshape(joined([g.partial.sentences for g in groups]),
-                           [-1, max_caption_length])
+    sentences = tf.reshape(
+      joined([g.partial.sentences for g in groups]), [-1, max_caption_length]
+    )
     softmax, states = step_fn(
-        tf.cast(sentences[:, t - 1], tf.int64),
-        tf.reshape(joined([g.partial.states for g in groups]),
-                   [-1, state_size]))
+      tf.cast(sentences[:, t - 1], tf.int64),
+      tf.reshape(joined([g.partial.states for g in groups]), [-1, state_size]),
+    )
     for rule in rules:
       softmax = rule(softmax, sentences, t)
     lanes = num_groups * rows
     softmax, states = (
-        parted(tf.reshape(x, [batch, lanes, x.shape[1]]))
-        for x in (softmax, states))
+      parted(tf.reshape(x, [batch, lanes, x.shape[1]]))
+      for x in (softmax, states)
+    )
     counts, extended, can_win = None, [], tf.zeros([batch], tf.bool)
     tied = tf.zeros([batch], tf.bool)
     for group, of_group in zip(groups, zip(softmax, states)):
       group, can_win_too, complete_tied, partial_tied = extend(
-          t, group, *of_group, counts)
+        t, group, *of_group, counts
+      )
       extended.append(group)
       can_win |= can_win_too
       tied |= complete_tied | (can_win_too & partial_tied)
       if len(extended) < num_groups:
         counts = (0.0 if counts is None else counts) + _count_words(
-            group.partial, t, softmax[0].shape[2])
+          group.partial, t, softmax[0].shape[2]
+        )
     if is_as_in_2016:
       ambiguous |= live & tied
     return t + 1, can_win & ~ambiguous, ambiguous, tuple(extended)
@@ -354,43 +427,69 @@ def beam_search(step_fn, initial_states, start_id, end_id, search, rules=(),
   # The start word is one caption, not many equal ones.
   start = tf.concat([tf.zeros([batch, 1], tf.float64), nothing[:, 1:]], 1)
   group = _Group(
-      _Partial(blank, tf.repeat(initial_states[:, tf.newaxis], rows, axis=1),
-               start, tf.zeros([batch, rows], tf.float64)),
-      _Found(blank[:, :width], tf.zeros([batch, width], tf.int32),
-             nothing[:, :width], nothing[:, :width]),
-      _Found(blank, tf.ones([batch, rows], tf.int32), start, start))
+    _Partial(
+      blank,
+      tf.repeat(initial_states[:, tf.newaxis], rows, axis=1),
+      start,
+      tf.zeros([batch, rows], tf.float64),
+    ),
+    _Found(
+      blank[:, :width],
+      tf.zeros([batch, width], tf.int32),
+      nothing[:, :width],
+      nothing[:, :width],
+    ),
+    _Found(blank, tf.ones([batch, rows], tf.int32), start, start),
+  )
   _, _, ambiguous, groups = tf.while_loop(
-      lambda t, live, *_: (t < max_caption_length) & tf.reduce_any(live),
-      advance,
-      (1, tf.ones([batch], tf.bool), tf.zeros([batch], tf.bool),
-       (group,) * num_groups))
+    lambda t, live, *_: (t < max_caption_length) & tf.reduce_any(live),
+    advance,
+    (
+      1,
+      tf.ones([batch], tf.bool),
+      tf.zeros([batch], tf.bool),
+      (group,) * num_groups,
+    ),
+  )
 
   # Partial captions only count when no caption was completed, and those of the
   # last bank that has any.
   complete = _Found(*map(joined, zip(*(g.complete for g in groups))))
-  bank = tf.reduce_max(tf.where(
-      _any_in_bank(groups[0].last.scores), tf.range(banks), 0), axis=1)
-  found = _Found(*map(joined, zip(*(
-      _of_bank(g.last, bank, banks) for g in groups))))
+  bank = tf.reduce_max(
+    tf.where(_any_in_bank(groups[0].last.scores), tf.range(banks), 0), axis=1
+  )
+  found = _Found(
+    *map(joined, zip(*(_of_bank(g.last, bank, banks) for g in groups)))
+  )
   has_complete = tf.reduce_any(
-      complete.scores > _IMPOSSIBLE, axis=1, keepdims=True)
-  found = _Found(*(
-      tf.where(tf.reshape(has_complete, [batch, *[1] * (len(a.shape) - 1)]),
-               a, b) for a, b in zip(complete, found)))
+    complete.scores > _IMPOSSIBLE, axis=1, keepdims=True
+  )
+  found = _Found(
+    *(
+      tf.where(
+        tf.reshape(has_complete, [batch, *[1] * (len(a.shape) - 1)]), a, b
+      )
+      for a, b in zip(complete, found)
+    )
+  )
   if num_groups > 1:
     # Each group ranked its own with penalties.
     scores = found.log_probabilities / tf.where(
-        has_complete, tf.gather(divisors, found.lengths), 1.0)
+      has_complete, tf.gather(divisors, found.lengths), 1.0
+    )
     scores, kept, _ = _best(scores, search.beam_size)
     found = _Found(*_rows(found[:-1], kept), scores)
   if is_as_in_2016:
     ambiguous |= tf.reduce_any(
-        _equal(found.scores[:, :-1], found.scores[:, 1:]), axis=1)
+      _equal(found.scores[:, :-1], found.scores[:, 1:]), axis=1
+    )
   return Captions(
-      sentences=found.sentences,
-      lengths=tf.where(found.scores > _IMPOSSIBLE, found.lengths, 0),
-      log_probabilities=found.log_probabilities, scores=found.scores,
-      ambiguous=ambiguous)
+    sentences=found.sentences,
+    lengths=tf.where(found.scores > _IMPOSSIBLE, found.lengths, 0),
+    log_probabilities=found.log_probabilities,
+    scores=found.scores,
+    ambiguous=ambiguous,
+  )
 
 
 def _count_words(partial, t, vocab_size):
@@ -405,9 +504,12 @@ def _count_words(partial, t, vocab_size):
     float32 [batch, vocab_size].
   """
   return tf.math.bincount(
-      partial.sentences[:, :, t],
-      tf.cast(partial.log_probabilities > _IMPOSSIBLE, tf.float32),
-      minlength=vocab_size, maxlength=vocab_size, axis=-1)
+    partial.sentences[:, :, t],
+    tf.cast(partial.log_probabilities > _IMPOSSIBLE, tf.float32),
+    minlength=vocab_size,
+    maxlength=vocab_size,
+    axis=-1,
+  )
 
 
 def _of_bank(found, bank, banks):
@@ -423,7 +525,15 @@ def _of_bank(found, bank, banks):
   """
   if banks == 1:
     return found
-  return _Found(*(
-      tf.gather(tf.reshape(x, tf.concat(
-          [tf.shape(x)[:1], [banks, -1], tf.shape(x)[2:]], axis=0)), bank,
-                batch_dims=1) for x in found))
+  return _Found(
+    *(
+      tf.gather(
+        tf.reshape(
+          x, tf.concat([tf.shape(x)[:1], [banks, -1], tf.shape(x)[2:]], axis=0)
+        ),
+        bank,
+        batch_dims=1,
+      )
+      for x in found
+    )
+  )

@@ -42,7 +42,8 @@ class Models:
   def step(self, words, states):
     self.steps.assign_add(1)
     indices = tf.concat(
-        [tf.cast(states, tf.int64), tf.cast(words, tf.int64)[:, None]], 1)
+      [tf.cast(states, tf.int64), tf.cast(words, tf.int64)[:, None]], 1
+    )
     return tf.gather_nd(self._tables, indices), states + [[0.0, 1.0]]
 
 
@@ -50,7 +51,8 @@ def random_tables(seed, sharpness):
   # Other ones at each step: else captions with the same pairs of words in
   # another order would be equally probable.
   logits = np.random.default_rng(seed).normal(
-      scale=sharpness, size=[_IMAGES, _STEPS, _WORDS, _WORDS])
+    scale=sharpness, size=[_IMAGES, _STEPS, _WORDS, _WORDS]
+  )
   return tf.nn.softmax(logits).numpy()
 
 
@@ -61,64 +63,95 @@ def at_every_step(table):
 def search(model, **options):
   """Returns what the graph and what the full Python search find."""
   found = tf.function(
-      lambda states: beam_search.beam_search(
-          model.step, states, _START, _END,
-          search_config.SearchConfig(**options)),
-      autograph=False)(tf.constant(model.states))
+    lambda states: beam_search.beam_search(
+      model.step, states, _START, _END, search_config.SearchConfig(**options)
+    ),
+    autograph=False,
+  )(tf.constant(model.states))
   steps = int(model.steps)
   expected = caption_generator.CaptionGenerator(
-      lambda words, states: [np.asarray(x) for x in model.step(words, states)],
-      _START, _END, search_config.SearchConfig(**options)).beam_search(
-          model.states)
+    lambda words, states: [np.asarray(x) for x in model.step(words, states)],
+    _START,
+    _END,
+    search_config.SearchConfig(**options),
+  ).beam_search(model.states)
   return found, steps, expected
 
 
 def captions(found, image):
   """Returns (sentences, log probabilities, scores) of one image."""
   n = int(tf.math.count_nonzero(found.lengths[image]))
-  return ([s[:k].tolist() for s, k in zip(
-      found.sentences[image].numpy(), found.lengths[image].numpy()) if k],
-          found.log_probabilities[image].numpy()[:n],
-          found.scores[image].numpy()[:n])
+  return (
+    [
+      s[:k].tolist()
+      for s, k in zip(
+        found.sentences[image].numpy(), found.lengths[image].numpy()
+      )
+      if k
+    ],
+    found.log_probabilities[image].numpy()[:n],
+    found.scores[image].numpy()[:n],
+  )
 
 
 def assert_equal(found, image, expected, message='', tolerance=1e-12):
   sentences, log_probabilities, scores = captions(found, image)
   assert sentences == [c.sentence for c in expected], message
   np.testing.assert_allclose(
-      log_probabilities, [c.logprob for c in expected], atol=tolerance,
-      err_msg=message)
+    log_probabilities,
+    [c.logprob for c in expected],
+    atol=tolerance,
+    err_msg=message,
+  )
   np.testing.assert_allclose(
-      scores, [c.score for c in expected], atol=tolerance, err_msg=message)
+    scores, [c.score for c in expected], atol=tolerance, err_msg=message
+  )
 
 
 @pytest.mark.parametrize(
-    'beam_size, max_caption_length, length_normalization_factor', [
-        (1, 20, 0.0), (3, 20, 0.0), (3, 20, 0.7), (3, 30, 2.0), (4, 2, 1.0),
-        (2, 1, 0.0), (12, 6, 0.5)])
+  'beam_size, max_caption_length, length_normalization_factor',
+  [
+    (1, 20, 0.0),
+    (3, 20, 0.0),
+    (3, 20, 0.7),
+    (3, 30, 2.0),
+    (4, 2, 1.0),
+    (2, 1, 0.0),
+    (12, 6, 0.5),
+  ],
+)
 @pytest.mark.parametrize('sharpness', [0.5, 3.0])
 def test_equals_the_full_search_of_random_models(
-    beam_size, max_caption_length, length_normalization_factor, sharpness):
+  beam_size, max_caption_length, length_normalization_factor, sharpness
+):
   found, _, expected = search(
-      Models(random_tables(beam_size, sharpness)), beam_size=beam_size,
-      max_caption_length=max_caption_length,
-      length_normalization_factor=length_normalization_factor)
+    Models(random_tables(beam_size, sharpness)),
+    beam_size=beam_size,
+    max_caption_length=max_caption_length,
+    length_normalization_factor=length_normalization_factor,
+  )
   assert not found.ambiguous.numpy().any()
   for image in range(_IMAGES):
     assert_equal(found, image, expected[image], f'image {image}')
 
 
-@pytest.mark.parametrize('beam_size, length_normalization_factor', [
-    (2, 0.0), (3, 0.0), (3, 0.7), (12, 0.5)])
+@pytest.mark.parametrize(
+  'beam_size, length_normalization_factor',
+  [(2, 0.0), (3, 0.0), (3, 0.7), (12, 0.5)],
+)
 def test_equals_the_full_search_if_a_word_is_left_out(
-    beam_size, length_normalization_factor):
+  beam_size, length_normalization_factor
+):
   tables = random_tables(beam_size, 1.0)
   # The likeliest by far; what it had is nobody's now.
   tables *= 0.2
   tables[..., 4] = 0.0
   found, steps, expected = search(
-      Models(tables), beam_size=beam_size, max_caption_length=30,
-      length_normalization_factor=length_normalization_factor)
+    Models(tables),
+    beam_size=beam_size,
+    max_caption_length=30,
+    length_normalization_factor=length_normalization_factor,
+  )
   assert steps < 29
   assert not found.ambiguous.numpy().any()
   for image in range(_IMAGES):
@@ -132,8 +165,11 @@ def test_ends_before_the_full_search(length_normalization_factor):
   tables[..., _END] = 2.0
   tables /= tables.sum(axis=-1, keepdims=True)
   found, steps, expected = search(
-      Models(tables), beam_size=3, max_caption_length=40,
-      length_normalization_factor=length_normalization_factor)
+    Models(tables),
+    beam_size=3,
+    max_caption_length=40,
+    length_normalization_factor=length_normalization_factor,
+  )
   assert steps < 39
   for image in range(_IMAGES):
     assert_equal(found, image, expected[image], f'image {image}')
@@ -151,8 +187,11 @@ def test_a_long_caption_that_gains_by_its_length_is_waited_for():
   table[_WORDS - 1, _END] = 1.0
   for factor, length in ((0.0, 2), (1.0, _WORDS)):
     found, _, expected = search(
-        Models(at_every_step(table)), beam_size=2, max_caption_length=20,
-        length_normalization_factor=factor)
+      Models(at_every_step(table)),
+      beam_size=2,
+      max_caption_length=20,
+      length_normalization_factor=factor,
+    )
     assert_equal(found, 0, expected[0])
     assert found.lengths[0, 0] == length
 
@@ -160,12 +199,16 @@ def test_a_long_caption_that_gains_by_its_length_is_waited_for():
 def test_equal_scores_are_told():
   # Probabilities that are powers of two: some captions are equally good.
   powers = np.random.default_rng(0).integers(
-      1, 30, [_IMAGES, _STEPS, _WORDS, _WORDS])
+    1, 30, [_IMAGES, _STEPS, _WORDS, _WORDS]
+  )
   found, _, expected = search(
-      Models(0.5 ** powers), beam_size=3, max_caption_length=6)
+    Models(0.5**powers), beam_size=3, max_caption_length=6
+  )
   ambiguous = found.ambiguous.numpy()
-  differ = [captions(found, i)[0] != [c.sentence for c in expected[i]]
-            for i in range(_IMAGES)]
+  differ = [
+    captions(found, i)[0] != [c.sentence for c in expected[i]]
+    for i in range(_IMAGES)
+  ]
   assert any(differ) and not all(ambiguous)
   assert not (differ & ~ambiguous).any()
 
@@ -178,8 +221,7 @@ def test_words_below_the_threshold_and_incomplete_captions():
   assert_equal(found, 0, expected[0])
   tables = random_tables(0, 1.0)[:1]
   tables[..., _END] = 0.0
-  found, _, expected = search(
-      Models(tables), beam_size=3, max_caption_length=4)
+  found, _, expected = search(Models(tables), beam_size=3, max_caption_length=4)
   assert found.lengths.numpy().tolist() == [[4, 4, 4]]
   assert_equal(found, 0, expected[0])
 
@@ -196,53 +238,75 @@ class Remembering:
     self._model = model
     self._strikes_out = strikes_out
     self.states = np.concatenate(
-        [model.states, np.full([len(model.states), _STEPS], -1)], axis=1)
+      [model.states, np.full([len(model.states), _STEPS], -1)], axis=1
+    )
 
   def step(self, words, states):
     states = np.array(states)
     softmax, states[:, :2] = (
-        np.array(x) for x in self._model.step(words, states[:, :2]))
+      np.array(x) for x in self._model.step(words, states[:, :2])
+    )
     for row, (word, state) in enumerate(zip(words, states)):
       length = int(state[1])
       state[1 + length] = word
-      softmax[row, self._strikes_out(
-          state[2:2 + length].astype(int).tolist())] = 0
+      softmax[
+        row, self._strikes_out(state[2 : 2 + length].astype(int).tolist())
+      ] = 0
     return softmax, states
 
 
 def graph_search(model, search, required=()):
   rules = decoding_rules.rules(search, _END, required)
   return tf.function(
-      lambda states: beam_search.beam_search(
-          model.step, states, _START, _END, search, rules, required),
-      autograph=False)(tf.constant(model.states))
+    lambda states: beam_search.beam_search(
+      model.step, states, _START, _END, search, rules, required
+    ),
+    autograph=False,
+  )(tf.constant(model.states))
 
 
 def _twice(caption, n):
   """Words that would make n words in a row appear again."""
-  ngrams = {tuple(caption[i:i + n]) for i in range(len(caption) - n + 1)}
-  return [word for word in range(_WORDS)
-          if tuple(caption[len(caption) + 1 - n:] + [word]) in ngrams]
+  ngrams = {tuple(caption[i : i + n]) for i in range(len(caption) - n + 1)}
+  return [
+    word
+    for word in range(_WORDS)
+    if tuple(caption[len(caption) + 1 - n :] + [word]) in ngrams
+  ]
 
 
-@pytest.mark.parametrize('settings, strikes_out', [
+@pytest.mark.parametrize(
+  'settings, strikes_out',
+  [
     ({'min_caption_length': 8}, lambda c: [_END] if len(c) < 7 else []),
     ({'repeated_words': 'apart'}, lambda c: c[-1:]),
     ({'repeated_words': 'never'}, lambda c: c),
     ({'allow_repeated_trigram': False}, lambda c: _twice(c, 3)),
-    ({'allow_repeated_trigram': False, 'min_caption_length': 12,
-      'repeated_words': 'apart'},
-     lambda c: _twice(c, 3) + c[-1:] + ([_END] if len(c) < 11 else [])),
+    (
+      {
+        'allow_repeated_trigram': False,
+        'min_caption_length': 12,
+        'repeated_words': 'apart',
+      },
+      lambda c: _twice(c, 3) + c[-1:] + ([_END] if len(c) < 11 else []),
+    ),
     # After all words but the end there is no word left.
-    ({'repeated_words': 'never', 'min_caption_length': 12},
-     lambda c: c + [_END]),
-])
+    (
+      {'repeated_words': 'never', 'min_caption_length': 12},
+      lambda c: c + [_END],
+    ),
+  ],
+)
 @pytest.mark.parametrize('beam_size', [1, 4])
 def test_rules_give_what_the_full_search_gives_of_a_model_that_has_them(
-    settings, strikes_out, beam_size):
+  settings, strikes_out, beam_size
+):
   search_for = search_config.SearchConfig(
-      beam_size=beam_size, max_caption_length=14,
-      length_normalization_factor=0.4, **settings)
+    beam_size=beam_size,
+    max_caption_length=14,
+    length_normalization_factor=0.4,
+    **settings,
+  )
   # From step to step nearly the same words: they would be repeated.
   tables = random_tables(beam_size, 1.0)[:12] * random_tables(5, 2.0)[:12, :1]
   tables /= tables.sum(axis=-1, keepdims=True)
@@ -250,11 +314,16 @@ def test_rules_give_what_the_full_search_gives_of_a_model_that_has_them(
   found = graph_search(model, search_for)
   remembering = Remembering(model, strikes_out)
   expected = caption_generator.CaptionGenerator(
-      remembering.step, _START, _END, search_for).beam_search(
-          remembering.states)
-  free = graph_search(model, search_config.SearchConfig(
-      beam_size=beam_size, max_caption_length=14,
-      length_normalization_factor=0.4))
+    remembering.step, _START, _END, search_for
+  ).beam_search(remembering.states)
+  free = graph_search(
+    model,
+    search_config.SearchConfig(
+      beam_size=beam_size,
+      max_caption_length=14,
+      length_normalization_factor=0.4,
+    ),
+  )
   for image in range(len(tables)):
     assert_equal(found, image, expected[image], f'image {image}')
   assert not np.array_equal(found.sentences, free.sentences)
@@ -278,14 +347,22 @@ def all_captions(table, max_length):
 @pytest.mark.parametrize('factor', [0.0, 0.8])
 def test_required_words_with_a_wide_beam_equal_brute_force(required, factor):
   tables = random_tables(3, 1.0)[:4]
-  found = graph_search(Models(tables), search_config.SearchConfig(
-      beam_size=150, max_caption_length=5, length_normalization_factor=factor),
-                       required)
+  found = graph_search(
+    Models(tables),
+    search_config.SearchConfig(
+      beam_size=150, max_caption_length=5, length_normalization_factor=factor
+    ),
+    required,
+  )
   for image, table in enumerate(tables.astype(np.float32)):
     expected = sorted(
-        ((logprob / len(c) ** factor, list(c)) for c, logprob in
-         all_captions(table, 5).items() if set(required) <= set(c)),
-        reverse=True)[:150]
+      (
+        (logprob / len(c) ** factor, list(c))
+        for c, logprob in all_captions(table, 5).items()
+        if set(required) <= set(c)
+      ),
+      reverse=True,
+    )[:150]
     sentences, _, scores = captions(found, image)
     assert sentences == [c for _, c in expected]
     np.testing.assert_allclose(scores, [s for s, _ in expected], atol=1e-9)
@@ -305,22 +382,30 @@ def test_a_narrow_beam_finds_words_that_are_unlikely():
     assert len(sentences) == len(set(map(tuple, sentences))) == 3
     for sentence, log_probability in zip(sentences, log_probabilities):
       assert {4, 6} < set(sentence) and sentence[-1] == _END
-      assert log_probability == pytest.approx(sum(
+      assert log_probability == pytest.approx(
+        sum(
           np.log(float(np.float32(tables[image, t, a, b])))
-          for t, (a, b) in enumerate(itertools.pairwise(sentence))))
+          for t, (a, b) in enumerate(itertools.pairwise(sentence))
+        )
+      )
     assert not any({4, 6} & set(s) for s in captions(free, image)[0])
     # Words put after one another as soon as possible would be a bad caption.
     better += log_probabilities[0] > np.log(
-        tables[image, 0, _START, 4] * tables[image, 1, 4, 6]
-        * tables[image, 2, 6, _END])
+      tables[image, 0, _START, 4]
+      * tables[image, 1, 4, 6]
+      * tables[image, 2, 6, _END]
+    )
   assert better > _IMAGES / 2
 
 
 def test_captions_with_most_of_the_words_if_none_has_all():
   tables = random_tables(0, 1.0)[:5]
   tables[..., 6] = 0.0
-  found = graph_search(Models(tables), search_config.SearchConfig(
-      beam_size=2, max_caption_length=6), [6, 4])
+  found = graph_search(
+    Models(tables),
+    search_config.SearchConfig(beam_size=2, max_caption_length=6),
+    [6, 4],
+  )
   for image in range(5):
     sentences = captions(found, image)[0]
     assert len(sentences) == 2
@@ -340,39 +425,56 @@ def diverse_search(table, width, groups, penalty, max_length, factor):
         row = table[t - 1, caption[-1]].astype(np.float64)
         order = np.argsort(-(row * np.exp(-penalty * used)), kind='stable')
         for word in order[:width].tolist():
-          new = (caption + (word,), logprob + np.log(row[word]),
-                 penalized + np.log(row[word]) - penalty * used[word])
+          new = (
+            caption + (word,),
+            logprob + np.log(row[word]),
+            penalized + np.log(row[word]) - penalty * used[word],
+          )
           (complete[g] if word == _END else candidates).append(new)
-      complete[g].sort(
-          key=lambda c: -c[2] / len(c[0]) ** factor)
+      complete[g].sort(key=lambda c: -c[2] / len(c[0]) ** factor)
       del complete[g][width:]
       partial[g] = sorted(candidates, key=lambda c: -c[2])[:width]
       for caption, _, _ in partial[g]:
         used[caption[-1]] += 1
   if not any(complete):
     complete, factor = partial, 0.0
-  return sorted((c for group in complete for c in group),
-                key=lambda c: -c[1] / len(c[0]) ** factor)
+  return sorted(
+    (c for group in complete for c in group),
+    key=lambda c: -c[1] / len(c[0]) ** factor,
+  )
 
 
-@pytest.mark.parametrize('beam_size, groups, penalty, factor', [
-    (2, 2, 0.7, 0.0), (6, 3, 0.5, 0.0), (4, 2, 2.0, 0.6), (4, 4, 0.0, 0.0)])
+@pytest.mark.parametrize(
+  'beam_size, groups, penalty, factor',
+  [(2, 2, 0.7, 0.0), (6, 3, 0.5, 0.0), (4, 2, 2.0, 0.6), (4, 4, 0.0, 0.0)],
+)
 def test_groups_equal_the_diverse_beam_search_of_the_paper(
-    beam_size, groups, penalty, factor):
+  beam_size, groups, penalty, factor
+):
   tables = random_tables(beam_size + groups, 1.0)[:20]
   tables[..., _END] += 0.1
   tables /= tables.sum(axis=-1, keepdims=True)
-  found = graph_search(Models(tables), search_config.SearchConfig(
-      beam_size=beam_size, beam_groups=groups, beam_group_penalty=penalty,
-      max_caption_length=15, length_normalization_factor=factor))
+  found = graph_search(
+    Models(tables),
+    search_config.SearchConfig(
+      beam_size=beam_size,
+      beam_groups=groups,
+      beam_group_penalty=penalty,
+      max_caption_length=15,
+      length_normalization_factor=factor,
+    ),
+  )
   for image, table in enumerate(tables.astype(np.float32)):
     expected = diverse_search(
-        table, beam_size // groups, groups, penalty, 15, factor)
+      table, beam_size // groups, groups, penalty, 15, factor
+    )
     sentences, log_probabilities, scores = captions(found, image)
     np.testing.assert_allclose(
-        log_probabilities, [c[1] for c in expected], atol=1e-5)
+      log_probabilities, [c[1] for c in expected], atol=1e-5
+    )
     np.testing.assert_allclose(
-        scores, [c[1] / len(c[0]) ** factor for c in expected], atol=1e-5)
+      scores, [c[1] / len(c[0]) ** factor for c in expected], atol=1e-5
+    )
     if penalty:
       assert sentences == [list(c[0]) for c in expected], f'image {image}'
     else:  # All groups find the same: they do not meet.
@@ -383,20 +485,32 @@ def test_groups_have_more_different_captions():
   model = Models(random_tables(8, 3.0))
 
   def first_words(**settings):
-    found = graph_search(model, search_config.SearchConfig(
-        beam_size=4, **settings))
-    return np.mean([len({s[1] for s in captions(found, i)[0]})
-                    for i in range(_IMAGES)])
+    found = graph_search(
+      model, search_config.SearchConfig(beam_size=4, **settings)
+    )
+    return np.mean(
+      [len({s[1] for s in captions(found, i)[0]}) for i in range(_IMAGES)]
+    )
 
   assert first_words(beam_groups=4, beam_group_penalty=3.0) > (
-      first_words() + 0.5)
+    first_words() + 0.5
+  )
 
 
 def test_groups_banks_and_rules_go_together():
   model = Models(random_tables(4, 1.0))
-  found = graph_search(model, search_config.SearchConfig(
-      beam_size=4, beam_groups=2, beam_group_penalty=1.0, min_caption_length=6,
-      repeated_words='never', max_caption_length=10), [5, 2])
+  found = graph_search(
+    model,
+    search_config.SearchConfig(
+      beam_size=4,
+      beam_groups=2,
+      beam_group_penalty=1.0,
+      min_caption_length=6,
+      repeated_words='never',
+      max_caption_length=10,
+    ),
+    [5, 2],
+  )
   for image in range(_IMAGES):
     sentences = captions(found, image)[0]
     assert len(sentences) >= 2
@@ -408,13 +522,16 @@ def test_groups_banks_and_rules_go_together():
 @pytest.fixture(scope='module', name='reference')
 def fixture_reference():
   """(cases, initial states by image, model, search by options)."""
-  with open(testing.testdata_path('inference', 'beam_searches.json'),
-            encoding='utf-8') as f:
+  with open(
+    testing.testdata_path('inference', 'beam_searches.json'), encoding='utf-8'
+  ) as f:
     cases = json.load(f)
   model = show_and_tell_model.ShowAndTellModel(
-      configuration.ModelConfig(
-          vocab_size=100, embedding_size=32, num_lstm_units=24),
-      with_inception=False)
+    configuration.ModelConfig(
+      vocab_size=100, embedding_size=32, num_lstm_units=24
+    ),
+    with_inception=False,
+  )
   vectors = testing.assign_decoder(model)
   states = dict(zip(vectors['files'], tf.constant(vectors['initial_state'])))
   searches = {}
@@ -423,16 +540,23 @@ def fixture_reference():
     key = tuple(sorted(options.items()))
     if key not in searches:
       searches[key] = tf.function(
-          lambda states: beam_search.beam_search(
-              model.inference_step, states, cases['start_id'], cases['end_id'],
-              search_config.SearchConfig(**options)), autograph=False)
+        lambda states: beam_search.beam_search(
+          model.inference_step,
+          states,
+          cases['start_id'],
+          cases['end_id'],
+          search_config.SearchConfig(**options),
+        ),
+        autograph=False,
+      )
     return searches[key](state[None])
 
   return cases, states, model, graph_search
 
 
 @pytest.mark.parametrize(
-    'weights', ['small', 'eos_impossible', 'eos_certain', 'all_ties'])
+  'weights', ['small', 'eos_impossible', 'eos_certain', 'all_ties']
+)
 def test_every_search_of_the_2016_program(reference, weights):
   cases, states, model, graph_search = reference
   testing.assign_decoder(model)
@@ -446,18 +570,31 @@ def test_every_search_of_the_2016_program(reference, weights):
   mine = [c for c in cases['cases'] if c['weights'] == weights]
   assert mine
   for case in mine:
-    options = {k: case[k] for k in (
-        'beam_size', 'max_caption_length', 'length_normalization_factor')
-               if k in case}
+    options = {
+      k: case[k]
+      for k in (
+        'beam_size',
+        'max_caption_length',
+        'length_normalization_factor',
+      )
+      if k in case
+    }
     found = graph_search(states[case['image']], **options)
     message = f'{case["image"]} {options}'
     if found.ambiguous[0]:
       # The Python search answers these; its own test holds it to the vectors.
       assert weights == 'all_ties', message
     else:
-      assert_equal(found, 0, [
+      assert_equal(
+        found,
+        0,
+        [
           caption_generator.Caption(c['ids'], None, c['logprob'], c['score'])
-          for c in case['captions']], message, tolerance=1e-4)
+          for c in case['captions']
+        ],
+        message,
+        tolerance=1e-4,
+      )
 
 
 @pytest.mark.parametrize('n', [1, 3, 20])
@@ -469,8 +606,9 @@ def test_top_words_are_those_of_top_k(vocab_size, n):
   tied = np.round(distinct[:, ::-1], 2)
   same = np.zeros_like(distinct)
   for softmax in distinct, tied, same:
-    for got, expected in zip(beam_search.top_words(tf.constant(softmax), n),
-                             tf.math.top_k(softmax, n)):
+    for got, expected in zip(
+      beam_search.top_words(tf.constant(softmax), n), tf.math.top_k(softmax, n)
+    ):
       np.testing.assert_array_equal(got, expected)
 
 

@@ -28,6 +28,7 @@ class Caption:
     logprob: float, the natural logarithm of the caption's probability.
     score: float, what captions are ranked by.
   """
+
   sentence: list
   state: np.ndarray
   logprob: float
@@ -81,9 +82,10 @@ class _Beam:
     g = self._generator
     self._extended, self.partial = self.partial, TopN(g.beam_size)
     # Stable, so that the smaller of two equally probable ids comes first.
-    best_words = np.argsort(-softmax, axis=1, kind='stable')[:, :g.beam_size]
+    best_words = np.argsort(-softmax, axis=1, kind='stable')[:, : g.beam_size]
     for caption, probabilities, words, state in zip(
-        captions, softmax, best_words, states):
+      captions, softmax, best_words, states
+    ):
       for word in words.tolist():
         p = float(probabilities[word])
         if p < MIN_PROBABILITY:
@@ -101,8 +103,11 @@ class _Beam:
   def result(self):
     # Partial captions only count when no caption was completed; those of the
     # step before, when no word of this one may be tried.
-    return next(found.best_first() for found in (
-        self.complete, self.partial, self._extended) if len(found))
+    return next(
+      found.best_first()
+      for found in (self.complete, self.partial, self._extended)
+      if len(found)
+    )
 
 
 class CaptionGenerator:
@@ -118,8 +123,9 @@ class CaptionGenerator:
       longest caption and the length normalization count here.
   """
 
-  def __init__(self, step_fn, start_id, end_id,
-               search=search_config.SearchConfig()):
+  def __init__(
+    self, step_fn, start_id, end_id, search=search_config.SearchConfig()
+  ):
     search = search.completed()
     self._step_fn = step_fn
     self.start_id = start_id
@@ -145,8 +151,9 @@ class CaptionGenerator:
       # One call of the model serves the beams of all images.
       captions = [c for _, partial in live for c in partial]
       softmax, states = self._step_fn(
-          np.array([c.sentence[-1] for c in captions], np.int64),
-          np.stack([c.state for c in captions]))
+        np.array([c.sentence[-1] for c in captions], np.int64),
+        np.stack([c.state for c in captions]),
+      )
       start = 0
       for beam, partial in live:
         end = start + len(partial)

@@ -41,6 +41,7 @@ class ScoredCaption:
       tokenizer of the training captions wants.
     log_probability: natural logarithm, float.
   """
+
   text: str
   log_probability: float
 
@@ -67,8 +68,9 @@ class FeatureCaptioner:
       model's.
   """
 
-  def __init__(self, model, vocab, search=search_config.SearchConfig(),
-               separator=' '):
+  def __init__(
+    self, model, vocab, search=search_config.SearchConfig(), separator=' '
+  ):
     vocab.check_fits_model(model.config.vocab_size)
     self._model = model
     self._vocab = vocab
@@ -76,35 +78,52 @@ class FeatureCaptioner:
     self.search = search = search.completed(model.config)
     step_fn = model.inference_step
     allowed = decoding_rules.allowed_words(
-        search, vocab, model.config.vocab_size)
+      search, vocab, model.config.vocab_size
+    )
     if allowed is not None:
       step_fn = _with_allowed_words_only(step_fn, allowed)
     step = tf.function(
-        step_fn, autograph=False, input_signature=[
-            tf.TensorSpec([None], tf.int64),
-            tf.TensorSpec([None, model.state_size])])
+      step_fn,
+      autograph=False,
+      input_signature=[
+        tf.TensorSpec([None], tf.int64),
+        tf.TensorSpec([None, model.state_size]),
+      ],
+    )
     self._generator = caption_generator.CaptionGenerator(
-        lambda words, states: [x.numpy() for x in step(words, states)],
-        vocab.start_id, vocab.end_id, search)
+      lambda words, states: [x.numpy() for x in step(words, states)],
+      vocab.start_id,
+      vocab.end_id,
+      search,
+    )
     required = decoding_rules.required_ids(search, vocab)
     options = dict(
-        start_id=vocab.start_id, end_id=vocab.end_id, search=search,
-        rules=decoding_rules.rules(search, vocab.end_id, required))
+      start_id=vocab.start_id,
+      end_id=vocab.end_id,
+      search=search,
+      rules=decoding_rules.rules(search, vocab.end_id, required),
+    )
 
     def search_graph(features, first_image):
       states = model.initial_state(features)
       if search.sample:
         captions = sampling.sample(
-            step_fn, states, first_image=first_image, **options)
+          step_fn, states, first_image=first_image, **options
+        )
       else:
         captions = beam_search.beam_search(
-            step_fn, states, required_ids=required, **options)
+          step_fn, states, required_ids=required, **options
+        )
       return states, captions, self._texts(captions)
 
     self._search = tf.function(
-        search_graph, autograph=False, input_signature=[
-            tf.TensorSpec([None, model.feature_size]),
-            tf.TensorSpec([], tf.int64)])
+      search_graph,
+      autograph=False,
+      input_signature=[
+        tf.TensorSpec([None, model.feature_size]),
+        tf.TensorSpec([], tf.int64),
+      ],
+    )
 
   def caption(self, features, first_image=0):
     """Captions a batch of images.
@@ -120,17 +139,26 @@ class FeatureCaptioner:
     states, found, texts = self._search(features, first_image)
     results = []
     for state, ambiguous, *captions in zip(
-        states, found.ambiguous.numpy(), texts.numpy(),
-        found.log_probabilities.numpy(), found.lengths.numpy()):
+      states,
+      found.ambiguous.numpy(),
+      texts.numpy(),
+      found.log_probabilities.numpy(),
+      found.lengths.numpy(),
+    ):
       if ambiguous:
         # Only the heap of the Python search knows the order of equal scores.
-        searched, = self._generator.beam_search(state[tf.newaxis])
-        results.append([
-            ScoredCaption(self.text(c.sentence), c.logprob) for c in searched])
+        (searched,) = self._generator.beam_search(state[tf.newaxis])
+        results.append(
+          [ScoredCaption(self.text(c.sentence), c.logprob) for c in searched]
+        )
       else:
-        results.append([
+        results.append(
+          [
             ScoredCaption(text.decode(), float(log_probability))
-            for text, log_probability, length in zip(*captions) if length])
+            for text, log_probability, length in zip(*captions)
+            if length
+          ]
+        )
     return results
 
   def with_search(self, search):
@@ -149,17 +177,24 @@ class FeatureCaptioner:
     # A model may have more ids than there are words.
     words = self._vocab.words + [self._vocab.id_to_word(len(self._vocab))]
     looked_up = tf.gather(
-        words, tf.minimum(captions.sentences, len(self._vocab)))
+      words, tf.minimum(captions.sentences, len(self._vocab))
+    )
     position = tf.range(captions.sentences.shape[2])
-    shown = (position > 0) & (
-        position < captions.lengths[:, :, tf.newaxis]) & (
-            captions.sentences != self._vocab.end_id)
-    return tf.strings.strip(tf.strings.reduce_join(
-        tf.where(shown, self._separator + looked_up, ''), axis=2))
+    shown = (
+      (position > 0)
+      & (position < captions.lengths[:, :, tf.newaxis])
+      & (captions.sentences != self._vocab.end_id)
+    )
+    return tf.strings.strip(
+      tf.strings.reduce_join(
+        tf.where(shown, self._separator + looked_up, ''), axis=2
+      )
+    )
 
 
 def _with_allowed_words_only(step_fn, allowed):
   """Returns `step_fn`, its probabilities times `allowed` [vocab_size]."""
+
   def step(words, states):
     softmax, states = step_fn(words, states)
     return softmax * allowed, states
@@ -180,7 +215,8 @@ class ImageDecoder:
 
     def process_decoded(image):
       return image_processing.crop_image(
-          image_processing.resize_image(image), **size)
+        image_processing.resize_image(image), **size
+      )
 
     def process(encoded, orientation, ratio):
       image = tf.io.decode_jpeg(encoded, channels=3, ratio=ratio)
@@ -191,8 +227,10 @@ class ImageDecoder:
     # Now, lest each of the threads that decode does so.
     self._process.get_concrete_function(tf.TensorSpec([], tf.string), 1, 1)
     self._process_decoded = tf.function(
-        process_decoded, autograph=False,
-        input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)])
+      process_decoded,
+      autograph=False,
+      input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)],
+    )
     self._large = threading.Lock()
 
   def decode(self, encoded_image, exif_orientation=True):
@@ -216,9 +254,10 @@ class ImageDecoder:
     """
     if not isinstance(encoded_image, (bytes, bytearray, memoryview)):
       raise TypeError(
-          'decode takes the bytes of an image file, not '
-          f'{encoded_image!r:.80}: open the file in mode "rb" and give what '
-          'read() returns')
+        'decode takes the bytes of an image file, not '
+        f'{encoded_image!r:.80}: open the file in mode "rb" and give what '
+        'read() returns'
+      )
     encoded_image = bytes(encoded_image)
     header = image_formats.read_header(encoded_image)
     ratio = 1
@@ -228,23 +267,29 @@ class ImageDecoder:
       # There are copies while it is turned.
       header = header._replace(bytes_per_pixel=header.bytes_per_pixel + 6)
     whole = header
-    while header.is_sequential and ratio < 8 and (
-        header.width * header.height > header.most_pixels):
+    while (
+      header.is_sequential
+      and ratio < 8
+      and (header.width * header.height > header.most_pixels)
+    ):
       # No model looks this closely.
       ratio *= 2
-      header = header._replace(width=-(-whole.width // ratio),
-                               height=-(-whole.height // ratio))
+      header = header._replace(
+        width=-(-whole.width // ratio), height=-(-whole.height // ratio)
+      )
     header.check_size()
     with self._large if header.num_bytes > _LARGE else contextlib.nullcontext():
       try:
         return self._decode(encoded_image, header, ratio)
       except tf.errors.InvalidArgumentError as e:
-        raise ValueError(f'damaged {header.kind} image, or of a rare variant '
-                         'that is not read') from e
+        raise ValueError(
+          f'damaged {header.kind} image, or of a rare variant that is not read'
+        ) from e
       except (MemoryError, tf.errors.ResourceExhaustedError) as e:
         raise ValueError(
-            f'too little memory to decode {whole.width} x {whole.height} '
-            'pixels: make the image smaller') from e
+          f'too little memory to decode {whole.width} x {whole.height} '
+          'pixels: make the image smaller'
+        ) from e
 
   def _decode(self, encoded, header, ratio):
     """Decodes an image whose size is checked, a JPEG at 1/ratio of it."""
@@ -253,12 +298,14 @@ class ImageDecoder:
     elif header.has_alpha:
       # As a view: numpy() would copy it.
       image = image_formats.over_white(
-          np.asarray(memoryview(tf.io.decode_png(encoded, channels=4))))
+        np.asarray(memoryview(tf.io.decode_png(encoded, channels=4)))
+      )
     else:
       frame = image_formats.first_frame(encoded, header)
       return self._process(tf.constant(frame), header.orientation, ratio)
     return self._process_decoded(
-        image_processing.turn(image, header.orientation))
+      image_processing.turn(image, header.orientation)
+    )
 
 
 class _Member:
@@ -281,7 +328,8 @@ class _Member:
     config = dataclasses.replace(config, **self.checkpoint.model_sizes())
     self.vocabulary = vocabulary_stamp.of_checkpoint(self.prefix)
     self.model = show_and_tell_model.ShowAndTellModel(
-        config, with_inception=False)
+      config, with_inception=False
+    )
 
   def restore(self):
     """Fills the model's variables from the checkpoint."""
@@ -293,9 +341,9 @@ class _Member:
 
   def encoder_fingerprint(self):
     """Returns what tells its Inception v3 from others, a str."""
-    return encoder_stamp.fingerprint({
-        name: self.checkpoint.get(name)
-        for name in folded_inception.variables()})
+    return encoder_stamp.fingerprint(
+      {name: self.checkpoint.get(name) for name in folded_inception.variables()}
+    )
 
   def encoder(self, dtype):
     """Returns its Inception v3: images [batch, height, width, 3] -> features.
@@ -307,18 +355,22 @@ class _Member:
     try:
       inception = folded_inception.fold(self.checkpoint.get, dtype)
       encode = tf.function(
-          lambda images: folded_inception.encode(images, inception),
-          autograph=False, input_signature=[tf.TensorSpec(
-              [None, config.image_height, config.image_width, 3])])
+        lambda images: folded_inception.encode(images, inception),
+        autograph=False,
+        input_signature=[
+          tf.TensorSpec([None, config.image_height, config.image_width, 3])
+        ],
+      )
       encode.get_concrete_function()
       return encode
     except checkpoints.CheckpointError:
       raise
     except ValueError as e:
       raise ValueError(
-          f'checkpoint {self.prefix}: the shapes of its InceptionV3/ '
-          f'variables are not those of Inception v3 '
-          f'({quiet_tensorflow.reason(e)}); give another checkpoint') from e
+        f'checkpoint {self.prefix}: the shapes of its InceptionV3/ '
+        f'variables are not those of Inception v3 '
+        f'({quiet_tensorflow.reason(e)}); give another checkpoint'
+      ) from e
 
 
 def _check_of_one_kind(members):
@@ -332,16 +384,18 @@ def _check_of_one_kind(members):
       named.
   """
   vocabulary_stamp.check(
-      [member.vocabulary for member in members],
-      'give --checkpoint_path checkpoints of one vocabulary')
+    [member.vocabulary for member in members],
+    'give --checkpoint_path checkpoints of one vocabulary',
+  )
   for member in members[1:]:
     for name in ('vocab_size', 'image_height', 'image_width'):
       sizes = [getattr(m.model.config, name) for m in (members[0], member)]
       if sizes[0] != sizes[1]:
         raise ValueError(
-            f'checkpoint {members[0].prefix} has {name}={sizes[0]}, and '
-            f'checkpoint {member.prefix} {name}={sizes[1]}: give '
-            '--checkpoint_path checkpoints of one vocabulary and image size')
+          f'checkpoint {members[0].prefix} has {name}={sizes[0]}, and '
+          f'checkpoint {member.prefix} {name}={sizes[1]}: give '
+          '--checkpoint_path checkpoints of one vocabulary and image size'
+        )
 
 
 class Captioner:
@@ -371,8 +425,13 @@ class Captioner:
       each other.
   """
 
-  def __init__(self, checkpoint_path, vocab_file,
-               search=search_config.SearchConfig(), precision='float32'):
+  def __init__(
+    self,
+    checkpoint_path,
+    vocab_file,
+    search=search_config.SearchConfig(),
+    precision='float32',
+  ):
     self.vocab = vocabulary.Vocabulary(vocab_file)
     if isinstance(checkpoint_path, str):
       checkpoint_path = checkpoints.split_paths(checkpoint_path)
@@ -382,8 +441,9 @@ class Captioner:
     self.prefixes = [member.prefix for member in members]
     trained = [member.vocabulary for member in members]
     vocabulary_stamp.check(
-        [vocabulary_stamp.of_vocabulary(self.vocab), *trained],
-        'give the word_counts.txt that the model was trained with')
+      [vocabulary_stamp.of_vocabulary(self.vocab), *trained],
+      'give the word_counts.txt that the model was trained with',
+    )
     first_of = members
     self.model = members[0].model
     if len(members) > 1:
@@ -391,16 +451,19 @@ class Captioner:
       distinct = list(dict.fromkeys(fingerprints))
       first_of = [members[fingerprints.index(f)] for f in distinct]
       self.model = ensemble.Ensemble(
-          [member.model for member in members],
-          [distinct.index(f) for f in fingerprints])
+        [member.model for member in members],
+        [distinct.index(f) for f in fingerprints],
+      )
     stamp = vocabulary_stamp.first_known(trained)
     self.decoder = FeatureCaptioner(
-        self.model, self.vocab, search, stamp.separator if stamp else ' ')
+      self.model, self.vocab, search, stamp.separator if stamp else ' '
+    )
     for member in members:
       member.restore()
     self.global_step = members[0].checkpoint.global_step
     self._encoders = [
-        member.encoder(tf.as_dtype(precision)) for member in first_of]
+      member.encoder(tf.as_dtype(precision)) for member in first_of
+    ]
     config = members[0].model.config
     self._images = ImageDecoder(config.image_height, config.image_width)
 
@@ -421,9 +484,12 @@ class Captioner:
       TypeError: an image is the name or the bytes of a file.
     """
     if isinstance(images, (str, bytes)) or any(
-        isinstance(image, (str, bytes, os.PathLike)) for image in images):
-      raise TypeError('encode and caption take a list of results of decode, '
-                      f'not {images!r:.80}')
+      isinstance(image, (str, bytes, os.PathLike)) for image in images
+    ):
+      raise TypeError(
+        'encode and caption take a list of results of decode, '
+        f'not {images!r:.80}'
+      )
     images = tf.stack(images)
     if len(self._encoders) == 1:
       return self._encoders[0](images)

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of captioner."""
-# pylint: disable=protected-access
 
 import dataclasses
 import io
@@ -30,18 +29,22 @@ _WORDS = ['a', '<S>', '</S>', 'dog', 'cat']
 def fixture_files(tmp_path_factory):
   """A directory with a vocabulary and a checkpoint of random weights."""
   path = tmp_path_factory.mktemp('model')
-  (path / 'word_counts.txt').write_text(
-      ''.join(f'{w} 1\n' for w in _WORDS))
+  (path / 'word_counts.txt').write_text(''.join(f'{w} 1\n' for w in _WORDS))
   config = configuration.ModelConfig(
-      vocab_size=8, embedding_size=4, num_lstm_units=6)
+    vocab_size=8, embedding_size=4, num_lstm_units=6
+  )
   configuration.save(path, (config, configuration.TrainingConfig()))
   tf.random.set_seed(1)
   model = show_and_tell_model.ShowAndTellModel(config)
   # Random features are large: the LSTM would be saturated, whatever the image.
-  features = model.encode_images(tf.stack([
-      image_processing.process_image(testing.jpeg(i)) for i in range(3)]))
+  features = model.encode_images(
+    tf.stack(
+      [image_processing.process_image(testing.jpeg(i)) for i in range(3)]
+    )
+  )
   model.image_embedding_weights.assign(
-      model.image_embedding_weights / tf.math.reduce_std(features))
+    model.image_embedding_weights / tf.math.reduce_std(features)
+  )
   checkpoints.CheckpointManager(str(path)).save(model.named_variables)
   return path
 
@@ -49,8 +52,10 @@ def fixture_files(tmp_path_factory):
 @pytest.fixture(scope='module', name='captioner')
 def fixture_captioner(files):
   return captioner_lib.Captioner(
-      str(files), str(files / 'word_counts.txt'),
-      SearchConfig(beam_size=2, max_caption_length=5))
+    str(files),
+    str(files / 'word_counts.txt'),
+    SearchConfig(beam_size=2, max_caption_length=5),
+  )
 
 
 def test_captions_of_a_batch_equal_those_of_each_alone(captioner):
@@ -60,10 +65,13 @@ def test_captions_of_a_batch_equal_those_of_each_alone(captioner):
   # What is captioned shows, so that a mix-up would.
   assert len({captions[0].log_probability for captions in together}) == 3
   for image, captions in zip(images, together):
-    alone, = captioner.caption([image])
+    (alone,) = captioner.caption([image])
     assert [c.text for c in captions] == [c.text for c in alone]
-    np.testing.assert_allclose([c.log_probability for c in captions],
-                               [c.log_probability for c in alone], atol=1e-4)
+    np.testing.assert_allclose(
+      [c.log_probability for c in captions],
+      [c.log_probability for c in alone],
+      atol=1e-4,
+    )
     assert len(captions) == 2
     assert 0 < captions[0].probability < 1
 
@@ -80,19 +88,22 @@ def test_words_stand_as_the_tokenizer_of_the_captions_wants(files, tmp_path):
     (tmp_path / path.name).symlink_to(path)
   words = str(files / 'word_counts.txt')
   stamp = vocabulary_stamp.of_vocabulary(
-      captioner_lib.vocabulary.Vocabulary(words)).stamp
-  vocabulary_stamp.save(tmp_path, dataclasses.replace(
-      stamp, tokenizer='characters'))
+    captioner_lib.vocabulary.Vocabulary(words)
+  ).stamp
+  vocabulary_stamp.save(
+    tmp_path, dataclasses.replace(stamp, tokenizer='characters')
+  )
   captioner = captioner_lib.Captioner(
-      str(tmp_path), words, SearchConfig(beam_size=2, max_caption_length=5))
+    str(tmp_path), words, SearchConfig(beam_size=2, max_caption_length=5)
+  )
   assert captioner.decoder.text([1, 0, 3, 2]) == 'adog'
   blanks = captioner_lib.Captioner(
-      str(files), words, SearchConfig(beam_size=2, max_caption_length=5))
+    str(files), words, SearchConfig(beam_size=2, max_caption_length=5)
+  )
   images = [captioner.decode(testing.jpeg(i)) for i in range(3)]
   for joined, parted in zip(captioner.caption(images), blanks.caption(images)):
     assert any(' ' in c.text for c in parted)
-    assert [c.text for c in joined] == [
-        c.text.replace(' ', '') for c in parted]
+    assert [c.text for c in joined] == [c.text.replace(' ', '') for c in parted]
 
 
 def test_another_vocabulary_of_the_same_size_is_refused(files, tmp_path):
@@ -101,23 +112,32 @@ def test_another_vocabulary_of_the_same_size_is_refused(files, tmp_path):
   data = 'model.ckpt-0.data-00000-of-00001'
   (tmp_path / data).symlink_to(files / data)
   (tmp_path / 'other.txt').write_text(
-      ''.join(f'{w} 1\n' for w in reversed(_WORDS)))
+    ''.join(f'{w} 1\n' for w in reversed(_WORDS))
+  )
   stamp = vocabulary_stamp.of_vocabulary(
-      captioner_lib.vocabulary.Vocabulary(words)).stamp
+    captioner_lib.vocabulary.Vocabulary(words)
+  ).stamp
   vocabulary_stamp.save(tmp_path, stamp)
   with pytest.raises(ValueError) as error:
     captioner_lib.Captioner(
-        str(tmp_path / 'model.ckpt-0'), str(tmp_path / 'other.txt'))
-  for part in (f'the vocabulary file {tmp_path}/other.txt (fingerprint ',
-               f'the checkpoint {tmp_path}/model.ckpt-0 (fingerprint '
-               f'{stamp.fingerprint}, 6 words of {words})'):
+      str(tmp_path / 'model.ckpt-0'), str(tmp_path / 'other.txt')
+    )
+  for part in (
+    f'the vocabulary file {tmp_path}/other.txt (fingerprint ',
+    f'the checkpoint {tmp_path}/model.ckpt-0 (fingerprint '
+    f'{stamp.fingerprint}, 6 words of {words})',
+  ):
     assert part in str(error.value)
 
 
 def test_captions_are_those_of_the_python_search(files):
   captioner = captioner_lib.Captioner(
-      str(files), str(files / 'word_counts.txt'), SearchConfig(
-          beam_size=4, max_caption_length=6, length_normalization_factor=0.5))
+    str(files),
+    str(files / 'word_counts.txt'),
+    SearchConfig(
+      beam_size=4, max_caption_length=6, length_normalization_factor=0.5
+    ),
+  )
   images = [captioner.decode(testing.jpeg(i)) for i in range(3)]
   found = captioner.caption(images)
   states, captions, _ = captioner.decoder._search(captioner.encode(images), 0)
@@ -125,9 +145,11 @@ def test_captions_are_those_of_the_python_search(files):
   expected = captioner.decoder._generator.beam_search(states)
   for mine, others in zip(found, expected):
     assert [c.text for c in mine] == [
-        captioner.decoder.text(c.sentence) for c in others]
-    np.testing.assert_allclose([c.log_probability for c in mine],
-                               [c.logprob for c in others], atol=1e-5)
+      captioner.decoder.text(c.sentence) for c in others
+    ]
+    np.testing.assert_allclose(
+      [c.log_probability for c in mine], [c.logprob for c in others], atol=1e-5
+    )
 
 
 def test_equal_scores_come_in_the_order_of_the_python_search(files, tmp_path):
@@ -137,14 +159,17 @@ def test_equal_scores_come_in_the_order_of_the_python_search(files, tmp_path):
     values[name] = np.zeros_like(values[name])
   checkpoints.write(str(tmp_path / 'ties'), values)
   captioner = captioner_lib.Captioner(
-      str(tmp_path / 'ties'), str(files / 'word_counts.txt'),
-      SearchConfig(beam_size=4))
+    str(tmp_path / 'ties'),
+    str(files / 'word_counts.txt'),
+    SearchConfig(beam_size=4),
+  )
   images = [captioner.decode(testing.jpeg())]
   states, captions, _ = captioner.decoder._search(captioner.encode(images), 0)
   assert captions.ambiguous.numpy().all()
-  expected, = captioner.decoder._generator.beam_search(states)
+  (expected,) = captioner.decoder._generator.beam_search(states)
   assert [c.text for c in captioner.caption(images)[0]] == [
-      captioner.decoder.text(c.sentence) for c in expected]
+    captioner.decoder.text(c.sentence) for c in expected
+  ]
 
 
 class _Decoder:
@@ -159,23 +184,29 @@ class _Decoder:
   def __init__(self, files, seed=0):
     tf.random.set_seed(seed)
     self.model = show_and_tell_model.ShowAndTellModel(
-        configuration.ModelConfig(
-            vocab_size=8, embedding_size=4, num_lstm_units=6,
-            initializer_scale=0.8), with_inception=False)
+      configuration.ModelConfig(
+        vocab_size=8, embedding_size=4, num_lstm_units=6, initializer_scale=0.8
+      ),
+      with_inception=False,
+    )
     self.vocab = captioner_lib.vocabulary.Vocabulary(
-        str(files / 'word_counts.txt'))
+      str(files / 'word_counts.txt')
+    )
     biases = np.zeros([8], np.float32)
     biases[[self.vocab.unk_id, 7]] = 2
     self.model.logits_biases.assign(biases)
-    self.features = np.random.default_rng(seed).normal(
-        size=[6, 2048]).astype(np.float32) / 20
+    self.features = (
+      np.random.default_rng(seed).normal(size=[6, 2048]).astype(np.float32) / 20
+    )
 
   def captioner(self, **search):
     return captioner_lib.FeatureCaptioner(
-        self.model, self.vocab, SearchConfig(**search))
+      self.model, self.vocab, SearchConfig(**search)
+    )
 
   def search(self, left_out, **search):
     """The Python search, with the probability of some ids struck out."""
+
     def step(words, states):
       softmax, states = self.model.inference_step(words, states)
       softmax = softmax.numpy()
@@ -183,33 +214,44 @@ class _Decoder:
       return softmax, states.numpy()
 
     return captioner_lib.caption_generator.CaptionGenerator(
-        step, self.vocab.start_id, self.vocab.end_id,
-        SearchConfig(**search)).beam_search(
-            self.model.initial_state(self.features).numpy())
+      step, self.vocab.start_id, self.vocab.end_id, SearchConfig(**search)
+    ).beam_search(self.model.initial_state(self.features).numpy())
 
 
-@pytest.mark.parametrize('beam_size, length_normalization_factor',
-                         [(1, 0.0), (3, 0.0), (3, 0.7), (10, 0.3)])
+@pytest.mark.parametrize(
+  'beam_size, length_normalization_factor',
+  [(1, 0.0), (3, 0.0), (3, 0.7), (10, 0.3)],
+)
 @pytest.mark.parametrize('allowed', [True, False])
 def test_the_unknown_word_is_left_out_if_it_should_be(
-    files, allowed, beam_size, length_normalization_factor):
+  files, allowed, beam_size, length_normalization_factor
+):
   unknown = 0
   for seed in range(3):
     decoder = _Decoder(files, seed)
-    search = dict(beam_size=beam_size, max_caption_length=7,
-                  length_normalization_factor=length_normalization_factor)
+    search = dict(
+      beam_size=beam_size,
+      max_caption_length=7,
+      length_normalization_factor=length_normalization_factor,
+    )
     captioner = decoder.captioner(allow_unknown_word=allowed, **search)
     # Other words are as probable as they were: nothing else is changed.
     expected = decoder.search([] if allowed else [5, 6, 7], **search)
     python = captioner._generator.beam_search(
-        decoder.model.initial_state(decoder.features))
+      decoder.model.initial_state(decoder.features)
+    )
     for found, mine, others in zip(
-        captioner.caption(decoder.features), python, expected):
+      captioner.caption(decoder.features), python, expected
+    ):
       assert [c.sentence for c in mine] == [c.sentence for c in others]
       assert [c.text for c in found] == [
-          captioner.text(c.sentence) for c in others]
-      np.testing.assert_allclose([c.log_probability for c in found],
-                                 [c.logprob for c in others], atol=1e-5)
+        captioner.text(c.sentence) for c in others
+      ]
+      np.testing.assert_allclose(
+        [c.log_probability for c in found],
+        [c.logprob for c in others],
+        atol=1e-5,
+      )
       unknown += sum('<UNK>' in c.text for c in found)
   assert bool(unknown) == allowed
 
@@ -218,26 +260,31 @@ def test_a_caption_that_no_known_word_may_follow_ends_there(files):
   decoder = _Decoder(files)
   decoder.model.logits_biases.assign([0, 0, 0, 0, 0, 1e4, 0, 0])
   for beam_size in (1, 4):
-    captioner = decoder.captioner(
-        beam_size=beam_size, allow_unknown_word=False)
-    assert captioner.caption(decoder.features) == [
-        [captioner_lib.ScoredCaption('', 0.0)]] * 6
+    captioner = decoder.captioner(beam_size=beam_size, allow_unknown_word=False)
+    assert (
+      captioner.caption(decoder.features)
+      == [[captioner_lib.ScoredCaption('', 0.0)]] * 6
+    )
 
 
 def test_the_search_is_what_the_configuration_says_unless_told(files):
   decoder = _Decoder(files)
   plain = decoder.captioner().caption(decoder.features)
   assert plain == decoder.captioner(
-      beam_size=3, length_normalization_factor=0.0,
-      allow_unknown_word=True).caption(decoder.features)
-  told = dict(beam_size=2, length_normalization_factor=0.7,
-              allow_unknown_word=False)
+    beam_size=3, length_normalization_factor=0.0, allow_unknown_word=True
+  ).caption(decoder.features)
+  told = dict(
+    beam_size=2, length_normalization_factor=0.7, allow_unknown_word=False
+  )
   tuned = decoder.captioner(**told).caption(decoder.features)
   decoder.model.config = dataclasses.replace(decoder.model.config, **told)
   assert decoder.captioner().caption(decoder.features) == tuned != plain
-  assert decoder.captioner(
-      beam_size=3, length_normalization_factor=0.0,
-      allow_unknown_word=True).caption(decoder.features) == plain
+  assert (
+    decoder.captioner(
+      beam_size=3, length_normalization_factor=0.0, allow_unknown_word=True
+    ).caption(decoder.features)
+    == plain
+  )
 
 
 def test_a_checkpoint_says_how_it_is_searched(files, tmp_path):
@@ -245,18 +292,21 @@ def test_a_checkpoint_says_how_it_is_searched(files, tmp_path):
     if path.name != configuration.FILE_NAME:
       (tmp_path / path.name).symlink_to(path)
   configs = configuration.replace(
-      configuration.load(files),
-      {'beam_size': 4, 'allow_unknown_word': False}, 'test')
+    configuration.load(files),
+    {'beam_size': 4, 'allow_unknown_word': False},
+    'test',
+  )
   configuration.save(tmp_path, configs)
   words = str(files / 'word_counts.txt')
   told = captioner_lib.Captioner(str(tmp_path), words)
   asked = captioner_lib.Captioner(
-      str(files), words, SearchConfig(beam_size=4, allow_unknown_word=False))
+    str(files), words, SearchConfig(beam_size=4, allow_unknown_word=False)
+  )
   images = [told.decode(testing.jpeg(i)) for i in range(3)]
   assert told.caption(images) == asked.caption(images)
   assert told.caption(images) != captioner_lib.Captioner(
-      str(tmp_path), words,
-      SearchConfig(allow_unknown_word=True)).caption(images)
+    str(tmp_path), words, SearchConfig(allow_unknown_word=True)
+  ).caption(images)
 
 
 @pytest.fixture(scope='module', name='others')
@@ -265,13 +315,18 @@ def fixture_others(files, tmp_path_factory):
   source = checkpoints.Checkpoint(str(files))
   values = {n: source.get(n) for n in source.shapes}
   rng = np.random.default_rng(1)
-  changed = {n: v + rng.normal(size=v.shape, scale=0.3).astype(v.dtype)
-             if n.startswith(('lstm/', 'logits/')) else v
-             for n, v in values.items()}
+  changed = {
+    n: v + rng.normal(size=v.shape, scale=0.3).astype(v.dtype)
+    if n.startswith(('lstm/', 'logits/'))
+    else v
+    for n, v in values.items()
+  }
   name = 'InceptionV3/Conv2d_1a_3x3/weights'
   directories = {}
-  for key, content in (('decoder', changed),
-                       ('both', {**changed, name: values[name] * 0.9})):
+  for key, content in (
+    ('decoder', changed),
+    ('both', {**changed, name: values[name] * 0.9}),
+  ):
     directories[key] = tmp_path_factory.mktemp(key)
     for file in ('word_counts.txt', configuration.FILE_NAME):
       (directories[key] / file).write_bytes((files / file).read_bytes())
@@ -294,28 +349,43 @@ def test_several_checkpoints_are_an_ensemble(files, others):
   np.testing.assert_array_equal(features[:, 2048:], alone[2].encode(images))
 
   def step(words, states):
-    softmax, states = zip(*(
+    softmax, states = zip(
+      *(
         captioner.model.inference_step(words, s)
-        for captioner, s in zip(alone, np.split(states, 3, axis=1))))
+        for captioner, s in zip(alone, np.split(states, 3, axis=1))
+      )
+    )
     return np.mean(softmax, axis=0), np.concatenate(states, axis=1)
 
   expected = captioner_lib.caption_generator.CaptionGenerator(
-      step, together.vocab.start_id, together.vocab.end_id, search).beam_search(
-          np.concatenate([captioner.model.initial_state(captioner.encode(images))
-                          for captioner in alone], axis=1))
+    step, together.vocab.start_id, together.vocab.end_id, search
+  ).beam_search(
+    np.concatenate(
+      [
+        captioner.model.initial_state(captioner.encode(images))
+        for captioner in alone
+      ],
+      axis=1,
+    )
+  )
   found = together.caption(images)
   for mine, searched in zip(found, expected):
     assert [c.text for c in mine] == [
-        together.decoder.text(c.sentence) for c in searched]
-    np.testing.assert_allclose([c.log_probability for c in mine],
-                               [c.logprob for c in searched], atol=1e-5)
+      together.decoder.text(c.sentence) for c in searched
+    ]
+    np.testing.assert_allclose(
+      [c.log_probability for c in mine],
+      [c.logprob for c in searched],
+      atol=1e-5,
+    )
   assert found not in [captioner.caption(images) for captioner in alone]
 
 
 def test_a_checkpoint_twice_captions_as_it_does_alone(files, captioner):
   path = str(files)
   twice = captioner_lib.Captioner(
-      [path, path], str(files / 'word_counts.txt'), captioner.decoder.search)
+    [path, path], str(files / 'word_counts.txt'), captioner.decoder.search
+  )
   images = [twice.decode(testing.jpeg(i)) for i in range(3)]
   assert twice.encode(images).shape == [3, 2048]
   assert twice.caption(images) == captioner.caption(images)
@@ -324,50 +394,71 @@ def test_a_checkpoint_twice_captions_as_it_does_alone(files, captioner):
 def test_an_ensemble_of_two_vocabularies_is_refused(files, others, tmp_path):
   words = str(files / 'word_counts.txt')
   stamp = vocabulary_stamp.of_vocabulary(
-      captioner_lib.vocabulary.Vocabulary(words)).stamp
+    captioner_lib.vocabulary.Vocabulary(words)
+  ).stamp
   other = others['decoder']
   for path in (*files.iterdir(), *other.iterdir()):
     directory = tmp_path / ('one' if path.parent == files else 'two')
     directory.mkdir(exist_ok=True)
     (directory / path.name).symlink_to(path)
   vocabulary_stamp.save(tmp_path / 'one', stamp)
-  vocabulary_stamp.save(tmp_path / 'two', dataclasses.replace(
-      stamp, fingerprint='12ab'))
+  vocabulary_stamp.save(
+    tmp_path / 'two', dataclasses.replace(stamp, fingerprint='12ab')
+  )
   with pytest.raises(ValueError) as error:
     captioner_lib.Captioner(f'{tmp_path}/one,{tmp_path}/two', words)
-  for part in (f'the checkpoint {tmp_path}/one/model.ckpt-0 (fingerprint ',
-               f'the checkpoint {tmp_path}/two/model.ckpt-9 (fingerprint 12ab',
-               'give --checkpoint_path checkpoints of one vocabulary'):
+  for part in (
+    f'the checkpoint {tmp_path}/one/model.ckpt-0 (fingerprint ',
+    f'the checkpoint {tmp_path}/two/model.ckpt-9 (fingerprint 12ab',
+    'give --checkpoint_path checkpoints of one vocabulary',
+  ):
     assert part in str(error.value)
   assert '\n' not in str(error.value)
 
 
-@pytest.mark.parametrize('name, value', [
-    ('image_height', 300), ('vocab_size', 9)])
+@pytest.mark.parametrize(
+  'name, value', [('image_height', 300), ('vocab_size', 9)]
+)
 def test_an_ensemble_of_two_sizes_is_refused(
-    files, others, tmp_path, name, value):
+  files, others, tmp_path, name, value
+):
   source = checkpoints.Checkpoint(str(others['decoder']))
   # Refused before the encoders are looked at.
-  values = {n: source.get(n) for n in source.shapes
-            if not n.startswith('InceptionV3/')}
+  values = {
+    n: source.get(n) for n in source.shapes if not n.startswith('InceptionV3/')
+  }
   if name == 'vocab_size':
-    for variable, axis in (('seq_embedding/map', 0), ('logits/weights', 1),
-                           ('logits/biases', 0)):
+    for variable, axis in (
+      ('seq_embedding/map', 0),
+      ('logits/weights', 1),
+      ('logits/biases', 0),
+    ):
       values[variable] = np.concatenate(
-          [values[variable], np.take(values[variable], [0], axis)], axis)
+        [values[variable], np.take(values[variable], [0], axis)], axis
+      )
   checkpoints.write(str(tmp_path / 'model'), values)
-  configuration.save(tmp_path, configuration.replace(
-      configuration.load(files), {name: value}, 'test'))
+  configuration.save(
+    tmp_path,
+    configuration.replace(configuration.load(files), {name: value}, 'test'),
+  )
   with pytest.raises(ValueError) as error:
     captioner_lib.Captioner(
-        f'{files},{tmp_path}/model', str(files / 'word_counts.txt'))
+      f'{files},{tmp_path}/model', str(files / 'word_counts.txt')
+    )
   assert f'{tmp_path}/model {name}={value}' in str(error.value)
   assert f'{files}/model.ckpt-0 has {name}=' in str(error.value)
 
 
-@pytest.mark.parametrize('settings', [
-    {'min_caption_length': 6}, {'repeated_words': 'never'},
-    {'required_words': ('cat', 'dog')}, {'beam_groups': 2}, {'sample': True}])
+@pytest.mark.parametrize(
+  'settings',
+  [
+    {'min_caption_length': 6},
+    {'repeated_words': 'never'},
+    {'required_words': ('cat', 'dog')},
+    {'beam_groups': 2},
+    {'sample': True},
+  ],
+)
 def test_controls_of_a_batch(files, settings):
   decoder = _Decoder(files)
   # Several ids stand for <UNK>, which would look like repeated words.
@@ -376,10 +467,13 @@ def test_controls_of_a_batch(files, settings):
   together = captioner.caption(decoder.features)
   assert together != decoder.captioner(**search).caption(decoder.features)
   for row, captions in enumerate(together):
-    alone, = captioner.caption(decoder.features[row:row + 1], row)
+    (alone,) = captioner.caption(decoder.features[row : row + 1], row)
     assert [c.text for c in alone] == [c.text for c in captions]
-    np.testing.assert_allclose([c.log_probability for c in alone],
-                               [c.log_probability for c in captions], atol=1e-5)
+    np.testing.assert_allclose(
+      [c.log_probability for c in alone],
+      [c.log_probability for c in captions],
+      atol=1e-5,
+    )
     for caption in captions:
       words = caption.text.split()
       if 'min_caption_length' in settings:
@@ -392,42 +486,54 @@ def test_controls_of_a_batch(files, settings):
 def test_forbidden_words_do_not_appear(files):
   decoder = _Decoder(files)
   search = dict(beam_size=3, max_caption_length=7)
-  assert 'dog' in str(decoder.captioner(
-      allow_unknown_word=False, **search).caption(decoder.features))
+  assert 'dog' in str(
+    decoder.captioner(allow_unknown_word=False, **search).caption(
+      decoder.features
+    )
+  )
   found = decoder.captioner(
-      forbidden_words=('dog',), allow_unknown_word=False,
-      **search).caption(decoder.features)
+    forbidden_words=('dog',), allow_unknown_word=False, **search
+  ).caption(decoder.features)
   assert 'dog' not in str(found)
   for mine, others in zip(found, decoder.search([3, 5, 6, 7], **search)):
-    np.testing.assert_allclose([c.log_probability for c in mine],
-                               [c.logprob for c in others], atol=1e-5)
+    np.testing.assert_allclose(
+      [c.log_probability for c in mine], [c.logprob for c in others], atol=1e-5
+    )
 
 
 def test_equal_scores_do_not_matter_to_controls(files):
   decoder = _Decoder(files)
   for variable in (decoder.model.logits_weights, decoder.model.logits_biases):
     variable.assign(tf.zeros_like(variable))
-  captions, = decoder.captioner(
-      beam_size=3, min_caption_length=4).caption(decoder.features[:1])
+  (captions,) = decoder.captioner(beam_size=3, min_caption_length=4).caption(
+    decoder.features[:1]
+  )
   assert len(captions) == 3
   assert all(len(caption.text.split()) >= 2 for caption in captions)
 
 
 def test_bfloat16_moves_the_state(files, captioner):
   other = captioner_lib.Captioner(
-      str(files), str(files / 'word_counts.txt'), precision='bfloat16')
+    str(files), str(files / 'word_counts.txt'), precision='bfloat16'
+  )
   images = [captioner.decode(testing.jpeg(1))]
-  exact, near = (c.model.initial_state(c.encode(images))
-                 for c in (captioner, other))
+  exact, near = (
+    c.model.initial_state(c.encode(images)) for c in (captioner, other)
+  )
   difference = np.abs(exact - near).max()
   assert 0 < difference < 0.2
 
 
-@pytest.mark.parametrize('data, message', [
-    (b'', 'empty'), (b'text', 'JPEG, PNG, GIF'),
+@pytest.mark.parametrize(
+  'data, message',
+  [
+    (b'', 'empty'),
+    (b'text', 'JPEG, PNG, GIF'),
     (testing.jpeg()[:-300], 'damaged JPEG'),
     (testing.jpeg()[:100], 'damaged JPEG'),
-    (b'\0\0\0\x18ftypheic\0\0\0\0', 'HEIC image.*JPEG')])
+    (b'\0\0\0\x18ftypheic\0\0\0\0', 'HEIC image.*JPEG'),
+  ],
+)
 def test_what_is_no_image_is_refused(captioner, data, message):
   with pytest.raises(ValueError, match=message):
     captioner.decode(data)
@@ -443,13 +549,16 @@ def _picture(mode='RGB'):
   return Image.open(io.BytesIO(testing.jpeg(3))).convert(mode)
 
 
-@pytest.mark.parametrize('kind, options', [
-    ('BMP', {}), ('TIFF', {}), ('WebP', {'lossless': True}), ('GIF', {})])
+@pytest.mark.parametrize(
+  'kind, options',
+  [('BMP', {}), ('TIFF', {}), ('WebP', {'lossless': True}), ('GIF', {})],
+)
 def test_other_kinds_are_decoded_to_the_same_as_a_png(captioner, kind, options):
   picture = _picture('P').convert('RGB')
   np.testing.assert_array_equal(
-      captioner.decode(_encode(picture, kind, **options)),
-      captioner.decode(_encode(picture, 'PNG')))
+    captioner.decode(_encode(picture, kind, **options)),
+    captioner.decode(_encode(picture, 'PNG')),
+  )
 
 
 @pytest.mark.parametrize('kind', ['JPEG', 'PNG', 'WebP'])
@@ -460,26 +569,36 @@ def test_exif_orientation(captioner, kind, orientation):
   exif[274] = orientation
   data = _encode(_picture(), kind, exif=exif, **options)
   stored = _encode(_picture(), kind, **options)
-  pixels = tf.io.decode_image(stored).numpy() if (
-      kind != 'WebP') else np.asarray(_picture())
+  pixels = (
+    tf.io.decode_image(stored).numpy()
+    if (kind != 'WebP')
+    else np.asarray(_picture())
+  )
   upright = Image.fromarray(pixels)
   upright.getexif()[274] = orientation
   upright = ImageOps.exif_transpose(upright)
   np.testing.assert_array_equal(
-      captioner.decode(data), captioner.decode(_encode(upright, 'PNG')))
+    captioner.decode(data), captioner.decode(_encode(upright, 'PNG'))
+  )
   np.testing.assert_array_equal(
-      captioner.decode(data, exif_orientation=False),
-      captioner.decode(stored))
+    captioner.decode(data, exif_orientation=False), captioner.decode(stored)
+  )
 
 
 @pytest.mark.parametrize('kind', ['GIF', 'PNG', 'WebP', 'TIFF'])
 def test_the_first_frame_of_an_animation(captioner, kind):
   options = {'WebP': {'lossless': True}}.get(kind, {})
   first = _picture('P').convert('RGB')
-  moving = _encode(first, kind, save_all=True, append_images=[
-      Image.new('RGB', first.size, 'blue')], **options)
+  moving = _encode(
+    first,
+    kind,
+    save_all=True,
+    append_images=[Image.new('RGB', first.size, 'blue')],
+    **options,
+  )
   np.testing.assert_array_equal(
-      captioner.decode(moving), captioner.decode(_encode(first, 'PNG')))
+    captioner.decode(moving), captioner.decode(_encode(first, 'PNG'))
+  )
 
 
 @pytest.mark.parametrize('mode', ['RGBA', 'LA', 'P'])
@@ -495,8 +614,10 @@ def test_transparent_pixels_of_a_png_are_white(captioner, mode):
   expected = Image.alpha_composite(white, rgba).convert('RGB')
   # One step of 256.
   np.testing.assert_allclose(
-      captioner.decode(data), captioner.decode(_encode(expected, 'PNG')),
-      atol=2.1 / 255)
+    captioner.decode(data),
+    captioner.decode(_encode(expected, 'PNG')),
+    atol=2.1 / 255,
+  )
   dark = captioner.decode(_encode(rgba.convert('RGB'), 'PNG'))
   assert np.abs(captioner.decode(data) - dark).max() > 0.1
 
@@ -504,8 +625,10 @@ def test_transparent_pixels_of_a_png_are_white(captioner, mode):
 def test_a_png_of_16_bits(captioner):
   values = np.full([20, 20], 0x8001, np.uint16)
   np.testing.assert_allclose(
-      captioner.decode(_encode(Image.fromarray(values), 'PNG')),
-      (0x80 / 255 - 0.5) * 2, atol=1e-5)
+    captioner.decode(_encode(Image.fromarray(values), 'PNG')),
+    (0x80 / 255 - 0.5) * 2,
+    atol=1e-5,
+  )
 
 
 def test_a_jpeg_that_is_too_large_is_decoded_smaller(captioner, monkeypatch):
@@ -514,18 +637,21 @@ def test_a_jpeg_that_is_too_large_is_decoded_smaller(captioner, monkeypatch):
   testing.set_largest_image(monkeypatch, 200 * 300)
   half = captioner.decode(data).numpy()
   assert 0 < np.abs(half - whole).max() < 0.2
-  for other in (_encode(_picture().resize((600, 400)), 'PNG'),
-                _encode(_picture().resize((600, 400)), 'JPEG',
-                        progressive=True)):
+  for other in (
+    _encode(_picture().resize((600, 400)), 'PNG'),
+    _encode(_picture().resize((600, 400)), 'JPEG', progressive=True),
+  ):
     with pytest.raises(ValueError, match='too large, 600 x 400 pixels'):
       captioner.decode(other)
 
 
-@pytest.mark.parametrize('error', [
-    MemoryError(), tf.errors.ResourceExhaustedError(None, None, 'OOM')])
+@pytest.mark.parametrize(
+  'error', [MemoryError(), tf.errors.ResourceExhaustedError(None, None, 'OOM')]
+)
 def test_too_little_memory_is_told(captioner, monkeypatch, error):
   def fail(*_):
     raise error
+
   monkeypatch.setattr(captioner._images, '_process', fail)
   with pytest.raises(ValueError, match='too little memory .* 60 x 40 pixels'):
     captioner.decode(testing.jpeg())
@@ -548,15 +674,18 @@ def test_a_vocabulary_larger_than_the_model_is_refused(files, tmp_path):
 
 def test_a_checkpoint_of_old_names_without_configuration(files, tmp_path):
   source = checkpoints.Checkpoint(str(files))
-  old = {'lstm/basic_lstm_cell/kernel': 'lstm/BasicLSTMCell/Linear/Matrix',
-         'lstm/basic_lstm_cell/bias': 'lstm/BasicLSTMCell/Linear/Bias'}
+  old = {
+    'lstm/basic_lstm_cell/kernel': 'lstm/BasicLSTMCell/Linear/Matrix',
+    'lstm/basic_lstm_cell/bias': 'lstm/BasicLSTMCell/Linear/Bias',
+  }
   values = {old.get(n, n): source.get(n) for n in source.shapes}
   del values['global_step']
   checkpoints.write(str(tmp_path / 'model'), values)
   vocab_file = str(files / 'word_counts.txt')
   found, expected = (
-      captioner_lib.Captioner(path, vocab_file)
-      for path in (str(tmp_path / 'model'), str(files)))
+    captioner_lib.Captioner(path, vocab_file)
+    for path in (str(tmp_path / 'model'), str(files))
+  )
   image = found.decode(testing.jpeg())
   assert found.caption([image]) == expected.caption([image])
 
@@ -581,21 +710,28 @@ def test_a_checkpoint_whose_inception_does_not_fit_is_named(files, tmp_path):
 
 
 def test_captions_of_real_photos_equal_those_of_2016(tmp_path):
-  with open(testing.reference_path('full2000', 'captions.json'),
-            encoding='utf-8') as f:
+  with open(
+    testing.reference_path('full2000', 'captions.json'), encoding='utf-8'
+  ) as f:
     expected = json.load(f)
   inception = checkpoints.Checkpoint(testing.inception_checkpoint(tmp_path))
   decoder = checkpoints.Checkpoint(
-      testing.reference_path('full2000', 'decoder.ckpt'))
-  values = {n: inception.get(n) for n in inception.shapes
-            if n.startswith('InceptionV3/') and 'Logits' not in n}
+    testing.reference_path('full2000', 'decoder.ckpt')
+  )
+  values = {
+    n: inception.get(n)
+    for n in inception.shapes
+    if n.startswith('InceptionV3/') and 'Logits' not in n
+  }
   values.update({n: decoder.get(n) for n in decoder.shapes})
   prefix = str(tmp_path / 'whole.ckpt')
   checkpoints.write(prefix, values)
   images = []
   for name in expected['images']:
-    paths = [testing.reference_path('..', folder, 'images', name)
-             for folder in ('flickr8k', 'coco_mini')]
+    paths = [
+      testing.reference_path('..', folder, 'images', name)
+      for folder in ('flickr8k', 'coco_mini')
+    ]
     path = next((p for p in paths if os.path.exists(p)), None)
     if path is None:
       pytest.skip(f'needs the photo {name}')
@@ -603,18 +739,22 @@ def test_captions_of_real_photos_equal_those_of_2016(tmp_path):
       images.append(f.read())
   for beam_size in (1, 3, 20):
     captioner = captioner_lib.Captioner(
-        prefix, testing.reference_path('full2000', 'word_counts.txt'),
-        SearchConfig(beam_size=beam_size))
+      prefix,
+      testing.reference_path('full2000', 'word_counts.txt'),
+      SearchConfig(beam_size=beam_size),
+    )
     found = captioner.caption([captioner.decode(image) for image in images])
     for name, captions in zip(expected['images'], found):
       wanted = expected['beams'][name][str(beam_size)]
       # By their ids: in 2016 a caption cut short lost its last word in print.
       assert [c.text for c in captions] == [
-          captioner.decoder.text(w['ids']) for w in wanted], (
-              f'{name}, beam {beam_size}')
+        captioner.decoder.text(w['ids']) for w in wanted
+      ], f'{name}, beam {beam_size}'
       np.testing.assert_allclose(
-          [c.log_probability for c in captions],
-          [w['logprob'] for w in wanted], atol=1e-4)
+        [c.log_probability for c in captions],
+        [w['logprob'] for w in wanted],
+        atol=1e-4,
+      )
 
 
 if __name__ == '__main__':

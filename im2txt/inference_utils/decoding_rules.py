@@ -31,17 +31,20 @@ def allowed_words(search, vocab, vocab_size):
     return None
   allowed = np.ones([vocab_size], np.float32)
   if not search.allow_unknown_word:
-    allowed[len(vocab):] = 0
+    allowed[len(vocab) :] = 0
     allowed[vocab.unk_id] = 0
   unknown_word = vocab.id_to_word(vocab.unk_id)
   for word in search.forbidden_words:
     word_id = vocab.word_to_id(word)
     if word_id == vocab.end_id:
-      raise ValueError(f'forbidden_words={",".join(search.forbidden_words)}: '
-                       f'every caption ends with {word}')
+      raise ValueError(
+        f'forbidden_words={",".join(search.forbidden_words)}: '
+        f'every caption ends with {word}'
+      )
     if word_id == vocab.unk_id and word != unknown_word:
-      logging.warning('forbidden_words: %r is not in the vocabulary file %s',
-                      word, vocab.file)
+      logging.warning(
+        'forbidden_words: %r is not in the vocabulary file %s', word, vocab.file
+      )
     else:
       allowed[word_id] = 0
   return allowed
@@ -62,9 +65,10 @@ def required_ids(search, vocab):
   for word, word_id in zip(search.required_words, ids):
     if word_id in special:
       raise ValueError(
-          f'required_words={",".join(search.required_words)}: {word!r} is no '
-          f'word of the vocabulary file {vocab.file}: give words as they stand '
-          'there')
+        f'required_words={",".join(search.required_words)}: {word!r} is no '
+        f'word of the vocabulary file {vocab.file}: give words as they stand '
+        'there'
+      )
   return ids
 
 
@@ -101,7 +105,8 @@ def contains(sentences, ids):
     bool [n, ids].
   """
   return tf.reduce_any(
-      sentences[:, :, tf.newaxis] == tf.constant(ids, tf.int32), axis=1)
+    sentences[:, :, tf.newaxis] == tf.constant(ids, tf.int32), axis=1
+  )
 
 
 def _without(softmax, words, also=None):
@@ -112,22 +117,25 @@ def _without(softmax, words, also=None):
     words: int32 [n, m].
     also: bool [n, m], which of `words` count; None: all.
   """
-  rows = tf.repeat(tf.range(tf.shape(words)[0])[:, tf.newaxis],
-                   tf.shape(words)[1], axis=1)
+  rows = tf.repeat(
+    tf.range(tf.shape(words)[0])[:, tf.newaxis], tf.shape(words)[1], axis=1
+  )
   places = tf.stack([rows, words], axis=2)
   if also is not None:
     places = tf.boolean_mask(places, also)
   else:
     places = tf.reshape(places, [-1, 2])
   return tf.tensor_scatter_nd_update(
-      softmax, places, tf.zeros([tf.shape(places)[0]]))
+    softmax, places, tf.zeros([tf.shape(places)[0]])
+  )
 
 
 def _not_shorter(min_caption_length, end_id):
   def rule(softmax, sentences, t):
     ends = tf.fill([tf.shape(sentences)[0], 1], end_id)
-    return _without(softmax, ends, tf.fill(
-        tf.shape(ends), t + 1 < min_caption_length))
+    return _without(
+      softmax, ends, tf.fill(tf.shape(ends), t + 1 < min_caption_length)
+    )
 
   return rule
 
@@ -135,14 +143,17 @@ def _not_shorter(min_caption_length, end_id):
 def _not_without(required, end_id):
   def rule(softmax, sentences, _):
     ends = tf.fill([tf.shape(sentences)[0], 1], end_id)
-    return _without(softmax, ends, ~tf.reduce_all(
-        contains(sentences, required), axis=1, keepdims=True))
+    return _without(
+      softmax,
+      ends,
+      ~tf.reduce_all(contains(sentences, required), axis=1, keepdims=True),
+    )
 
   return rule
 
 
 def _not_twice_in_a_row(softmax, sentences, t):
-  return _without(softmax, sentences[:, t - 1:t])
+  return _without(softmax, sentences[:, t - 1 : t])
 
 
 def _no_word_twice(softmax, sentences, _):

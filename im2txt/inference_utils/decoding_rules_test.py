@@ -26,10 +26,12 @@ def struck_out(sentence, required=(), **settings):
   """Returns the ids out of 8 that may not follow a caption, a set."""
   length = 12
   padded = tf.constant(
-      [sentence + [_START] * (length - len(sentence)), [_START] * length])
+    [sentence + [_START] * (length - len(sentence)), [_START] * length]
+  )
   softmax = tf.fill([2, 8], 0.125)
   for rule in decoding_rules.rules(
-      SearchConfig(**settings).completed(), _END, required):
+    SearchConfig(**settings).completed(), _END, required
+  ):
     softmax = rule(softmax, padded, len(sentence))
   return set(np.flatnonzero(softmax[0].numpy() == 0).tolist())
 
@@ -41,8 +43,7 @@ def test_without_settings_there_are_no_rules():
 @pytest.mark.parametrize('length, out', [(1, {_END}), (3, {_END}), (4, set())])
 def test_no_caption_is_shorter(length, out):
   # The end word would be the fifth.
-  assert struck_out(
-      [_START, 0, 3, 4][:length], min_caption_length=5) == out
+  assert struck_out([_START, 0, 3, 4][:length], min_caption_length=5) == out
 
 
 def test_no_word_twice():
@@ -52,7 +53,9 @@ def test_no_word_twice():
   assert struck_out([_START], repeated_words='apart') == {_START}
 
 
-@pytest.mark.parametrize('sentence, out', [
+@pytest.mark.parametrize(
+  'sentence, out',
+  [
     ([_START], set()),
     ([_START, 3], set()),
     ([_START, 3, 4, 5], set()),
@@ -63,40 +66,50 @@ def test_no_word_twice():
     ([_START, 3, 3], set()),
     ([_START, 3, 3, 3], {3}),
     ([_START, 3, 4, 3, 4], {3}),
-])
+  ],
+)
 def test_no_trigram_twice(sentence, out):
   assert struck_out(sentence, allow_repeated_trigram=False) == out
 
 
 def test_no_end_without_the_required_words():
-  for sentence, out in (([_START], {_END}), ([_START, 3, 0], {_END}),
-                        ([_START, 4, 0, 3], set())):
+  for sentence, out in (
+    ([_START], {_END}),
+    ([_START, 3, 0], {_END}),
+    ([_START, 4, 0, 3], set()),
+  ):
     assert struck_out(sentence, required=[3, 4]) == out
 
 
 def test_rules_go_together():
-  assert struck_out([_START, 3, 4, 3, 4], required=[6], repeated_words='apart',
-                    allow_repeated_trigram=False) == {_END, 3, 4}
+  assert struck_out(
+    [_START, 3, 4, 3, 4],
+    required=[6],
+    repeated_words='apart',
+    allow_repeated_trigram=False,
+  ) == {_END, 3, 4}
 
 
 def test_the_rows_do_not_meet():
   sentences = tf.constant([[_START, 3, _START], [_START, 4, _START]])
-  rule, = decoding_rules.rules(
-      SearchConfig(repeated_words='never').completed(), _END)
+  (rule,) = decoding_rules.rules(
+    SearchConfig(repeated_words='never').completed(), _END
+  )
   np.testing.assert_array_equal(
-      rule(tf.ones([2, 6]), sentences, 2), [[1, 0, 1, 0, 1, 1],
-                                            [1, 0, 1, 1, 0, 1]])
+    rule(tf.ones([2, 6]), sentences, 2),
+    [[1, 0, 1, 0, 1, 1], [1, 0, 1, 1, 0, 1]],
+  )
 
 
 def test_allowed_words(vocab, caplog):
   def allowed(**settings):
     return decoding_rules.allowed_words(
-        SearchConfig(**settings).completed(), vocab, 7)
+      SearchConfig(**settings).completed(), vocab, 7
+    )
 
   assert allowed() is None
   assert allowed(allow_unknown_word=False).tolist() == [1, 1, 1, 1, 1, 0, 0]
-  assert allowed(forbidden_words=('dog', 'a')).tolist() == [
-      0, 1, 1, 0, 1, 1, 1]
+  assert allowed(forbidden_words=('dog', 'a')).tolist() == [0, 1, 1, 0, 1, 1, 1]
   assert not caplog.messages
   # A list for many models may have words that one of them does not know.
   assert allowed(forbidden_words=('bird',)).tolist() == [1] * 7
@@ -109,11 +122,16 @@ def test_allowed_words(vocab, caplog):
 @pytest.mark.parametrize('word', ['bird', '<UNK>', '<S>', '</S>'])
 def test_required_words_are_of_the_vocabulary(vocab, word):
   assert decoding_rules.required_ids(
-      SearchConfig(required_words=('cat', 'a')), vocab) == [4, 0]
-  with pytest.raises(ValueError, match=f"cat,{word}: '{word}' is no word of "
-                     'the vocabulary file .*word_counts.txt'):
+    SearchConfig(required_words=('cat', 'a')), vocab
+  ) == [4, 0]
+  with pytest.raises(
+    ValueError,
+    match=f"cat,{word}: '{word}' is no word of "
+    'the vocabulary file .*word_counts.txt',
+  ):
     decoding_rules.required_ids(
-        SearchConfig(required_words=('cat', word)), vocab)
+      SearchConfig(required_words=('cat', word)), vocab
+    )
 
 
 if __name__ == '__main__':

@@ -38,8 +38,9 @@ class Ensemble:
     size = folded_inception.FEATURE_SIZE
     self.feature_size = size * (max(encoders) + 1)
     self.members = [
-        (model, slice(encoder * size, (encoder + 1) * size))
-        for model, encoder in zip(models, encoders)]
+      (model, slice(encoder * size, (encoder + 1) * size))
+      for model, encoder in zip(models, encoders)
+    ]
     self._state_sizes = [model.state_size for model in models]
     self.state_size = sum(self._state_sizes)
 
@@ -52,8 +53,13 @@ class Ensemble:
     Returns:
       float32 [batch, state_size].
     """
-    return tf.concat([model.initial_state(features[:, columns])
-                      for model, columns in self.members], axis=1)
+    return tf.concat(
+      [
+        model.initial_state(features[:, columns])
+        for model, columns in self.members
+      ],
+      axis=1,
+    )
 
   def inference_step(self, words, state):
     """Feeds one word of each caption to all models.
@@ -66,10 +72,14 @@ class Ensemble:
       (float32 [batch, vocab_size], the mean of the models' probabilities; new
       state as `state`).
     """
-    softmax, states = zip(*(
+    softmax, states = zip(
+      *(
         model.inference_step(words, of_model)
         for (model, _), of_model in zip(
-            self.members, tf.split(state, self._state_sizes, axis=1))))
+          self.members, tf.split(state, self._state_sizes, axis=1)
+        )
+      )
+    )
     return tf.add_n(softmax) / len(softmax), tf.concat(states, axis=1)
 
   def cross_entropies(self, features, input_seqs, target_seqs, input_mask):
@@ -84,10 +94,14 @@ class Ensemble:
     Returns:
       float32 [words], minus the logarithm of the mean of the probabilities.
     """
-    return -mean_of_logarithms([
-        -model.cross_entropies(features[:, columns], input_seqs, target_seqs,
-                               input_mask)
-        for model, columns in self.members])
+    return -mean_of_logarithms(
+      [
+        -model.cross_entropies(
+          features[:, columns], input_seqs, target_seqs, input_mask
+        )
+        for model, columns in self.members
+      ]
+    )
 
 
 def mean_of_logarithms(log_probabilities):
@@ -100,4 +114,5 @@ def mean_of_logarithms(log_probabilities):
   if len(log_probabilities) == 1:
     return log_probabilities[0]
   return tf.reduce_logsumexp(tf.stack(log_probabilities), axis=0) - math.log(
-      len(log_probabilities))
+    len(log_probabilities)
+  )

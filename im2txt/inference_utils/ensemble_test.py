@@ -15,14 +15,24 @@ from im2txt.inference_utils import ensemble
 def _model(seed, units=6, **config):
   tf.random.set_seed(seed)
   return show_and_tell_model.ShowAndTellModel(
-      configuration.ModelConfig(**{
-          'vocab_size': 9, 'embedding_size': 5, 'num_lstm_units': units,
-          'initializer_scale': 1.0, **config}), with_inception=False)
+    configuration.ModelConfig(
+      **{
+        'vocab_size': 9,
+        'embedding_size': 5,
+        'num_lstm_units': units,
+        'initializer_scale': 1.0,
+        **config,
+      }
+    ),
+    with_inception=False,
+  )
 
 
 def _features(seed, columns=2048):
-  return np.random.default_rng(seed).normal(
-      size=[4, columns]).astype(np.float32) / 20
+  return (
+    np.random.default_rng(seed).normal(size=[4, columns]).astype(np.float32)
+    / 20
+  )
 
 
 def test_probabilities_are_averaged_at_each_step():
@@ -36,8 +46,9 @@ def test_probabilities_are_averaged_at_each_step():
   states = [model.initial_state(features) for model in models]
   for words in ([1, 2, 3, 4], [5, 5, 8, 0]):
     softmax, state = together.inference_step(words, state)
-    each, states = zip(*(model.inference_step(words, s)
-                         for model, s in zip(models, states)))
+    each, states = zip(
+      *(model.inference_step(words, s) for model, s in zip(models, states))
+    )
     np.testing.assert_allclose(softmax, np.mean(each, axis=0), rtol=1e-6)
     np.testing.assert_array_equal(state, np.concatenate(states, axis=1))
     # The mean of the logits would be something else.
@@ -53,9 +64,16 @@ def test_each_model_reads_its_own_encoder():
   assert features.shape[1] == 2 * 2048
   first, second = np.split(features, 2, axis=1)
   np.testing.assert_array_equal(
-      together.initial_state(features), np.concatenate([
-          models[0].initial_state(first), models[1].initial_state(second),
-          models[2].initial_state(first)], axis=1))
+    together.initial_state(features),
+    np.concatenate(
+      [
+        models[0].initial_state(first),
+        models[1].initial_state(second),
+        models[2].initial_state(first),
+      ],
+      axis=1,
+    ),
+  )
 
 
 def test_two_of_one_model_are_that_model():
@@ -63,9 +81,11 @@ def test_two_of_one_model_are_that_model():
   twice = ensemble.Ensemble([model, model], [0, 0])
   features = _features(3)
   softmax, state = twice.inference_step(
-      [1, 2, 3, 4], twice.initial_state(features))
+    [1, 2, 3, 4], twice.initial_state(features)
+  )
   alone, half = model.inference_step(
-      [1, 2, 3, 4], model.initial_state(features))
+    [1, 2, 3, 4], model.initial_state(features)
+  )
   np.testing.assert_array_equal(softmax, alone)
   np.testing.assert_array_equal(state, np.tile(half, 2))
 
@@ -73,8 +93,8 @@ def test_two_of_one_model_are_that_model():
 def test_the_mean_of_logarithms():
   values = np.log(np.array([[0.5, 0.2], [0.25, 0.6]], np.float32))
   np.testing.assert_allclose(
-      np.exp(ensemble.mean_of_logarithms(list(values))), [0.375, 0.4],
-      rtol=1e-6)
+    np.exp(ensemble.mean_of_logarithms(list(values))), [0.375, 0.4], rtol=1e-6
+  )
   assert ensemble.mean_of_logarithms([values]) is values
 
 

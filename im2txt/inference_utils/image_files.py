@@ -22,6 +22,7 @@ class Found(NamedTuple):
     passed_over: dict, directory -> names in it that are no images by their
       suffix.
   """
+
   files: list
   missing: dict
   passed_over: dict
@@ -48,21 +49,25 @@ def find(names):
         found.files.append(match)
     if not matches:
       found.missing[name] = (
-          'download it first' if name.startswith(('http://', 'https://'))
-          else 'no such file')
+        'download it first'
+        if name.startswith(('http://', 'https://'))
+        else 'no such file'
+      )
   return found
 
 
 def _find_inside(directory, found):
   """Adds the images of a directory to a `Found`."""
   try:
-    names = [name for name in sorted(os.listdir(directory))
-             if not name.startswith('.')]
+    names = [
+      name for name in sorted(os.listdir(directory)) if not name.startswith('.')
+    ]
   except OSError as e:
     found.missing[directory] = e.strerror
     return
-  images = [name for name in names
-            if name.lower().endswith(image_formats.SUFFIXES)]
+  images = [
+    name for name in names if name.lower().endswith(image_formats.SUFFIXES)
+  ]
   found.files.extend(os.path.join(directory, name) for name in images)
   others = sorted(set(names) - set(images))
   if others:
@@ -80,7 +85,8 @@ def _read(name):
     data = f.read(_MOST_BYTES + 1)  # Of a pipe the size is not known.
   if len(data) > _MOST_BYTES:
     raise ValueError(
-        f'the file is larger than the {_MOST_BYTES // 10**6} MB that are read')
+      f'the file is larger than the {_MOST_BYTES // 10**6} MB that are read'
+    )
   return data
 
 

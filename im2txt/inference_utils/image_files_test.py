@@ -59,7 +59,8 @@ def test_a_directory_stands_for_the_images_in_it(tmp_path):
   (tmp_path / 'inner' / 'd.txt').touch()
   found = image_files.find([str(tmp_path), str(tmp_path / 'c.txt')])
   assert found.files == [
-      str(tmp_path / name) for name in ('a.jpg', 'b.PNG', 'c.txt')]
+    str(tmp_path / name) for name in ('a.jpg', 'b.PNG', 'c.txt')
+  ]
   assert found.passed_over == {str(tmp_path): ['c.txt', 'inner']}
   assert not found.missing
   inner = str(tmp_path / 'inner')
@@ -71,10 +72,13 @@ def test_a_name_that_exists_is_no_pattern(tmp_path, monkeypatch):
   for name in ('x[1].jpg', 'x1.jpg', 'x2.jpg'):
     (tmp_path / name).touch()
   found = image_files.find(
-      ['x[1].jpg', 'x[2].jpg', 'x?.jpg', 'y*', 'http://a/b.jpg'])
+    ['x[1].jpg', 'x[2].jpg', 'x?.jpg', 'y*', 'http://a/b.jpg']
+  )
   assert found.files == ['x[1].jpg', 'x2.jpg', 'x1.jpg', 'x2.jpg']
   assert found.missing == {
-      'y*': 'no such file', 'http://a/b.jpg': 'download it first'}
+    'y*': 'no such file',
+    'http://a/b.jpg': 'download it first',
+  }
 
 
 def test_a_file_that_is_too_large_is_not_read(files, monkeypatch):
@@ -92,7 +96,7 @@ def test_of_a_pipe_no_more_is_read_than_of_a_file(tmp_path, monkeypatch):
   for data, expected in ((b'abc', 'abc'), (b'abcd', 'larger than')):
     writer = threading.Thread(target=pipe.write_bytes, args=[data])
     writer.start()
-    (_, image), = image_files.read_images([str(pipe)], bytes.decode, 0)
+    ((_, image),) = image_files.read_images([str(pipe)], bytes.decode, 0)
     writer.join()
     assert expected in str(image)
 
@@ -102,6 +106,7 @@ def test_too_little_memory_stands_in_its_place(files):
     if data == b'bad':
       raise MemoryError
     return data
+
   found = list(image_files.read_images(files[:3], decode_little, 1))
   assert 'too little memory' in str(found[1][1])
   assert found[2][1] == b'2'

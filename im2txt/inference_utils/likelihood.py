@@ -26,7 +26,8 @@ class Likelihood:
   def __init__(self, model):
     self._members = getattr(model, 'members', [(model, slice(None))])
     self._cross_entropies = tf.function(
-        model.cross_entropies, autograph=False, reduce_retracing=True)
+      model.cross_entropies, autograph=False, reduce_retracing=True
+    )
 
   def cross_entropies(self, features, captions):
     """Scores captions word by word, each of its own image.
@@ -42,13 +43,13 @@ class Likelihood:
     sequences = np.zeros([len(captions), time + 1], np.int64)
     mask = np.zeros([len(captions), time], np.int32)
     for row, caption in enumerate(captions):
-      sequences[row, :len(caption)] = caption
-      mask[row, :len(caption) - 1] = 1
+      sequences[row, : len(caption)] = caption
+      mask[row, : len(caption) - 1] = 1
     return self._cross_entropies(
-        features, sequences[:, :-1], sequences[:, 1:], mask).numpy()
+      features, sequences[:, :-1], sequences[:, 1:], mask
+    ).numpy()
 
-  def log_likelihoods(self, features, captions,
-                      progress=lambda images: None):
+  def log_likelihoods(self, features, captions, progress=lambda images: None):
     """Scores every caption with every image.
 
     Captions that begin with the same words share the work for these: they are
@@ -69,15 +70,19 @@ class Likelihood:
     scores = np.zeros([len(features), len(captions)])
     widest = max(len(level.words) for level in levels)
     block = min(_ROWS, max(1, _STATES // widest))
-    scorers = [(_MemberScorer(model, levels), columns)
-               for model, columns in self._members]
+    scorers = [
+      (_MemberScorer(model, levels), columns)
+      for model, columns in self._members
+    ]
     for start in range(0, len(features), block):
       rows = slice(start, min(start + block, len(features)))
-      members = zip(*(scorer.edges(features[rows, columns])
-                      for scorer, columns in scorers))
+      members = zip(
+        *(scorer.edges(features[rows, columns]) for scorer, columns in scorers)
+      )
       for level, edges in zip(levels, members):
         scores[rows, level.captions] += np.asarray(
-            ensemble.mean_of_logarithms(list(edges)))[:, level.edges]
+          ensemble.mean_of_logarithms(list(edges))
+        )[:, level.edges]
       progress(rows.stop)
     return scores
 
@@ -94,15 +99,21 @@ class _MemberScorer:
     self._model = model
     self._levels = levels
     self._advance = tf.function(
-        _advance, autograph=False, reduce_retracing=True)
+      _advance, autograph=False, reduce_retracing=True
+    )
     self._log_probabilities = tf.function(
-        _log_probabilities, autograph=False, reduce_retracing=True)
+      _log_probabilities, autograph=False, reduce_retracing=True
+    )
     size = model.config.embedding_size
     word_kernel, self._state_kernel = (
-        model.lstm_kernel[:size], model.lstm_kernel[size:])
+      model.lstm_kernel[:size],
+      model.lstm_kernel[size:],
+    )
     self._word_gates = [
-        tf.matmul(tf.gather(model.embedding_map, level.words), word_kernel)
-        + model.lstm_bias for level in levels]
+      tf.matmul(tf.gather(model.embedding_map, level.words), word_kernel)
+      + model.lstm_bias
+      for level in levels
+    ]
 
   def edges(self, features):
     """Yields float32 [images, edges], log probabilities, for each level.
@@ -118,10 +129,15 @@ class _MemberScorer:
       parts = []
       for first in range(0, len(level.words), step):
         edges = slice(*np.searchsorted(level.edge_nodes, [first, first + step]))
-        parts.append(self._log_probabilities(
-            h[:, first:first + step], level.edge_nodes[edges] - first,
-            level.edge_words[edges], model.logits_weights,
-            model.logits_biases).numpy())
+        parts.append(
+          self._log_probabilities(
+            h[:, first : first + step],
+            level.edge_nodes[edges] - first,
+            level.edge_words[edges],
+            model.logits_weights,
+            model.logits_biases,
+          ).numpy()
+        )
       yield np.concatenate(parts, axis=1)
 
 
@@ -137,6 +153,7 @@ class _Level:
     captions: int [captions that have an edge here].
     edges: int, likewise, the edge of each.
   """
+
   parents: np.ndarray
   words: np.ndarray
   edge_nodes: np.ndarray
@@ -154,17 +171,27 @@ def _prefix_tree(captions):
   for position in range(max(map(len, captions)) - 1):
     has_next = np.array([len(captions[i]) > position + 1 for i in alive])
     alive, above = alive[has_next], above[has_next]
-    words = [captions[i][position:position + 2] for i in alive]
+    words = [captions[i][position : position + 2] for i in alive]
     nodes, node_of = np.unique(
-        [(parent, pair[0]) for parent, pair in zip(above, words)],
-        axis=0, return_inverse=True)
+      [(parent, pair[0]) for parent, pair in zip(above, words)],
+      axis=0,
+      return_inverse=True,
+    )
     edges, edge_of = np.unique(
-        [(node, pair[1]) for node, pair in zip(node_of, words)],
-        axis=0, return_inverse=True)
-    levels.append(_Level(
-        nodes[:, 0].astype(np.int32), nodes[:, 1],
-        edges[:, 0].astype(np.int32), edges[:, 1].astype(np.int32),
-        alive, edge_of))
+      [(node, pair[1]) for node, pair in zip(node_of, words)],
+      axis=0,
+      return_inverse=True,
+    )
+    levels.append(
+      _Level(
+        nodes[:, 0].astype(np.int32),
+        nodes[:, 1],
+        edges[:, 0].astype(np.int32),
+        edges[:, 1].astype(np.int32),
+        alive,
+        edge_of,
+      )
+    )
     above = node_of
   return levels
 
@@ -183,7 +210,8 @@ def _advance(c, h, parents, word_gates, state_kernel):
     (c, h), each float32 [images, nodes, units].
   """
   gates = word_gates + tf.gather(
-      tf.einsum('bnu,ug->bng', h, state_kernel), parents, axis=1)
+    tf.einsum('bnu,ug->bng', h, state_kernel), parents, axis=1
+  )
   return lstm.next_state(gates, tf.gather(c, parents, axis=1))
 
 
@@ -200,7 +228,10 @@ def _log_probabilities(h, edge_nodes, edge_words, weights, biases):
   logits = tf.einsum('bnu,uv->bnv', h, weights) + biases
   shape = tf.shape(logits)
   chosen = tf.gather(
-      tf.reshape(logits, [shape[0], -1]), edge_nodes * shape[2] + edge_words,
-      axis=1)
+    tf.reshape(logits, [shape[0], -1]),
+    edge_nodes * shape[2] + edge_words,
+    axis=1,
+  )
   return chosen - tf.gather(
-      tf.reduce_logsumexp(logits, axis=2), edge_nodes, axis=1)
+    tf.reduce_logsumexp(logits, axis=2), edge_nodes, axis=1
+  )

@@ -13,14 +13,16 @@ from im2txt.inference_utils import ensemble
 from im2txt.inference_utils import likelihood
 
 _CONFIG = configuration.ModelConfig(
-    vocab_size=30, embedding_size=8, num_lstm_units=6, initializer_scale=1.0)
+  vocab_size=30, embedding_size=8, num_lstm_units=6, initializer_scale=1.0
+)
 
 
 def _captions(rng, count):
   """Captions with common beginnings, equal ones and very short ones."""
   captions = [[0, 1], [0, 5, 1], [0, 5, 7, 1], [0, 5, 7, 1], [0, 5, 7]]
-  captions += [[0, *rng.integers(3, 6, rng.integers(1, 9)), 1]
-               for _ in range(count)]
+  captions += [
+    [0, *rng.integers(3, 6, rng.integers(1, 9)), 1] for _ in range(count)
+  ]
   return captions
 
 
@@ -36,24 +38,28 @@ def test_tree_scores_as_one_by_one(monkeypatch, rows, states):
   captions = _captions(rng, 40)
   done = []
   scores = likelihood.Likelihood(model).log_likelihoods(
-      features, captions, done.append)
+    features, captions, done.append
+  )
   assert done[-1] == 5 and done == sorted(set(done))
   for column, caption in enumerate(captions):
     batch = np.tile(np.array(caption), [5, 1])
     losses = model.cross_entropies(
-        features, batch[:, :-1], batch[:, 1:], np.ones_like(batch[:, 1:]))
+      features, batch[:, :-1], batch[:, 1:], np.ones_like(batch[:, 1:])
+    )
     np.testing.assert_allclose(
-        scores[:, column], -losses.numpy().reshape([5, -1]).sum(axis=1),
-        rtol=1e-5)
+      scores[:, column], -losses.numpy().reshape([5, -1]).sum(axis=1), rtol=1e-5
+    )
 
 
 def test_probabilities_of_all_captions_sum_to_one():
   model = show_and_tell_model.ShowAndTellModel(
-      configuration.ModelConfig(vocab_size=5, embedding_size=4,
-                                num_lstm_units=3), with_inception=False)
+    configuration.ModelConfig(vocab_size=5, embedding_size=4, num_lstm_units=3),
+    with_inception=False,
+  )
   captions = [[0, a, b] for a in range(5) for b in range(5)]
   scores = likelihood.Likelihood(model).log_likelihoods(
-      np.ones([2, 2048], np.float32), captions)
+    np.ones([2, 2048], np.float32), captions
+  )
   np.testing.assert_allclose(np.exp(scores).sum(axis=1), 1, rtol=1e-5)
 
 
@@ -63,22 +69,33 @@ def test_an_ensemble_scores_by_the_mean_of_probabilities(monkeypatch):
   models = []
   for seed in (1, 2):
     tf.random.set_seed(seed)
-    models.append(show_and_tell_model.ShowAndTellModel(
-        _CONFIG, with_inception=False))
+    models.append(
+      show_and_tell_model.ShowAndTellModel(_CONFIG, with_inception=False)
+    )
   features = rng.random([3, 2 * 2048], np.float32)
   captions = _captions(rng, 10)
   scorer = likelihood.Likelihood(ensemble.Ensemble(models, [0, 1]))
   scores = scorer.log_likelihoods(features, captions)
   for column, caption in enumerate(captions):
     for row, image in enumerate(features):
-      words = -np.log(np.mean([np.exp(
-          -likelihood.Likelihood(model).cross_entropies(half[None], [caption]))
-                               for model, half in zip(
-                                   models, np.split(image, 2))], axis=0))
+      words = -np.log(
+        np.mean(
+          [
+            np.exp(
+              -likelihood.Likelihood(model).cross_entropies(
+                half[None], [caption]
+              )
+            )
+            for model, half in zip(models, np.split(image, 2))
+          ],
+          axis=0,
+        )
+      )
       np.testing.assert_allclose(scores[row, column], -words.sum(), rtol=1e-5)
       if not row:
         np.testing.assert_allclose(
-            scorer.cross_entropies(image[None], [caption]), words, rtol=1e-5)
+          scorer.cross_entropies(image[None], [caption]), words, rtol=1e-5
+        )
 
 
 def test_work_is_shared():
@@ -98,7 +115,8 @@ def test_captions_of_their_own_images():
   scores = scorer.log_likelihoods(features, captions)
   assert abs(scores[0, 0] - scores[1, 0]) > 1e-3
   np.testing.assert_allclose(
-      np.diag(scores), [-losses[:3].sum(), -losses[3:].sum()], rtol=1e-5)
+    np.diag(scores), [-losses[:3].sum(), -losses[3:].sum()], rtol=1e-5
+  )
 
 
 if __name__ == '__main__':

@@ -12,8 +12,14 @@ from im2txt.runtime import flag_dataclasses
 _UNLIMITED = math.inf
 
 
-def _setting(default, text, at_least=-_UNLIMITED, at_most=_UNLIMITED,
-             choices=(), **metadata):
+def _setting(
+  default,
+  text,
+  at_least=-_UNLIMITED,
+  at_most=_UNLIMITED,
+  choices=(),
+  **metadata,
+):
   """Returns a field of `SearchConfig`.
 
   Args:
@@ -25,9 +31,16 @@ def _setting(default, text, at_least=-_UNLIMITED, at_most=_UNLIMITED,
     **metadata: `configured`, whether the model's configuration has a say;
       `above`, what a number must be above.
   """
-  return dataclasses.field(default=default, metadata={
-      'text': text, 'at_least': at_least, 'at_most': at_most,
-      'choices': choices, **metadata})
+  return dataclasses.field(
+    default=default,
+    metadata={
+      'text': text,
+      'at_least': at_least,
+      'at_most': at_most,
+      'choices': choices,
+      **metadata,
+    },
+  )
 
 
 def _configured(text, **metadata):
@@ -79,76 +92,113 @@ class SearchConfig:
     ValueError: a value is out of its range, or settings exclude one another.
       The message begins with the name of a setting.
   """
+
   beam_size: int | None = _configured(
-      'Captions kept by the search.', at_least=1)
+    'Captions kept by the search.', at_least=1
+  )
   max_caption_length: int = _setting(
-      20, 'Longest caption in words, start and end word included.', at_least=1)
+    20, 'Longest caption in words, start and end word included.', at_least=1
+  )
   length_normalization_factor: float | None = _configured(
-      'Above 0: divide the score of a caption by its length to this power.')
+    'Above 0: divide the score of a caption by its length to this power.'
+  )
   allow_unknown_word: bool | None = _configured(
-      'Whether a caption may hold <UNK>. This, beam_size and '
-      'length_normalization_factor are what the configuration.json beside the '
-      'checkpoint says unless they are given.')
+    'Whether a caption may hold <UNK>. This, beam_size and '
+    'length_normalization_factor are what the configuration.json beside the '
+    'checkpoint says unless they are given.'
+  )
   min_caption_length: int = _setting(
-      0, 'Shortest caption in words, start and end word included.', at_least=0)
+    0, 'Shortest caption in words, start and end word included.', at_least=0
+  )
   repeated_words: str = _setting(
-      'allow', 'Whether a word may be repeated in a caption: allow; apart, not '
-      'twice in a row; or never.', choices=('allow', 'apart', 'never'))
+    'allow',
+    'Whether a word may be repeated in a caption: allow; apart, not '
+    'twice in a row; or never.',
+    choices=('allow', 'apart', 'never'),
+  )
   allow_repeated_trigram: bool = _setting(
-      True, 'Whether the same three words in a row may appear twice in a '
-      'caption.')
+    True, 'Whether the same three words in a row may appear twice in a caption.'
+  )
   forbidden_words: tuple[str, ...] = _setting(
-      (), 'Words that no caption may hold, separated by commas.')
+    (), 'Words that no caption may hold, separated by commas.'
+  )
   required_words: tuple[str, ...] = _setting(
-      (), 'Words that every caption must hold, separated by commas.')
+    (), 'Words that every caption must hold, separated by commas.'
+  )
   beam_groups: int = _setting(
-      1, 'Above 1: split the beam into so many groups with different captions.',
-      at_least=1)
+    1,
+    'Above 1: split the beam into so many groups with different captions.',
+    at_least=1,
+  )
   beam_group_penalty: float = _setting(
-      0.5, 'What a word loses in log probability for each caption of an '
-      'earlier one of --beam_groups that has it in the same place.',
-      at_least=0)
+    0.5,
+    'What a word loses in log probability for each caption of an '
+    'earlier one of --beam_groups that has it in the same place.',
+    at_least=0,
+  )
   sample: bool = _setting(
-      False, 'Draw --beam_size captions at random instead of searching the '
-      'likeliest.')
+    False,
+    'Draw --beam_size captions at random instead of searching the likeliest.',
+  )
   temperature: float = _setting(
-      1.0, 'Of --sample: below 1 likely words become likelier.', above=0)
+    1.0, 'Of --sample: below 1 likely words become likelier.', above=0
+  )
   top_k: int = _setting(
-      0, 'Of --sample: draw from so many likeliest words; 0: from all.',
-      at_least=0)
+    0,
+    'Of --sample: draw from so many likeliest words; 0: from all.',
+    at_least=0,
+  )
   top_p: float = _setting(
-      1.0, 'Of --sample: draw from the fewest likeliest words whose '
-      'probabilities sum to this.', above=0, at_most=1)
+    1.0,
+    'Of --sample: draw from the fewest likeliest words whose '
+    'probabilities sum to this.',
+    above=0,
+    at_most=1,
+  )
   sampling_seed: int = _setting(
-      0, 'Of --sample: another seed draws other captions.', at_least=0,
-      at_most=2 ** 63 - 1)
+    0,
+    'Of --sample: another seed draws other captions.',
+    at_least=0,
+    at_most=2**63 - 1,
+  )
 
   def __post_init__(self):
     for field in dataclasses.fields(self):
       _check(field, getattr(self, field.name))
     if self.min_caption_length > self.max_caption_length:
       raise ValueError(
-          f'min_caption_length={self.min_caption_length} is above '
-          f'max_caption_length={self.max_caption_length}')
+        f'min_caption_length={self.min_caption_length} is above '
+        f'max_caption_length={self.max_caption_length}'
+      )
     if len(self.required_words) > self.max_caption_length - 2 and (
-        self.required_words):
+      self.required_words
+    ):
       raise ValueError(
-          f'required_words={",".join(self.required_words)} are too many for '
-          f'max_caption_length={self.max_caption_length}')
+        f'required_words={",".join(self.required_words)} are too many for '
+        f'max_caption_length={self.max_caption_length}'
+      )
     for word in self.required_words:
       if word in self.forbidden_words or self.required_words.count(word) > 1:
         raise ValueError(
-            f'required_words={",".join(self.required_words)}: {word!r} is '
-            'there twice, or forbidden too')
+          f'required_words={",".join(self.required_words)}: {word!r} is '
+          'there twice, or forbidden too'
+        )
     if self.beam_size and self.beam_size % self.beam_groups:
-      raise ValueError(f'beam_groups={self.beam_groups} should divide '
-                       f'beam_size={self.beam_size}')
+      raise ValueError(
+        f'beam_groups={self.beam_groups} should divide '
+        f'beam_size={self.beam_size}'
+      )
     if self.sample and (self.required_words or self.beam_groups > 1):
-      raise ValueError('sample does not go with required_words and '
-                       'beam_groups: leave it out')
-    for name, needed in (('temperature', 'sample'), ('top_k', 'sample'),
-                         ('top_p', 'sample'), ('sampling_seed', 'sample'),
-                         ('beam_group_penalty', 'beam_groups')):
+      raise ValueError(
+        'sample does not go with required_words and beam_groups: leave it out'
+      )
+    for name, needed in (
+      ('temperature', 'sample'),
+      ('top_k', 'sample'),
+      ('top_p', 'sample'),
+      ('sampling_seed', 'sample'),
+      ('beam_group_penalty', 'beam_groups'),
+    ):
       if self._is_set(name) and not self._is_set(needed):
         raise ValueError(f'{name}={getattr(self, name)} needs {needed}')
 
@@ -161,9 +211,17 @@ class SearchConfig:
 
     A word that must not appear is but a word of probability 0.
     """
-    return not any(self._is_set(name) for name in (
-        'min_caption_length', 'repeated_words', 'allow_repeated_trigram',
-        'required_words', 'beam_groups', 'sample'))
+    return not any(
+      self._is_set(name)
+      for name in (
+        'min_caption_length',
+        'repeated_words',
+        'allow_repeated_trigram',
+        'required_words',
+        'beam_groups',
+        'sample',
+      )
+    )
 
   def completed(self, model_config=configuration.ModelConfig()):
     """Returns a SearchConfig without None.
@@ -174,14 +232,21 @@ class SearchConfig:
     Raises:
       ValueError: see the class.
     """
-    return dataclasses.replace(self, **{
-        name: getattr(model_config, name) for name, field in _FIELDS.items()
-        if field.metadata.get('configured') and getattr(self, name) is None})
+    return dataclasses.replace(
+      self,
+      **{
+        name: getattr(model_config, name)
+        for name, field in _FIELDS.items()
+        if field.metadata.get('configured') and getattr(self, name) is None
+      },
+    )
 
   def as_dict(self):
     """Returns {name: value}, as JSON has it."""
-    return {name: list(value) if isinstance(value, tuple) else value
-            for name, value in dataclasses.asdict(self).items()}
+    return {
+      name: list(value) if isinstance(value, tuple) else value
+      for name, value in dataclasses.asdict(self).items()
+    }
 
 
 _FIELDS = {field.name: field for field in dataclasses.fields(SearchConfig)}
@@ -198,15 +263,20 @@ def _check(field, value):
   name, limits, kind = field.name, field.metadata, _kind(field)
   if value is None and limits.get('configured'):
     return
-  shown = f'{name}={",".join(map(str, value))}' if (
-      isinstance(value, (list, tuple))) else f'{name}={value}'
+  shown = (
+    f'{name}={",".join(map(str, value))}'
+    if (isinstance(value, (list, tuple)))
+    else f'{name}={value}'
+  )
   # To Python True is an int.
   good = isinstance(value, (int, float) if kind is float else kind) and (
-      isinstance(value, bool) == (kind is bool))
+    isinstance(value, bool) == (kind is bool)
+  )
   if not good:
     raise ValueError(f'{shown} should be of type {kind.__name__}')
   if kind is tuple and not all(
-      isinstance(word, str) and word for word in value):
+    isinstance(word, str) and word for word in value
+  ):
     raise ValueError(f'{shown} should be words')
   if limits['choices'] and value not in limits['choices']:
     raise ValueError(f'{shown} is none of {", ".join(limits["choices"])}')
@@ -234,9 +304,13 @@ def define_flags(without=(), flag_values=flags.FLAGS):
     if name not in without:
       default = getattr(configuration.ModelConfig, name, field.default)
       flag_dataclasses.define_flag(
-          name, _kind(field),
-          list(default) if isinstance(default, tuple) else default,
-          field.metadata['text'], field.metadata['choices'], flag_values)
+        name,
+        _kind(field),
+        list(default) if isinstance(default, tuple) else default,
+        field.metadata['text'],
+        field.metadata['choices'],
+        flag_values,
+      )
 
 
 def from_flags(flag_values):

@@ -30,34 +30,60 @@ def test_the_defaults_are_those_of_2016():
   assert search.is_as_in_2016
   # What --help shows.
   values = _define()
-  assert [values[name].default for name in (
-      'beam_size', 'length_normalization_factor', 'allow_unknown_word')] == [
-          3, 0.0, True]
+  assert [
+    values[name].default
+    for name in (
+      'beam_size',
+      'length_normalization_factor',
+      'allow_unknown_word',
+    )
+  ] == [3, 0.0, True]
 
 
 def test_what_is_not_given_is_left_to_the_configuration_of_the_model():
   config = configuration.ModelConfig(
-      beam_size=5, length_normalization_factor=0.7, allow_unknown_word=False)
+    beam_size=5, length_normalization_factor=0.7, allow_unknown_word=False
+  )
   assert parse() == SearchConfig()
   assert parse().completed(config) == SearchConfig(5, 20, 0.7, False)
-  given = parse('--beam_size=3', '--length_normalization_factor=0',
-                '--allow_unknown_word', '--max_caption_length=9')
+  given = parse(
+    '--beam_size=3',
+    '--length_normalization_factor=0',
+    '--allow_unknown_word',
+    '--max_caption_length=9',
+  )
   assert given == given.completed(config) == SearchConfig(3, 9, 0.0, True)
 
 
 def test_each_setting_has_a_flag():
   assert parse(
-      '--min_caption_length=5', '--repeated_words=apart',
-      '--noallow_repeated_trigram', '--forbidden_words=red,green',
-      '--required_words=dog', '--beam_size=4', '--beam_groups=2',
-      '--beam_group_penalty=1') == SearchConfig(
-          beam_size=4, min_caption_length=5, repeated_words='apart',
-          allow_repeated_trigram=False, forbidden_words=('red', 'green'),
-          required_words=('dog',), beam_groups=2, beam_group_penalty=1.0)
+    '--min_caption_length=5',
+    '--repeated_words=apart',
+    '--noallow_repeated_trigram',
+    '--forbidden_words=red,green',
+    '--required_words=dog',
+    '--beam_size=4',
+    '--beam_groups=2',
+    '--beam_group_penalty=1',
+  ) == SearchConfig(
+    beam_size=4,
+    min_caption_length=5,
+    repeated_words='apart',
+    allow_repeated_trigram=False,
+    forbidden_words=('red', 'green'),
+    required_words=('dog',),
+    beam_groups=2,
+    beam_group_penalty=1.0,
+  )
   assert parse(
-      '--sample', '--temperature=0.5', '--top_k=4', '--top_p=0.9',
-      '--sampling_seed=6') == SearchConfig(
-          sample=True, temperature=0.5, top_k=4, top_p=0.9, sampling_seed=6)
+    '--sample',
+    '--temperature=0.5',
+    '--top_k=4',
+    '--top_p=0.9',
+    '--sampling_seed=6',
+  ) == SearchConfig(
+    sample=True, temperature=0.5, top_k=4, top_p=0.9, sampling_seed=6
+  )
 
 
 def test_a_program_may_do_without_some_flags():
@@ -66,30 +92,39 @@ def test_a_program_may_do_without_some_flags():
   assert parse('--top_k=0', without=without) == SearchConfig()
 
 
-@pytest.mark.parametrize('settings, message', [
+@pytest.mark.parametrize(
+  'settings, message',
+  [
     ({'beam_size': 0}, 'beam_size=0 should be 1 or more'),
     ({'beam_size': True}, 'beam_size=True should be of type int'),
     ({'max_caption_length': 0}, 'max_caption_length=0 should be 1 or more'),
     ({'max_caption_length': None}, 'should be of type int'),
     ({'length_normalization_factor': float('nan')}, 'a finite number'),
-    ({'min_caption_length': 21}, 'min_caption_length=21 is above '
-     'max_caption_length=20'),
+    (
+      {'min_caption_length': 21},
+      'min_caption_length=21 is above max_caption_length=20',
+    ),
     ({'repeated_words': 'often'}, 'often is none of allow, apart, never'),
     ({'forbidden_words': 'dog'}, 'should be of type tuple'),
     ({'required_words': ('',)}, 'should be words'),
-    ({'required_words': ('a', 'b'), 'max_caption_length': 3},
-     'required_words=a,b are too many for max_caption_length=3'),
+    (
+      {'required_words': ('a', 'b'), 'max_caption_length': 3},
+      'required_words=a,b are too many for max_caption_length=3',
+    ),
     ({'required_words': ('a',), 'forbidden_words': ('a',)}, 'forbidden too'),
     ({'required_words': ('a', 'a')}, 'there twice'),
-    ({'beam_groups': 2, 'beam_size': 3}, 'beam_groups=2 should divide '
-     'beam_size=3'),
+    (
+      {'beam_groups': 2, 'beam_size': 3},
+      'beam_groups=2 should divide beam_size=3',
+    ),
     ({'beam_group_penalty': 1.0}, 'beam_group_penalty=1.0 needs beam_groups'),
     ({'top_k': 3}, 'top_k=3 needs sample'),
     ({'sample': True, 'temperature': 0.0}, 'temperature=0.0 should be above 0'),
     ({'sample': True, 'top_p': 1.5}, 'top_p=1.5 should be 1 or less'),
     ({'sample': True, 'required_words': ('a',)}, 'sample does not go with'),
     ({'sample': True, 'sampling_seed': -1}, 'sampling_seed=-1 should be 0'),
-])
+  ],
+)
 def test_wrong_settings_are_refused(settings, message):
   with pytest.raises(ValueError, match=message):
     SearchConfig(**settings)
@@ -110,11 +145,17 @@ def test_groups_are_checked_against_the_configuration_too():
 
 
 def test_only_words_struck_out_leave_the_search_as_it_was():
-  assert SearchConfig(beam_size=7, allow_unknown_word=False,
-                      forbidden_words=('a',)).is_as_in_2016
-  for settings in ({'min_caption_length': 5}, {'repeated_words': 'never'},
-                   {'allow_repeated_trigram': False}, {'sample': True},
-                   {'required_words': ('a',)}, {'beam_groups': 3}):
+  assert SearchConfig(
+    beam_size=7, allow_unknown_word=False, forbidden_words=('a',)
+  ).is_as_in_2016
+  for settings in (
+    {'min_caption_length': 5},
+    {'repeated_words': 'never'},
+    {'allow_repeated_trigram': False},
+    {'sample': True},
+    {'required_words': ('a',)},
+    {'beam_groups': 3},
+  ):
     assert not SearchConfig(**settings).is_as_in_2016
 
 

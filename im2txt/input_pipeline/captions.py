@@ -19,8 +19,10 @@ from im2txt.runtime import quiet_tensorflow
 _MANY_RECORDS = 5
 
 # wc -l would miss a last line without an end, as vocabulary files have it.
-_VOCAB_SIZE = ('the number of words of the vocabulary file, and 1 for <UNK> if '
-               'that is not among them')
+_VOCAB_SIZE = (
+  'the number of words of the vocabulary file, and 1 for <UNK> if '
+  'that is not among them'
+)
 
 
 @dataclasses.dataclass
@@ -36,6 +38,7 @@ class Captions:
     offsets: int64 [num_captions], where in its shard the record of each caption
       begins; None if not known.
   """
+
   image_ids: np.ndarray
   images: np.ndarray
   words: np.ndarray
@@ -48,7 +51,7 @@ class Captions:
 
   def caption(self, index):
     """Returns int32 [n], the word ids of a caption."""
-    return self.words[self.ends[index - 1] if index else 0:self.ends[index]]
+    return self.words[self.ends[index - 1] if index else 0 : self.ends[index]]
 
   def check_ids(self, vocab_size):
     """Raises ValueError unless every word id is from 0 to `vocab_size` - 1."""
@@ -57,14 +60,16 @@ class Captions:
       caption = np.searchsorted(self.ends, wrong[0], side='right')
       if self.words[wrong[0]] < 0:
         raise ValueError(
-            f'image {self.image_ids[self.images[caption]]}: its caption holds '
-            f'the negative word id {self.words[wrong[0]]}; make the shards '
-            'again')
-      raise ValueError(
           f'image {self.image_ids[self.images[caption]]}: its caption holds '
-          f'word id {self.words[wrong[0]]}, not below the model\'s vocabulary '
-          f'size {vocab_size}; give train --vocab_size={self.words.max() + 1} '
-          f'or more: {_VOCAB_SIZE}')
+          f'the negative word id {self.words[wrong[0]]}; make the shards '
+          'again'
+        )
+      raise ValueError(
+        f'image {self.image_ids[self.images[caption]]}: its caption holds '
+        f"word id {self.words[wrong[0]]}, not below the model's vocabulary "
+        f'size {vocab_size}; give train --vocab_size={self.words.max() + 1} '
+        f'or more: {_VOCAB_SIZE}'
+      )
 
   def groups(self, size, usable=None):
     """Groups the captions of each image, `size` or fewer in a group.
@@ -119,6 +124,7 @@ class Groups:
     starts: int [num_groups], where in `order` each group starts.
     ends: int [num_groups], where it ends.
   """
+
   order: np.ndarray
   starts: np.ndarray
   ends: np.ndarray
@@ -127,7 +133,7 @@ class Groups:
     return len(self.starts)
 
   def __getitem__(self, group):
-    return self.order[self.starts[group]:self.ends[group]]
+    return self.order[self.starts[group] : self.ends[group]]
 
   @property
   def first_captions(self):
@@ -160,14 +166,18 @@ def read_captions(files, limit=None):
       is_read = limit is None or len(ends) < limit
       shards.check_lengths(name)
       dataset = tf.data.TFRecordDataset(name).map(
-          lambda record: (tf.strings.length(record),
-                          *shards.parse_sequence_example(record)),
-          num_parallel_calls=tf.data.AUTOTUNE)
+        lambda record: (
+          tf.strings.length(record),
+          *shards.parse_sequence_example(record),
+        ),
+        num_parallel_calls=tf.data.AUTOTUNE,
+      )
       if limit is not None:
         dataset = dataset.take(limit - len(ends))
       try:
         for size, image_id, encoded, ids, lengths in dataset.prefetch(
-            64).as_numpy_iterator():
+          64
+        ).as_numpy_iterator():
           if len(ends) == limit:
             break
           num_records += 1
@@ -176,20 +186,22 @@ def read_captions(files, limit=None):
             index_of_key[key] = len(image_ids)
             image_ids.append(image_id)
           # None for no limit, else what is left of it.
-          lengths = lengths[:limit and limit - len(ends)]
+          lengths = lengths[: limit and limit - len(ends)]
           images.extend([index_of_key[key]] * len(lengths))
           offsets.extend([offset] * len(lengths))
           offset += shards.HEADER_BYTES + int(size) + shards.FOOTER_BYTES
           ends.extend(len(words) + np.cumsum(lengths))
-          words.extend(ids[:lengths.sum()])
+          words.extend(ids[: lengths.sum()])
       except tf.errors.OpError as e:
         raise ValueError(
-            f'damaged record after {len(ends)} captions, in {name}: '
-            f'{quiet_tensorflow.reason(e)}; make the shards again') from e
+          f'damaged record after {len(ends)} captions, in {name}: '
+          f'{quiet_tensorflow.reason(e)}; make the shards again'
+        ) from e
       except OverflowError as e:
         raise ValueError(
-            f'image {image_id}: its caption holds a word id of no vocabulary, '
-            f'{max(ids, key=abs)}, in {name}; make the shards again') from e
+          f'image {image_id}: its caption holds a word id of no vocabulary, '
+          f'{max(ids, key=abs)}, in {name}; make the shards again'
+        ) from e
       if is_read and not offset:
         empty.append(name)
       file_ends.append(len(ends))
@@ -197,19 +209,28 @@ def read_captions(files, limit=None):
   if not ends:
     raise ValueError(f'no caption in {files[0]} ...')
   if empty and num_records >= len(files):
-    message = (f'{len(empty)} of {len(files)} shards are empty, such as '
-               f'{empty[0]}: make the shards again')
+    message = (
+      f'{len(empty)} of {len(files)} shards are empty, such as '
+      f'{empty[0]}: make the shards again'
+    )
     if num_records >= _MANY_RECORDS * len(files):
       raise ValueError(
-          f'{message}, or give --input_file_pattern without what is empty')
+        f'{message}, or give --input_file_pattern without what is empty'
+      )
     logging.warning('%s', message)
   return Captions(
-      np.array(image_ids, np.int64), np.array(images), np.array(words),
-      np.array(ends), np.array(file_ends, np.int64), np.array(offsets))
+    np.array(image_ids, np.int64),
+    np.array(images),
+    np.array(words),
+    np.array(ends),
+    np.array(file_ends, np.int64),
+    np.array(offsets),
+  )
 
 
-def check_captions_per_image(captions_per_image, batch_size,
-                             flag='captions_per_image'):
+def check_captions_per_image(
+  captions_per_image, batch_size, flag='captions_per_image'
+):
   """Raises ValueError, which names the flag, unless it divides the batch size.
 
   Args:
@@ -220,6 +241,7 @@ def check_captions_per_image(captions_per_image, batch_size,
   if captions_per_image < 1 or batch_size % captions_per_image:
     below = batch_size // max(captions_per_image, 1)
     raise ValueError(
-        f'--{flag}={captions_per_image} does not divide '
-        f'--batch_size={batch_size}: make that '
-        f'{max(below, 1) * max(captions_per_image, 1)}, say')
+      f'--{flag}={captions_per_image} does not divide '
+      f'--batch_size={batch_size}: make that '
+      f'{max(below, 1) * max(captions_per_image, 1)}, say'
+    )

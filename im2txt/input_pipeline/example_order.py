@@ -37,11 +37,19 @@ def epoch_order(count, seed, epoch, shards=None):
   ends = np.searchsorted(shards, np.arange(shards[-1] + 1), side='right')
   starts = np.concatenate([[0], ends[:-1]])
   order = rng.permutation(len(ends))
-  return np.concatenate([
-      rng.permutation(np.concatenate([
-          np.arange(starts[shard], ends[shard])
-          for shard in order[first:first + _SHARDS_AT_A_TIME]]))
-      for first in range(0, len(order), _SHARDS_AT_A_TIME)])
+  return np.concatenate(
+    [
+      rng.permutation(
+        np.concatenate(
+          [
+            np.arange(starts[shard], ends[shard])
+            for shard in order[first : first + _SHARDS_AT_A_TIME]
+          ]
+        )
+      )
+      for first in range(0, len(order), _SHARDS_AT_A_TIME)
+    ]
+  )
 
 
 def batches(count, size, seed, first_step=0, shards=None):
@@ -64,10 +72,17 @@ def batches(count, size, seed, first_step=0, shards=None):
   while True:
     place = step * size
     epochs = range(place // count, (place + size - 1) // count + 1)
-    known = {epoch: known[epoch] if epoch in known else epoch_order(
-        count, seed, epoch, shards) for epoch in epochs}
+    known = {
+      epoch: known[epoch]
+      if epoch in known
+      else epoch_order(count, seed, epoch, shards)
+      for epoch in epochs
+    }
     examples = np.concatenate([known[epoch] for epoch in epochs])
     first = place - epochs[0] * count
-    yield (examples[first:first + size], place,
-           np.random.default_rng([seed, step, 1]))
+    yield (
+      examples[first : first + size],
+      place,
+      np.random.default_rng([seed, step, 1]),
+    )
     step += 1

@@ -15,22 +15,27 @@ _SHARDS = np.repeat(np.arange(40), np.arange(40) % 10)
 
 @pytest.mark.parametrize('shards', [None, _SHARDS])
 def test_an_epoch_is_a_permutation_of_seed_and_epoch(shards):
-  orders = [example_order.epoch_order(len(_SHARDS), seed, epoch, shards)
-            for seed in (1, 2) for epoch in (0, 1)]
+  orders = [
+    example_order.epoch_order(len(_SHARDS), seed, epoch, shards)
+    for seed in (1, 2)
+    for epoch in (0, 1)
+  ]
   for order in orders:
     np.testing.assert_array_equal(np.sort(order), np.arange(len(_SHARDS)))
   for one, other in itertools.combinations(orders, 2):
     assert (one != other).any()
   np.testing.assert_array_equal(
-      example_order.epoch_order(len(_SHARDS), 1, 1, shards), orders[1])
+    example_order.epoch_order(len(_SHARDS), 1, 1, shards), orders[1]
+  )
 
 
 def test_a_few_shards_at_a_time_are_shuffled_as_one():
   order = example_order.epoch_order(len(_SHARDS), 1, 0, _SHARDS)
   shards = _SHARDS[order]
   first_seen = [shards.tolist().index(shard) for shard in np.unique(_SHARDS)]
-  last_seen = [np.flatnonzero(shards == shard)[-1]
-               for shard in np.unique(_SHARDS)]
+  last_seen = [
+    np.flatnonzero(shards == shard)[-1] for shard in np.unique(_SHARDS)
+  ]
   # What lies far apart in the order is never of one shard; and yet the
   # examples of a shard are spread, and shards come in any order.
   spans = np.subtract(last_seen, first_seen)
@@ -50,7 +55,8 @@ def test_batches_take_each_example_once_an_epoch(size):
     np.testing.assert_array_equal(found, steps[step][0])
     assert place == steps[step][1]
     np.testing.assert_array_equal(
-        rng.integers(1000, size=4), steps[step][2].integers(1000, size=4))
+      rng.integers(1000, size=4), steps[step][2].integers(1000, size=4)
+    )
 
 
 if __name__ == '__main__':

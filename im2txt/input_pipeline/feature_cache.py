@@ -51,10 +51,10 @@ def fingerprint(names, variables, config):
     keys = names
   stats = {key: os.stat(name) for key, name in zip(keys, names)}
   return {
-      'format': _FORMAT,
-      'image_size': [config.image_height, config.image_width],
-      'inception': encoder_stamp.fingerprint(variables),
-      'shards': {key: [s.st_size, s.st_mtime_ns] for key, s in stats.items()},
+    'format': _FORMAT,
+    'image_size': [config.image_height, config.image_width],
+    'inception': encoder_stamp.fingerprint(variables),
+    'shards': {key: [s.st_size, s.st_mtime_ns] for key, s in stats.items()},
   }
 
 
@@ -66,27 +66,41 @@ def _difference(found, wanted):
     return 'other Inception v3 weights'
   if found['image_size'] != wanted['image_size']:
     return 'images of {}x{} pixels, not {}x{}'.format(
-        *found['image_size'], *wanted['image_size'])
+      *found['image_size'], *wanted['image_size']
+    )
   if set(found['shards']) != set(wanted['shards']):
     name = min(set(found['shards']) ^ set(wanted['shards']))
-    return (f'{len(found["shards"])} shard(s), not these '
-            f'{len(wanted["shards"])} (see {name})')
+    return (
+      f'{len(found["shards"])} shard(s), not these '
+      f'{len(wanted["shards"])} (see {name})'
+    )
   for name, stat in wanted['shards'].items():
     if found['shards'][name] != stat:
       return f'another {name} (its size or time has changed)'
   # Caches of earlier versions do not say their precision, nor what is kept.
   found = {'precision': 'float32', 'block': None, **found}
   if found['block'] != wanted['block']:
-    return (f'the inputs of {found["block"] or "the decoder"}, not those of '
-            f'{wanted["block"] or "the decoder"}')
+    return (
+      f'the inputs of {found["block"] or "the decoder"}, not those of '
+      f'{wanted["block"] or "the decoder"}'
+    )
   for key in ('views', 'seed', 'precision'):
     if found[key] != wanted.get(key, found[key]):
       return f'--feature_{key}={found[key]}, not {wanted[key]}'
   return None
 
 
-def open_or_build(directory, names, encode_fn, variables, config, views=None,
-                  seed=None, precision='float32', block=None):
+def open_or_build(
+  directory,
+  names,
+  encode_fn,
+  variables,
+  config,
+  views=None,
+  seed=None,
+  precision='float32',
+  block=None,
+):
   """Opens the cache in a directory, after making or finishing it if need be.
 
   Args:
@@ -118,63 +132,103 @@ def open_or_build(directory, names, encode_fn, variables, config, views=None,
     captions, description = _open(directory, wanted)
     if captions is None:
       captions = captions_lib.read_captions(names)
-      description = {'views': 0, 'seed': 0, 'precision': precision, **wanted,
-                     'checksums': {}}
-      _save(directory, _CAPTIONS, description, np.savez,
-            **{name: value for name, value in dataclasses.asdict(
-                captions).items() if name != 'offsets'})
+      description = {
+        'views': 0,
+        'seed': 0,
+        'precision': precision,
+        **wanted,
+        'checksums': {},
+      }
+      _save(
+        directory,
+        _CAPTIONS,
+        description,
+        np.savez,
+        **{
+          name: value
+          for name, value in dataclasses.asdict(captions).items()
+          if name != 'offsets'
+        },
+      )
     captions.check_ids(config.vocab_size)
-    kept = (image_features.block_inputs(encode_fn, config) if block
-            else image_features.FEATURES)
+    kept = (
+      image_features.block_inputs(encode_fn, config)
+      if block
+      else image_features.FEATURES
+    )
     paths = [
-        os.path.join(directory, f'features-{number:05}.npy')
-        for number in range(
-            -(-len(captions.image_ids) // image_features.IMAGES_PER_FILE))]
+      os.path.join(directory, f'features-{number:05}.npy')
+      for number in range(
+        -(-len(captions.image_ids) // image_features.IMAGES_PER_FILE)
+      )
+    ]
     missing = [n for n, path in enumerate(paths) if not os.path.exists(path)]
     if missing:
       # Files are finished in order, so this one and all after it are missing.
       number = missing[0]
       if number:
-        logging.info('%s: going on after %d of %d files', directory, number,
-                     len(paths))
-      for path, features in zip(paths[number:], image_features.encode(
-          names, captions, encode_fn, config, description['views'],
-          description['seed'], number * image_features.IMAGES_PER_FILE, kept)):
+        logging.info(
+          '%s: going on after %d of %d files', directory, number, len(paths)
+        )
+      for path, features in zip(
+        paths[number:],
+        image_features.encode(
+          names,
+          captions,
+          encode_fn,
+          config,
+          description['views'],
+          description['seed'],
+          number * image_features.IMAGES_PER_FILE,
+          kept,
+        ),
+      ):
         _save(directory, os.path.basename(path), description, np.save, features)
     _check(paths, description)
     if 'undecodable' not in description:
       # An interruption may have come between a file and its checksum.
       known = description.get('checksums', {})
       description['checksums'] = {
-          name: known[name] if name in known else files_lib.checksum(
-              os.path.join(directory, name))
-          for name in (_CAPTIONS, *map(os.path.basename, paths))}
-    files = [_map_features(path, captions, description['views'], *kept)
-             for path in paths]
+        name: known[name]
+        if name in known
+        else files_lib.checksum(os.path.join(directory, name))
+        for name in (_CAPTIONS, *map(os.path.basename, paths))
+      }
+    files = [
+      _map_features(path, captions, description['views'], *kept)
+      for path in paths
+    ]
     # What has a checksum was looked at when it was made.
     known = description.get('checksums', {})
     if 'undecodable' not in description or not known.keys() >= set(
-        map(os.path.basename, paths)):
+      map(os.path.basename, paths)
+    ):
       try:
         description['undecodable'] = image_features.undecodable_images(
-            files, captions)
+          files, captions
+        )
       except ValueError as error:
-        raise ValueError(f'{error}, and delete --feature_cache_dir={directory}'
-                        ) from error
+        raise ValueError(
+          f'{error}, and delete --feature_cache_dir={directory}'
+        ) from error
       _write_description(directory, description)
   return image_features.CaptionedFeatures(
-      captions, files, description['undecodable'])
+    captions, files, description['undecodable']
+  )
 
 
 def _open(directory, wanted):
   """Returns the captions and description of a cache; None twice if new."""
   path = os.path.join(directory, 'cache.json')
   if not os.path.exists(path):
-    if any(re.fullmatch(r'features-\d+\.npy', name)
-           for name in os.listdir(directory)):
-      raise ValueError(f'--feature_cache_dir={directory} holds features but no '
-                       'cache.json that tells of what; give another directory, '
-                       'or delete this one')
+    if any(
+      re.fullmatch(r'features-\d+\.npy', name) for name in os.listdir(directory)
+    ):
+      raise ValueError(
+        f'--feature_cache_dir={directory} holds features but no '
+        'cache.json that tells of what; give another directory, '
+        'or delete this one'
+      )
     return None, None
   try:
     description = files_lib.read_json(path)
@@ -182,34 +236,45 @@ def _open(directory, wanted):
       raise ValueError('cache.json is no JSON object')
     difference = _difference(description, wanted)
     if not difference:
-      for key, kind in (('views', int), ('seed', int), ('checksums', dict),
-                        ('undecodable', list)):
+      for key, kind in (
+        ('views', int),
+        ('seed', int),
+        ('checksums', dict),
+        ('undecodable', list),
+      ):
         if not isinstance(description.get(key, kind()), kind):
           raise ValueError(f'cache.json: {key} is no {kind.__name__}')
       captions = os.path.join(directory, _CAPTIONS)
       _check([captions], description)
       return captions_lib.Captions(**numpy_files.read(captions)), description
   except (ValueError, LookupError, TypeError, OSError) as e:
-    raise ValueError(f'--feature_cache_dir={directory} is damaged ({e}); '
-                     'delete it') from e
+    raise ValueError(
+      f'--feature_cache_dir={directory} is damaged ({e}); delete it'
+    ) from e
   raise ValueError(
-      f'--feature_cache_dir={directory} was made from {difference}; give '
-      'another directory, or delete this one to make it again')
+    f'--feature_cache_dir={directory} was made from {difference}; give '
+    'another directory, or delete this one to make it again'
+  )
 
 
 def _map_features(path, captions, views, kept_shape, dtype):
   """Maps one file into memory, see `image_features.FEATURES`."""
-  number = int(path[-len('00000.npy'):-len('.npy')])
+  number = int(path[-len('00000.npy') : -len('.npy')])
   most = image_features.IMAGES_PER_FILE
-  shape = (min(most, len(captions.image_ids) - number * most), views + 1,
-           *kept_shape)
+  shape = (
+    min(most, len(captions.image_ids) - number * most),
+    views + 1,
+    *kept_shape,
+  )
   try:
     features = numpy_files.map_file(path)
   except (ValueError, OSError) as e:
     raise ValueError(f'{path} is damaged ({e}); delete it') from e
   if features.shape != shape or features.dtype != dtype:
-    raise ValueError(f'{path} holds {features.dtype} {features.shape}, not '
-                     f'{np.dtype(dtype)} {shape}; delete it')
+    raise ValueError(
+      f'{path} holds {features.dtype} {features.shape}, not '
+      f'{np.dtype(dtype)} {shape}; delete it'
+    )
   return features
 
 
@@ -230,8 +295,9 @@ def _check(paths, description):
       expected = known.get(os.path.basename(path))
       if expected is not None and files_lib.checksum(path) != expected:
         raise ValueError(
-            f'{path} is damaged: it has another checksum than when it was '
-            'written; delete it, and it is made again')
+          f'{path} is damaged: it has another checksum than when it was '
+          'written; delete it, and it is made again'
+        )
       bar.update(1)
 
 

@@ -28,6 +28,7 @@ class Batch(NamedTuple):
     target_seqs: int64 [batch, time], w1 ... wn </S>, padded.
     mask: int32 [batch, time], 1 where there is a word, else 0.
   """
+
   inputs: np.ndarray
   rows: np.ndarray
   input_seqs: np.ndarray
@@ -63,20 +64,30 @@ class ImageBatches:
     self._captions.check_ids(config.vocab_size)
     self._groups = self._captions.groups(captions_per_image)
     self._shards = np.searchsorted(
-        self._captions.file_ends, self._groups.first_captions, 'right')
+      self._captions.file_ends, self._groups.first_captions, 'right'
+    )
     self._size = config.batch_size // captions_per_image
     self._image_shape = (config.image_height, config.image_width, 3)
     self._undecodable = set()
 
-    @tf.function(autograph=False, input_signature=[
-        tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int64),
-        tf.TensorSpec([], tf.int64)])
+    @tf.function(
+      autograph=False,
+      input_signature=[
+        tf.TensorSpec([], tf.string),
+        tf.TensorSpec([], tf.int64),
+        tf.TensorSpec([], tf.int64),
+      ],
+    )
     def process(record, place, seed):
       encoded = shards.parse_sequence_example(record)[1]
       return image_processing.process_image(
-          image_processing.check_size(encoded), is_training=True,
-          height=config.image_height, width=config.image_width, ordering=place,
-          seed=tf.stack([seed, place]))
+        image_processing.check_size(encoded),
+        is_training=True,
+        height=config.image_height,
+        width=config.image_width,
+        ordering=place,
+        seed=tf.stack([seed, place]),
+      )
 
     self._process = process
 
@@ -91,22 +102,35 @@ class ImageBatches:
       ValueError: no image can be decoded, or a shard has changed.
     """
     steps = example_order.batches(
-        len(self._groups), self._size, seed, step, self._shards)
+      len(self._groups), self._size, seed, step, self._shards
+    )
     # Decoding and distorting is TensorFlow's work, which threads share.
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-      yield from map(self._batch, lookahead.ahead(
-          lambda groups, place: (groups, [
+      yield from map(
+        self._batch,
+        lookahead.ahead(
+          lambda groups, place: (
+            groups,
+            [
               pool.submit(self._image, group, place + i, seed)
-              for i, group in enumerate(groups)]),
-          (([self._groups[i] for i in examples], place)
-           for examples, place, _ in steps), depth=2))
+              for i, group in enumerate(groups)
+            ],
+          ),
+          (
+            ([self._groups[i] for i in examples], place)
+            for examples, place, _ in steps
+          ),
+          depth=2,
+        ),
+      )
 
   def _image(self, group, place, seed):
     """Returns the distorted image of a group; None if it is undecodable."""
     caption = group[0]
     shard = np.searchsorted(self._captions.file_ends, caption, 'right')
     record = shards.read_record(
-        self._files[shard], int(self._captions.offsets[caption]))
+      self._files[shard], int(self._captions.offsets[caption])
+    )
     try:
       return self._process(record, place, seed)
     except tf.errors.InvalidArgumentError:
@@ -114,26 +138,38 @@ class ImageBatches:
       if image not in self._undecodable:
         self._undecodable.add(image)
         logging.warning(
-            'image %d in %s cannot be decoded: its captions are left out',
-            self._captions.image_ids[image], self._files[shard])
+          'image %d in %s cannot be decoded: its captions are left out',
+          self._captions.image_ids[image],
+          self._files[shard],
+        )
       return None
 
   def _batch(self, groups_and_images):
     """Makes a batch of groups of captions and the futures of their images."""
     groups, futures = groups_and_images
     images = [future.result() for future in futures]
-    good = [(group, image) for group, image in zip(groups, images)
-            if image is not None]
+    good = [
+      (group, image)
+      for group, image in zip(groups, images)
+      if image is not None
+    ]
     if not good:
       if len(self._undecodable) == len(self._captions.image_ids):
         raise ValueError(
-            f'none of the {len(self._undecodable)} image(s) in '
-            f'{self._files[0]} ... can be decoded; make the shards again')
+          f'none of the {len(self._undecodable)} image(s) in '
+          f'{self._files[0]} ... can be decoded; make the shards again'
+        )
       # A step without a word: it counts, and changes nothing.
       blank = np.zeros([1, 1], np.int64)
-      return Batch(tf.zeros([1, *self._image_shape]), np.zeros([1], np.int64),
-                   blank, blank, blank.astype(np.int32))
+      return Batch(
+        tf.zeros([1, *self._image_shape]),
+        np.zeros([1], np.int64),
+        blank,
+        blank,
+        blank.astype(np.int32),
+      )
     return Batch(
-        tf.stack([image for _, image in good]),
-        np.repeat(np.arange(len(good)), [len(group) for group, _ in good]),
-        *self._captions.sequences(np.concatenate([group for group, _ in good])))
+      tf.stack([image for _, image in good]),
+      np.repeat(np.arange(len(good)), [len(group) for group, _ in good]),
+      *self._captions.sequences(np.concatenate([group for group, _ in good])),
+    )

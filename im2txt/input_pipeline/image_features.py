@@ -49,6 +49,7 @@ class CaptionedFeatures:
   Raises:
     ValueError: no image has features.
   """
+
   captions: captions_lib.Captions
   files: list
   undecodable: list
@@ -56,17 +57,20 @@ class CaptionedFeatures:
   def __post_init__(self):
     if len(self.undecodable) == len(self.captions.image_ids):
       raise ValueError(
-          f'none of the {len(self.undecodable)} image(s) can be decoded')
+        f'none of the {len(self.undecodable)} image(s) can be decoded'
+      )
     if self.undecodable:
       logging.warning(
-          '%d image(s) skipped: ids %s',
-          len(self.undecodable), ', '.join(
-              map(str, self.captions.image_ids[self.undecodable])))
+        '%d image(s) skipped: ids %s',
+        len(self.undecodable),
+        ', '.join(map(str, self.captions.image_ids[self.undecodable])),
+      )
 
   def usable(self, limit=None):
     """Indices of those of the first `limit` captions that have features."""
     return np.flatnonzero(
-        ~np.isin(self.captions.images[:limit], self.undecodable))
+      ~np.isin(self.captions.images[:limit], self.undecodable)
+    )
 
   def batch(self, indices, views):
     """Returns (features, input_seqs, target_seqs, mask) of some captions.
@@ -78,8 +82,10 @@ class CaptionedFeatures:
     Returns:
       float32 [batch, 2048] and what `captions.Captions.sequences` returns.
     """
-    return (self._features(self.captions.images[indices], views),
-            *self.captions.sequences(indices))
+    return (
+      self._features(self.captions.images[indices], views),
+      *self.captions.sequences(indices),
+    )
 
   def images(self, limit=None, max_images=None):
     """Returns the images of captions, each once, undistorted.
@@ -94,16 +100,20 @@ class CaptionedFeatures:
     """
     # Images are numbered as they come.
     images = np.unique(self.captions.images[self.usable(limit)])[:max_images]
-    return (self.captions.image_ids[images],
-            self._features(images, np.zeros_like(images)))
+    return (
+      self.captions.image_ids[images],
+      self._features(images, np.zeros_like(images)),
+    )
 
   def _features(self, images, views):
-    """Returns what is kept of views of images, float32 [n, 2048] or [n, ...].
-    """
+    """Returns what is kept of views of images, float32 [n, 2048] or [n, ...]."""
     # TensorFlow has no fast way with float16 on most processors, and says so.
-    return np.stack([
+    return np.stack(
+      [
         self.files[image // IMAGES_PER_FILE][image % IMAGES_PER_FILE, view]
-        for image, view in zip(images, views)]).astype(np.float32, copy=False)
+        for image, view in zip(images, views)
+      ]
+    ).astype(np.float32, copy=False)
 
   def batches(self, batch_size, limit=None):
     """Yields captions once, in order, undistorted; the last may be a smaller.
@@ -114,11 +124,17 @@ class CaptionedFeatures:
     """
     usable = self.usable(limit)
     for start in range(0, len(usable), batch_size):
-      indices = usable[start:start + batch_size]
+      indices = usable[start : start + batch_size]
       yield self.batch(indices, np.zeros_like(indices))
 
-  def training_batches(self, batch_size, seed, captions_per_image=1,
-                       undistorted=False, first_step=0):
+  def training_batches(
+    self,
+    batch_size,
+    seed,
+    captions_per_image=1,
+    undistorted=False,
+    first_step=0,
+  ):
     """Yields `image_batches.Batch`es forever, each epoch in another order.
 
     The batch of a step is a function of the seed and the step.
@@ -137,14 +153,17 @@ class CaptionedFeatures:
       ValueError: captions_per_image does not divide the batch size.
     """
     for groups, images, views in self._training_groups(
-        batch_size, seed, captions_per_image, undistorted, first_step):
+      batch_size, seed, captions_per_image, undistorted, first_step
+    ):
       yield image_batches.Batch(
-          self._features(images, views),
-          np.repeat(np.arange(len(groups)), [len(group) for group in groups]),
-          *self.captions.sequences(np.concatenate(groups)))
+        self._features(images, views),
+        np.repeat(np.arange(len(groups)), [len(group) for group in groups]),
+        *self.captions.sequences(np.concatenate(groups)),
+      )
 
-  def training_images(self, batch_size, seed, samples_per_image=1,
-                      undistorted=False, first_step=0):
+  def training_images(
+    self, batch_size, seed, samples_per_image=1, undistorted=False, first_step=0
+  ):
     """Yields the images of `training_batches`, without their captions.
 
     Args:
@@ -163,12 +182,24 @@ class CaptionedFeatures:
       ValueError: samples_per_image does not divide the batch size.
     """
     for _, images, views in self._training_groups(
-        batch_size, seed, samples_per_image, undistorted, first_step,
-        'samples_per_image'):
+      batch_size,
+      seed,
+      samples_per_image,
+      undistorted,
+      first_step,
+      'samples_per_image',
+    ):
       yield images, self._features(images, views)
 
-  def _training_groups(self, batch_size, seed, captions_per_image, undistorted,
-                       first_step, flag='captions_per_image'):
+  def _training_groups(
+    self,
+    batch_size,
+    seed,
+    captions_per_image,
+    undistorted,
+    first_step,
+    flag='captions_per_image',
+  ):
     """Yields (groups of captions of one image each, images, views) forever."""
     captions_lib.check_captions_per_image(captions_per_image, batch_size, flag)
     groups = self.captions.groups(captions_per_image, self.usable())
@@ -176,13 +207,18 @@ class CaptionedFeatures:
     views = self.files[0].shape[1] - 1
     first_view = 0 if undistorted else min(views, 1)
     for chosen, _, rng in example_order.batches(
-        len(groups), batch_size // captions_per_image, seed, first_step):
-      yield ([groups[i] for i in chosen], images[chosen],
-             rng.integers(first_view, views + 1, len(chosen)))
+      len(groups), batch_size // captions_per_image, seed, first_step
+    ):
+      yield (
+        [groups[i] for i in chosen],
+        images[chosen],
+        rng.integers(first_view, views + 1, len(chosen)),
+      )
 
 
-def encode(names, captions, encode_fn, config, views=0, seed=0, first=0,
-           kept=FEATURES):
+def encode(
+  names, captions, encode_fn, config, views=0, seed=0, first=0, kept=FEATURES
+):
   """Encodes each view of each image of some shards once, in order.
 
   Args:
@@ -202,40 +238,52 @@ def encode(names, captions, encode_fn, config, views=0, seed=0, first=0,
     decoded.
   """
 
-  @tf.function(autograph=False, input_signature=[
-      tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int64)])
+  @tf.function(
+    autograph=False,
+    input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int64)],
+  )
   def process(encoded, image):
     size = dict(height=config.image_height, width=config.image_width)
     seeds = tf.random.split(tf.stack([tf.cast(seed, tf.int64), image]), views)
-    resized = image_processing.resize_image(tf.io.decode_jpeg(
-        image_processing.check_size(encoded), channels=3))
+    resized = image_processing.resize_image(
+      tf.io.decode_jpeg(image_processing.check_size(encoded), channels=3)
+    )
     return tf.stack(
-        [image_processing.crop_image(resized, **size)] + [
-            image_processing.crop_image(
-                resized, is_training=True, ordering=view, seed=seeds[view],
-                **size) for view in range(views)])
+      [image_processing.crop_image(resized, **size)]
+      + [
+        image_processing.crop_image(
+          resized, is_training=True, ordering=view, seed=seeds[view], **size
+        )
+        for view in range(views)
+      ]
+    )
 
   def run(batch):
     images = tf.stack(batch)
     missing = max(_SMALLEST_BATCH - len(batch), 0)
-    encoded = encode_fn(
-        tf.pad(images, [[0, missing], [0, 0], [0, 0], [0, 0]]))
-    return tf.cast(encoded, dtype).numpy()[:len(batch)]
+    encoded = encode_fn(tf.pad(images, [[0, missing], [0, 0], [0, 0], [0, 0]]))
+    return tf.cast(encoded, dtype).numpy()[: len(batch)]
 
   num_images = len(captions.image_ids)
   shape, dtype = kept
   with contextlib.ExitStack() as stack:
-    pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(
-        os.cpu_count()))
-    bar = stack.enter_context(progress.Progress(
-        'Encoding', num_images, 'images', done=first))
+    pool = stack.enter_context(
+      concurrent.futures.ThreadPoolExecutor(os.cpu_count())
+    )
+    bar = stack.enter_context(
+      progress.Progress('Encoding', num_images, 'images', done=first)
+    )
     decoded = lookahead.ahead(
-        functools.partial(pool.submit, process),
-        _images(names, captions, first), 2 * os.cpu_count())
+      functools.partial(pool.submit, process),
+      _images(names, captions, first),
+      2 * os.cpu_count(),
+    )
     for start in range(first, num_images, IMAGES_PER_FILE):
       features = np.full(
-          [min(IMAGES_PER_FILE, num_images - start), views + 1, *shape],
-          np.nan, dtype)
+        [min(IMAGES_PER_FILE, num_images - start), views + 1, *shape],
+        np.nan,
+        dtype,
+      )
       flat = features.reshape([-1, *shape])
       rows, batch = [], []
       for image in range(len(features)):
@@ -253,8 +301,9 @@ def encode(names, captions, encode_fn, config, views=0, seed=0, first=0,
 
 def block_inputs(encode_fn, config):
   """Returns (shape, dtype) of what is kept of a view for a block."""
-  shape = encode_fn(tf.zeros([
-      _SMALLEST_BATCH, config.image_height, config.image_width, 3])).shape[1:]
+  shape = encode_fn(
+    tf.zeros([_SMALLEST_BATCH, config.image_height, config.image_width, 3])
+  ).shape[1:]
   # 40 times as large as features. Half as many digits serve: these are small
   # numbers, of a network that tolerates bfloat16.
   return tuple(shape), np.float16
@@ -267,8 +316,11 @@ def _images(names, captions, first):
   start = 0
   image = first
   for name, end in zip(names, captions.file_ends):
-    wanted = set(first_captions[
-        (first_captions >= start) & (first_captions < end)].tolist())
+    wanted = set(
+      first_captions[
+        (first_captions >= start) & (first_captions < end)
+      ].tolist()
+    )
     if wanted:
       caption = start
       dataset = tf.data.TFRecordDataset(name).map(shards.parse_sequence_example)
@@ -317,6 +369,7 @@ def undecodable_images(files, captions):
       result.append(number * IMAGES_PER_FILE + int(row))
       if not np.isnan(features[row]).all():
         raise ValueError(
-            f'the features of image {captions.image_ids[result[-1]]} hold NaN '
-            'or infinity; give another checkpoint of Inception v3')
+          f'the features of image {captions.image_ids[result[-1]]} hold NaN '
+          'or infinity; give another checkpoint of Inception v3'
+        )
   return result

@@ -33,25 +33,30 @@ def statistics(candidates, references):
   """
   images = len(candidates.lengths)
   difference = np.abs(
-      references.lengths - candidates.lengths[references.images])
+    references.lengths - candidates.lengths[references.images]
+  )
   order = np.lexsort((references.lengths, difference, references.images))
   _, first = np.unique(references.images[order], return_index=True)
   lengths = candidates.lengths
   said, right = [], []
   for n, (mine, theirs) in enumerate(
-      zip(candidates.counts, references.counts), start=1):
+    zip(candidates.counts, references.counts), start=1
+  ):
     said.append(np.maximum(lengths - n + 1, 0))
-    keys, groups = np.unique(theirs.keys(references.images),
-                             return_inverse=True)
+    keys, groups = np.unique(
+      theirs.keys(references.images), return_inverse=True
+    )
     most = np.zeros(len(keys), np.int64)
     np.maximum.at(most, groups, theirs.counts)
     found, places = ngrams.find(keys, mine.keys(candidates.images))
     hits = np.zeros(images, np.int64)
-    np.add.at(hits, mine.captions[found],
-              np.minimum(mine.counts[found], most[places]))
+    np.add.at(
+      hits, mine.captions[found], np.minimum(mine.counts[found], most[places])
+    )
     right.append(hits)
-  return np.stack([lengths, references.lengths[order][first], *said, *right],
-                  axis=1)
+  return np.stack(
+    [lengths, references.lengths[order][first], *said, *right], axis=1
+  )
 
 
 def scores(rows):
@@ -68,7 +73,7 @@ def scores(rows):
 
 
 def _score(length, reference_length, *counts):
-  said, right = counts[:ngrams.MAX_N], counts[ngrams.MAX_N:]
+  said, right = counts[: ngrams.MAX_N], counts[ngrams.MAX_N :]
   values, product = [], 1.0
   for n in range(ngrams.MAX_N):
     product *= (right[n] + _TINY) / (said[n] + _SMALL)

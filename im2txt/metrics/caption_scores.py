@@ -25,18 +25,27 @@ from im2txt.metrics import rouge
 
 tokenize = ptb_tokenizer.tokenize
 
-METRICS = ('bleu_1', 'bleu_2', 'bleu_3', 'bleu_4', 'meteor', 'rouge_l',
-           'cider', 'spice')
+METRICS = (
+  'bleu_1',
+  'bleu_2',
+  'bleu_3',
+  'bleu_4',
+  'meteor',
+  'rouge_l',
+  'cider',
+  'spice',
+)
 
 _BLEU = METRICS[:4]
 _NGRAM_METRICS = (*_BLEU, 'cider')
 _JAVA = {'meteor', 'spice'}
 _VERSIONS = {
-    _BLEU: ('bleu', bleu.VERSION),
-    ('meteor',): ('meteor', meteor.VERSION),
-    ('rouge_l',): ('rouge', rouge.VERSION),
-    ('cider',): ('cider', cider.VERSION),
-    ('spice',): ('spice', '1.0')}
+  _BLEU: ('bleu', bleu.VERSION),
+  ('meteor',): ('meteor', meteor.VERSION),
+  ('rouge_l',): ('rouge', rouge.VERSION),
+  ('cider',): ('cider', cider.VERSION),
+  ('spice',): ('spice', '1.0'),
+}
 # pycocoevalcap fetches these over HTTP when SPICE is made; we never do.
 _SPICE_MODELS = ('lib', 'stanford-corenlp-3.6.0-models.jar')
 
@@ -46,16 +55,19 @@ def unavailable():
   reasons = {}
   if not importlib.util.find_spec('pycocoevalcap'):
     reasons['meteor'] = reasons['spice'] = (
-        'the Python package pycocoevalcap is not installed (scripts/setup.sh '
-        'does that)')
+      'the Python package pycocoevalcap is not installed (scripts/setup.sh '
+      'does that)'
+    )
   elif not has_java():
     reasons['meteor'] = reasons['spice'] = (
-        'Java is not installed (bazel-bootstrap brings it; Debian\'s '
-        'default-jre-headless is enough)')
+      "Java is not installed (bazel-bootstrap brings it; Debian's "
+      'default-jre-headless is enough)'
+    )
   elif not os.path.exists(os.path.join(_package('spice'), *_SPICE_MODELS)):
     reasons['spice'] = (
-        'its language models are not installed: Stanford CoreNLP 3.6.0\'s two '
-        f'jars belong into {os.path.join(_package("spice"), "lib")}')
+      "its language models are not installed: Stanford CoreNLP 3.6.0's two "
+      f'jars belong into {os.path.join(_package("spice"), "lib")}'
+    )
   return reasons
 
 
@@ -70,8 +82,11 @@ def shortcomings(metrics=METRICS):
   Args:
     metrics: names out of METRICS.
   """
-  return [f'no {metric}: {reason}'
-          for metric, reason in unavailable().items() if metric in metrics]
+  return [
+    f'no {metric}: {reason}'
+    for metric, reason in unavailable().items()
+    if metric in metrics
+  ]
 
 
 class Statistics(NamedTuple):
@@ -83,6 +98,7 @@ class Statistics(NamedTuple):
     scores: function from float64 [n, columns], n such sums over as many images,
       to float64 [n, metrics].
   """
+
   metrics: tuple
   rows: np.ndarray
   scores: Callable
@@ -99,6 +115,7 @@ class Measured(NamedTuple):
     statistics: list of `Statistics`, of all these metrics.
     num_references: int, of all images.
   """
+
   scores: dict
   image_ids: list
   image_scores: dict
@@ -146,20 +163,26 @@ def measure(references, candidates, metrics=METRICS, split=tokenize):
   """
   if not candidates or references.keys() != candidates.keys():
     raise ValueError(
-        f'{len(candidates)} images with a caption and {len(references)} with '
-        'references to score against: they must be the same, and not none')
+      f'{len(candidates)} images with a caption and {len(references)} with '
+      'references to score against: they must be the same, and not none'
+    )
   for image_id, captions in references.items():
     if not captions:
       raise ValueError(f'image {image_id} has no caption to score against')
   wanted = set(metrics) - unavailable().keys()
-  logging.info('scoring captions of %d images: %s', len(candidates), ', '.join(
-      name for name in METRICS if name in wanted))
+  logging.info(
+    'scoring captions of %d images: %s',
+    len(candidates),
+    ', '.join(name for name in METRICS if name in wanted),
+  )
   ids = list(references)
   # Apart, as COCO's code does: the next caption can matter to the tokenizer.
-  tokens = iter(split(
-      [caption for captions in references.values() for caption in captions]))
-  theirs = [[next(tokens) for _ in captions]
-            for captions in references.values()]
+  tokens = iter(
+    split([caption for captions in references.values() for caption in captions])
+  )
+  theirs = [
+    [next(tokens) for _ in captions] for captions in references.values()
+  ]
   mine = split([candidates[image_id] for image_id in ids])
   found = []
   if not wanted.isdisjoint(_NGRAM_METRICS):
@@ -169,10 +192,14 @@ def measure(references, candidates, metrics=METRICS, split=tokenize):
   for name, scorer in (('meteor', _meteor), ('spice', _spice)):
     if name in wanted:
       try:
-        found.append(scorer(dict(zip(ids, theirs)),
-                            {i: [caption] for i, caption in zip(ids, mine)}))
+        found.append(
+          scorer(
+            dict(zip(ids, theirs)),
+            {i: [caption] for i, caption in zip(ids, mine)},
+          )
+        )
       # Whatever it is that the packages raise, the other scores are good.
-      except Exception as error:  # pylint: disable=broad-exception-caught
+      except Exception as error:
         logging.warning('no %s: %s: %s', name, type(error).__name__, error)
   scores, image_scores = {}, {}
   for values, per_image, statistics in found:
@@ -180,9 +207,12 @@ def measure(references, candidates, metrics=METRICS, split=tokenize):
     image_scores.update(zip(statistics.metrics, per_image.T))
   names = [name for name in METRICS if name in wanted and name in scores]
   return Measured(
-      {name: scores[name] for name in names}, ids,
-      {name: image_scores[name] for name in names},
-      [statistics for _, _, statistics in found], sum(map(len, theirs)))
+    {name: scores[name] for name in names},
+    ids,
+    {name: image_scores[name] for name in names},
+    [statistics for _, _, statistics in found],
+    sum(map(len, theirs)),
+  )
 
 
 def signature(measured, tokenizer=f'ptb-{ptb_tokenizer.VERSION}'):
@@ -192,9 +222,12 @@ def signature(measured, tokenizer=f'ptb-{ptb_tokenizer.VERSION}'):
     measured: `Measured`.
     tokenizer: name and version of what split the captions.
   """
-  fields = {'images': len(measured.image_ids),
-            'references': measured.num_references, 'tok': tokenizer,
-            'java': 'yes' if _JAVA & measured.scores.keys() else 'no'}
+  fields = {
+    'images': len(measured.image_ids),
+    'references': measured.num_references,
+    'tok': tokenizer,
+    'java': 'yes' if _JAVA & measured.scores.keys() else 'no',
+  }
   for names, (name, version) in _VERSIONS.items():
     if not measured.scores.keys().isdisjoint(names):
       fields[name] = version
@@ -215,32 +248,51 @@ def _package(name):
 def _ngram_scores(mine, theirs):
   candidates, references = ngrams.pair(mine, theirs)
   rows = bleu.statistics(candidates, references)
-  return [(bleu.scores([rows.sum(axis=0)])[0], bleu.scores(rows),
-           Statistics(_BLEU, rows.astype(np.float64), bleu.scores)),
-          _by_mean('cider', cider.scores(candidates, references))]
+  return [
+    (
+      bleu.scores([rows.sum(axis=0)])[0],
+      bleu.scores(rows),
+      Statistics(_BLEU, rows.astype(np.float64), bleu.scores),
+    ),
+    _by_mean('cider', cider.scores(candidates, references)),
+  ]
 
 
 def _by_mean(name, values):
-  return ([np.mean(values)], values[:, np.newaxis], Statistics(
-      (name,), values[:, np.newaxis], lambda sums: sums / len(values)))
+  return (
+    [np.mean(values)],
+    values[:, np.newaxis],
+    Statistics((name,), values[:, np.newaxis], lambda sums: sums / len(values)),
+  )
 
 
 def _meteor(references, candidates):
   value, values, rows = meteor.measure(references, candidates)
-  return ([value], values[:, np.newaxis], Statistics(
-      ('meteor',), rows, lambda sums: meteor.scores(sums)[:, np.newaxis]))
+  return (
+    [value],
+    values[:, np.newaxis],
+    Statistics(
+      ('meteor',), rows, lambda sums: meteor.scores(sums)[:, np.newaxis]
+    ),
+  )
 
 
 def _spice(references, candidates):
-  from pycocoevalcap.spice.spice import Spice  # pylint: disable=g-import-not-at-top
+  from pycocoevalcap.spice.spice import Spice
+
   try:
     value, details = Spice().compute_score(references, candidates)
   except subprocess.CalledProcessError as error:
-    raise OSError(f'SPICE\'s Java program failed ({error}): it needs 8 GB of '
-                  'memory, and a Java that it knows, such as 8') from error
+    raise OSError(
+      f"SPICE's Java program failed ({error}): it needs 8 GB of "
+      'memory, and a Java that it knows, such as 8'
+    ) from error
   # It sorts the images.
-  of = {image_id: scores['All']['f']
-        for image_id, scores in zip(sorted(references), details)}
+  of = {
+    image_id: scores['All']['f']
+    for image_id, scores in zip(sorted(references), details)
+  }
   _, values, statistics = _by_mean(
-      'spice', np.array([of[image_id] for image_id in references]))
+    'spice', np.array([of[image_id] for image_id in references])
+  )
   return [value], values, statistics

@@ -29,28 +29,34 @@ def scores(candidates, references):
   """
   images = len(candidates.lengths)
   # pycocoevalcap compares the numbers of bigrams, not those of words.
-  difference = (np.maximum(candidates.lengths - 1, 0)[references.images]
-                - np.maximum(references.lengths - 1, 0))
-  penalties = {d: math.e ** (-(float(d) ** 2) / (2 * _SIGMA ** 2))
-               for d in np.unique(difference).tolist()}
+  difference = np.maximum(candidates.lengths - 1, 0)[
+    references.images
+  ] - np.maximum(references.lengths - 1, 0)
+  penalties = {
+    d: math.e ** (-(float(d) ** 2) / (2 * _SIGMA**2))
+    for d in np.unique(difference).tolist()
+  }
   penalty = np.array([penalties[d] for d in difference.tolist()])
   total = np.zeros(images)
   for mine, theirs in zip(candidates.counts, references.counts):
     rarity = _rarity(theirs, references.images, images)
     values, norms = _weigh(mine, rarity, images)
     their_values, their_norms = _weigh(theirs, rarity, len(references.lengths))
-    found, places = ngrams.find(mine.keys(candidates.images),
-                                theirs.keys(references.images))
+    found, places = ngrams.find(
+      mine.keys(candidates.images), theirs.keys(references.images)
+    )
     # In the order of the candidate's n-grams.
     order = np.argsort(places, kind='stable')
     other = their_values[found][order]
     products = np.bincount(
-        theirs.captions[found][order],
-        np.minimum(values[places[order]], other) * other,
-        len(references.lengths))
+      theirs.captions[found][order],
+      np.minimum(values[places[order]], other) * other,
+      len(references.lengths),
+    )
     scale = norms[references.images] * their_norms
     similarity = np.divide(
-        products, scale, out=np.zeros_like(scale), where=scale != 0)
+      products, scale, out=np.zeros_like(scale), where=scale != 0
+    )
     total += np.bincount(references.images, similarity * penalty, images)
   return total / ngrams.MAX_N / np.bincount(references.images) * 10
 
@@ -60,12 +66,11 @@ def _rarity(counts, image_of_caption, images):
   # Sorted by hand: np.unique hashes, which takes ten times as long.
   keys = np.sort(counts.keys(image_of_caption))
   keys = keys[np.diff(keys, prepend=-1) != 0]
-  frequency = np.bincount(keys % counts.num_ngrams,
-                          minlength=counts.num_ngrams)
+  frequency = np.bincount(keys % counts.num_ngrams, minlength=counts.num_ngrams)
   return np.log(float(images)) - np.log(np.maximum(frequency, 1.0))
 
 
 def _weigh(counts, rarity, captions):
   """Returns (float64 [entries], tf-idf; float64 [captions], their norms)."""
   values = counts.counts * rarity[counts.ngrams]
-  return values, np.sqrt(np.bincount(counts.captions, values ** 2, captions))
+  return values, np.sqrt(np.bincount(counts.captions, values**2, captions))

@@ -15,7 +15,6 @@ MEASURES = ('distinct_captions', 'vocabulary_used', 'mean_length')
 SET_MEASURES = ('oracle_cider', 'mbleu_4', 'self_cider')
 
 
-
 def diversity(captions):
   """Measures how varied the captions of a set of images are.
 
@@ -27,9 +26,12 @@ def diversity(captions):
     different words), `mean_length` (float, words a caption).
   """
   words = [word for caption in captions for word in caption.split()]
-  return dict(zip(MEASURES, (
-      len(set(captions)), len(set(words)),
-      len(words) / max(len(captions), 1))))
+  return dict(
+    zip(
+      MEASURES,
+      (len(set(captions)), len(set(words)), len(words) / max(len(captions), 1)),
+    )
+  )
 
 
 def share_in_training(captions, training_captions):
@@ -62,9 +64,11 @@ def of_sets(references, n_best, measures=SET_MEASURES):
   """
   if all(len(captions) < 2 for captions in n_best.values()):
     return {}
-  functions = {'oracle_cider': lambda: oracle_cider(references, n_best)[0],
-               'mbleu_4': lambda: mbleu(n_best)[3],
-               'self_cider': lambda: self_cider(references, n_best)}
+  functions = {
+    'oracle_cider': lambda: oracle_cider(references, n_best)[0],
+    'mbleu_4': lambda: mbleu(n_best)[3],
+    'self_cider': lambda: self_cider(references, n_best),
+  }
   return {name: functions[name]() for name in SET_MEASURES if name in measures}
 
 
@@ -83,14 +87,17 @@ def oracle_cider(references, n_best):
   scores = []
   for rank in range(max(map(len, n_best.values()))):
     # Where there are fewer captions, the last one again.
-    candidates = [captions[min(rank, len(captions) - 1)]
-                  for captions in n_best.values()]
+    candidates = [
+      captions[min(rank, len(captions) - 1)] for captions in n_best.values()
+    ]
     scores.append(cider.scores(*ngrams.pair(candidates, of_images)))
   scores = np.array(scores)
   chosen = {
-      image_id: captions[min(rank, len(captions) - 1)]
-      for (image_id, captions), rank in zip(
-          n_best.items(), scores.argmax(axis=0).tolist())}
+    image_id: captions[min(rank, len(captions) - 1)]
+    for (image_id, captions), rank in zip(
+      n_best.items(), scores.argmax(axis=0).tolist()
+    )
+  }
   return float(scores.max(axis=0).mean()), chosen
 
 
@@ -111,7 +118,7 @@ def mbleu(n_best):
     for i, caption in enumerate(captions):
       if len(captions) > 1:
         candidates.append(caption)
-        others.append(captions[:i] + captions[i + 1:])
+        others.append(captions[:i] + captions[i + 1 :])
   scores = bleu.scores(bleu.statistics(*ngrams.pair(candidates, others)))
   return scores.mean(axis=0).tolist()
 
@@ -131,8 +138,10 @@ def self_cider(references, n_best):
     n_best: likewise.
   """
   frequencies = collections.Counter(
-      ngram for captions in references.values()
-      for ngram in set().union(*map(_ngrams, captions)))
+    ngram
+    for captions in references.values()
+    for ngram in set().union(*map(_ngrams, captions))
+  )
   found = []
   for captions in n_best.values():
     if len(captions) < 2:
@@ -149,8 +158,10 @@ def _ngrams(caption):
   """Returns how often each n-gram, a tuple, is in a caption, a str."""
   words = caption.split()
   return collections.Counter(
-      tuple(words[start:start + n]) for n in range(1, ngrams.MAX_N + 1)
-      for start in range(len(words) - n + 1))
+    tuple(words[start : start + n])
+    for n in range(1, ngrams.MAX_N + 1)
+    for start in range(len(words) - n + 1)
+  )
 
 
 def _cider_kernel(captions, frequencies, num_images):
@@ -170,7 +181,8 @@ def _cider_kernel(captions, frequencies, num_images):
   for row, of_caption in enumerate(counts):
     for ngram, count in of_caption.items():
       vectors[len(ngram) - 1, row, columns[ngram]] = count * math.log(
-          num_images / max(frequencies[ngram], 1))
+        num_images / max(frequencies[ngram], 1)
+      )
   norms = np.linalg.norm(vectors, axis=2, keepdims=True)
   vectors /= np.where(norms > 0, norms, 1.0)
   return (vectors @ vectors.transpose(0, 2, 1)).mean(axis=0)

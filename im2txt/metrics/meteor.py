@@ -35,7 +35,8 @@ def measure(references, candidates):
     ImportError: pycocoevalcap is not installed.
     OSError: the program failed.
   """
-  from pycocoevalcap.meteor import meteor  # pylint: disable=g-import-not-at-top
+  from pycocoevalcap.meteor import meteor
+
   lines = []
 
   class Meteor(meteor.Meteor):
@@ -49,8 +50,9 @@ def measure(references, candidates):
   try:
     score, values = scorer.compute_score(references, candidates)
   except (OSError, ValueError) as error:
-    raise OSError(f'METEOR\'s Java program failed ({error}): it needs 2 GB of '
-                  'memory') from error
+    raise OSError(
+      f"METEOR's Java program failed ({error}): it needs 2 GB of memory"
+    ) from error
   finally:
     # An error leaves it taken, and its destructor would wait for it forever, or
     # complain of a pipe that nobody reads.
@@ -60,8 +62,11 @@ def measure(references, candidates):
       scorer.meteor_p.stdin.close()
   rows = np.array([line.split() for line in lines], np.float64)
   # A caption that is one chunk, all of it a reference, is in no pieces.
-  whole = (rows[:, -3] == 1) & (rows[:, -2] == rows[:, 0]) & (
-      rows[:, -1] == rows[:, 1])
+  whole = (
+    (rows[:, -3] == 1)
+    & (rows[:, -2] == rows[:, 0])
+    & (rows[:, -1] == rows[:, 1])
+  )
   rows[whole, -3] = 0
   return score, np.array(values), rows
 
@@ -88,12 +93,18 @@ def scores(rows):
     return np.divide(found, of, out=np.zeros_like(of), where=of > 0)
 
   precision = share(matches[:, :, 0], matches[:, :, 2], length, function)
-  recall = share(matches[:, :, 1], matches[:, :, 3], reference_length,
-                 reference_function)
+  recall = share(
+    matches[:, :, 1], matches[:, :, 3], reference_length, reference_function
+  )
   weighted = _ALPHA * precision + (1 - _ALPHA) * recall
-  mean = np.divide(precision * recall, weighted, out=np.zeros_like(weighted),
-                   where=weighted > 0)
+  mean = np.divide(
+    precision * recall,
+    weighted,
+    out=np.zeros_like(weighted),
+    where=weighted > 0,
+  )
   words = (matched + reference_matched) / 2
   fragmentation = np.divide(
-      chunks, words, out=np.zeros_like(words), where=words > 0)
-  return mean * (1 - _GAMMA * fragmentation ** _BETA)
+    chunks, words, out=np.zeros_like(words), where=words > 0
+  )
+  return mean * (1 - _GAMMA * fragmentation**_BETA)

@@ -20,6 +20,7 @@ class Counts(NamedTuple):
     counts: int64 [entries], how often it is in the caption, 1 or more.
     num_ngrams: int, above all of `ngrams`.
   """
+
   captions: np.ndarray
   ngrams: np.ndarray
   counts: np.ndarray
@@ -28,8 +29,12 @@ class Counts(NamedTuple):
   def of(self, start, stop):
     """Returns the entries of a range of captions, numbered from 0."""
     rows = slice(*np.searchsorted(self.captions, [start, stop]))
-    return Counts(self.captions[rows] - start, self.ngrams[rows],
-                  self.counts[rows], self.num_ngrams)
+    return Counts(
+      self.captions[rows] - start,
+      self.ngrams[rows],
+      self.counts[rows],
+      self.num_ngrams,
+    )
 
   def keys(self, groups):
     """Returns int64 [entries], equal for the same group and n-gram.
@@ -55,8 +60,14 @@ def count(captions):
   words = [caption.split() for caption in captions]
   lengths = np.array([len(caption) for caption in words], np.int64)
   numbers = {}
-  ids = np.array([numbers.setdefault(word, len(numbers))
-                  for caption in words for word in caption], np.int64)
+  ids = np.array(
+    [
+      numbers.setdefault(word, len(numbers))
+      for caption in words
+      for word in caption
+    ],
+    np.int64,
+  )
   owners = np.repeat(np.arange(len(captions)), lengths)
   unigrams, starts = ids, np.arange(len(ids))
   counts = []
@@ -69,15 +80,18 @@ def count(captions):
       goes_on = owners[starts] == owners[starts + n - 1]
       starts, ids = starts[goes_on], ids[goes_on]
       # A number for each pair of an n-gram of before and a word.
-      _, ids = np.unique(ids * len(numbers) + unigrams[starts + n - 1],
-                         return_inverse=True)
+      _, ids = np.unique(
+        ids * len(numbers) + unigrams[starts + n - 1], return_inverse=True
+      )
     num_ngrams = int(ids.max(initial=0)) + 1
-    _, first, times = np.unique(owners[starts] * num_ngrams + ids,
-                                return_index=True, return_counts=True)
+    _, first, times = np.unique(
+      owners[starts] * num_ngrams + ids, return_index=True, return_counts=True
+    )
     order = np.argsort(first)
     first = first[order]
     counts.append(
-        Counts(owners[starts[first]], ids[first], times[order], num_ngrams))
+      Counts(owners[starts[first]], ids[first], times[order], num_ngrams)
+    )
   return counts, lengths
 
 
@@ -108,6 +122,7 @@ class Captions(NamedTuple):
     lengths: int64 [captions], words.
     images: int64 [captions], index of the image of each, not falling.
   """
+
   counts: list
   lengths: np.ndarray
   images: np.ndarray
@@ -125,11 +140,14 @@ def pair(candidates, references):
   """
   images = len(candidates)
   counts, lengths = count(
-      [*candidates, *(caption for captions in references
-                      for caption in captions)])
+    [*candidates, *(caption for captions in references for caption in captions)]
+  )
   owners = np.repeat(np.arange(images), [len(r) for r in references])
   return (
-      Captions([c.of(0, images) for c in counts], lengths[:images],
-               np.arange(images)),
-      Captions([c.of(images, len(lengths)) for c in counts], lengths[images:],
-               owners))
+    Captions(
+      [c.of(0, images) for c in counts], lengths[:images], np.arange(images)
+    ),
+    Captions(
+      [c.of(images, len(lengths)) for c in counts], lengths[images:], owners
+    ),
+  )

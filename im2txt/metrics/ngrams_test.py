@@ -21,7 +21,8 @@ def test_counts_are_those_of_counters_in_their_order():
     for i, caption in enumerate(_CAPTIONS):
       words = caption.split()
       counter = collections.Counter(
-          tuple(words[j:j + n]) for j in range(len(words) - n + 1))
+        tuple(words[j : j + n]) for j in range(len(words) - n + 1)
+      )
       entries += [(i, ngram, times) for ngram, times in counter.items()]
     assert found.captions.tolist() == [i for i, _, _ in entries]
     assert found.counts.tolist() == [times for _, _, times in entries]

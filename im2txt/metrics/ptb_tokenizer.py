@@ -20,12 +20,20 @@ VERSION = '1'
 
 # A caption of letters, digits, commas and a full stop at the end: nine of ten.
 _PLAIN = re.compile(
-    r'[a-z]+[0-9]*(?:(?:-| , |, | )[a-z]+[0-9]*)*(?P<stop> ?\.)?')
+  r'[a-z]+[0-9]*(?:(?:-| , |, | )[a-z]+[0-9]*)*(?P<stop> ?\.)?'
+)
 _PLAIN_WORD = re.compile(r'[A-Za-z]+(?=\s)')
-_TWO_WORDS = (('can', 'not'), ('gim', 'me'), ('gon', 'na'), ('got', 'ta'),
-              ('lem', 'me'), ('wan', 'na'))
+_TWO_WORDS = (
+  ('can', 'not'),
+  ('gim', 'me'),
+  ('gon', 'na'),
+  ('got', 'ta'),
+  ('lem', 'me'),
+  ('wan', 'na'),
+)
 _NOT_ONE_WORD = re.compile(
-    r'\b(?:%s)\b' % '|'.join(map(''.join, _TWO_WORDS)), re.IGNORECASE)
+  r'\b(?:%s)\b' % '|'.join(map(''.join, _TWO_WORDS)), re.IGNORECASE
+)
 
 # Short forms that keep their full stop: what may stand at the end of a phrase,
 # and what stands before a name.
@@ -58,19 +66,52 @@ _WHOLE = """
     c'mon cap'n d'ya d'ye dunkin' e'er j' d' l' ma'am nat'l o'clock o'er ol'
     s'mores somethin'""".split()
 
-_PUNCTUATION = frozenset((
-    "''", "'", '``', '`', '.', '?', '!', ',', ':', '-', '--', '...', ';'))
+_PUNCTUATION = frozenset(
+  ("''", "'", '``', '`', '.', '?', '!', ',', ':', '-', '--', '...', ';')
+)
 _REPLACED = {
-    '(': '-lrb-', ')': '-rrb-', '[': '-lsb-', ']': '-rsb-', '{': '-lcb-',
-    '}': '-rcb-', '"': "''", '\xab': '``', '\xbb': "''", '\u2018': '`',
-    '\u2019': "'", '\u201b': '`', '\u201c': '``', '\u201d': "''",
-    '\u2039': '`', '\u203a': "'", '\u2013': '--', '\u2014': '--',
-    '\u2010': '', '\u2011': '', '\u2012': '', '\u2015': '--',
-    '\u2026': '...', '\xa2': 'cents', '\xa3': '#',
-    '\xa4': '$', '\u20a0': '$', '\u20ac': '$', '\xbc': '1/4', '\xbd': '1/2',
-    '\xbe': '3/4', '\u2153': '1/3', '\u2154': '2/3', '&amp;': '&', '&gt;': '>',
-    '&lt;': '<', '&mdash;': '--', '&md;': '--', '&ndash;': '--',
-    '&quot;': "''", '&apos;': "'"}
+  '(': '-lrb-',
+  ')': '-rrb-',
+  '[': '-lsb-',
+  ']': '-rsb-',
+  '{': '-lcb-',
+  '}': '-rcb-',
+  '"': "''",
+  '\xab': '``',
+  '\xbb': "''",
+  '\u2018': '`',
+  '\u2019': "'",
+  '\u201b': '`',
+  '\u201c': '``',
+  '\u201d': "''",
+  '\u2039': '`',
+  '\u203a': "'",
+  '\u2013': '--',
+  '\u2014': '--',
+  '\u2010': '',
+  '\u2011': '',
+  '\u2012': '',
+  '\u2015': '--',
+  '\u2026': '...',
+  '\xa2': 'cents',
+  '\xa3': '#',
+  '\xa4': '$',
+  '\u20a0': '$',
+  '\u20ac': '$',
+  '\xbc': '1/4',
+  '\xbd': '1/2',
+  '\xbe': '3/4',
+  '\u2153': '1/3',
+  '\u2154': '2/3',
+  '&amp;': '&',
+  '&gt;': '>',
+  '&lt;': '<',
+  '&mdash;': '--',
+  '&md;': '--',
+  '&ndash;': '--',
+  '&quot;': "''",
+  '&apos;': "'",
+}
 # In words; and what is no token at all.
 _SOFT_HYPHEN = '\xad'
 _SPACES = re.compile(r'(?:\s|\u200b|&nbsp;)*')
@@ -92,8 +133,9 @@ def tokenize(captions):
     List of str, tokens joined by blanks. A blank in a token, such as "1 1/2",
     is U+00A0.
   """
-  lines = [' '.join(caption.replace(_SOFT_HYPHEN, '').split())
-           for caption in captions]
+  lines = [
+    ' '.join(caption.replace(_SOFT_HYPHEN, '').split()) for caption in captions
+  ]
   tokenized, following = [], ''
   for line in reversed(lines):
     tokenized.append(_plain(line.lower()))
@@ -109,10 +151,11 @@ def _plain(line):
   if not match or _NOT_ONE_WORD.search(line):
     return None
   if match['stop']:
-    line = line[:match.start('stop')]
-    last = line[line.rfind(' ') + 1:]
+    line = line[: match.start('stop')]
+    last = line[line.rfind(' ') + 1 :]
     if not match['stop'].startswith(' ') and (
-        len(last) == 1 or last in _with_stop()):
+      len(last) == 1 or last in _with_stop()
+    ):
       return None
   return line.replace(' ,', '').replace(',', '')
 
@@ -120,8 +163,14 @@ def _plain(line):
 @functools.lru_cache(maxsize=None)
 def _with_stop():
   """Returns all words that may keep a full stop at the end of a caption."""
-  return frozenset(_ABBREVIATIONS + _TITLES + _CAPITALIZED + _UNCAPITALIZED
-                   + _UNCAPITALIZED_TITLES + _BEFORE_NUMBERS)
+  return frozenset(
+    _ABBREVIATIONS
+    + _TITLES
+    + _CAPITALIZED
+    + _UNCAPITALIZED
+    + _UNCAPITALIZED_TITLES
+    + _BEFORE_NUMBERS
+  )
 
 
 def _tokens(line, following):
@@ -138,8 +187,10 @@ def _tokens(line, following):
     if match and not _NOT_ONE_WORD.fullmatch(match[0]):
       end = match.end()
     else:
-      match = max(filter(None, (rule.match(text, position)
-                                for rule in _rules())), key=re.Match.end)
+      match = max(
+        filter(None, (rule.match(text, position) for rule in _rules())),
+        key=re.Match.end,
+      )
       end = match.end('token' if 'token' in match.re.groupindex else 0)
     token = _normalized(text[position:end].lower())
     if token and token not in _PUNCTUATION:
@@ -151,8 +202,9 @@ def _normalized(token):
   """Returns a token as the Treebank writes it; '' of what is none."""
   if token in _REPLACED:
     return _REPLACED[token]
-  if len(token) == 1 and (token > '\uffff' or (
-      unicodedata.category(token) in _NOTHING)):
+  if len(token) == 1 and (
+    token > '\uffff' or (unicodedata.category(token) in _NOTHING)
+  ):
     return ''
   if token[0] == '.' and not token.strip('.') and len(token) > 1:
     return '...'
@@ -165,10 +217,8 @@ def _normalized(token):
   return token.replace(' ', '\xa0').replace('&amp;', '&')
 
 
-
 _APOSTROPHE = r"(?:['\u2019]|&apos;)"
-_CONTRACTION = re.compile(
-    rf'{_APOSTROPHE}(?:s|m|d|re|ve|ll)|n{_APOSTROPHE}t')
+_CONTRACTION = re.compile(rf'{_APOSTROPHE}(?:s|m|d|re|ve|ll)|n{_APOSTROPHE}t')
 
 
 @functools.lru_cache(maxsize=None)
@@ -188,67 +238,66 @@ def _rules():
   def any_of(words, *cases):
     words = [case(word) for word in words for case in cases or [str]]
     return '(?:%s)' % '|'.join(sorted(words, key=len, reverse=True)).replace(
-        "'", apostrophe)
+      "'", apostrophe
+    )
 
   starts = any_of(_SENTENCE_STARTS, str, str.upper)
-  some_case = [any_of(_CAPITALIZED, str.capitalize, str.upper),
-               any_of(_UNCAPITALIZED, str, str.capitalize)]
+  some_case = [
+    any_of(_CAPITALIZED, str.capitalize, str.upper),
+    any_of(_UNCAPITALIZED, str, str.capitalize),
+  ]
   return [
-      # Contractions, before the words that reach as far.
-      *(_any_case(rf'(?P<token>{first}){second}')
-        for first, second in _TWO_WORDS),
-      _any_case(
-          rf"(?P<token>{word}){_APOSTROPHE}(?:s|m|d|re|ve|ll)(?!{letter})"),
-      _any_case(rf"(?P<token>{letter}*(?!n){letter})n(?:{_APOSTROPHE}|`)t"),
-      _any_case(rf"n(?:{_APOSTROPHE}|`)t"),
-      _any_case(rf'{_APOSTROPHE}(?:s|m|d|re|ve|ll)(?!{letter})'),
-      _any_case(r"(?P<token>'t)(?:is|was)"),
-      _any_case(
-          rf'{apostrophe}(?:em|cause|till?|n{apostrophe}|n(?=\s)|[2-9]0s)'),
-      # Words.
-      _any_case(any_of(_WHOLE)),
-      _any_case(rf'(?P<token>y{apostrophe}){letter}'),
-      re.compile(rf'(?P<token>{apostrophe}){letter}{letter}'),
-      re.compile(rf'[A-HJ-XZn]{apostrophe}{letter}{{2,}}'),
-      re.compile(
-          rf'{letter}+[aeiouyAEIOUY]{apostrophe}[aeiouA-Z]{letter}*'),
-      re.compile(rf'{part}(?:[-_\u2010\u2011]{part})*'),
-      re.compile(rf'{word}(?:-{word})*(?:/{word}(?:-{word})*)+'),
-      re.compile(dotted),
-      # Full stops that belong to a word.
-      _any_case(rf'(?P<token>{any_of(_ABBREVIATIONS)}\.)[\s\S]{{2}}'),
-      *(re.compile(rf'(?P<token>{words}\.)[\s\S]{{2}}')
-        for words in some_case),
-      _any_case(rf'{any_of(_ABBREVIATIONS + _TITLES)}\.'),
-      re.compile(
-          rf'{any_of(_UNCAPITALIZED_TITLES, str, str.capitalize)}\.'),
-      _any_case(rf'(?P<token>{any_of(_BEFORE_NUMBERS)}\.)\s*\d'),
-      _any_case(r'ph\.d\.'),
-      re.compile(
-          rf'(?P<token>[A-Za-z])\.\s+(?:{starts}|M[RrSs]\.|{tag})\s'),
-      re.compile(r'[A-Za-z]\.'),
-      re.compile(rf'(?:{letter}\.){{2,}}(?:-{word})*'),
-      re.compile(rf'{word}(?:[.,]{word})*[.,]?(?:-{word})+'),
-      re.compile(rf'(?P<token>(?:{word}(?:[-_]{word})*|{dotted})\.)[,;:]'),
-      # Numbers.
-      re.compile(r'[-+]?(?:\d*(?:[.,:]\d+)+(?:-\d+)?|\d+)'),
-      re.compile(r'\d{1,4} \d{1,4}/\d{1,4}'),
-      re.compile(r"(?P<token>'\d\d)\s"),
-      # Addresses and files.
-      _any_case(
-          r'(?:https?://[^\s"<>]*\.|www\.(?=\w))[^\s"<>]*[^\s"<>.,;:!?)\']'),
-      re.compile(
-          r'[A-Za-z0-9][^\s"<>|()]*@(?:[^\s"<>|().]+\.)*[^\s"<>|().]+'),
-      _any_case(rf'{word}\.{any_of(_FILES)}(?!{sign})'),
-      re.compile(rf'#{letter}+|@[A-Za-z_]\w*'),
-      # Signs.
-      re.compile(r'[A-Z]+(?:(?:[&+]|&amp;)[A-Z]+)+|[CcFf]#|C\+\+|[A-Z]+\$'),
-      re.compile(tag),
-      _any_case(r'&(?:amp|lt|gt|quot|apos|mdash|ndash|md);|&#\d+;'),
-      re.compile(
-          rf"[<>]?[:;=]['*o-]?[()DdPpO@|\\\[\]{{](?!{sign})|[-'<>^]_[-'<>^]"),
-      re.compile(r"''|``|-{5,}|-{2,4}|\.{3,}|\*+|_+|#+|@+|[!?]+"),
-      re.compile(r'\S'),
+    # Contractions, before the words that reach as far.
+    *(
+      _any_case(rf'(?P<token>{first}){second}') for first, second in _TWO_WORDS
+    ),
+    _any_case(rf'(?P<token>{word}){_APOSTROPHE}(?:s|m|d|re|ve|ll)(?!{letter})'),
+    _any_case(rf'(?P<token>{letter}*(?!n){letter})n(?:{_APOSTROPHE}|`)t'),
+    _any_case(rf'n(?:{_APOSTROPHE}|`)t'),
+    _any_case(rf'{_APOSTROPHE}(?:s|m|d|re|ve|ll)(?!{letter})'),
+    _any_case(r"(?P<token>'t)(?:is|was)"),
+    _any_case(rf'{apostrophe}(?:em|cause|till?|n{apostrophe}|n(?=\s)|[2-9]0s)'),
+    # Words.
+    _any_case(any_of(_WHOLE)),
+    _any_case(rf'(?P<token>y{apostrophe}){letter}'),
+    re.compile(rf'(?P<token>{apostrophe}){letter}{letter}'),
+    re.compile(rf'[A-HJ-XZn]{apostrophe}{letter}{{2,}}'),
+    re.compile(rf'{letter}+[aeiouyAEIOUY]{apostrophe}[aeiouA-Z]{letter}*'),
+    re.compile(rf'{part}(?:[-_\u2010\u2011]{part})*'),
+    re.compile(rf'{word}(?:-{word})*(?:/{word}(?:-{word})*)+'),
+    re.compile(dotted),
+    # Full stops that belong to a word.
+    _any_case(rf'(?P<token>{any_of(_ABBREVIATIONS)}\.)[\s\S]{{2}}'),
+    *(re.compile(rf'(?P<token>{words}\.)[\s\S]{{2}}') for words in some_case),
+    _any_case(rf'{any_of(_ABBREVIATIONS + _TITLES)}\.'),
+    re.compile(rf'{any_of(_UNCAPITALIZED_TITLES, str, str.capitalize)}\.'),
+    _any_case(rf'(?P<token>{any_of(_BEFORE_NUMBERS)}\.)\s*\d'),
+    _any_case(r'ph\.d\.'),
+    re.compile(rf'(?P<token>[A-Za-z])\.\s+(?:{starts}|M[RrSs]\.|{tag})\s'),
+    re.compile(r'[A-Za-z]\.'),
+    re.compile(rf'(?:{letter}\.){{2,}}(?:-{word})*'),
+    re.compile(rf'{word}(?:[.,]{word})*[.,]?(?:-{word})+'),
+    re.compile(rf'(?P<token>(?:{word}(?:[-_]{word})*|{dotted})\.)[,;:]'),
+    # Numbers.
+    re.compile(r'[-+]?(?:\d*(?:[.,:]\d+)+(?:-\d+)?|\d+)'),
+    re.compile(r'\d{1,4} \d{1,4}/\d{1,4}'),
+    re.compile(r"(?P<token>'\d\d)\s"),
+    # Addresses and files.
+    _any_case(
+      r'(?:https?://[^\s"<>]*\.|www\.(?=\w))[^\s"<>]*[^\s"<>.,;:!?)\']'
+    ),
+    re.compile(r'[A-Za-z0-9][^\s"<>|()]*@(?:[^\s"<>|().]+\.)*[^\s"<>|().]+'),
+    _any_case(rf'{word}\.{any_of(_FILES)}(?!{sign})'),
+    re.compile(rf'#{letter}+|@[A-Za-z_]\w*'),
+    # Signs.
+    re.compile(r'[A-Z]+(?:(?:[&+]|&amp;)[A-Z]+)+|[CcFf]#|C\+\+|[A-Z]+\$'),
+    re.compile(tag),
+    _any_case(r'&(?:amp|lt|gt|quot|apos|mdash|ndash|md);|&#\d+;'),
+    re.compile(
+      rf"[<>]?[:;=]['*o-]?[()DdPpO@|\\\[\]{{](?!{sign})|[-'<>^]_[-'<>^]"
+    ),
+    re.compile(r"''|``|-{5,}|-{2,4}|\.{3,}|\*+|_+|#+|@+|[!?]+"),
+    re.compile(r'\S'),
   ]
 
 

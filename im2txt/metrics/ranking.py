@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How well a score of images and captions finds the ones that belong together.
-"""
+"""How well a score of images and captions finds the ones that belong together."""
 
 import numpy as np
 
@@ -33,27 +32,32 @@ def ranking(scores, image_of_caption):
   images = np.arange(len(scores))
   if scores.ndim != 2 or image_of_caption.shape != scores.shape[1:]:
     raise ValueError(
-        f'scores of shape {scores.shape} do not go with the images of '
-        f'{image_of_caption.shape} captions')
+      f'scores of shape {scores.shape} do not go with the images of '
+      f'{image_of_caption.shape} captions'
+    )
   if np.isnan(scores).any():
     raise ValueError('a score is not a number')
   if not np.array_equal(np.unique(image_of_caption), images):
     raise ValueError(
-        'every image needs a caption, and every caption one of the '
-        f'{len(images)} images')
+      'every image needs a caption, and every caption one of the '
+      f'{len(images)} images'
+    )
   own = scores[image_of_caption, np.arange(scores.shape[1])]
   image_ranks = (scores >= own).sum(axis=0)
   best = np.full(len(images), -np.inf)
   np.maximum.at(best, image_of_caption, own)
   is_others = image_of_caption != images[:, np.newaxis]
   caption_ranks = 1 + ((scores >= best[:, np.newaxis]) & is_others).sum(axis=1)
-  return {**_summary('image_to_caption', caption_ranks),
-          **_summary('caption_to_image', image_ranks)}
+  return {
+    **_summary('image_to_caption', caption_ranks),
+    **_summary('caption_to_image', image_ranks),
+  }
 
 
 def _summary(name, ranks):
   """Returns the recalls and the median of ranks, which count from 1."""
-  summary = {f'{name}_recall_{k}': float((ranks <= k).mean())
-             for k in RECALL_AT}
+  summary = {
+    f'{name}_recall_{k}': float((ranks <= k).mean()) for k in RECALL_AT
+  }
   summary[f'{name}_median_rank'] = float(np.median(ranks))
   return summary

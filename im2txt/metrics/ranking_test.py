@@ -11,20 +11,18 @@ from im2txt.metrics import ranking
 
 def test_worked_by_hand():
   # Captions 0, 1 are of image 0; 2 of image 1; 3, 4, 5 of image 2.
-  scores = [[5, 1, 4, 6, 0, 2],
-            [7, 2, 1, 0, 3, 4],
-            [1, 9, 0, 8, 2, 9]]
+  scores = [[5, 1, 4, 6, 0, 2], [7, 2, 1, 0, 3, 4], [1, 9, 0, 8, 2, 9]]
   # Images: 5 behind 6: rank 2; 1 behind 7, 2, 3, 4: rank 5; 9 as good as
   # another's: rank 2. Captions: 2, 3, 2, 1, 2, 1.
   assert ranking.ranking(scores, [0, 0, 1, 2, 2, 2]) == {
-      'image_to_caption_recall_1': 0.0,
-      'image_to_caption_recall_5': 1.0,
-      'image_to_caption_recall_10': 1.0,
-      'image_to_caption_median_rank': 2.0,
-      'caption_to_image_recall_1': pytest.approx(2 / 6),
-      'caption_to_image_recall_5': 1.0,
-      'caption_to_image_recall_10': 1.0,
-      'caption_to_image_median_rank': 2.0,
+    'image_to_caption_recall_1': 0.0,
+    'image_to_caption_recall_5': 1.0,
+    'image_to_caption_recall_10': 1.0,
+    'image_to_caption_median_rank': 2.0,
+    'caption_to_image_recall_1': pytest.approx(2 / 6),
+    'caption_to_image_recall_5': 1.0,
+    'caption_to_image_recall_10': 1.0,
+    'caption_to_image_median_rank': 2.0,
   }
 
 
@@ -54,12 +52,16 @@ def test_perfect_and_blind_scores():
   assert blind['caption_to_image_median_rank'] == 10
 
 
-@pytest.mark.parametrize('scores, owner, part', [
+@pytest.mark.parametrize(
+  'scores, owner, part',
+  [
     (np.zeros([2, 3]), [0, 1], 'do not go with'),
     (np.zeros([2]), [0, 1], 'do not go with'),
     (np.zeros([2, 2]), [0, 2], 'every image needs a caption'),
     (np.zeros([2, 2]), [1, 1], 'every image needs a caption'),
-    ([[0, np.nan], [0, 0]], [0, 1], 'not a number')])
+    ([[0, np.nan], [0, 0]], [0, 1], 'not a number'),
+  ],
+)
 def test_refusals(scores, owner, part):
   with pytest.raises(ValueError, match=part):
     ranking.ranking(scores, owner)

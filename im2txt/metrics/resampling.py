@@ -31,6 +31,7 @@ class Difference(NamedTuple):
     p_value: float, how often a difference as large, of either sign, comes about
       where it is by chance which of two captions is whose.
   """
+
   value: float
   low: float
   high: float
@@ -48,8 +49,12 @@ def intervals(measured, resamples=RESAMPLES, seed=SEED):
   Returns:
     dict, name of the metric -> (low, high).
   """
-  return {name: _percentiles(values) for name, values in _scores(
-      measured, _draws(len(measured.image_ids), resamples, seed)).items()}
+  return {
+    name: _percentiles(values)
+    for name, values in _scores(
+      measured, _draws(len(measured.image_ids), resamples, seed)
+    ).items()
+  }
 
 
 def compare(measured, baseline, resamples=RESAMPLES, seed=SEED):
@@ -73,28 +78,32 @@ def compare(measured, baseline, resamples=RESAMPLES, seed=SEED):
   if measured.image_ids != baseline.image_ids:
     raise ValueError('captions of different images cannot be compared')
   images = len(measured.image_ids)
-  drawn, theirs = (_scores(m, _draws(images, resamples, seed))
-                   for m in (measured, baseline))
+  drawn, theirs = (
+    _scores(m, _draws(images, resamples, seed)) for m in (measured, baseline)
+  )
   # Where 1, the captions are swapped.
   ours, others = (
-      _scores(m, _swaps(images, resamples, seed), other)
-      for m, other in ((measured, baseline), (baseline, measured)))
+    _scores(m, _swaps(images, resamples, seed), other)
+    for m, other in ((measured, baseline), (baseline, measured))
+  )
   differences = {}
   for name in measured.scores:
     if name in baseline.scores:
       value = measured.scores[name] - baseline.scores[name]
       chance = np.abs(ours[name] - others[name])
       differences[name] = Difference(
-          value, *_percentiles(drawn[name] - theirs[name]),
-          (1 + int((chance >= abs(value) - _ROUNDING).sum()))
-          / (1 + resamples))
+        value,
+        *_percentiles(drawn[name] - theirs[name]),
+        (1 + int((chance >= abs(value) - _ROUNDING).sum())) / (1 + resamples),
+      )
   return differences
 
 
 def _percentiles(values):
   """Returns (low, high) of the middle of values, two float."""
-  return tuple(np.quantile(
-      values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]).tolist())
+  return tuple(
+    np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]).tolist()
+  )
 
 
 def _draws(images, resamples, seed):
@@ -102,9 +111,12 @@ def _draws(images, resamples, seed):
   # Of RandomState NumPy promises that its numbers stay.
   random = np.random.RandomState(seed)
   for rows in _parts(images, resamples):
-    yield np.stack([
+    yield np.stack(
+      [
         np.bincount(random.randint(images, size=images), minlength=images)
-        for _ in range(rows)]).astype(np.float64)
+        for _ in range(rows)
+      ]
+    ).astype(np.float64)
 
 
 def _swaps(images, resamples, seed):
@@ -133,18 +145,24 @@ def _scores(measured, weights, swapped=None):
   Returns:
     dict, name of the metric -> float64 [resamples].
   """
-  others = {} if swapped is None else {
-      s.metrics: s.rows for s in swapped.statistics}
-  sums = {s.metrics: [] for s in measured.statistics
-          if swapped is None or s.metrics in others}
+  others = (
+    {} if swapped is None else {s.metrics: s.rows for s in swapped.statistics}
+  )
+  sums = {
+    s.metrics: []
+    for s in measured.statistics
+    if swapped is None or s.metrics in others
+  }
   for part in weights:
     for statistics in measured.statistics:
       if statistics.metrics not in sums:
         continue
       rows = statistics.rows
       sums[statistics.metrics].append(
-          part @ rows if swapped is None else
-          rows.sum(axis=0) + part @ (others[statistics.metrics] - rows))
+        part @ rows
+        if swapped is None
+        else rows.sum(axis=0) + part @ (others[statistics.metrics] - rows)
+      )
   values = {}
   for statistics in measured.statistics:
     if statistics.metrics in sums:

@@ -21,7 +21,8 @@ def _captions(seed, images, right):
     words = random.choice(_WORDS, 9)
     references[image] = [' '.join(words)]
     candidates[image] = ' '.join(
-        np.where(random.rand(9) < right, words, random.choice(_WORDS, 9)))
+      np.where(random.rand(9) < right, words, random.choice(_WORDS, 9))
+    )
   return references, candidates
 
 
@@ -38,9 +39,10 @@ def test_intervals_are_those_of_sets_scored_anew():
   for _ in range(50):
     drawn = random.randint(30, size=30)
     again = caption_scores.score(
-        {i: references[image] for i, image in enumerate(drawn)},
-        {i: candidates[image] for i, image in enumerate(drawn)},
-        ['bleu_1', 'bleu_4', 'rouge_l'])
+      {i: references[image] for i, image in enumerate(drawn)},
+      {i: candidates[image] for i, image in enumerate(drawn)},
+      ['bleu_1', 'bleu_4', 'rouge_l'],
+    )
     for name, value in again.items():
       values[name].append(value)
     # Its n-grams keep their weights.
@@ -48,7 +50,8 @@ def test_intervals_are_those_of_sets_scored_anew():
   assert list(found) == list(_METRICS)
   for name, expected in values.items():
     assert found[name] == pytest.approx(
-        tuple(np.quantile(expected, [0.025, 0.975])))
+      tuple(np.quantile(expected, [0.025, 0.975]))
+    )
     assert found[name][0] < measured.scores[name] < found[name][1]
 
 
@@ -61,11 +64,15 @@ def test_the_seed_tells_the_intervals():
 
 def test_parts_do_not_matter(monkeypatch):
   ours, theirs = (_measured(*_captions(3, 20, right)) for right in (0.5, 0.6))
-  whole = (resampling.intervals(ours, 100), resampling.compare(
-      ours, theirs, 100))
+  whole = (
+    resampling.intervals(ours, 100),
+    resampling.compare(ours, theirs, 100),
+  )
   monkeypatch.setattr(resampling, '_VALUES_AT_ONCE', 140)
-  parts = (resampling.intervals(ours, 100), resampling.compare(
-      ours, theirs, 100))
+  parts = (
+    resampling.intervals(ours, 100),
+    resampling.compare(ours, theirs, 100),
+  )
   for name in _METRICS:
     assert parts[0][name] == pytest.approx(whole[0][name])
     assert parts[1][name] == pytest.approx(whole[1][name])
@@ -76,7 +83,8 @@ def test_95_of_100_intervals_hold_the_truth():
   held = {'bleu_1': 0, 'rouge_l': 0}
   for seed in range(100):
     found = resampling.intervals(
-        _measured(*_captions(seed + 10, 60, 0.6)), 200, seed)
+      _measured(*_captions(seed + 10, 60, 0.6)), 200, seed
+    )
     for name in held:
       held[name] += found[name][0] <= truth[name] <= found[name][1]
   for count in held.values():
@@ -96,12 +104,14 @@ def test_what_is_better_is_found_and_what_is_alike_is_not():
     # The other way round, the other sign.
     back = resampling.compare(theirs, ours, 1000)[name]
     assert (-back.high, -back.low) == pytest.approx(
-        (found[name].low, found[name].high))
+      (found[name].low, found[name].high)
+    )
     same = resampling.compare(ours, ours, 100)[name]
     assert same == (0, 0, 0, 1)
   _, alike = _captions(7, 300, 0.0)
   for difference in resampling.compare(
-      worse, _measured(references, alike), 1000).values():
+    worse, _measured(references, alike), 1000
+  ).values():
     assert difference.p_value > 0.05
     assert difference.low < 0 < difference.high
 
@@ -117,17 +127,20 @@ def test_p_values_of_chance_are_even():
       noise = [ours[image], ' '.join(random.choice(_WORDS, 9))]
       random.shuffle(noise)
       ours[image], theirs[image] = noise
-    values.append(resampling.compare(
-        _measured(references, ours), _measured(references, theirs), 200,
-        seed)['rouge_l'].p_value)
+    values.append(
+      resampling.compare(
+        _measured(references, ours), _measured(references, theirs), 200, seed
+      )['rouge_l'].p_value
+    )
   assert 0.35 < np.mean(values) < 0.65
   assert np.mean(np.array(values) <= 0.05) <= 0.12
 
 
 def test_other_images_are_refused():
   with pytest.raises(ValueError, match='different images'):
-    resampling.compare(_measured(*_captions(8, 4, 0.5)),
-                       _measured(*_captions(8, 5, 0.5)))
+    resampling.compare(
+      _measured(*_captions(8, 4, 0.5)), _measured(*_captions(8, 5, 0.5))
+    )
 
 
 if __name__ == '__main__':

@@ -39,8 +39,7 @@ def _score(candidate, references):
     recall = max(recall, common / len(others))
   if not precision or not recall:
     return 0.0
-  return ((1 + _BETA ** 2) * precision * recall
-          / (recall + _BETA ** 2 * precision))
+  return (1 + _BETA**2) * precision * recall / (recall + _BETA**2 * precision)
 
 
 def _longest_common_subsequence(places, length, others):

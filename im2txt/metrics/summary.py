@@ -5,18 +5,27 @@ from im2txt.metrics import caption_scores
 from im2txt.metrics import diversity
 from im2txt.metrics import resampling
 
-METRICS = (caption_scores.METRICS + diversity.MEASURES
-           + diversity.SET_MEASURES)
+METRICS = caption_scores.METRICS + diversity.MEASURES + diversity.SET_MEASURES
 
 
-def summarize(references, n_best, training=None, metrics=METRICS,
-              split=caption_scores.tokenize):
+def summarize(
+  references,
+  n_best,
+  training=None,
+  metrics=METRICS,
+  split=caption_scores.tokenize,
+):
   """Returns the first of what `measure` returns."""
   return measure(references, n_best, training, metrics, split)[0]
 
 
-def measure(references, n_best, training=None, metrics=METRICS,
-            split=caption_scores.tokenize):
+def measure(
+  references,
+  n_best,
+  training=None,
+  metrics=METRICS,
+  split=caption_scores.tokenize,
+):
   """Returns the scores that need captions only.
 
   Args:
@@ -40,38 +49,58 @@ def measure(references, n_best, training=None, metrics=METRICS,
   strangers = [image_id for image_id in n_best if image_id not in references]
   if strangers:
     raise ValueError(
-        f'{len(strangers)} images have no caption to score against, such as '
-        f'image_id {strangers[0]!r}: give the references of the same '
-        'images')
+      f'{len(strangers)} images have no caption to score against, such as '
+      f'image_id {strangers[0]!r}: give the references of the same '
+      'images'
+    )
   # Whatever the order of the captions, as COCO's code has it.
-  best = {image_id: n_best[image_id][0]
-          for image_id in references if image_id in n_best}
+  best = {
+    image_id: n_best[image_id][0]
+    for image_id in references
+    if image_id in n_best
+  }
   measured = caption_scores.measure(
-      {image_id: references[image_id] for image_id in best}, best, metrics,
-      split)
+    {image_id: references[image_id] for image_id in best}, best, metrics, split
+  )
   scores = {'images': len(best), **measured.scores}
   if training is None and not set(metrics) & {
-      *diversity.MEASURES, *diversity.SET_MEASURES}:
+    *diversity.MEASURES,
+    *diversity.SET_MEASURES,
+  }:
     return scores, measured
   tokenized = _split_sets(n_best, split)
   best = [captions[0] for captions in tokenized.values()]
-  scores.update((name, value)
-                for name, value in diversity.diversity(best).items()
-                if name in metrics)
+  scores.update(
+    (name, value)
+    for name, value in diversity.diversity(best).items()
+    if name in metrics
+  )
   if set(metrics) & set(diversity.SET_MEASURES):
-    scores.update(diversity.of_sets(
-        _split_sets({image_id: references[image_id] for image_id in n_best},
-                    split), tokenized, metrics))
+    scores.update(
+      diversity.of_sets(
+        _split_sets(
+          {image_id: references[image_id] for image_id in n_best}, split
+        ),
+        tokenized,
+        metrics,
+      )
+    )
   if training is not None:
     scores['best_in_training'] = diversity.share_in_training(best, training)
     scores['n_best_in_training'] = diversity.share_in_training(
-        [text for captions in tokenized.values() for text in captions],
-        training)
+      [text for captions in tokenized.values() for text in captions], training
+    )
   return scores, measured
 
 
-def compare(references, captions, measured, split=caption_scores.tokenize,
-            resamples=resampling.RESAMPLES, seed=resampling.SEED):
+def compare(
+  references,
+  captions,
+  measured,
+  split=caption_scores.tokenize,
+  resamples=resampling.RESAMPLES,
+  seed=resampling.SEED,
+):
   """Compares the captions of two runs, of the images that both have.
 
   Args:
@@ -89,15 +118,23 @@ def compare(references, captions, measured, split=caption_scores.tokenize,
   Raises:
     ValueError: no image has captions of both.
   """
-  common = [image_id for image_id in references
-            if all(image_id in of_run for of_run in captions)]
+  common = [
+    image_id
+    for image_id in references
+    if all(image_id in of_run for of_run in captions)
+  ]
   if not common:
     raise ValueError('no image has captions of both')
   if any(m.image_ids != common for m in measured):
-    measured = [caption_scores.measure(
-        {i: references[i] for i in common}, {i: of_run[i] for i in common},
-        list(m.scores), split)
-                for m, of_run in zip(measured, captions)]
+    measured = [
+      caption_scores.measure(
+        {i: references[i] for i in common},
+        {i: of_run[i] for i in common},
+        list(m.scores),
+        split,
+      )
+      for m, of_run in zip(measured, captions)
+    ]
   return resampling.compare(*measured, resamples, seed), len(common)
 
 
@@ -109,11 +146,18 @@ def image_rows(name, measured, captions):
     measured: its `caption_scores.Measured`.
     captions: dict, image id -> caption.
   """
-  scores = {metric: values.tolist()
-            for metric, values in measured.image_scores.items()}
-  return [{'run': name, 'image_id': image_id, 'caption': captions[image_id],
-           **{metric: values[i] for metric, values in scores.items()}}
-          for i, image_id in enumerate(measured.image_ids)]
+  scores = {
+    metric: values.tolist() for metric, values in measured.image_scores.items()
+  }
+  return [
+    {
+      'run': name,
+      'image_id': image_id,
+      'caption': captions[image_id],
+      **{metric: values[i] for metric, values in scores.items()},
+    }
+    for i, image_id in enumerate(measured.image_ids)
+  ]
 
 
 def comparison_table(differences):
@@ -123,19 +167,27 @@ def comparison_table(differences):
     differences: dict, name of the score -> `resampling.Difference`.
   """
   columns = {
-      'difference': lambda d: f'{d.value:+.4f}',
-      'interval': lambda d: f'{d.low:+.4f} to {d.high:+.4f}',
-      'p': lambda d: f'{d.p_value:.4f}'}
-  return table({
+    'difference': lambda d: f'{d.value:+.4f}',
+    'interval': lambda d: f'{d.low:+.4f} to {d.high:+.4f}',
+    'p': lambda d: f'{d.p_value:.4f}',
+  }
+  return table(
+    {
       column: {name: text(d) for name, d in differences.items()}
-      for column, text in columns.items()})
+      for column, text in columns.items()
+    }
+  )
 
 
 def _split_sets(sets, split):
   """Returns a dict of lists of captions with all captions tokenized."""
-  tokens = iter(split([text for captions in sets.values() for text in captions]))
-  return {image_id: [next(tokens) for _ in captions]
-          for image_id, captions in sets.items()}
+  tokens = iter(
+    split([text for captions in sets.values() for text in captions])
+  )
+  return {
+    image_id: [next(tokens) for _ in captions]
+    for image_id, captions in sets.items()
+  }
 
 
 def table(runs):
@@ -144,8 +196,9 @@ def table(runs):
   Args:
     runs: dict, name -> dict, name of the score -> number.
   """
-  names = list(dict.fromkeys(
-      name for scores in runs.values() for name in scores))
+  names = list(
+    dict.fromkeys(name for scores in runs.values() for name in scores)
+  )
   rows = [['', *runs]]
   for name in names:
     row = [name]
@@ -155,7 +208,11 @@ def table(runs):
     rows.append(row)
   widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
   return '\n'.join(
-      '  '.join([row[0].ljust(widths[0]),
-                 *(cell.rjust(width)
-                   for cell, width in zip(row[1:], widths[1:]))])
-      for row in rows)
+    '  '.join(
+      [
+        row[0].ljust(widths[0]),
+        *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:])),
+      ]
+    )
+    for row in rows
+  )

@@ -23,5 +23,8 @@ def dropout(x, rate, seed, place):
     return tf.nn.dropout(x, rate)
   # Philox on every device, so that the numbers are the same on each.
   return tf.nn.experimental.stateless_dropout(
-      x, rate, tf.random.experimental.stateless_fold_in(
-          seed, place, alg='philox'), rng_alg='philox')
+    x,
+    rate,
+    tf.random.experimental.stateless_fold_in(seed, place, alg='philox'),
+    rng_alg='philox',
+  )

@@ -25,13 +25,17 @@ def test_is_a_function_of_seed_and_place():
     return dropout.dropout(_ONES, 0.5, seed, place)
 
   seeds = [tf.constant(seed, tf.int64) for seed in ([1, 2], [1, 3], [2, 2])]
-  found = [drop(seed, place).numpy() for seed in seeds
-           for place in (dropout.LSTM_INPUT, dropout.LSTM_OUTPUT)]
+  found = [
+    drop(seed, place).numpy()
+    for seed in seeds
+    for place in (dropout.LSTM_INPUT, dropout.LSTM_OUTPUT)
+  ]
   for i, one in enumerate(found):
     for other in found[:i]:
       assert 0.4 < (one != other).mean() < 0.6
   np.testing.assert_array_equal(
-      dropout.dropout(_ONES, 0.5, seeds[0], dropout.LSTM_INPUT), found[0])
+    dropout.dropout(_ONES, 0.5, seeds[0], dropout.LSTM_INPUT), found[0]
+  )
 
 
 if __name__ == '__main__':

@@ -16,68 +16,84 @@ _EPSILON = 0.001  # Of the batch norm.
 _MAX_POOL = 'MaxPool'
 _AVERAGE_POOL = 'AvgPool'
 # The variables of a convolution.
-_PARTS = ('weights', 'BatchNorm/beta', 'BatchNorm/moving_mean',
-          'BatchNorm/moving_variance')
+_PARTS = (
+  'weights',
+  'BatchNorm/beta',
+  'BatchNorm/moving_mean',
+  'BatchNorm/moving_variance',
+)
 
 # Layers in order, up to the first block. Kernels' sizes come from the weights.
-_STEM = ('Conv2d_1a_3x3', 'Conv2d_2a_3x3', 'Conv2d_2b_3x3', _MAX_POOL,
-         'Conv2d_3b_1x1', 'Conv2d_4a_3x3', _MAX_POOL)
+_STEM = (
+  'Conv2d_1a_3x3',
+  'Conv2d_2a_3x3',
+  'Conv2d_2b_3x3',
+  _MAX_POOL,
+  'Conv2d_3b_1x1',
+  'Conv2d_4a_3x3',
+  _MAX_POOL,
+)
 
 _FACTORIZED_7X7 = (
-    ('Conv2d_0a_1x1',),
-    ('Conv2d_0a_1x1', 'Conv2d_0b_1x7', 'Conv2d_0c_7x1'),
-    ('Conv2d_0a_1x1', 'Conv2d_0b_7x1', 'Conv2d_0c_1x7', 'Conv2d_0d_7x1',
-     'Conv2d_0e_1x7'),
-    (_AVERAGE_POOL, 'Conv2d_0b_1x1'),
+  ('Conv2d_0a_1x1',),
+  ('Conv2d_0a_1x1', 'Conv2d_0b_1x7', 'Conv2d_0c_7x1'),
+  (
+    'Conv2d_0a_1x1',
+    'Conv2d_0b_7x1',
+    'Conv2d_0c_1x7',
+    'Conv2d_0d_7x1',
+    'Conv2d_0e_1x7',
+  ),
+  (_AVERAGE_POOL, 'Conv2d_0b_1x1'),
 )
 
 # Block -> its branches, concatenated. A tuple inside a branch forks: its layers
 # read the same input and are concatenated.
 _BLOCKS = {
-    'Mixed_5b': (
-        ('Conv2d_0a_1x1',),
-        ('Conv2d_0a_1x1', 'Conv2d_0b_5x5'),
-        ('Conv2d_0a_1x1', 'Conv2d_0b_3x3', 'Conv2d_0c_3x3'),
-        (_AVERAGE_POOL, 'Conv2d_0b_1x1'),
-    ),
-    'Mixed_5c': (
-        ('Conv2d_0a_1x1',),
-        ('Conv2d_0b_1x1', 'Conv_1_0c_5x5'),
-        ('Conv2d_0a_1x1', 'Conv2d_0b_3x3', 'Conv2d_0c_3x3'),
-        (_AVERAGE_POOL, 'Conv2d_0b_1x1'),
-    ),
-    'Mixed_5d': (
-        ('Conv2d_0a_1x1',),
-        ('Conv2d_0a_1x1', 'Conv2d_0b_5x5'),
-        ('Conv2d_0a_1x1', 'Conv2d_0b_3x3', 'Conv2d_0c_3x3'),
-        (_AVERAGE_POOL, 'Conv2d_0b_1x1'),
-    ),
-    'Mixed_6a': (
-        ('Conv2d_1a_1x1',),
-        ('Conv2d_0a_1x1', 'Conv2d_0b_3x3', 'Conv2d_1a_1x1'),
-        (_MAX_POOL,),
-    ),
-    'Mixed_6b': _FACTORIZED_7X7,
-    'Mixed_6c': _FACTORIZED_7X7,
-    'Mixed_6d': _FACTORIZED_7X7,
-    'Mixed_6e': _FACTORIZED_7X7,
-    'Mixed_7a': (
-        ('Conv2d_0a_1x1', 'Conv2d_1a_3x3'),
-        ('Conv2d_0a_1x1', 'Conv2d_0b_1x7', 'Conv2d_0c_7x1', 'Conv2d_1a_3x3'),
-        (_MAX_POOL,),
-    ),
-    'Mixed_7b': (
-        ('Conv2d_0a_1x1',),
-        ('Conv2d_0a_1x1', ('Conv2d_0b_1x3', 'Conv2d_0b_3x1')),
-        ('Conv2d_0a_1x1', 'Conv2d_0b_3x3', ('Conv2d_0c_1x3', 'Conv2d_0d_3x1')),
-        (_AVERAGE_POOL, 'Conv2d_0b_1x1'),
-    ),
-    'Mixed_7c': (
-        ('Conv2d_0a_1x1',),
-        ('Conv2d_0a_1x1', ('Conv2d_0b_1x3', 'Conv2d_0c_3x1')),
-        ('Conv2d_0a_1x1', 'Conv2d_0b_3x3', ('Conv2d_0c_1x3', 'Conv2d_0d_3x1')),
-        (_AVERAGE_POOL, 'Conv2d_0b_1x1'),
-    ),
+  'Mixed_5b': (
+    ('Conv2d_0a_1x1',),
+    ('Conv2d_0a_1x1', 'Conv2d_0b_5x5'),
+    ('Conv2d_0a_1x1', 'Conv2d_0b_3x3', 'Conv2d_0c_3x3'),
+    (_AVERAGE_POOL, 'Conv2d_0b_1x1'),
+  ),
+  'Mixed_5c': (
+    ('Conv2d_0a_1x1',),
+    ('Conv2d_0b_1x1', 'Conv_1_0c_5x5'),
+    ('Conv2d_0a_1x1', 'Conv2d_0b_3x3', 'Conv2d_0c_3x3'),
+    (_AVERAGE_POOL, 'Conv2d_0b_1x1'),
+  ),
+  'Mixed_5d': (
+    ('Conv2d_0a_1x1',),
+    ('Conv2d_0a_1x1', 'Conv2d_0b_5x5'),
+    ('Conv2d_0a_1x1', 'Conv2d_0b_3x3', 'Conv2d_0c_3x3'),
+    (_AVERAGE_POOL, 'Conv2d_0b_1x1'),
+  ),
+  'Mixed_6a': (
+    ('Conv2d_1a_1x1',),
+    ('Conv2d_0a_1x1', 'Conv2d_0b_3x3', 'Conv2d_1a_1x1'),
+    (_MAX_POOL,),
+  ),
+  'Mixed_6b': _FACTORIZED_7X7,
+  'Mixed_6c': _FACTORIZED_7X7,
+  'Mixed_6d': _FACTORIZED_7X7,
+  'Mixed_6e': _FACTORIZED_7X7,
+  'Mixed_7a': (
+    ('Conv2d_0a_1x1', 'Conv2d_1a_3x3'),
+    ('Conv2d_0a_1x1', 'Conv2d_0b_1x7', 'Conv2d_0c_7x1', 'Conv2d_1a_3x3'),
+    (_MAX_POOL,),
+  ),
+  'Mixed_7b': (
+    ('Conv2d_0a_1x1',),
+    ('Conv2d_0a_1x1', ('Conv2d_0b_1x3', 'Conv2d_0b_3x1')),
+    ('Conv2d_0a_1x1', 'Conv2d_0b_3x3', ('Conv2d_0c_1x3', 'Conv2d_0d_3x1')),
+    (_AVERAGE_POOL, 'Conv2d_0b_1x1'),
+  ),
+  'Mixed_7c': (
+    ('Conv2d_0a_1x1',),
+    ('Conv2d_0a_1x1', ('Conv2d_0b_1x3', 'Conv2d_0c_3x1')),
+    ('Conv2d_0a_1x1', 'Conv2d_0b_3x3', ('Conv2d_0c_1x3', 'Conv2d_0d_3x1')),
+    (_AVERAGE_POOL, 'Conv2d_0b_1x1'),
+  ),
 }
 
 BLOCKS = tuple(_BLOCKS)
@@ -100,7 +116,7 @@ def _branches(block):
 
 def blocks_from(block):
   """Returns the names of a block and of those after it; None: of all."""
-  return BLOCKS[BLOCKS.index(block):] if block else BLOCKS
+  return BLOCKS[BLOCKS.index(block) :] if block else BLOCKS
 
 
 def convolutions(block=None):
@@ -139,13 +155,13 @@ def fold(get, dtype=tf.float32, block=None):
   """
   folded = {}
   for name in convolutions(block):
-    weights, beta, mean, variance = (
-        get(f'{name}/{part}') for part in _PARTS)
+    weights, beta, mean, variance = (get(f'{name}/{part}') for part in _PARTS)
     scale = 1.0 / np.sqrt(np.asarray(variance, np.float64) + _EPSILON)
     bias = tf.cast(beta, tf.float64) - np.asarray(mean) * scale
     folded[name] = (
-        tf.cast(weights * scale.astype(np.float32), dtype),
-        tf.cast(tf.cast(bias, tf.float32), dtype))
+      tf.cast(weights * scale.astype(np.float32), dtype),
+      tf.cast(tf.cast(bias, tf.float32), dtype),
+    )
   return folded
 
 
@@ -164,7 +180,7 @@ def encode(images, folded, until=None):
   net = tf.cast(images, next(iter(folded.values()))[0].dtype)
   for layer in _STEM:
     net = _run(_SCOPE, layer, net, folded)
-  blocks = BLOCKS[:BLOCKS.index(until)] if until else BLOCKS
+  blocks = BLOCKS[: BLOCKS.index(until)] if until else BLOCKS
   net = _run_blocks(blocks, net, folded)
   return net if until else _pool(net)
 
@@ -209,8 +225,12 @@ def _run(prefix, layer, net, folded):
   # the image, and the stem pads in one layer alone.
   halves = layer.startswith('Conv2d_1a_')
   valid = halves or layer in ('Conv2d_2a_3x3', 'Conv2d_4a_3x3')
-  net = tf.nn.conv2d(net, weights, strides=2 if halves else 1,
-                     padding='VALID' if valid else 'SAME')
+  net = tf.nn.conv2d(
+    net,
+    weights,
+    strides=2 if halves else 1,
+    padding='VALID' if valid else 'SAME',
+  )
   return tf.nn.relu(tf.nn.bias_add(net, bias))
 
 
@@ -232,5 +252,7 @@ def make_encoder(get, precision='float32', until=None):
   """
   folded = fold(get, tf.as_dtype(precision))
   return tf.function(
-      lambda images: encode(images, folded, until), autograph=False,
-      input_signature=[tf.TensorSpec([None, None, None, 3])])
+    lambda images: encode(images, folded, until),
+    autograph=False,
+    input_signature=[tf.TensorSpec([None, None, None, 3])],
+  )

@@ -80,12 +80,15 @@ def test_a_network_cut_before_a_block_goes_on(network, images, block):
   kept = folded_inception.encode(images, folded, until=block)
   rest = folded_inception.fold(get_from(network), block=block)
   assert set(rest) == {
-      name for name in folded
-      if name.split('/')[1] in folded_inception.BLOCKS[
-          folded_inception.BLOCKS.index(block):]}
+    name
+    for name in folded
+    if name.split('/')[1]
+    in folded_inception.BLOCKS[folded_inception.BLOCKS.index(block) :]
+  }
   np.testing.assert_array_equal(
-      folded_inception.encode_from(block, kept, rest),
-      folded_inception.encode(images, folded))
+    folded_inception.encode_from(block, kept, rest),
+    folded_inception.encode(images, folded),
+  )
 
 
 def test_bfloat16_is_near(network, images):
@@ -108,8 +111,10 @@ def test_features_equal_those_of_2016(tmp_path):
   checkpoint = checkpoints.Checkpoint(testing.inception_checkpoint(tmp_path))
   images = []
   for name in vectors['files']:
-    paths = [testing.reference_path('..', folder, 'images', str(name))
-             for folder in ('flickr8k', 'coco_mini')]
+    paths = [
+      testing.reference_path('..', folder, 'images', str(name))
+      for folder in ('flickr8k', 'coco_mini')
+    ]
     path = next((p for p in paths if os.path.exists(p)), None)
     if path is None:
       pytest.skip(f'needs the photo {name}')

@@ -20,14 +20,16 @@ BATCH_NORM_DECAY = 0.9997
 _DROPOUT_RATE = 0.2
 
 
-def inception_v3(images,
-                 trainable=True,
-                 is_training=True,
-                 stddev=0.1,
-                 dropout_keep_prob=0.8,
-                 use_batch_norm=True,
-                 batch_norm_params=None,
-                 scope=SCOPE):
+def inception_v3(
+  images,
+  trainable=True,
+  is_training=True,
+  stddev=0.1,
+  dropout_keep_prob=0.8,
+  use_batch_norm=True,
+  batch_norm_params=None,
+  scope=SCOPE,
+):
   """Builds Inception v3 up to its pooled features, as im2txt did in 2016.
 
   Variables are made the TF1 way (`tf.compat.v1.get_variable`): call this under
@@ -54,10 +56,10 @@ def inception_v3(images,
     normalizer_fn = slim.batch_norm
     if not batch_norm_params:
       batch_norm_params = {
-          'is_training': is_inception_training,
-          'trainable': trainable,
-          'decay': BATCH_NORM_DECAY,
-          'epsilon': 0.001,
+        'is_training': is_inception_training,
+        'trainable': trainable,
+        'decay': BATCH_NORM_DECAY,
+        'epsilon': 0.001,
       }
   else:
     batch_norm_params = None
@@ -65,21 +67,25 @@ def inception_v3(images,
   with tf.compat.v1.variable_scope(scope, 'InceptionV3', [images]) as var_scope:
     with slim.arg_scope([slim.conv2d], trainable=trainable):
       with slim.arg_scope(
-          [slim.conv2d],
-          weights_initializer=tf.compat.v1.truncated_normal_initializer(
-              stddev=stddev),
-          activation_fn=tf.nn.relu,
-          normalizer_fn=normalizer_fn,
-          normalizer_params=batch_norm_params):
+        [slim.conv2d],
+        weights_initializer=tf.compat.v1.truncated_normal_initializer(
+          stddev=stddev
+        ),
+        activation_fn=tf.nn.relu,
+        normalizer_fn=normalizer_fn,
+        normalizer_params=batch_norm_params,
+      ):
         net, _ = slim_bridge.inception_v3_base(images, scope=var_scope)
         with tf.compat.v1.variable_scope('logits'):
           net = slim.avg_pool2d(
-              net, net.shape[1:3], padding='VALID', scope='pool')
+            net, net.shape[1:3], padding='VALID', scope='pool'
+          )
           net = slim.dropout(
-              net,
-              keep_prob=dropout_keep_prob,
-              is_training=is_inception_training,
-              scope='dropout')
+            net,
+            keep_prob=dropout_keep_prob,
+            is_training=is_inception_training,
+            scope='dropout',
+          )
           net = slim.flatten(net, scope='flatten')
   return net
 
@@ -91,8 +97,10 @@ def variable_shapes():
   Returns:
     dict from each of the 376 checkpoint names to a list of int.
   """
-  return {name: variable.shape.as_list()
-          for name, variable in InceptionV3().named_variables.items()}
+  return {
+    name: variable.shape.as_list()
+    for name, variable in InceptionV3().named_variables.items()
+  }
 
 
 class InceptionV3(tf.Module):
@@ -117,16 +125,19 @@ class InceptionV3(tf.Module):
     # Tracing once makes the variables without computing a convolution.
     self._encode_fn = tf.function(self._encode)
     self._encode_fn.get_concrete_function(
-        tf.TensorSpec([1, height, width, 3], tf.float32), False)
-    self.named_variables = {
-        v.name.split(':')[0]: v for v in self.variables}
+      tf.TensorSpec([1, height, width, 3], tf.float32), False
+    )
+    self.named_variables = {v.name.split(':')[0]: v for v in self.variables}
 
   @slim_bridge.track_tf1_style_variables
   def _encode(self, images, is_training):
     # Without tf-slim's dropout, which no seed of a step determines.
     return inception_v3(
-        images, trainable=self.trainable, is_training=is_training,
-        dropout_keep_prob=1.0)
+      images,
+      trainable=self.trainable,
+      is_training=is_training,
+      dropout_keep_prob=1.0,
+    )
 
   @property
   def trained_blocks(self):
@@ -139,11 +150,16 @@ class InceptionV3(tf.Module):
   def trained_variables(self):
     """Dict from checkpoint name to variable: those that training changes."""
     if not self.trained_from:
-      return {name: variable for name, variable in self.named_variables.items()
-              if variable.trainable}
-    return {f'{name}/{part}': self.named_variables[f'{name}/{part}']
-            for name in folded_inception.convolutions(self.trained_from)
-            for part in ('weights', 'BatchNorm/beta')}
+      return {
+        name: variable
+        for name, variable in self.named_variables.items()
+        if variable.trainable
+      }
+    return {
+      f'{name}/{part}': self.named_variables[f'{name}/{part}']
+      for name in folded_inception.convolutions(self.trained_from)
+      for part in ('weights', 'BatchNorm/beta')
+    }
 
   def __call__(self, images, is_training=False, seed=None):
     """Encodes images.
@@ -164,13 +180,18 @@ class InceptionV3(tf.Module):
         # What is frozen is folded once. So trace this after the variables have
         # their values.
         frozen = folded_inception.fold(
-            lambda name: self.named_variables[name].numpy())
-      return self.encode_from_block(tf.stop_gradient(
-          folded_inception.encode(images, frozen, self.trained_from)))
+          lambda name: self.named_variables[name].numpy()
+        )
+      return self.encode_from_block(
+        tf.stop_gradient(
+          folded_inception.encode(images, frozen, self.trained_from)
+        )
+      )
     features = self._encode_fn(images, is_training)
     if is_training and self.trainable:
       features = dropout.dropout(
-          features, _DROPOUT_RATE, seed, dropout.FEATURES)
+        features, _DROPOUT_RATE, seed, dropout.FEATURES
+      )
     return features
 
   def encode_from_block(self, inputs, dtype=tf.float32):
@@ -187,12 +208,16 @@ class InceptionV3(tf.Module):
     # Only what is trained changes from call to call.
     trained = self.trained_variables
     with tf.init_scope():
-      fixed = {name: variable.numpy()
-               for name, variable in self.named_variables.items()
-               if name not in trained}
+      fixed = {
+        name: variable.numpy()
+        for name, variable in self.named_variables.items()
+        if name not in trained
+      }
     folded = folded_inception.fold(
-        lambda name: trained[name] if name in trained else fixed[name], dtype,
-        self.trained_from)
+      lambda name: trained[name] if name in trained else fixed[name],
+      dtype,
+      self.trained_from,
+    )
     return folded_inception.encode_from(self.trained_from, inputs, folded)
 
   def regularization_loss(self):
@@ -201,8 +226,11 @@ class InceptionV3(tf.Module):
     WEIGHT_DECAY * sum(w ** 2) / 2 over the convolutions that are trained; zero
     when frozen.
     """
-    weights = [variable for name, variable in self.trained_variables.items()
-               if name.endswith('/weights')]
+    weights = [
+      variable
+      for name, variable in self.trained_variables.items()
+      if name.endswith('/weights')
+    ]
     if not weights:
       return tf.constant(0.0)
     return WEIGHT_DECAY * tf.add_n([tf.nn.l2_loss(v) for v in weights])

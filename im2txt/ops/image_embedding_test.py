@@ -16,22 +16,22 @@ from im2txt.ops import image_processing
 
 # Parameters of each block of Inception v3: weights, beta, moving averages.
 _PARAMETERS = {
-    'Conv2d_1a_3x3': 960,
-    'Conv2d_2a_3x3': 9312,
-    'Conv2d_2b_3x3': 18624,
-    'Conv2d_3b_1x1': 5360,
-    'Conv2d_4a_3x3': 138816,
-    'Mixed_5b': 256368,
-    'Mixed_5c': 277968,
-    'Mixed_5d': 285648,
-    'Mixed_6a': 1153920,
-    'Mixed_6b': 1298944,
-    'Mixed_6c': 1692736,
-    'Mixed_6d': 1692736,
-    'Mixed_6e': 2143872,
-    'Mixed_7a': 1699584,
-    'Mixed_7b': 5047872,
-    'Mixed_7c': 6080064,
+  'Conv2d_1a_3x3': 960,
+  'Conv2d_2a_3x3': 9312,
+  'Conv2d_2b_3x3': 18624,
+  'Conv2d_3b_1x1': 5360,
+  'Conv2d_4a_3x3': 138816,
+  'Mixed_5b': 256368,
+  'Mixed_5c': 277968,
+  'Mixed_5d': 285648,
+  'Mixed_6a': 1153920,
+  'Mixed_6b': 1298944,
+  'Mixed_6c': 1692736,
+  'Mixed_6d': 1692736,
+  'Mixed_6e': 2143872,
+  'Mixed_7a': 1699584,
+  'Mixed_7b': 5047872,
+  'Mixed_7c': 6080064,
 }
 
 
@@ -54,13 +54,18 @@ def fixture_images():
 
 def moving_mean(network):
   return network.named_variables[
-      'InceptionV3/Conv2d_1a_3x3/BatchNorm/moving_mean'].numpy()
+    'InceptionV3/Conv2d_1a_3x3/BatchNorm/moving_mean'
+  ].numpy()
 
 
 def test_variables_are_those_of_slim(frozen):
   assert len(frozen.named_variables) == 376
-  suffixes = ['/BatchNorm/beta', '/BatchNorm/moving_mean',
-              '/BatchNorm/moving_variance', '/weights']
+  suffixes = [
+    '/BatchNorm/beta',
+    '/BatchNorm/moving_mean',
+    '/BatchNorm/moving_variance',
+    '/weights',
+  ]
   for suffix in suffixes:
     assert sum(n.endswith(suffix) for n in frozen.named_variables) == 94
 
@@ -82,8 +87,10 @@ def test_frozen_network_has_nothing_to_train(frozen):
 def test_trained_network_trains_weights_and_beta(trained):
   names = {n for n, v in trained.named_variables.items() if v.trainable}
   assert names == {
-      n for n in trained.named_variables
-      if n.endswith('/weights') or n.endswith('/beta')}
+    n
+    for n in trained.named_variables
+    if n.endswith('/weights') or n.endswith('/beta')
+  }
   assert len(names) == 188
 
 
@@ -114,13 +121,16 @@ def test_training_updates_averages_and_drops_out(trained, images):
   batch_mean, batch_variance = tf.nn.moments(activations, [0, 1, 2])
   n = float(np.prod(activations.shape[:3]))
   expected = {
-      mean: batch_mean.numpy(),
-      variance: batch_variance.numpy() * n / (n - 1),  # Bessel's correction.
+    mean: batch_mean.numpy(),
+    variance: batch_variance.numpy() * n / (n - 1),  # Bessel's correction.
   }
   for name, value in expected.items():
     np.testing.assert_allclose(
-        trained.named_variables[name].numpy() - before[name],
-        (1 - 0.9997) * (value - before[name]), rtol=2e-3, atol=1e-6)
+      trained.named_variables[name].numpy() - before[name],
+      (1 - 0.9997) * (value - before[name]),
+      rtol=2e-3,
+      atol=1e-6,
+    )
   # About a fifth of the features is dropped; ReLU alone zeroes fewer here.
   again = trained(images, True).numpy()
   dropped_once = ((features == 0) != (again == 0)).mean()
@@ -129,28 +139,33 @@ def test_training_updates_averages_and_drops_out(trained, images):
 
 def test_a_seed_determines_what_is_dropped(trained, images):
   one, same, other = (
-      trained(images, True, seed).numpy() for seed in ([1, 2], [1, 2], [1, 3]))
+    trained(images, True, seed).numpy() for seed in ([1, 2], [1, 2], [1, 3])
+  )
   np.testing.assert_array_equal(one, same)
   assert ((one == 0) != (other == 0)).mean() > 0.2
 
 
 def test_weight_decay(trained):
   expected = sum(
-      4e-5 * (v.numpy().astype(np.float64) ** 2).sum() / 2
-      for n, v in trained.named_variables.items() if n.endswith('/weights'))
+    4e-5 * (v.numpy().astype(np.float64) ** 2).sum() / 2
+    for n, v in trained.named_variables.items()
+    if n.endswith('/weights')
+  )
   np.testing.assert_allclose(
-      float(trained.regularization_loss()), expected, rtol=1e-5)
+    float(trained.regularization_loss()), expected, rtol=1e-5
+  )
 
 
 @pytest.fixture(scope='module', name='top')
 def fixture_top(trained):
   """A network of which the last two blocks are trained, scaled to be alive."""
-  network = image_embedding.InceptionV3(
-      trainable=True, trained_from='Mixed_7b')
+  network = image_embedding.InceptionV3(trainable=True, trained_from='Mixed_7b')
   for name, variable in network.named_variables.items():
     scale = np.sqrt(2 / np.prod(variable.shape[:-1]))
-    variable.assign(trained.named_variables[name] * (
-        scale / 0.088 if name.endswith('/weights') else 1))
+    variable.assign(
+      trained.named_variables[name]
+      * (scale / 0.088 if name.endswith('/weights') else 1)
+    )
   return network
 
 
@@ -162,10 +177,13 @@ def test_top_blocks_are_trained(top):
     assert name.endswith(('/weights', '/BatchNorm/beta'))
     assert variable is top.named_variables[name]
   expected = sum(
-      4e-5 * (v.numpy().astype(np.float64) ** 2).sum() / 2
-      for n, v in top.trained_variables.items() if n.endswith('/weights'))
+    4e-5 * (v.numpy().astype(np.float64) ** 2).sum() / 2
+    for n, v in top.trained_variables.items()
+    if n.endswith('/weights')
+  )
   np.testing.assert_allclose(
-      float(top.regularization_loss()), expected, rtol=1e-5)
+    float(top.regularization_loss()), expected, rtol=1e-5
+  )
 
 
 def test_training_top_blocks_passes_gradients_to_them_alone(top, images):
@@ -177,8 +195,9 @@ def test_training_top_blocks_passes_gradients_to_them_alone(top, images):
       features = top(images, is_training)
       loss = tf.reduce_sum(features * direction)
     variables = top.named_variables
-    return features, dict(zip(variables, tape.gradient(
-        loss, list(variables.values()))))
+    return features, dict(
+      zip(variables, tape.gradient(loss, list(variables.values())))
+    )
 
   (trained, found), (evaluated, expected) = gradients(True), gradients(False)
   scale = np.abs(evaluated).max()
@@ -189,7 +208,8 @@ def test_training_top_blocks_passes_gradients_to_them_alone(top, images):
       largest = np.abs(expected[name]).max()
       assert largest > 0
       np.testing.assert_allclose(
-          gradient, expected[name], atol=1e-3 * largest, err_msg=name)
+        gradient, expected[name], atol=1e-3 * largest, err_msg=name
+      )
     else:
       assert gradient is None, name
   for name, variable in top.named_variables.items():
@@ -202,7 +222,8 @@ def test_top_blocks_go_on_from_what_is_kept(top, images):
   assert kept.shape == (2, 8, 8, 1280)
   features = top.encode_from_block(kept)
   np.testing.assert_allclose(
-      features, top(images), atol=1e-4 * np.abs(features).max())
+    features, top(images), atol=1e-4 * np.abs(features).max()
+  )
   # What is kept of a bfloat16 network, and computed in that.
   rough = top.encode_from_block(tf.cast(kept, tf.bfloat16), tf.bfloat16)
   assert rough.dtype == tf.float32
@@ -216,8 +237,10 @@ def test_features_equal_those_of_2016(frozen, tmp_path):
   checkpoints.load_inception(checkpoint, frozen)
   images = []
   for name in vectors['files']:
-    paths = [testing.reference_path('..', folder, 'images', str(name))
-             for folder in ('flickr8k', 'coco_mini')]
+    paths = [
+      testing.reference_path('..', folder, 'images', str(name))
+      for folder in ('flickr8k', 'coco_mini')
+    ]
     path = next((p for p in paths if os.path.exists(p)), None)
     if path is None:
       pytest.skip(f'needs the photo {name}')

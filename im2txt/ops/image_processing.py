@@ -35,21 +35,25 @@ def distort_image(image, ordering, seed):
   seeds = tf.unstack(tf.random.split(seed, 5))
   image = tf.image.stateless_random_flip_left_right(image, seeds[0])
   image = tf.image.stateless_random_brightness(
-      image, max_delta=32.0 / 255.0, seed=seeds[1])
+    image, max_delta=32.0 / 255.0, seed=seeds[1]
+  )
 
   def contrast(x):
     return tf.image.stateless_random_contrast(
-        x, lower=0.5, upper=1.5, seed=seeds[2])
+      x, lower=0.5, upper=1.5, seed=seeds[2]
+    )
 
   def saturation_and_hue(x):
     x = tf.image.stateless_random_saturation(
-        x, lower=0.5, upper=1.5, seed=seeds[3])
+      x, lower=0.5, upper=1.5, seed=seeds[3]
+    )
     return tf.image.stateless_random_hue(x, max_delta=0.032, seed=seeds[4])
 
   image = tf.cond(
-      tf.equal(tf.math.floormod(ordering, 2), 0),
-      lambda: contrast(saturation_and_hue(image)),
-      lambda: saturation_and_hue(contrast(image)))
+    tf.equal(tf.math.floormod(ordering, 2), 0),
+    lambda: contrast(saturation_and_hue(image)),
+    lambda: saturation_and_hue(contrast(image)),
+  )
   return tf.clip_by_value(image, 0.0, 1.0)
 
 
@@ -94,9 +98,7 @@ def check_size(encoded_image):
   return result
 
 
-def resize_image(image,
-                 resize_height=RESIZE_HEIGHT,
-                 resize_width=RESIZE_WIDTH):
+def resize_image(image, resize_height=RESIZE_HEIGHT, resize_width=RESIZE_WIDTH):
   """Resizes a decoded image.
 
   Args:
@@ -112,24 +114,29 @@ def resize_image(image,
   """
   if bool(resize_height) != bool(resize_width):
     raise ValueError(
-        f'resize_height={resize_height} and resize_width={resize_width}: set '
-        'both, or neither')
+      f'resize_height={resize_height} and resize_width={resize_width}: set '
+      'both, or neither'
+    )
   if not resize_height:
     return tf.image.convert_image_dtype(image, tf.float32)
 
   def resize(pixels):
     return tf.compat.v1.image.resize(
-        pixels, [resize_height, resize_width],
-        method=tf.image.ResizeMethod.BILINEAR)
+      pixels,
+      [resize_height, resize_width],
+      method=tf.image.ResizeMethod.BILINEAR,
+    )
 
   return tf.cond(
-      tf.size(image, tf.int64) > 3 * _MOST_PIXELS_AS_FLOATS,
-      lambda: tf.cast(resize(image), tf.float32) / 255.0,
-      lambda: resize(tf.image.convert_image_dtype(image, tf.float32)))
+    tf.size(image, tf.int64) > 3 * _MOST_PIXELS_AS_FLOATS,
+    lambda: tf.cast(resize(image), tf.float32) / 255.0,
+    lambda: resize(tf.image.convert_image_dtype(image, tf.float32)),
+  )
 
 
-def crop_image(image, is_training=False, height=299, width=299, ordering=0,
-               seed=None):
+def crop_image(
+  image, is_training=False, height=299, width=299, ordering=0, seed=None
+):
   """Crops a resized image to the network's size; distorts it for training.
 
   Args:
@@ -143,8 +150,7 @@ def crop_image(image, is_training=False, height=299, width=299, ordering=0,
     if seed is None:
       seed = tf.random.uniform([2], maxval=tf.int32.max, dtype=tf.int32)
     crop_seed, seed = tf.unstack(tf.random.split(seed))
-    image = tf.image.stateless_random_crop(
-        image, [height, width, 3], crop_seed)
+    image = tf.image.stateless_random_crop(image, [height, width, 3], crop_seed)
     image = distort_image(image, ordering, seed)
   else:
     image = tf.image.resize_with_crop_or_pad(image, height, width)
@@ -152,14 +158,16 @@ def crop_image(image, is_training=False, height=299, width=299, ordering=0,
   return (image - 0.5) * 2.0
 
 
-def process_image(encoded_image,
-                  is_training=False,
-                  height=299,
-                  width=299,
-                  resize_height=RESIZE_HEIGHT,
-                  resize_width=RESIZE_WIDTH,
-                  ordering=0,
-                  seed=None):
+def process_image(
+  encoded_image,
+  is_training=False,
+  height=299,
+  width=299,
+  resize_height=RESIZE_HEIGHT,
+  resize_width=RESIZE_WIDTH,
+  ordering=0,
+  seed=None,
+):
   """Decodes one image, resizes and crops it; distorts it for training.
 
   Args:

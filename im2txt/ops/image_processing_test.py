@@ -22,17 +22,27 @@ def test_evaluation_images_equal_those_of_2016_to_the_bit():
   for name in processed.files:
     encoded = tf.io.read_file(testing.reference_path('jpegs', name))
     np.testing.assert_array_equal(
-        tf.io.decode_jpeg(encoded, channels=3), decoded[name], name)
+      tf.io.decode_jpeg(encoded, channels=3), decoded[name], name
+    )
     np.testing.assert_array_equal(
-        image_processing.process_image(encoded), processed[name], name)
+      image_processing.process_image(encoded), processed[name], name
+    )
 
 
-@pytest.mark.parametrize('name', [
-    'c_rgb_1024x683_prog.jpg', 'd_grey_427x640.jpg', 'e_cmyk_400x300.jpg',
-    'x_rgb_2000x31_422.jpg', 'x_rgb_53x37_tiny.jpg'])
+@pytest.mark.parametrize(
+  'name',
+  [
+    'c_rgb_1024x683_prog.jpg',
+    'd_grey_427x640.jpg',
+    'e_cmyk_400x300.jpg',
+    'x_rgb_2000x31_422.jpg',
+    'x_rgb_53x37_tiny.jpg',
+  ],
+)
 def test_images_in_testdata_equal_those_of_2016_to_the_bit(name):
-  with open(testing.testdata_path('images', 'digests.json'),
-            encoding='utf-8') as f:
+  with open(
+    testing.testdata_path('images', 'digests.json'), encoding='utf-8'
+  ) as f:
     expected = json.load(f)['images'][name]
   pixels = np.load(testing.testdata_path('images', 'pixels.npz'))[name]
   encoded = tf.io.read_file(testing.testdata_path('images', name))
@@ -50,7 +60,7 @@ def test_evaluation_image_is_the_center_of_the_tf1_resize():
   image = np.random.default_rng(0).integers(0, 256, [346, 346, 3], np.uint8)
   encoded = tf.io.encode_png(image)
   result = image_processing.process_image(encoded).numpy()
-  expected = (image[23:23 + 299, 23:23 + 299] / 255.0 - 0.5) * 2
+  expected = (image[23 : 23 + 299, 23 : 23 + 299] / 255.0 - 0.5) * 2
   np.testing.assert_allclose(result, expected, atol=1e-6)
 
 
@@ -72,7 +82,8 @@ def test_turns_as_pillow_does(orientation):
   with Image.open(out) as stored:
     expected = np.asarray(ImageOps.exif_transpose(stored))
   np.testing.assert_array_equal(
-      image_processing.turn(image, orientation), expected)
+    image_processing.turn(image, orientation), expected
+  )
 
 
 def test_a_large_image_is_resized_to_the_same_colours(monkeypatch):
@@ -84,13 +95,14 @@ def test_a_large_image_is_resized_to_the_same_colours(monkeypatch):
   assert (large != exact).any()  # It went the other way.
   monkeypatch.setattr(image_processing, '_MOST_PIXELS_AS_FLOATS', 350_000)
   np.testing.assert_array_equal(
-      tf.function(image_processing.process_image)(encoded), exact)
+    tf.function(image_processing.process_image)(encoded), exact
+  )
 
 
 def test_the_size_is_checked_in_a_graph():
   check = tf.function(
-      image_processing.check_size,
-      input_signature=[tf.TensorSpec([], tf.string)])
+    image_processing.check_size, input_signature=[tf.TensorSpec([], tf.string)]
+  )
   assert check(testing.jpeg()).numpy() == testing.jpeg()
   with pytest.raises(tf.errors.InvalidArgumentError, match='too large, 20000'):
     check(testing.claim_size(testing.jpeg(), 20000, 20000))
@@ -101,9 +113,11 @@ def test_training_images_are_distorted_within_range(ordering):
   tf.random.set_seed(1)
   encoded = testing.jpeg()
   first, second = (
-      image_processing.process_image(
-          encoded, is_training=True, ordering=ordering).numpy()
-      for _ in range(2))
+    image_processing.process_image(
+      encoded, is_training=True, ordering=ordering
+    ).numpy()
+    for _ in range(2)
+  )
   assert first.shape == (299, 299, 3)
   assert np.abs(first - second).max() > 0.01
   for image in (first, second):
@@ -112,9 +126,11 @@ def test_training_images_are_distorted_within_range(ordering):
 
 def test_a_seed_determines_the_distortion():
   first, again, other = (
-      image_processing.process_image(
-          testing.jpeg(), is_training=True, seed=seed).numpy()
-      for seed in ([3, 4], [3, 4], [3, 5]))
+    image_processing.process_image(
+      testing.jpeg(), is_training=True, seed=seed
+    ).numpy()
+    for seed in ([3, 4], [3, 4], [3, 5])
+  )
   np.testing.assert_array_equal(first, again)
   assert np.abs(first - other).max() > 0.01
 
@@ -123,8 +139,10 @@ def test_colour_order_follows_the_ordering(monkeypatch):
   calls = []
   for name in ('brightness', 'saturation', 'hue', 'contrast'):
     monkeypatch.setattr(
-        tf.image, f'stateless_random_{name}',
-        lambda x, *a, _name=name, **k: calls.append(_name) or x)
+      tf.image,
+      f'stateless_random_{name}',
+      lambda x, *a, _name=name, **k: calls.append(_name) or x,
+    )
   image = tf.zeros([4, 4, 3])
   image_processing.distort_image(image, 0, [1, 2])
   assert calls == ['brightness', 'saturation', 'hue', 'contrast']

@@ -25,6 +25,7 @@ class Packing(NamedTuple):
     steps: int64 [total], the step in that sequence of each packed row.
     counts: int32 [longest], rows of each step; never grows.
   """
+
   sequences: tf.Tensor
   steps: tf.Tensor
   counts: tf.Tensor
@@ -39,9 +40,10 @@ def pack(lengths):
   valid = tf.range(lengths[0])[:, tf.newaxis] < lengths
   positions = tf.where(valid)
   return Packing(
-      sequences=tf.gather(tf.cast(order, tf.int64), positions[:, 1]),
-      steps=positions[:, 0],
-      counts=tf.math.count_nonzero(valid, axis=1, dtype=tf.int32))
+    sequences=tf.gather(tf.cast(order, tf.int64), positions[:, 1]),
+    steps=positions[:, 0],
+    counts=tf.math.count_nonzero(valid, axis=1, dtype=tf.int32),
+  )
 
 
 def lstm_sequence(inputs, counts, kernel, bias, compute_dtype=tf.float32):
@@ -74,30 +76,45 @@ def lstm_sequence(inputs, counts, kernel, bias, compute_dtype=tf.float32):
 
     def matmul(a, b, **kwargs):
       product = tf.matmul(
-          tf.cast(a, compute_dtype), tf.cast(b, compute_dtype), **kwargs)
+        tf.cast(a, compute_dtype), tf.cast(b, compute_dtype), **kwargs
+      )
       return tf.cast(product, tf.float32)
 
     def rows(packed, step):
-      return packed[starts[step]:starts[step] + counts[step]]
+      return packed[starts[step] : starts[step] + counts[step]]
 
     from_inputs = tf.nn.bias_add(matmul(inputs, input_kernel), bias)
 
     def forward(step, c, h, all_gates, all_c, all_h):
       # Sequences that have ended are the last ones.
-      c, h = c[:counts[step]], h[:counts[step]]
+      c, h = c[: counts[step]], h[: counts[step]]
       i, j, f, o = tf.split(
-          rows(from_inputs, step) + matmul(h, state_kernel), 4, axis=1)
-      i, j, f, o = (tf.sigmoid(i), tf.tanh(j), tf.sigmoid(f + FORGET_BIAS),
-                    tf.sigmoid(o))
+        rows(from_inputs, step) + matmul(h, state_kernel), 4, axis=1
+      )
+      i, j, f, o = (
+        tf.sigmoid(i),
+        tf.tanh(j),
+        tf.sigmoid(f + FORGET_BIAS),
+        tf.sigmoid(o),
+      )
       c = c * f + i * j
       h = tf.tanh(c) * o
       gates = tf.concat([i, j, f, o], axis=1)
-      return (step + 1, c, h, all_gates.write(step, gates),
-              all_c.write(step, c), all_h.write(step, h))
+      return (
+        step + 1,
+        c,
+        h,
+        all_gates.write(step, gates),
+        all_c.write(step, c),
+        all_h.write(step, h),
+      )
 
     all_gates, all_c, all_h = _loop(
-        forward, tf.size(counts), tf.zeros([counts[0], units]),
-        (4 * units, units, units))
+      forward,
+      tf.size(counts),
+      tf.zeros([counts[0], units]),
+      (4 * units, units, units),
+    )
 
     def gradient(d_outputs):
       # Rows of the step before the first are zero: the initial state.
@@ -116,20 +133,32 @@ def lstm_sequence(inputs, counts, kernel, bias, compute_dtype=tf.float32):
         i, j, f, o = tf.split(rows(all_gates, step), 4, axis=1)
         tanh_c = tf.tanh(rows(all_c, step))
         dc = tf.pad(dc, added) + dh * o * (1 - tanh_c * tanh_c)
-        d_gates = tf.concat([
-            dc * j * i * (1 - i), dc * i * (1 - j * j),
+        d_gates = tf.concat(
+          [
+            dc * j * i * (1 - i),
+            dc * i * (1 - j * j),
             dc * rows(c_before, step) * f * (1 - f),
-            dh * tanh_c * o * (1 - o)], axis=1)
-        return (step_from_end + 1, dc * f, matmul(d_gates, state_kernel_t),
-                all_d_gates.write(step, d_gates))
+            dh * tanh_c * o * (1 - o),
+          ],
+          axis=1,
+        )
+        return (
+          step_from_end + 1,
+          dc * f,
+          matmul(d_gates, state_kernel_t),
+          all_d_gates.write(step, d_gates),
+        )
 
-      d_gates, = _loop(
-          backward, tf.size(counts), tf.zeros([0, units]), (4 * units,))
+      (d_gates,) = _loop(
+        backward, tf.size(counts), tf.zeros([0, units]), (4 * units,)
+      )
       return (
-          matmul(d_gates, input_kernel, transpose_b=True),
-          matmul(tf.concat([inputs, h_before], axis=1), d_gates,
-                 transpose_a=True),
-          tf.reduce_sum(d_gates, axis=0))
+        matmul(d_gates, input_kernel, transpose_b=True),
+        matmul(
+          tf.concat([inputs, h_before], axis=1), d_gates, transpose_a=True
+        ),
+        tf.reduce_sum(d_gates, axis=0),
+      )
 
     return all_h, gradient
 
@@ -149,15 +178,27 @@ def _loop(body, num_steps, zeros, sizes):
     List of float32 [total, size].
   """
   arrays = [
-      tf.TensorArray(tf.float32, num_steps, element_shape=[None, size],
-                     infer_shape=False) for size in sizes]
+    tf.TensorArray(
+      tf.float32, num_steps, element_shape=[None, size], infer_shape=False
+    )
+    for size in sizes
+  ]
   state_shape = tf.TensorShape([None, zeros.shape[1]])
   _, _, _, *arrays = tf.while_loop(
-      lambda step, *unused: step < num_steps, body, (0, zeros, zeros, *arrays),
-      shape_invariants=(tf.TensorShape([]), state_shape, state_shape,
-                        *[tf.TensorShape(None)] * len(arrays)))
-  return [tf.ensure_shape(array.concat(), [None, size])
-          for array, size in zip(arrays, sizes)]
+    lambda step, *unused: step < num_steps,
+    body,
+    (0, zeros, zeros, *arrays),
+    shape_invariants=(
+      tf.TensorShape([]),
+      state_shape,
+      state_shape,
+      *[tf.TensorShape(None)] * len(arrays),
+    ),
+  )
+  return [
+    tf.ensure_shape(array.concat(), [None, size])
+    for array, size in zip(arrays, sizes)
+  ]
 
 
 def _rows_before(counts):

@@ -16,9 +16,11 @@ def sigmoid(x):
 
 def make(batch=3, time=5, size=4, units=6):
   rng = np.random.default_rng(0)
-  return (rng.normal(size=[batch, time, size]).astype(np.float32),
-          rng.normal(size=[size + units, 4 * units]).astype(np.float32),
-          rng.normal(size=[4 * units]).astype(np.float32))
+  return (
+    rng.normal(size=[batch, time, size]).astype(np.float32),
+    rng.normal(size=[size + units, 4 * units]).astype(np.float32),
+    rng.normal(size=[4 * units]).astype(np.float32),
+  )
 
 
 def test_step_is_the_textbook_lstm_with_forget_bias_one():
@@ -30,8 +32,10 @@ def test_step_is_the_textbook_lstm_with_forget_bias_one():
   c = sigmoid(f + 1.0) * c + sigmoid(i) * np.tanh(j)
   h = sigmoid(o) * np.tanh(c)
   np.testing.assert_allclose(
-      lstm.lstm_step(inputs[:, 0], state, kernel, bias),
-      np.concatenate([c, h], 1), atol=1e-5)
+    lstm.lstm_step(inputs[:, 0], state, kernel, bias),
+    np.concatenate([c, h], 1),
+    atol=1e-5,
+  )
 
 
 def by_steps(inputs, lengths, kernel, bias):
@@ -61,13 +65,15 @@ def test_sequences_and_gradients_equal_those_of_steps(as_graph):
   # Large cells, so that a clipped one would show.
   bias += 3.0
   weights = tf.constant(
-      np.random.default_rng(2).normal(size=[3, 5, 6]).astype('f'))
+    np.random.default_rng(2).normal(size=[3, 5, 6]).astype('f')
+  )
 
   def packed(inputs, kernel, bias):
     packing = lstm.pack(_LENGTHS)
     positions = tf.stack([packing.sequences, packing.steps], axis=1)
     outputs = lstm.lstm_sequence(
-        tf.gather_nd(inputs, positions), packing.counts, kernel, bias)
+      tf.gather_nd(inputs, positions), packing.counts, kernel, bias
+    )
     return tf.scatter_nd(positions, outputs, [3, 5, 6])
 
   def run(sequence_fn, *args):
@@ -81,8 +87,8 @@ def test_sequences_and_gradients_equal_those_of_steps(as_graph):
     packed = tf.function(packed, autograph=False)
   found = run(packed, inputs, kernel, bias)
   expected = run(
-      lambda *args: by_steps(args[0], _LENGTHS, *args[1:]), inputs, kernel,
-      bias)
+    lambda *args: by_steps(args[0], _LENGTHS, *args[1:]), inputs, kernel, bias
+  )
   for f, e in zip(found, expected):
     np.testing.assert_allclose(f, e, atol=2e-5)
 

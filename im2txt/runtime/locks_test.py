@@ -17,15 +17,23 @@ from im2txt.runtime import locks
 
 def _start_holder(directory):
   """Starts a process that holds the lock until it is killed."""
-  root = os.path.dirname(os.path.dirname(os.path.dirname(
-      os.path.abspath(locks.__file__))))
+  root = os.path.dirname(
+    os.path.dirname(os.path.dirname(os.path.abspath(locks.__file__)))
+  )
   process = subprocess.Popen(
-      [sys.executable, '-c', 'import sys, time\nfrom im2txt.runtime import locks\n'
-       'with locks.hold(sys.argv[1], "train"):\n'
-       '  print("held", file=sys.stderr, flush=True)\n  time.sleep(600)',
-       str(directory)],
-      cwd=root, env={**os.environ, 'PYTHONPATH': os.pathsep.join(
-          [root, *sys.path])}, stderr=subprocess.PIPE, text=True)
+    [
+      sys.executable,
+      '-c',
+      'import sys, time\nfrom im2txt.runtime import locks\n'
+      'with locks.hold(sys.argv[1], "train"):\n'
+      '  print("held", file=sys.stderr, flush=True)\n  time.sleep(600)',
+      str(directory),
+    ],
+    cwd=root,
+    env={**os.environ, 'PYTHONPATH': os.pathsep.join([root, *sys.path])},
+    stderr=subprocess.PIPE,
+    text=True,
+  )
   testing.read_until(process, 'held')
   return process
 
@@ -33,9 +41,13 @@ def _start_holder(directory):
 def test_ends_with_its_process_however_that_ends(tmp_path):
   process = _start_holder(tmp_path)
   try:
-    with pytest.raises(ValueError, match=(
+    with pytest.raises(
+      ValueError,
+      match=(
         rf'^--train_dir={tmp_path} is in use: train runs there already '
-        rf'\(process {process.pid} on \S+\); wait .* another --train_dir$')):
+        rf'\(process {process.pid} on \S+\); wait .* another --train_dir$'
+      ),
+    ):
       with locks.hold(str(tmp_path), 'train', '--train_dir'):
         pass
     # Other work is no hindrance.
@@ -121,8 +133,9 @@ def test_where_there_are_no_locks_it_is_said(tmp_path, monkeypatch, caplog):
   with locks.hold(str(tmp_path), 'train'):
     pass
   assert [r.getMessage() for r in caplog.records] == [
-      f'{tmp_path} cannot be locked (No locks available): make sure that there '
-      'is no second train there']
+    f'{tmp_path} cannot be locked (No locks available): make sure that there '
+    'is no second train there'
+  ]
 
 
 if __name__ == '__main__':

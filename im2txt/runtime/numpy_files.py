@@ -49,7 +49,7 @@ def _explaining():
   """Makes what NumPy and zipfile raise for damaged files a ValueError."""
   try:
     yield
-  except Exception as error:  # pylint: disable=broad-except
+  except Exception as error:
     # That is of ten kinds, from zlib's to the tokenizer's of Python.
     first, *_ = str(error).split('\n')
     raise ValueError(first or type(error).__name__) from error

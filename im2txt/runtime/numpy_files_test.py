@@ -13,8 +13,11 @@ import pytest
 import im2txt
 from im2txt.runtime import numpy_files
 
-_ARRAYS = {'a': np.arange(6, dtype=np.float32).reshape(2, 3),
-           'b': np.int32(7), 'c': np.zeros([0, 2])}
+_ARRAYS = {
+  'a': np.arange(6, dtype=np.float32).reshape(2, 3),
+  'b': np.int32(7),
+  'c': np.zeros([0, 2]),
+}
 
 
 def _npz(save=np.savez_compressed, **arrays):
@@ -57,7 +60,8 @@ def test_reads_arrays(tmp_path, save):
   for name, array in _ARRAYS.items():
     np.testing.assert_array_equal(found[name], array)
   mapped = _read_all(
-      tmp_path / 'a.npy', _npy(_ARRAYS['a']), numpy_files.map_file)
+    tmp_path / 'a.npy', _npy(_ARRAYS['a']), numpy_files.map_file
+  )
   np.testing.assert_array_equal(mapped, _ARRAYS['a'])
   assert isinstance(mapped, np.memmap)
 
@@ -80,8 +84,12 @@ def test_no_pickle_is_loaded(tmp_path):
   assert made.exists()
   made.rmdir()
   raw = pickled.dumps()
-  for content in (_npz(a=pickled), raw, _zip(**{'a.npy': raw}),
-                  _zip(a=_npy(pickled))):
+  for content in (
+    _npz(a=pickled),
+    raw,
+    _zip(**{'a.npy': raw}),
+    _zip(a=_npy(pickled)),
+  ):
     error(tmp_path / 'a.npz', content)
   for content in _npy(pickled), raw, _npz(a=pickled):
     error(tmp_path / 'a.npy', content, numpy_files.map_file)
@@ -102,29 +110,60 @@ def test_no_module_could_load_one():
       for node in ast.walk(tree):
         if isinstance(node, (ast.Import, ast.ImportFrom)):
           modules = [getattr(node, 'module', None) or ''] + [
-              alias.name for alias in node.names]
+            alias.name for alias in node.names
+          ]
           assert not {module.partition('.')[0] for module in modules} & {
-              'pickle', 'cPickle', 'dill', 'cloudpickle', 'joblib', 'marshal',
-              'shelve', 'torch', 'yaml'}, (name, modules)
+            'pickle',
+            'cPickle',
+            'dill',
+            'cloudpickle',
+            'joblib',
+            'marshal',
+            'shelve',
+            'torch',
+            'yaml',
+          }, (name, modules)
         elif isinstance(node, ast.keyword) and node.arg == 'allow_pickle':
           assert node.value.value is False, name
-        elif (isinstance(node, ast.Attribute) and node.attr == 'load'
-              and getattr(node.value, 'id', '') in ('np', 'numpy')):
+        elif (
+          isinstance(node, ast.Attribute)
+          and node.attr == 'load'
+          and getattr(node.value, 'id', '') in ('np', 'numpy')
+        ):
           loads.add(name)
   assert loads == {'numpy_files.py'} and seen > 50
 
 
-@pytest.mark.parametrize('content', [
-    b'', b'garbage', b'PK\3\4', _zip(a=b'no array'), _zip(**{'a.npy': b''}),
-    _zip(**{'a.npy': b'\x93NUMPY'}), _npy(_ARRAYS['a']),
+@pytest.mark.parametrize(
+  'content',
+  [
+    b'',
+    b'garbage',
+    b'PK\3\4',
+    _zip(a=b'no array'),
+    _zip(**{'a.npy': b''}),
+    _zip(**{'a.npy': b'\x93NUMPY'}),
+    _npy(_ARRAYS['a']),
     # Headers that are no Python, or none of an array.
-    *(_zip(**{'a.npy': b'\x93NUMPY\1\0' + len(header).to_bytes(2, 'little')
-              + header}) for header in (
-                  b'', b'(', b"{'descr'", b'[' * 900, b'  {\n 1', b'{}')),
+    *(
+      _zip(
+        **{
+          'a.npy': b'\x93NUMPY\1\0' + len(header).to_bytes(2, 'little') + header
+        }
+      )
+      for header in (b'', b'(', b"{'descr'", b'[' * 900, b'  {\n 1', b'{}')
+    ),
     # One that claims 4 TB.
-    _zip(**{'a.npy': _npy(_ARRAYS['a']).replace(
-        b"'shape': (2, 3), }                     ",
-        b"'shape': (1000000000000, ), }          ")})])
+    _zip(
+      **{
+        'a.npy': _npy(_ARRAYS['a']).replace(
+          b"'shape': (2, 3), }                     ",
+          b"'shape': (1000000000000, ), }          ",
+        )
+      }
+    ),
+  ],
+)
 def test_what_is_no_file_of_arrays(tmp_path, content):
   error(tmp_path / 'a.npz', content)
   if content != _npy(_ARRAYS['a']):
@@ -137,8 +176,10 @@ def test_damage_of_any_byte_is_one_line(tmp_path, save):
   content = _npz(save, a=_ARRAYS['a'])
   refused = 0
   for place in range(len(content)):
-    for damaged in (content[:place], content[:place] + bytes(
-        [content[place] ^ 0x55]) + content[place + 1:]):
+    for damaged in (
+      content[:place],
+      content[:place] + bytes([content[place] ^ 0x55]) + content[place + 1 :],
+    ):
       try:
         found = _read_all(tmp_path / 'a.npz', damaged)
       except ValueError as e:

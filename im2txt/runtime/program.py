@@ -13,11 +13,14 @@ from absl import logging
 from im2txt.runtime import quiet_tensorflow
 
 # How TensorFlow's messages about files end where not the memory is to blame.
-_OF_THE_DISK = tuple(os.strerror(number) for number in (
-    errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS))
+_OF_THE_DISK = tuple(
+  os.strerror(number)
+  for number in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
+)
 
 flags.DEFINE_bool(
-    'debug', False, 'Show the stack trace of an error, not only its line.')
+  'debug', False, 'Show the stack trace of an error, not only its line.'
+)
 
 
 def fail(message):
@@ -43,8 +46,9 @@ def require_output_directories(flag_values, *names):
     path = getattr(flag_values, name)
     directory = os.path.dirname(path)
     if directory and not os.path.isdir(directory):
-      raise ValueError(f'--{name}={path}: there is no directory {directory}; '
-                       'make it first')
+      raise ValueError(
+        f'--{name}={path}: there is no directory {directory}; make it first'
+      )
 
 
 def run_resumable(job):
@@ -77,29 +81,40 @@ def _check_boolean_flags(arguments):
   Raises:
     ValueError: there is one.
   """
-  boolean = {f'{dashes}{name}' for name in flags.FLAGS
-             if flags.FLAGS[name].boolean for dashes in ('-', '--')}
+  boolean = {
+    f'{dashes}{name}'
+    for name in flags.FLAGS
+    if flags.FLAGS[name].boolean
+    for dashes in ('-', '--')
+  }
   values = ('true', 'false', 't', 'f', 'yes', 'no', 'y', 'n', '1', '0')
   for name, value in zip(arguments, arguments[1:]):
     if name == '--':
       return
     if name in boolean and value.lower() in values:
-      raise ValueError(f'{name} {value} would mean {name}=true: write '
-                       f'{name}={value}')
+      raise ValueError(
+        f'{name} {value} would mean {name}=true: write {name}={value}'
+      )
 
 
 def _is_out_of_memory(error):
   # Where TensorFlow has not been imported, the error is not its own.
   tf = sys.modules.get('tensorflow')
   return isinstance(error, MemoryError) or bool(
-      tf and isinstance(error, tf.errors.ResourceExhaustedError))
+    tf and isinstance(error, tf.errors.ResourceExhaustedError)
+  )
 
 
 def _is_of_the_disk(error):
   """Returns whether TensorFlow could not read or write a file."""
   tf = sys.modules.get('tensorflow')
-  return bool(tf) and isinstance(error, tf.errors.OpError) and any(
-      quiet_tensorflow.reason(error).endswith(end) for end in _OF_THE_DISK)
+  return (
+    bool(tf)
+    and isinstance(error, tf.errors.OpError)
+    and any(
+      quiet_tensorflow.reason(error).endswith(end) for end in _OF_THE_DISK
+    )
+  )
 
 
 class _StandardOutput:
@@ -124,8 +139,7 @@ class _StandardOutput:
       # Python would try to write the rest when it ends, and say so.
       with open(os.devnull, 'wb') as nowhere:
         os.dup2(nowhere.fileno(), self._file.fileno())
-      raise OSError(
-          error.errno, error.strerror, 'standard output') from error
+      raise OSError(error.errno, error.strerror, 'standard output') from error
 
 
 def run(main, define_flags=None, takes_argument=False):
@@ -145,8 +159,9 @@ def run(main, define_flags=None, takes_argument=False):
       _check_boolean_flags(sys.argv[1:])
       if len(argv) > 1 and not takes_argument:
         raise ValueError(
-            f'unexpected argument {argv[1]}: write --flag=value, and file '
-            'names into a flag, separated by commas')
+          f'unexpected argument {argv[1]}: write --flag=value, and file '
+          'names into a flag, separated by commas'
+        )
       status = main(argv)
       sys.stdout.flush()  # While it can still be told that this fails.
       return status
@@ -162,8 +177,10 @@ def run(main, define_flags=None, takes_argument=False):
       if flags.FLAGS.debug or not _is_out_of_memory(e):
         raise
       reason = quiet_tensorflow.reason(e) or 'MemoryError'
-      fail(f'out of memory ({reason}): give a smaller batch size, or run it '
-           'where more memory is free')
+      fail(
+        f'out of memory ({reason}): give a smaller batch size, or run it '
+        'where more memory is free'
+      )
 
   if define_flags:
     define_flags()

@@ -27,9 +27,12 @@ program.run(main, takes_argument={})
 
 def run(takes_argument, *arguments):
   return subprocess.run(
-      [sys.executable, '-c', _PROGRAM.format(takes_argument), *arguments],
-      env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)},
-      capture_output=True, text=True, check=False)
+    [sys.executable, '-c', _PROGRAM.format(takes_argument), *arguments],
+    env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
 
 
 def test_an_argument_that_is_no_flag_is_refused():
@@ -57,12 +60,17 @@ def test_a_full_disk_under_standard_output_is_one_line(flush):
   program = _PROGRAM.replace('argv[1:]', f'argv[1:], flush={flush}')
   with open('/dev/full', 'w', encoding='utf-8') as full:
     result = subprocess.run(
-        [sys.executable, '-c', program.format(True)],
-        env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)},
-        stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+      [sys.executable, '-c', program.format(True)],
+      env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)},
+      stdout=full,
+      stderr=subprocess.PIPE,
+      text=True,
+      check=False,
+    )
   assert result.returncode == 1
   assert result.stderr == (
-      "error: [Errno 28] No space left on device: 'standard output'\n")
+    "error: [Errno 28] No space left on device: 'standard output'\n"
+  )
 
 
 def test_too_little_memory_is_one_line():
@@ -94,7 +102,7 @@ def test_help_is_no_failure_and_a_wrong_flag_one_line():
   for flag in '--debugs', '--debug=perhaps':
     result = run(False, flag)
     assert result.returncode == 1 and not result.stdout
-    line, = result.stderr.splitlines()
+    (line,) = result.stderr.splitlines()
     assert line.startswith('error: ') and 'debug' in line and '--help' in line
 
 

@@ -34,8 +34,12 @@ class Progress:
     """
     self._title = title
     # tqdm puts the name just after the number, which is right after 1.5M only.
-    self._line = dict(total=total, unit=unit if scale else f' {unit}',
-                      unit_scale=scale, initial=done)
+    self._line = dict(
+      total=total,
+      unit=unit if scale else f' {unit}',
+      unit_scale=scale,
+      initial=done,
+    )
     self._done = done
     self._start = self._last = time.monotonic()
     self._bar = None
@@ -59,6 +63,14 @@ class Progress:
     if now - self._last >= _LOG_SECONDS:
       self._last = now
       # ncols=0 leaves the bar itself away.
-      print(tqdm.tqdm.format_meter(
-          self._done, elapsed=now - self._start, ncols=0, prefix=self._title,
-          **self._line), file=sys.stderr, flush=True)
+      print(
+        tqdm.tqdm.format_meter(
+          self._done,
+          elapsed=now - self._start,
+          ncols=0,
+          prefix=self._title,
+          **self._line,
+        ),
+        file=sys.stderr,
+        flush=True,
+      )

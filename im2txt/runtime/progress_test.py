@@ -19,7 +19,10 @@ def test_a_log_gets_a_line_every_ten_seconds(monkeypatch):
       bar.update(2)
   lines = sys.stderr.getvalue().splitlines()
   assert [line.split('[')[0] for line in lines] == [
-      'Reading:  33% 20/60 ', 'Reading:  67% 40/60 ', 'Reading: 100% 60/60 ']
+    'Reading:  33% 20/60 ',
+    'Reading:  67% 40/60 ',
+    'Reading: 100% 60/60 ',
+  ]
   assert '00:10<00:20' in lines[0] and '2.00 files/s' in lines[0]
 
 

@@ -21,16 +21,16 @@ _LEVEL = 'TF_CPP_MIN_LOG_LEVEL'
 
 # Extended regular expressions, of remarks that ask nothing of the user.
 _REMARKS = (
-    r'^WARNING: All log messages before absl::InitializeLog\(\) is called are '
-    r'written to STDERR$',
-    r' port\.cc:[0-9]+\] oneDNN custom operations are on\.',
-    r' cpu_feature_guard\.cc:[0-9]+\] This TensorFlow binary is optimized ',
-    r'^To enable the following instructions: ',
-    # In TensorFlow with CUDA two libraries bring the same plugins.
-    r'\] Unable to register cu[A-Z]+ (factory|plugin)',
-    r'\] computation placer already registered',
-    r'\] Could not find cuda drivers on your machine',
-    r'\] TF-TRT Warning: ',
+  r'^WARNING: All log messages before absl::InitializeLog\(\) is called are '
+  r'written to STDERR$',
+  r' port\.cc:[0-9]+\] oneDNN custom operations are on\.',
+  r' cpu_feature_guard\.cc:[0-9]+\] This TensorFlow binary is optimized ',
+  r'^To enable the following instructions: ',
+  # In TensorFlow with CUDA two libraries bring the same plugins.
+  r'\] Unable to register cu[A-Z]+ (factory|plugin)',
+  r'\] computation placer already registered',
+  r'\] Could not find cuda drivers on your machine',
+  r'\] TF-TRT Warning: ',
 )
 
 
@@ -95,9 +95,13 @@ def _start_filter(stderr):
   """
   try:
     return subprocess.Popen(
-        ['grep', '-a', '-v', '-E', '--line-buffered', '\n'.join(_REMARKS)],
-        stdin=subprocess.PIPE, stdout=stderr, stderr=subprocess.DEVNULL,
-        env={**os.environ, 'LC_ALL': 'C'}, process_group=0)
+      ['grep', '-a', '-v', '-E', '--line-buffered', '\n'.join(_REMARKS)],
+      stdin=subprocess.PIPE,
+      stdout=stderr,
+      stderr=subprocess.DEVNULL,
+      env={**os.environ, 'LC_ALL': 'C'},
+      process_group=0,
+    )
   except OSError:
     return None  # Without grep TensorFlow may say what it likes.
 

@@ -10,8 +10,9 @@ import sys
 
 import pytest
 
-_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(
-    os.path.abspath(__file__))))
+_ROOT = os.path.dirname(
+  os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+)
 
 # Stands in for TensorFlow; what it writes is what real ones wrote.
 _REMARKS = r'''
@@ -33,13 +34,23 @@ LEVEL = os.environ['TF_CPP_MIN_LOG_LEVEL']
 
 def _run(*arguments, path=_ROOT, **environ):
   """Runs Python; the level of logging is only what `environ` says."""
-  inherited = {name: value for name, value in os.environ.items()
-               if name != 'TF_CPP_MIN_LOG_LEVEL'}
+  inherited = {
+    name: value
+    for name, value in os.environ.items()
+    if name != 'TF_CPP_MIN_LOG_LEVEL'
+  }
   return subprocess.run(
-      [sys.executable, *arguments], capture_output=True, text=True, check=False,
-      timeout=300, env={
-          **inherited, **environ,
-          'PYTHONPATH': os.pathsep.join([str(path), _ROOT, *sys.path])})
+    [sys.executable, *arguments],
+    capture_output=True,
+    text=True,
+    check=False,
+    timeout=300,
+    env={
+      **inherited,
+      **environ,
+      'PYTHONPATH': os.pathsep.join([str(path), _ROOT, *sys.path]),
+    },
+  )
 
 
 @pytest.fixture(name='stand_in')
@@ -55,7 +66,9 @@ def fixture_stand_in(tmp_path):
 
 
 def test_remarks_are_left_out_and_nothing_else(stand_in):
-  result = _run('-c', '''
+  result = _run(
+    '-c',
+    """
 import im2txt
 import os, sys
 print('before', file=sys.stderr)
@@ -63,56 +76,78 @@ import tensorflow
 print('after', file=sys.stderr)
 os.write(2, b'] computation placer already registered, said later\\n')
 print(tensorflow.LEVEL, os.environ.get('TF_CPP_MIN_LOG_LEVEL'))
-''', path=stand_in())
+""",
+    path=stand_in(),
+  )
   assert result.stderr == (
-      'before\na real error\nafter\n'
-      '] computation placer already registered, said later\n')
+    'before\na real error\nafter\n'
+    '] computation placer already registered, said later\n'
+  )
   assert result.stdout == '2 None\n'
 
 
 def test_who_sets_a_level_sees_all(stand_in):
-  result = _run('-c', 'import im2txt, tensorflow; print(tensorflow.LEVEL)',
-                path=stand_in(), TF_CPP_MIN_LOG_LEVEL='0')
+  result = _run(
+    '-c',
+    'import im2txt, tensorflow; print(tensorflow.LEVEL)',
+    path=stand_in(),
+    TF_CPP_MIN_LOG_LEVEL='0',
+  )
   assert 'port.cc' in result.stderr and 'a real error' in result.stderr
   assert result.stdout == '0\n'
 
 
 def test_an_exception_is_told_as_ever(stand_in):
-  result = _run('-c', '''
+  result = _run(
+    '-c',
+    """
 import im2txt
 try:
   import tensorflow
 except ImportError as error:
   assert error.__context__ is None
   raise
-''', path=stand_in('raise ImportError("libcuda is of another version")'))
+""",
+    path=stand_in('raise ImportError("libcuda is of another version")'),
+  )
   assert result.returncode == 1
   assert result.stderr.startswith('a real error\nTraceback')
-  assert result.stderr.endswith(
-      'ImportError: libcuda is of another version\n')
+  assert result.stderr.endswith('ImportError: libcuda is of another version\n')
 
 
 def test_the_last_words_of_a_process_that_is_killed_there(stand_in):
-  result = _run('-c', 'import im2txt, tensorflow', path=stand_in('''
+  result = _run(
+    '-c',
+    'import im2txt, tensorflow',
+    path=stand_in("""
 os.write(2, b'F0000 cpu_feature_guard.cc:37] compiled to use AVX instructions')
 os.kill(os.getpid(), 6)
-'''))
+"""),
+  )
   assert result.returncode == -signal.SIGABRT
   assert result.stderr == (
-      'a real error\n'
-      'F0000 cpu_feature_guard.cc:37] compiled to use AVX instructions\n')
+    'a real error\n'
+    'F0000 cpu_feature_guard.cc:37] compiled to use AVX instructions\n'
+  )
 
 
 def test_a_process_without_grep(stand_in):
-  result = _run('-c', 'import im2txt, tensorflow; print(tensorflow.LEVEL)',
-                path=stand_in(), PATH='/nowhere')
+  result = _run(
+    '-c',
+    'import im2txt, tensorflow; print(tensorflow.LEVEL)',
+    path=stand_in(),
+    PATH='/nowhere',
+  )
   assert result.stdout == '2\n' and 'a real error' in result.stderr
 
 
 def test_a_process_without_standard_error(tmp_path):
   (tmp_path / 'tensorflow.py').write_text('A = 3')
-  result = _run('-c', 'import im2txt, os; os.close(2); import tensorflow; '
-                'print(tensorflow.A)', path=tmp_path)
+  result = _run(
+    '-c',
+    'import im2txt, os; os.close(2); import tensorflow; print(tensorflow.A)',
+    path=tmp_path,
+  )
   assert (result.returncode, result.stdout) == (0, '3\n')
 
 
@@ -122,12 +157,19 @@ def fixture_helps():
 
   They are run as Bazel runs them, from their files.
   """
-  paths = [path for path in glob.glob(os.path.join(_ROOT, 'im2txt', '*.py'))
-           if 'program.run(main' in open(path, encoding='utf-8').read()]
+  paths = [
+    path
+    for path in glob.glob(os.path.join(_ROOT, 'im2txt', '*.py'))
+    if 'program.run(main' in open(path, encoding='utf-8').read()
+  ]
   with concurrent.futures.ThreadPoolExecutor(2) as pool:
-    yield {os.path.basename(path): pool.submit(
-        _run, path, '--helpfull' if path.endswith('train.py') else '--help')
-           for path in paths if not path.endswith('_test.py')}
+    yield {
+      os.path.basename(path): pool.submit(
+        _run, path, '--helpfull' if path.endswith('train.py') else '--help'
+      )
+      for path in paths
+      if not path.endswith('_test.py')
+    }
 
 
 def test_the_help_of_every_program_is_quiet(helps):
@@ -140,13 +182,13 @@ def test_the_help_of_every_program_is_quiet(helps):
 
 def test_workers_are_quiet(tmp_path):
   program = tmp_path / 'workers.py'
-  program.write_text('''
+  program.write_text("""
 from im2txt.data import jpeg_check
 from im2txt.runtime import workers
 if __name__ == '__main__':
   with workers.Workers(1) as workers:
     print(*workers.map(jpeg_check.why_undecodable, [(b'\\xff\\xd8 no',)]))
-''')
+""")
   result = _run(str(program))
   assert 'JPEG' in result.stdout and result.stderr == ''
 

@@ -29,7 +29,8 @@ class StampFile:
       OSError: it cannot be written.
     """
     files.write_json(
-        os.path.join(directory, self._name), dataclasses.asdict(stamp))
+      os.path.join(directory, self._name), dataclasses.asdict(stamp)
+    )
 
   def load(self, directory):
     """Returns the stamp in a directory, None if there is none.
@@ -44,8 +45,9 @@ class StampFile:
       return None
     except (OSError, ValueError) as error:
       raise ValueError(
-          f'{path} is damaged ({error}): copy it again from where it was '
-          f'written, or remove it to go on {self._without}') from error
+        f'{path} is damaged ({error}): copy it again from where it was '
+        f'written, or remove it to go on {self._without}'
+      ) from error
 
   def copy(self, source, target):
     """Makes the stamp of one directory that of another, or removes that.

@@ -95,13 +95,14 @@ class Workers:
       yield
     except (EOFError, OSError) as error:
       raise ChildProcessError(
-          'A worker process was killed, perhaps for want of memory: run the '
-          f'same command again with --num_workers below {self._num}.'
+        'A worker process was killed, perhaps for want of memory: run the '
+        f'same command again with --num_workers below {self._num}.'
       ) from error
 
 
 class _Result(NamedTuple):
   """What came of a task: a value or an exception."""
+
   value: object = None
   error: Exception | None = None
 
@@ -115,10 +116,9 @@ def _work(connection):
       function, task = connection.recv()
       try:
         result = _Result(value=function(*task))
-      except Exception as error:  # pylint: disable=broad-except
+      except Exception as error:
         result = _Result(error=_portable(error))
-        result.error.add_note(
-            f'In a worker process:\n{traceback.format_exc()}')
+        result.error.add_note(f'In a worker process:\n{traceback.format_exc()}')
       connection.send(result)
 
 
@@ -143,7 +143,7 @@ def _end_with_parent():
 
   def exit_with_parent():
     multiprocessing.connection.wait([parent.sentinel])
-    os._exit(1)  # pylint: disable=protected-access
+    os._exit(1)
 
   threading.Thread(target=exit_with_parent, daemon=True).start()
 
@@ -154,7 +154,8 @@ def worker_tensorflow():
   # To look through all that TensorFlow makes, again and again, for what can be
   # collected takes a fifth of the time of its import. None of it can.
   gc.disable()
-  import tensorflow as tf  # pylint: disable=g-import-not-at-top
+  import tensorflow as tf
+
   gc.freeze()
   gc.enable()
   tf.config.set_visible_devices([], 'GPU')

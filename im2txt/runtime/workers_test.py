@@ -110,15 +110,16 @@ def test_an_error_is_raised_in_its_turn_and_tells_where():
     with pytest.raises(FileNotFoundError, match="gone: 'x.txt'") as raised:
       next(results)
     assert 'in _fail' in raised.value.__notes__[0]
-  for kind, told, message in ((_Odd, RuntimeError, '^_Odd: 1 and 2'),
-                              (_OddValue, ValueError, '^1 and 2')):
+  for kind, told, message in (
+    (_Odd, RuntimeError, '^_Odd: 1 and 2'),
+    (_OddValue, ValueError, '^1 and 2'),
+  ):
     with workers_lib.Workers(1) as workers:
       with pytest.raises(told, match=message):
         next(workers.map(_fail_oddly, [(kind,)]))
 
 
-@pytest.mark.parametrize('function', [
-    _die, _DiesWhenSent, _answer_in_part])
+@pytest.mark.parametrize('function', [_die, _DiesWhenSent, _answer_in_part])
 def test_the_death_of_one_is_noticed_whatever_it_does(function):
   with workers_lib.Workers(2) as workers:
     with pytest.raises(ChildProcessError, match='--num_workers below 2'):
@@ -131,7 +132,7 @@ def _start(function, *args):
 
 def test_the_death_of_one_without_a_task_is_noticed():
   with workers_lib.Workers(1) as workers:
-    (pid, _), = workers.map(_square, [(1,)])
+    ((pid, _),) = workers.map(_square, [(1,)])
     os.kill(pid, signal.SIGKILL)
     with pytest.raises(ChildProcessError):
       list(workers.map(_square, [(1,)]))

@@ -60,23 +60,31 @@ def _write(directory, num_images, seed, num_workers):
     os.makedirs(os.path.join(directory, folder), exist_ok=True)
   start_id = 1
   captions = {}
-  with workers_lib.Workers(num_workers) as workers, Progress(
-      'Painting', sum(num_images.values()), 'images') as progress:
+  with (
+    workers_lib.Workers(num_workers) as workers,
+    Progress('Painting', sum(num_images.values()), 'images') as progress,
+  ):
     for split in SPLITS:
       ids = range(start_id, start_id + num_images[split])
       start_id = ids.stop
-      tasks = ((seed, ids[i:i + _IMAGES_PER_TASK])
-               for i in range(0, len(ids), _IMAGES_PER_TASK))
+      tasks = (
+        (seed, ids[i : i + _IMAGES_PER_TASK])
+        for i in range(0, len(ids), _IMAGES_PER_TASK)
+      )
       captions[split] = _write_images(
-          os.path.join(directory, 'zips', f'{split}2014.zip'), split,
-          zip(ids, itertools.chain.from_iterable(
-              workers.map(_make_all, tasks))), progress)
-  with files.replacing(os.path.join(directory, _ANNOTATIONS)) as temporary, (
-      zipfile.ZipFile(temporary, 'w')) as archive:
+        os.path.join(directory, 'zips', f'{split}2014.zip'),
+        split,
+        zip(ids, itertools.chain.from_iterable(workers.map(_make_all, tasks))),
+        progress,
+      )
+  with (
+    files.replacing(os.path.join(directory, _ANNOTATIONS)) as temporary,
+    zipfile.ZipFile(temporary, 'w') as archive,
+  ):
     for split, content in captions.items():
       archive.writestr(
-          _member(f'annotations/captions_{split}2014.json'),
-          json.dumps(content))
+        _member(f'annotations/captions_{split}2014.json'), json.dumps(content)
+      )
   for folder in ('zips', 'annotations'):
     _write_sums(os.path.join(directory, folder))
   files.write_json(stamp, made_of, indent=None)
@@ -100,18 +108,29 @@ def _make(seed, image_id):
 def _write_images(path, split, made, progress):
   """Writes one archive of pictures; returns its captions as COCO has them."""
   images, annotations = [], []
-  with files.replacing(path) as temporary, zipfile.ZipFile(
-      temporary, 'w') as archive:
+  with (
+    files.replacing(path) as temporary,
+    zipfile.ZipFile(temporary, 'w') as archive,
+  ):
     for image_id, (data, captions) in made:
       name = f'COCO_{split}2014_{image_id:012d}.jpg'
       archive.writestr(_member(f'{split}2014/{name}'), data)
-      images.append({
-          'id': image_id, 'file_name': name, 'width': scenes.WIDTH,
-          'height': scenes.HEIGHT})
+      images.append(
+        {
+          'id': image_id,
+          'file_name': name,
+          'width': scenes.WIDTH,
+          'height': scenes.HEIGHT,
+        }
+      )
       for number, caption in enumerate(captions):
-        annotations.append({
+        annotations.append(
+          {
             'id': image_id * scenes.CAPTIONS_PER_SCENE + number,
-            'image_id': image_id, 'caption': caption})
+            'image_id': image_id,
+            'caption': caption,
+          }
+        )
       progress.update(1)
   return {'images': images, 'annotations': annotations}
 

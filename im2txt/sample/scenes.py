@@ -26,12 +26,12 @@ HEIGHT = 300
 # Hue in degrees, saturation and value of each color. Hues are far enough apart
 # that the jitter of `_paint` never carries one into its neighbour.
 COLORS = {
-    'red': (0, 0.95, 0.85),
-    'orange': (30, 1.0, 1.0),
-    'yellow': (56, 0.95, 0.98),
-    'green': (125, 0.85, 0.62),
-    'blue': (220, 0.95, 0.9),
-    'purple': (285, 0.75, 0.65),
+  'red': (0, 0.95, 0.85),
+  'orange': (30, 1.0, 1.0),
+  'yellow': (56, 0.95, 0.98),
+  'green': (125, 0.85, 0.62),
+  'blue': (220, 0.95, 0.9),
+  'purple': (285, 0.75, 0.65),
 }
 SHAPES = ('circle', 'square', 'triangle', 'star')
 # Shapes with room for another thing within them.
@@ -49,6 +49,7 @@ _OVERSAMPLING = 2
 @dataclasses.dataclass(frozen=True)
 class Thing:
   """One shape: its center and its radius are in pixels of the picture."""
+
   shape: str
   color: str
   size: str  # 'small', 'medium' or 'large'
@@ -69,6 +70,7 @@ class Scene:
     background: One of BACKGROUNDS.
     things: The shapes.
   """
+
   layout: str
   background: str
   things: tuple[Thing, ...]
@@ -96,41 +98,67 @@ def make_scene(rng: random.Random) -> Scene:
       step = {2: 156, 3: 112}[count]
       offsets = [(step * (i - (count - 1) / 2), 0) for i in range(count)]
     things = tuple(
-        Thing(shape, first, 'medium', middle_x + dx, middle_y + dy, radius)
-        for dx, dy in offsets)
+      Thing(shape, first, 'medium', middle_x + dx, middle_y + dy, radius)
+      for dx, dy in offsets
+    )
   elif layout == 'above':
     radius = rng.uniform(52, 58)
     things = (
-        Thing(shape, first, 'medium', middle_x, middle_y - 64, radius),
-        Thing(other_shape, second, 'medium', middle_x + rng.uniform(-20, 20),
-              middle_y + 64, radius))
+      Thing(shape, first, 'medium', middle_x, middle_y - 64, radius),
+      Thing(
+        other_shape,
+        second,
+        'medium',
+        middle_x + rng.uniform(-20, 20),
+        middle_y + 64,
+        radius,
+      ),
+    )
   elif layout == 'beside':
     radius = rng.uniform(64, 72)
     things = (
-        Thing(shape, first, 'medium', middle_x - 80, middle_y, radius),
-        Thing(other_shape, second, 'medium', middle_x + 80,
-              middle_y + rng.uniform(-10, 10), radius))
+      Thing(shape, first, 'medium', middle_x - 80, middle_y, radius),
+      Thing(
+        other_shape,
+        second,
+        'medium',
+        middle_x + 80,
+        middle_y + rng.uniform(-10, 10),
+        radius,
+      ),
+    )
   elif layout == 'inside':
     things = (
-        Thing(shape, first, 'small', middle_x, middle_y, rng.uniform(46, 52)),
-        Thing(rng.choice(_HOLDERS), second, 'large', middle_x, middle_y,
-              rng.uniform(108, 116)))
+      Thing(shape, first, 'small', middle_x, middle_y, rng.uniform(46, 52)),
+      Thing(
+        rng.choice(_HOLDERS),
+        second,
+        'large',
+        middle_x,
+        middle_y,
+        rng.uniform(108, 116),
+      ),
+    )
   else:
     radius = rng.uniform(46, 50)
     things = tuple(
-        Thing(s, c, 'medium', middle_x + dx, middle_y, radius)
-        for s, c, dx in ((shape, first, 0), (other_shape, second, -112),
-                         (other_shape, second, 112)))
+      Thing(s, c, 'medium', middle_x + dx, middle_y, radius)
+      for s, c, dx in (
+        (shape, first, 0),
+        (other_shape, second, -112),
+        (other_shape, second, 112),
+      )
+    )
   return Scene(layout, rng.choice(BACKGROUNDS), things)
 
 
 def outline(thing: Thing, tilt: float = 0.0) -> list[tuple[float, float]]:
   """Returns the corners of a shape's outer edge, in pixels of the picture."""
   radii = {
-      'circle': [1.0] * 48,
-      'square': [1.15] * 4,
-      'triangle': [1.15] * 3,
-      'star': [1.15, 0.48] * 5,
+    'circle': [1.0] * 48,
+    'square': [1.15] * 4,
+    'triangle': [1.15] * 3,
+    'star': [1.15, 0.48] * 5,
   }
   # The first corner of a triangle or star points up; a square stands flat.
   shift = math.pi / 4 if thing.shape == 'square' else 0
@@ -139,8 +167,13 @@ def outline(thing: Thing, tilt: float = 0.0) -> list[tuple[float, float]]:
     angle = 2 * math.pi * i / len(radii[thing.shape]) + shift
     corners.append((radius * math.sin(angle), -radius * math.cos(angle)))
   cos, sin = math.cos(tilt), math.sin(tilt)
-  return [(thing.x + thing.radius * (x * cos - y * sin),
-           thing.y + thing.radius * (x * sin + y * cos)) for x, y in corners]
+  return [
+    (
+      thing.x + thing.radius * (x * cos - y * sin),
+      thing.y + thing.radius * (x * sin + y * cos),
+    )
+    for x, y in corners
+  ]
 
 
 def render(scene: Scene, rng: random.Random) -> Image.Image:
@@ -160,10 +193,11 @@ def render(scene: Scene, rng: random.Random) -> Image.Image:
     color = _jittered(thing.color, rng)
     _paint(canvas, thing, color, rng.uniform(-0.06, 0.06))
   picture = np.asarray(
-      canvas.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS), np.float32)
+    canvas.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS), np.float32
+  )
 
   # Uneven light from one side, then grain, as a camera would have them.
-  y, x = np.mgrid[-1:1:HEIGHT * 1j, -1:1:WIDTH * 1j]
+  y, x = np.mgrid[-1 : 1 : HEIGHT * 1j, -1 : 1 : WIDTH * 1j]
   angle = rng.uniform(0, 2 * math.pi)
   light = 1 + 0.08 * (x * math.cos(angle) + y * math.sin(angle))
   picture = picture * light[..., None]
@@ -194,15 +228,18 @@ def _paint_background(background: str, rng: random.Random) -> Image.Image:
   elif background == 'checked':
     for row, y in enumerate(range(-offset, height, step)):
       for x in range(-offset + (row % 2) * step, width, 2 * step):
-        draw.rectangle((x, y, x + step - 1, y + step - 1),
-                       fill=(dark, dark, dark))
+        draw.rectangle(
+          (x, y, x + step - 1, y + step - 1), fill=(dark, dark, dark)
+        )
   return canvas
 
 
-def _paint(canvas: Image.Image, thing: Thing, color: tuple[int, int, int],
-           tilt: float) -> None:
-  edge = [(x * _OVERSAMPLING, y * _OVERSAMPLING)
-          for x, y in outline(thing, tilt)]
+def _paint(
+  canvas: Image.Image, thing: Thing, color: tuple[int, int, int], tilt: float
+) -> None:
+  edge = [
+    (x * _OVERSAMPLING, y * _OVERSAMPLING) for x, y in outline(thing, tilt)
+  ]
   mask = Image.new('L', canvas.size, 0)
   draw = ImageDraw.Draw(mask)
   draw.polygon(edge, fill=255)
@@ -237,61 +274,61 @@ def _sentences(scene: Scene) -> list[str]:
   if scene.layout == 'alone':
     size = first.size
     return [
-        f'a {size} {a} {on}',
-        f'{an_a} {on}',
-        f'there is one {size} {a} in the middle',
-        f'the {first.shape} is {first.color} and the background is '
-        f'{scene.background}',
-        f'a single {a} {on}',
-        f'a picture of a {size} {a}',
-        f'a {scene.background} background with one {a}',
+      f'a {size} {a} {on}',
+      f'{an_a} {on}',
+      f'there is one {size} {a} in the middle',
+      f'the {first.shape} is {first.color} and the background is '
+      f'{scene.background}',
+      f'a single {a} {on}',
+      f'a picture of a {size} {a}',
+      f'a {scene.background} background with one {a}',
     ]
   if scene.layout == 'group':
     number = _NUMBERS[len(scene.things)]
     in_rows = 'in two rows' if len(scene.things) == 4 else 'in a row'
     return [
-        f'{number} {a}s {on}',
-        f'{number} {a}s {in_rows}',
-        f'there are {number} {a}s in this picture',
-        f'a {scene.background} background with {number} {a}s',
-        f'all of the {number} {first.shape}s are {first.color}',
-        f'a picture of {number} {a}s',
-        f'{number} {first.shape}s of the same {first.color} color',
+      f'{number} {a}s {on}',
+      f'{number} {a}s {in_rows}',
+      f'there are {number} {a}s in this picture',
+      f'a {scene.background} background with {number} {a}s',
+      f'all of the {number} {first.shape}s are {first.color}',
+      f'a picture of {number} {a}s',
+      f'{number} {first.shape}s of the same {first.color} color',
     ]
   if scene.layout == 'above':
     return [
-        f'{an_a} above {an_b}',
-        f'{an_b} below {an_a}',
-        f'the {a} is above the {b}',
-        f'there is {an_a} at the top and {an_b} at the bottom',
-        f'{an_a} over {an_b} {on}',
-        f'a picture of {an_b} under {an_a}',
+      f'{an_a} above {an_b}',
+      f'{an_b} below {an_a}',
+      f'the {a} is above the {b}',
+      f'there is {an_a} at the top and {an_b} at the bottom',
+      f'{an_a} over {an_b} {on}',
+      f'a picture of {an_b} under {an_a}',
     ]
   if scene.layout == 'beside':
     return [
-        f'{an_a} next to {an_b}',
-        f'{an_a} to the left of {an_b}',
-        f'{an_b} to the right of {an_a}',
-        f'there is {an_a} on the left and {an_b} on the right',
-        f'{an_a} beside {an_b} {on}',
-        f'{an_a} and {an_b} side by side',
+      f'{an_a} next to {an_b}',
+      f'{an_a} to the left of {an_b}',
+      f'{an_b} to the right of {an_a}',
+      f'there is {an_a} on the left and {an_b} on the right',
+      f'{an_a} beside {an_b} {on}',
+      f'{an_a} and {an_b} side by side',
     ]
   if scene.layout == 'inside':
     return [
-        f'{an_a} inside {an_b}',
-        f'a small {a} in the middle of a large {b}',
-        f'the {a} is inside the {b}',
-        f'{an_b} with {an_a} in it',
-        f'a large {b} around a small {a} {on}',
-        f'{an_a} lies within {an_b}',
+      f'{an_a} inside {an_b}',
+      f'a small {a} in the middle of a large {b}',
+      f'the {a} is inside the {b}',
+      f'{an_b} with {an_a} in it',
+      f'a large {b} around a small {a} {on}',
+      f'{an_a} lies within {an_b}',
     ]
   return [
-      f'{an_a} between two {b}s',
-      f'two {b}s with {an_a} between them',
-      f'the {a} is between the {b}s',
-      f'there are two {b}s and one {a} in a row',
-      f'{an_a} with {an_b} on each side',
-      f'{an_a} in the middle of two {b}s {on}',
+    f'{an_a} between two {b}s',
+    f'two {b}s with {an_a} between them',
+    f'the {a} is between the {b}s',
+    f'there are two {b}s and one {a} in a row',
+    f'{an_a} with {an_b} on each side',
+    f'{an_a} in the middle of two {b}s {on}',
   ]
 
 

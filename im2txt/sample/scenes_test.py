@@ -33,8 +33,11 @@ def test_captions_name_what_is_there(seed):
     assert re.fullmatch(r'[A-Z][a-z ]+\.', caption)
     found = words(caption.replace(' in two rows', ''))
     # Plurals are of the same shape.
-    pairs = {(a, b.removesuffix('s')) for a, b in zip(found, found[1:])
-             if a in scenes.COLORS and b != 'color'}
+    pairs = {
+      (a, b.removesuffix('s'))
+      for a, b in zip(found, found[1:])
+      if a in scenes.COLORS and b != 'color'
+    }
     assert {p for p in pairs if p[1] in scenes.SHAPES} <= things
     assert set(found) & set(scenes.COLORS) <= {c for c, _ in things}
     for background in set(found) & set(scenes.BACKGROUNDS):
@@ -67,8 +70,14 @@ def test_every_layout_and_every_word_of_the_world_occurs():
   made = [scene_and_captions(seed) for seed in range(300)]
   assert {s.layout for s, _ in made} == set(scenes.LAYOUTS)
   seen = {w for _, captions in made for c in captions for w in words(c)}
-  assert seen >= {*scenes.COLORS, *scenes.SHAPES,
-                  *scenes.BACKGROUNDS, *_NUMBERS, 'small', 'large'}
+  assert seen >= {
+    *scenes.COLORS,
+    *scenes.SHAPES,
+    *scenes.BACKGROUNDS,
+    *_NUMBERS,
+    'small',
+    'large',
+  }
 
 
 @pytest.mark.parametrize('seed', _SEEDS)

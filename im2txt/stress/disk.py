@@ -13,7 +13,7 @@ import time
 
 # EXT4_IOC_SHUTDOWN, _IOR('X', 125, __u32), and the flag that says to drop what
 # the journal has not written yet.
-_SHUTDOWN = 0x8004587d
+_SHUTDOWN = 0x8004587D
 _NO_LOG_FLUSH = 2
 
 # What a process had open may be closed some time after its end.
@@ -57,8 +57,16 @@ class Disk:
     try:
       # All of it now, and not in the background while it is used.
       # Nothing is kept for root, who is who fills it.
-      _run('mkfs.ext4', '-q', '-F', '-m', '0', '-E',
-           'lazy_itable_init=0,lazy_journal_init=0', self._image)
+      _run(
+        'mkfs.ext4',
+        '-q',
+        '-F',
+        '-m',
+        '0',
+        '-E',
+        'lazy_itable_init=0,lazy_journal_init=0',
+        self._image,
+      )
       self._mount()
     except UnavailableError:
       self._remove()
@@ -120,10 +128,16 @@ def _run(*command):
   """Runs a command; raises UnavailableError with what it says."""
   try:
     result = subprocess.run(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, check=False)
+      command,
+      stdin=subprocess.DEVNULL,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+      text=True,
+      check=False,
+    )
   except FileNotFoundError as error:
     raise UnavailableError(f'there is no program {command[0]}') from error
   if result.returncode:
     raise UnavailableError(
-        f'{" ".join(command)}: {" ".join(result.stdout.split())}')
+      f'{" ".join(command)}: {" ".join(result.stdout.split())}'
+    )

@@ -77,6 +77,7 @@ class Row(NamedTuple):
     hung: int, rounds in which a program did not end.
     reads: str, the line that the user sees; or why there were no rounds.
   """
+
   section: str
   fault: str
   rounds: int
@@ -102,6 +103,7 @@ class Stage:
       has finished, and must not make again.
     rounds: dict from section to number of rounds.
   """
+
   name: str
   program: str
   args: list
@@ -114,8 +116,10 @@ class Stage:
 def _files_like(*patterns):
   """Returns a function for `Stage.kept`: those whose names are like these."""
   return lambda directory, said: [
-      path for path in _walk(directory)
-      if any(fnmatch.fnmatch(os.path.basename(path), p) for p in patterns)]
+    path
+    for path in _walk(directory)
+    if any(fnmatch.fnmatch(os.path.basename(path), p) for p in patterns)
+  ]
 
 
 def _kept_by_build(directory, said):
@@ -138,89 +142,183 @@ def _kept_by_build(directory, said):
 def _kept_by_train(directory, said):
   """The checkpoints that were said to be saved, for `Stage.kept`."""
   return _files_like('features-*.npy')(directory, said) + [
-      f'{match}.index' for match in re.findall(
-          r' saved (\S+/model\.ckpt-\d+)$', said, re.MULTILINE)]
+    f'{match}.index'
+    for match in re.findall(
+      r' saved (\S+/model\.ckpt-\d+)$', said, re.MULTILINE
+    )
+  ]
 
 
 _COCO = [
-    f'--{split}_{flag}' for split in ('train', 'val') for flag in (
-        f'captions_file={{in}}/annotations/captions_{split}2014.json',
-        f'image_dir={{in}}/{split}2014')]
-_SHARDS = ['--train_shards=8', '--val_shards=2', '--test_shards=2',
-           '--num_threads=2', '--min_word_count=1', '--num_workers=2']
+  f'--{split}_{flag}'
+  for split in ('train', 'val')
+  for flag in (
+    f'captions_file={{in}}/annotations/captions_{split}2014.json',
+    f'image_dir={{in}}/{split}2014',
+  )
+]
+_SHARDS = [
+  '--train_shards=8',
+  '--val_shards=2',
+  '--test_shards=2',
+  '--num_threads=2',
+  '--min_word_count=1',
+  '--num_workers=2',
+]
 _READ = ['--input_file_pattern={in}/data/train-?????-of-00008']
 _TRAIN = [
-    *_READ, '--train_dir={out}/train',
-    '--inception_checkpoint_file={in}/inception/inception_v3.ckpt',
-    '--embedding_size=6', '--num_lstm_units=5', '--image_height=75',
-    '--image_width=75', '--batch_size=4', '--optimizer=Adam',
-    '--initial_learning_rate=0.01', '--random_seed=1', '--save_interval_secs=0']
+  *_READ,
+  '--train_dir={out}/train',
+  '--inception_checkpoint_file={in}/inception/inception_v3.ckpt',
+  '--embedding_size=6',
+  '--num_lstm_units=5',
+  '--image_height=75',
+  '--image_width=75',
+  '--batch_size=4',
+  '--optimizer=Adam',
+  '--initial_learning_rate=0.01',
+  '--random_seed=1',
+  '--save_interval_secs=0',
+]
 _FEATURES = ['--feature_views=1', '--feature_cache_dir={in}/features']
 _NEW_FEATURES = ['--feature_views=1', '--feature_cache_dir={out}/features']
-_EVALUATE = [*_READ, '--checkpoint_dir={in}/model/train', '--run_once',
-             '--eval_dir={out}/eval', '--min_global_step=0']
-_VALIDATE = [*_READ, '--num_workers=2',
-             '--vocab_file={in}/data/word_counts.txt']
+_EVALUATE = [
+  *_READ,
+  '--checkpoint_dir={in}/model/train',
+  '--run_once',
+  '--eval_dir={out}/eval',
+  '--min_global_step=0',
+]
+_VALIDATE = [
+  *_READ,
+  '--num_workers=2',
+  '--vocab_file={in}/data/word_counts.txt',
+]
 # Several files of features, and of a download several pieces.
 _SMALL_FILES = {'im2txt.input_pipeline.image_features.IMAGES_PER_FILE': 8}
 _SMALL_PIECES = {'im2txt.data.download._CHUNK': 1 << 14}
 _TRAINS_ON = r'resuming from \S+'
 
-STAGES = {stage.name: stage for stage in (
-    Stage('build_caption_data', 'build_caption_data', [
-        *_COCO, '--output_dir={out}', *_SHARDS],
-          goes_on=r'\d+ of \d+ shards .* are there already\.',
-          kept=_kept_by_build, rounds={'kills': 8, 'power': 4, 'disk': 3}),
-    Stage('build_mscoco_data', 'build_mscoco_data', [
-        *_COCO, *_SHARDS, '--output_dir={out}',
-        '--word_counts_output_file={out}/words.txt'],
-          goes_on=r'\d+ of \d+ shards .* are there already\.',
-          kept=_kept_by_build, rounds={'kills': 8, 'power': 3, 'disk': 3}),
-    Stage('download_and_preprocess_mscoco', 'download_and_preprocess_mscoco', [
-        '--base_url={url}', '--unpack_images', '{out}', *_SHARDS],
-          _SMALL_PIECES, r'\S+ is there already.*', _kept_by_build,
-          {'kills': 10, 'power': 6, 'disk': 3}),
-    Stage('train, making the feature cache', 'train', [
-        *_TRAIN, *_NEW_FEATURES, '--number_of_steps=1'],
-          _SMALL_FILES, r'\S+ going on after .*|nothing to do: .*',
-          _kept_by_train, {'kills': 8, 'power': 3, 'disk': 3}),
-    Stage('train, from features', 'train', [
-        *_TRAIN, *_FEATURES, '--number_of_steps=4'], _SMALL_FILES, _TRAINS_ON,
-          _kept_by_train, {'kills': 10, 'power': 4, 'disk': 3}),
-    Stage('train, from images', 'train', [*_TRAIN, '--number_of_steps=4'],
-          {}, _TRAINS_ON, _kept_by_train, {'kills': 8, 'disk': 2}),
-    Stage('package_model', 'package_model', [
-        '--checkpoint_path={in}/model/train',
-        '--vocab_file={in}/data/word_counts.txt', '--output_dir={out}/package'],
-          rounds={'kills': 6, 'disk': 2}),
-    Stage('get_model, with the encoder', 'get_model', [
-        '--package_dir={in}/package', '{out}'], _SMALL_PIECES,
-          r'\S+ is there already.*', _files_like('inception_v3.ckpt.index'),
-          {'kills': 6, 'disk': 3}),
-    Stage('extend_checkpoint', 'extend_checkpoint', [
+STAGES = {
+  stage.name: stage
+  for stage in (
+    Stage(
+      'build_caption_data',
+      'build_caption_data',
+      [*_COCO, '--output_dir={out}', *_SHARDS],
+      goes_on=r'\d+ of \d+ shards .* are there already\.',
+      kept=_kept_by_build,
+      rounds={'kills': 8, 'power': 4, 'disk': 3},
+    ),
+    Stage(
+      'build_mscoco_data',
+      'build_mscoco_data',
+      [
+        *_COCO,
+        *_SHARDS,
+        '--output_dir={out}',
+        '--word_counts_output_file={out}/words.txt',
+      ],
+      goes_on=r'\d+ of \d+ shards .* are there already\.',
+      kept=_kept_by_build,
+      rounds={'kills': 8, 'power': 3, 'disk': 3},
+    ),
+    Stage(
+      'download_and_preprocess_mscoco',
+      'download_and_preprocess_mscoco',
+      ['--base_url={url}', '--unpack_images', '{out}', *_SHARDS],
+      _SMALL_PIECES,
+      r'\S+ is there already.*',
+      _kept_by_build,
+      {'kills': 10, 'power': 6, 'disk': 3},
+    ),
+    Stage(
+      'train, making the feature cache',
+      'train',
+      [*_TRAIN, *_NEW_FEATURES, '--number_of_steps=1'],
+      _SMALL_FILES,
+      r'\S+ going on after .*|nothing to do: .*',
+      _kept_by_train,
+      {'kills': 8, 'power': 3, 'disk': 3},
+    ),
+    Stage(
+      'train, from features',
+      'train',
+      [*_TRAIN, *_FEATURES, '--number_of_steps=4'],
+      _SMALL_FILES,
+      _TRAINS_ON,
+      _kept_by_train,
+      {'kills': 10, 'power': 4, 'disk': 3},
+    ),
+    Stage(
+      'train, from images',
+      'train',
+      [*_TRAIN, '--number_of_steps=4'],
+      {},
+      _TRAINS_ON,
+      _kept_by_train,
+      {'kills': 8, 'disk': 2},
+    ),
+    Stage(
+      'package_model',
+      'package_model',
+      [
         '--checkpoint_path={in}/model/train',
         '--vocab_file={in}/data/word_counts.txt',
-        '--new_vocab_file={in}/more_words.txt', '--output_dir={out}/new'],
-          rounds={'disk': 2}),
+        '--output_dir={out}/package',
+      ],
+      rounds={'kills': 6, 'disk': 2},
+    ),
+    Stage(
+      'get_model, with the encoder',
+      'get_model',
+      ['--package_dir={in}/package', '{out}'],
+      _SMALL_PIECES,
+      r'\S+ is there already.*',
+      _files_like('inception_v3.ckpt.index'),
+      {'kills': 6, 'disk': 3},
+    ),
+    Stage(
+      'extend_checkpoint',
+      'extend_checkpoint',
+      [
+        '--checkpoint_path={in}/model/train',
+        '--vocab_file={in}/data/word_counts.txt',
+        '--new_vocab_file={in}/more_words.txt',
+        '--output_dir={out}/new',
+      ],
+      rounds={'disk': 2},
+    ),
     # What it writes is so little that it fits into the last block of a file.
     Stage('evaluate', 'evaluate', _EVALUATE, rounds={'disk': 0}),
-    Stage('make_sample_data', 'make_sample_data', [
-        '{out}', '--num_train_images=20', '--num_val_images=20',
-        '--num_workers=2'],
-          rounds={'disk': 2}),
-)}
+    Stage(
+      'make_sample_data',
+      'make_sample_data',
+      [
+        '{out}',
+        '--num_train_images=20',
+        '--num_val_images=20',
+        '--num_workers=2',
+      ],
+      rounds={'disk': 2},
+    ),
+  )
+}
 _WITH_WORKERS = {
-    'build_caption_data': STAGES['build_caption_data'],
-    'build_mscoco_data': STAGES['build_mscoco_data'],
-    'make_sample_data': STAGES['make_sample_data'],
-    'validate_data': Stage('validate_data', 'validate_data', _VALIDATE),
+  'build_caption_data': STAGES['build_caption_data'],
+  'build_mscoco_data': STAGES['build_mscoco_data'],
+  'make_sample_data': STAGES['make_sample_data'],
+  'validate_data': Stage('validate_data', 'validate_data', _VALIDATE),
 }
 _READERS = {
-    'train, from images': [*_TRAIN, '--number_of_steps=4'],
-    'train, making the feature cache': [
-        *_TRAIN, *_NEW_FEATURES, '--number_of_steps=4'],
-    'evaluate': _EVALUATE,
-    'validate_data': _VALIDATE,
+  'train, from images': [*_TRAIN, '--number_of_steps=4'],
+  'train, making the feature cache': [
+    *_TRAIN,
+    *_NEW_FEATURES,
+    '--number_of_steps=4',
+  ],
+  'evaluate': _EVALUATE,
+  'validate_data': _VALIDATE,
 }
 
 
@@ -229,8 +327,11 @@ _READERS = {
 
 def _walk(directory):
   """Returns the paths of all files below a directory, sorted."""
-  return sorted(os.path.join(folder, name)
-                for folder, _, names in os.walk(directory) for name in names)
+  return sorted(
+    os.path.join(folder, name)
+    for folder, _, names in os.walk(directory)
+    for name in names
+  )
 
 
 def contents(directory):
@@ -242,8 +343,11 @@ def contents(directory):
   found = {}
   for path in _walk(directory):
     name = os.path.basename(path)
-    if not (name.endswith('.lock') or name.startswith('events.out.')
-            or name == journal_lib.JOURNAL):
+    if not (
+      name.endswith('.lock')
+      or name.startswith('events.out.')
+      or name == journal_lib.JOURNAL
+    ):
       with open(path, 'rb') as f:
         data = f.read().replace(directory.encode(), b'')
       found[os.path.relpath(path, directory)] = hashlib.sha256(data).hexdigest()
@@ -254,10 +358,17 @@ def _difference(found, wanted):
   """Says in a few words how two `contents` differ; '' if they do not."""
   parts = []
   for what, names in (
-      ('missing', wanted.keys() - found.keys()),
-      ('too many', found.keys() - wanted.keys()),
-      ('different', {name for name in found.keys() & wanted.keys()
-                     if found[name] != wanted[name]})):
+    ('missing', wanted.keys() - found.keys()),
+    ('too many', found.keys() - wanted.keys()),
+    (
+      'different',
+      {
+        name
+        for name in found.keys() & wanted.keys()
+        if found[name] != wanted[name]
+      },
+    ),
+  ):
     if names:
       parts.append(f'{what}: {", ".join(sorted(names))}')
   return '; '.join(parts)
@@ -305,6 +416,7 @@ class Kill:
     path: str, where programs work.
     speaks: whether the program can say what is wrong.
   """
+
   speaks = False
 
   def __init__(self, path):
@@ -334,6 +446,7 @@ class PowerCut(Kill):
 
 class FullDisk(Kill):
   """A disk without room; the program goes on until it writes."""
+
   speaks = True
 
   def __init__(self, disk):
@@ -349,6 +462,7 @@ class FullDisk(Kill):
 
 class DeadWorker(Kill):
   """SIGKILL of one of the processes that work for a program."""
+
   speaks = True
 
   def __init__(self, path, rng):
@@ -380,8 +494,10 @@ class _Count:
     """
     row = self._row
     self._row = row._replace(
-        rounds=row.rounds + 1, lost=row.lost + bool(problem and not hung),
-        hung=row.hung + hung)
+      rounds=row.rounds + 1,
+      lost=row.lost + bool(problem and not hung),
+      hung=row.hung + hung,
+    )
     if line:
       self._lines[line] += 1
     if problem or hung:
@@ -433,7 +549,8 @@ class Suite:
   def __enter__(self):
     with contextlib.ExitStack() as stack:
       self.root = stack.enter_context(
-          tempfile.TemporaryDirectory(prefix='im2txt_faults_'))
+        tempfile.TemporaryDirectory(prefix='im2txt_faults_')
+      )
       self._in = os.path.join(self.root, 'in')
       served = os.path.join(self._in, 'served')
       os.makedirs(served)
@@ -453,18 +570,24 @@ class Suite:
     for key, place in places.items():
       args = [arg.replace(key, place) for arg in args]
     return programs.Program(
-        program, args, os.path.join(self.root, 'log'), settings)
+      program, args, os.path.join(self.root, 'log'), settings
+    )
 
   def _provide(self, args, directory=None):
     """Makes the inputs that arguments name, unless it is where they go."""
-    for name, make in (('data', self._make_data),
-                       ('inception', self._make_inception),
-                       ('model', self._make_model),
-                       ('features', self._make_model),
-                       ('package', self._make_package)):
+    for name, make in (
+      ('data', self._make_data),
+      ('inception', self._make_inception),
+      ('model', self._make_model),
+      ('features', self._make_model),
+      ('package', self._make_package),
+    ):
       path = os.path.join(self._in, name)
-      if not os.path.exists(path) and path != directory and any(
-          f'{{in}}/{name}' in arg for arg in args):
+      if (
+        not os.path.exists(path)
+        and path != directory
+        and any(f'{{in}}/{name}' in arg for arg in args)
+      ):
         make()
 
   def _run(self, program, args, directory='', settings=None):
@@ -488,21 +611,31 @@ class Suite:
     directory = os.path.join(self._in, 'data')
     self._run(*self._command(STAGES['build_caption_data'], directory))
     # For extend_checkpoint.
-    words = shutil.copy(os.path.join(directory, 'word_counts.txt'),
-                        os.path.join(self._in, 'more_words.txt'))
+    words = shutil.copy(
+      os.path.join(directory, 'word_counts.txt'),
+      os.path.join(self._in, 'more_words.txt'),
+    )
     with open(words, 'a', encoding='utf-8') as f:
       f.write('\n<UNK> 1\nzebra 1')
 
   def _make_inception(self):
     self._run('stress.faults', ['--inception={in}/served'])
-    self._run('get_inception', ['--url={url}/inception.tar.gz',
-                                self._in + '/inception'])
+    self._run(
+      'get_inception', ['--url={url}/inception.tar.gz', self._in + '/inception']
+    )
 
   def _make_model(self):
-    self._run('train', [
-        *_TRAIN, '--feature_views=1', '--number_of_steps=1',
-        f'--feature_cache_dir={self._in}/features'],
-              os.path.join(self._in, 'model'), _SMALL_FILES)
+    self._run(
+      'train',
+      [
+        *_TRAIN,
+        '--feature_views=1',
+        '--number_of_steps=1',
+        f'--feature_cache_dir={self._in}/features',
+      ],
+      os.path.join(self._in, 'model'),
+      _SMALL_FILES,
+    )
 
   def _make_package(self):
     self._run(*self._command(STAGES['package_model'], self._in))
@@ -541,8 +674,9 @@ class Suite:
     Returns:
       A `Row`.
     """
-    count = _Count(section, stage.name + at_once * ', from the beginning',
-                   self._log)
+    count = _Count(
+      section, stage.name + at_once * ', from the beginning', self._log
+    )
     for _ in range(number):
       for _ in range(_MOST_ATTEMPTS):
         if self._round(stage, fault, count, at_once):
@@ -582,9 +716,13 @@ class Suite:
     kept = _stamps(stage.kept(directory, said))
     if None in kept.values():
       problem = problem or 'gone: ' + ', '.join(
-          path for path, stamp in kept.items() if stamp is None)
-    parts = {os.path.basename(path)[1:-len('.part')]: os.path.getsize(path)
-             for path in _walk(directory) if path.endswith('.part')}
+        path for path, stamp in kept.items() if stamp is None
+      )
+    parts = {
+      os.path.basename(path)[1 : -len('.part')]: os.path.getsize(path)
+      for path in _walk(directory)
+      if path.endswith('.part')
+    }
     whole = set(map(os.path.getsize, _walk(os.path.join(self._in, 'served'))))
     self._server.starts.clear()
     again = self._start(*self._command(stage, directory))
@@ -594,8 +732,9 @@ class Suite:
       return True
     if status:
       problem = problem or f'does not go on: {again.text()[-1000:]}'
-    made_again = [path for path, stamp in _stamps(kept).items()
-                  if stamp != kept[path]]
+    made_again = [
+      path for path, stamp in _stamps(kept).items() if stamp != kept[path]
+    ]
     if made_again:
       problem = problem or f'made again: {", ".join(made_again)}'
     for name, size in parts.items():
@@ -641,20 +780,28 @@ class Suite:
     length = int.from_bytes(data[:8], 'little')
     middle = length + shards.HEADER_BYTES + shards.FOOTER_BYTES + 1000
     with open(path, 'wb') as f:
-      f.write({'truncated': data[:middle], 'empty': b'',
-               'CRC-wrong': data[:middle] + bytes([data[middle] ^ 1])
-                            + data[middle + 1:]}[damage])
+      f.write(
+        {
+          'truncated': data[:middle],
+          'empty': b'',
+          'CRC-wrong': data[:middle]
+          + bytes([data[middle] ^ 1])
+          + data[middle + 1 :],
+        }[damage]
+      )
     try:
       program = self._start(
-          reader.split(',')[0], _READERS[reader], self._fresh(self.root))
+        reader.split(',')[0], _READERS[reader], self._fresh(self.root)
+      )
       status = program.wait(_SECONDS)
     finally:
       os.replace(good, path)
     text = program.text()
     line, problem = error_line(text)
     if reader == 'validate_data':
-      line = next((line for line in text.splitlines()
-                   if line.startswith('WRONG: ')), '')
+      line = next(
+        (line for line in text.splitlines() if line.startswith('WRONG: ')), ''
+      )
       problem = '' if line else text[-1000:]
     if not status or path not in line:
       problem = problem or f'read with status {status}: {text[-1000:]}'
@@ -698,7 +845,8 @@ def _disk(suite, number):
 def _workers(suite, number):
   for stage in _WITH_WORKERS.values():
     yield suite.rounds(
-        'workers', stage, DeadWorker(suite.root, suite.rng), number(4))
+      'workers', stage, DeadWorker(suite.root, suite.rng), number(4)
+    )
 
 
 def _shards(suite, number):
@@ -709,20 +857,32 @@ def _shards(suite, number):
 
 
 def _fuzz(unused_suite, number):
-  defaults = fuzz._DEFAULTS  # pylint: disable=protected-access
+  defaults = fuzz._DEFAULTS
   for kind, rounds in zip(fuzz.KINDS, map(number, defaults)):
     outcomes, findings, megabytes = fuzz.run(kind, rounds)
     for finding in findings:
       print(f'fuzz: {finding.name} {finding.outcome}: {finding.detail}')
     hung = outcomes[fuzz.SLOW]
-    yield Row('fuzz', f'damaged {kind}', rounds, len(findings) - hung, hung,
-              f'read in {sum(outcomes.values())} ways: {outcomes[fuzz.FINE]} '
-              f'fine, {outcomes[fuzz.REFUSED]} refused in one line; '
-              f'{megabytes} MB at most')
+    yield Row(
+      'fuzz',
+      f'damaged {kind}',
+      rounds,
+      len(findings) - hung,
+      hung,
+      f'read in {sum(outcomes.values())} ways: {outcomes[fuzz.FINE]} '
+      f'fine, {outcomes[fuzz.REFUSED]} refused in one line; '
+      f'{megabytes} MB at most',
+    )
 
 
-_RUN = {'kills': _kills, 'power': _power, 'disk': _disk, 'workers': _workers,
-        'shards': _shards, 'fuzz': _fuzz}
+_RUN = {
+  'kills': _kills,
+  'power': _power,
+  'disk': _disk,
+  'workers': _workers,
+  'shards': _shards,
+  'fuzz': _fuzz,
+}
 SECTIONS = tuple(_RUN)
 
 
@@ -737,10 +897,14 @@ def run(section, suite, quick=False):
   rows = []
   try:
     for row in _RUN[section](
-        suite, lambda rounds: -(-rounds // 50) if quick else rounds):
+      suite, lambda rounds: -(-rounds // 50) if quick else rounds
+    ):
       rows.append(row)
-      print(f'{section}: {row.fault}: {row.rounds} rounds, {row.lost} lost, '
-            f'{row.hung} hung', flush=True)
+      print(
+        f'{section}: {row.fault}: {row.rounds} rounds, {row.lost} lost, '
+        f'{row.hung} hung',
+        flush=True,
+      )
   except disks.UnavailableError as error:
     rows.append(Row(section, 'all', 0, 0, 0, f'skipped: {error}'))
   return rows
@@ -748,12 +912,15 @@ def run(section, suite, quick=False):
 
 def table(rows):
   """Returns a Markdown table of `Row`s, a str."""
-  lines = ['| section | fault | rounds | lost | hung | what the user reads |',
-           '| --- | --- | --- | --- | --- | --- |']
+  lines = [
+    '| section | fault | rounds | lost | hung | what the user reads |',
+    '| --- | --- | --- | --- | --- | --- |',
+  ]
   for row in rows:
     # A bar would end the cell.
-    lines.append('| ' + ' | '.join(
-        str(cell).replace('|', '\\|') for cell in row) + ' |')
+    lines.append(
+      '| ' + ' | '.join(str(cell).replace('|', '\\|') for cell in row) + ' |'
+    )
   return '\n'.join(lines)
 
 
@@ -761,19 +928,26 @@ def _read_results(path):
   """Returns the rows of earlier runs, a dict from section to list of `Row`."""
   if not path or not os.path.exists(path):
     return {}
-  return {section: [Row(*row) for row in rows]
-          for section, rows in files.read_json(path).items()}
+  return {
+    section: [Row(*row) for row in rows]
+    for section, rows in files.read_json(path).items()
+  }
 
 
 def _write_inception(directory):
   """Writes an archive of Inception v3, of few different numbers."""
   numbers = np.random.default_rng(0).normal(0, 0.01, 1000).astype(np.float32)
   with tempfile.TemporaryDirectory(dir=directory) as path:
-    checkpoints.write(f'{path}/inception_v3.ckpt', {
+    checkpoints.write(
+      f'{path}/inception_v3.ckpt',
+      {
         name: np.resize(abs(numbers) if 'variance' in name else numbers, shape)
-        for name, shape in image_embedding.variable_shapes().items()})
-    with tarfile.open(os.path.join(directory, 'inception.tar.gz'), 'w:gz',
-                      compresslevel=1) as tar:
+        for name, shape in image_embedding.variable_shapes().items()
+      },
+    )
+    with tarfile.open(
+      os.path.join(directory, 'inception.tar.gz'), 'w:gz', compresslevel=1
+    ) as tar:
       for name in sorted(os.listdir(path)):
         tar.add(os.path.join(path, name), arcname=name)
 
@@ -781,19 +955,30 @@ def _write_inception(directory):
 def main(argv=None):
   """Runs the program and returns its exit status."""
   parser = argparse.ArgumentParser(
-      description='Disturbs programs, and sees what is lost.')
+    description='Disturbs programs, and sees what is lost.'
+  )
   parser.add_argument(
-      '--only', default=','.join(SECTIONS), metavar='SECTIONS',
-      help=f'sections, separated by commas (default: {",".join(SECTIONS)})')
-  parser.add_argument('--quick', action='store_true',
-                      help='one round each, and a fiftieth of the fuzz')
-  parser.add_argument('--seed', type=int, default=0,
-                      help='of the moments (default: 0)')
+    '--only',
+    default=','.join(SECTIONS),
+    metavar='SECTIONS',
+    help=f'sections, separated by commas (default: {",".join(SECTIONS)})',
+  )
   parser.add_argument(
-      '--results', metavar='FILE',
-      help='JSON file of the results of sections; those of this run are added')
-  parser.add_argument('--output', metavar='FILE',
-                      help='Markdown file for the table, too')
+    '--quick',
+    action='store_true',
+    help='one round each, and a fiftieth of the fuzz',
+  )
+  parser.add_argument(
+    '--seed', type=int, default=0, help='of the moments (default: 0)'
+  )
+  parser.add_argument(
+    '--results',
+    metavar='FILE',
+    help='JSON file of the results of sections; those of this run are added',
+  )
+  parser.add_argument(
+    '--output', metavar='FILE', help='Markdown file for the table, too'
+  )
   parser.add_argument('--inception', metavar='DIR', help=argparse.SUPPRESS)
   args = parser.parse_args(argv)
   if args.inception:
@@ -802,8 +987,9 @@ def main(argv=None):
   sections = args.only.split(',')
   unknown = [section for section in sections if section not in SECTIONS]
   if unknown:
-    parser.error(f'--only={args.only}: {unknown[0]!r} is none of '
-                 + ', '.join(SECTIONS))
+    parser.error(
+      f'--only={args.only}: {unknown[0]!r} is none of ' + ', '.join(SECTIONS)
+    )
   results = _read_results(args.results)
   with contextlib.ExitStack() as stack:
     suite = None

@@ -63,7 +63,8 @@ def test_a_full_disk_is_told_in_a_line(suite, told, disk, at_once):
 
 def test_a_dead_worker_is_told_in_a_line(suite, told):
   row = suite.rounds(
-      'workers', _PAINT, faults.DeadWorker(suite.root, suite.rng), 1)
+    'workers', _PAINT, faults.DeadWorker(suite.root, suite.rng), 1
+  )
   assert row[2:5] == (1, 0, 0), told
   assert row.reads.startswith('error: A worker process was killed')
 
@@ -107,17 +108,23 @@ def test_tells_what_was_lost(suite, told):
   assert 'make_sample_data: does not go on: error: ' in run(block)
   # What was promised to stay was not there, or was made again.
   stage = dataclasses.replace(
-      _PAINT, kept=lambda directory, said: [f'{directory}/zips/none.zip'])
+    _PAINT, kept=lambda directory, said: [f'{directory}/zips/none.zip']
+  )
   assert re.search('gone: .*none.zip', run(lambda _: None, stage))
 
 
-@pytest.mark.parametrize('text, line, problem', [
+@pytest.mark.parametrize(
+  'text, line, problem',
+  [
     ('error: a\n', 'error: a', ''),
     ('b\nerror: a\n', 'error: a', ''),
     ('error: a\nerror: b\n', 'error: b', 'no single line'),
     ('error: a\nb\n', 'error: a', 'no single line'),
     ('Traceback (most recent call last):\n', '', 'a stack trace'),
-    ('killed\n', '', 'no single line'), ('', '', 'no single line')])
+    ('killed\n', '', 'no single line'),
+    ('', '', 'no single line'),
+  ],
+)
 def test_an_error_is_one_line_at_the_end(text, line, problem):
   found, wrong = faults.error_line(text)
   assert found == line
@@ -125,10 +132,12 @@ def test_an_error_is_one_line_at_the_end(text, line, problem):
 
 
 def test_the_table_has_earlier_sections_and_fails_if_anything_was_lost(
-    tmp_path, monkeypatch, capsys):
+  tmp_path, monkeypatch, capsys
+):
   rows = {
-      'kills': [faults.Row('kills', 'train', 3, 0, 0, 'resuming from x')],
-      'disk': [faults.Row('disk', 'a | b', 2, 1, 0, '')]}
+    'kills': [faults.Row('kills', 'train', 3, 0, 0, 'resuming from x')],
+    'disk': [faults.Row('disk', 'a | b', 2, 1, 0, '')],
+  }
   ran = []
 
   def run(section, suite, quick):
@@ -142,10 +151,11 @@ def test_the_table_has_earlier_sections_and_fails_if_anything_was_lost(
   assert faults.main(['--only=kills', '--quick', *args]) == 1
   assert ran == [('disk', False), ('kills', True)]
   assert (tmp_path / 'table.md').read_text() == (
-      '| section | fault | rounds | lost | hung | what the user reads |\n'
-      '| --- | --- | --- | --- | --- | --- |\n'
-      '| kills | train | 3 | 0 | 0 | resuming from x |\n'
-      '| disk | a \\| b | 2 | 1 | 0 |  |\n')
+    '| section | fault | rounds | lost | hung | what the user reads |\n'
+    '| --- | --- | --- | --- | --- | --- |\n'
+    '| kills | train | 3 | 0 | 0 | resuming from x |\n'
+    '| disk | a \\| b | 2 | 1 | 0 |  |\n'
+  )
   assert capsys.readouterr().out.endswith((tmp_path / 'table.md').read_text())
   assert faults.main(['--only=kills']) == 0
   with pytest.raises(SystemExit):
@@ -156,7 +166,7 @@ def test_the_table_has_earlier_sections_and_fails_if_anything_was_lost(
 def test_what_cannot_be_tried_is_skipped_with_the_reason(monkeypatch):
   monkeypatch.setattr(disks.os, 'geteuid', lambda: 1)
   suite = types.SimpleNamespace(root='/nonexistent')
-  row, = faults.run('disk', suite)
+  (row,) = faults.run('disk', suite)
   assert row.rounds == 0
   assert row.reads == 'skipped: only root can mount a file system'
 

@@ -50,6 +50,7 @@ class Finding(NamedTuple):
     outcome: str, one of the above.
     detail: str, a line.
   """
+
   name: str
   outcome: str
   detail: str
@@ -66,8 +67,9 @@ def damaged(kind, goods, number, seed):
   """
   rng = random.Random(f'{seed}/{kind}/{number}')
   name = rng.choice(sorted(goods))
-  return name, goods[name].damage(rng, [
-      data for good in goods.values() for data in good.files.values()])
+  return name, goods[name].damage(
+    rng, [data for good in goods.values() for data in good.files.values()]
+  )
 
 
 def outcome_of(read):
@@ -77,11 +79,12 @@ def outcome_of(read):
   except (OSError, ValueError) as error:
     message = str(error)
     # With "error: " in front it is all that the user sees.
-    if ('\n' in message or not message.strip()
-        or len(message) > _MOST_CHARACTERS):
+    if (
+      '\n' in message or not message.strip() or len(message) > _MOST_CHARACTERS
+    ):
       return OTHER, f'{type(error).__name__} not of one line: {message!r:.300}'
     return REFUSED, message
-  except Exception as error:  # pylint: disable=broad-except
+  except Exception as error:
     message = f'{type(error).__name__}: {error!s:.300}'
     return OTHER, ' '.join(message.split())
   return FINE, ''
@@ -99,7 +102,8 @@ def peak_kilobytes():
 
 def _serve(kind, first, last, seed):
   """Reads inputs, and tells of each on stdout; this is the child."""
-  from im2txt.stress import inputs  # pylint: disable=g-import-not-at-top
+  from im2txt.stress import inputs
+
   goods, readers = inputs.goods(kind), inputs.readers(kind)
   # What the readers print is not ours.
   out = os.fdopen(os.dup(1), 'w', encoding='utf-8')
@@ -112,7 +116,7 @@ def _serve(kind, first, last, seed):
     for name, good in goods.items():
       inputs.put(directory, good.files)
       for reader, read in readers[good.kind].items():
-        outcome, detail = outcome_of(lambda: read(directory))  # pylint: disable=cell-var-from-loop
+        outcome, detail = outcome_of(lambda: read(directory))
         if outcome != FINE and name not in inputs.REFUSED_BY[reader]:
           raise AssertionError(f'{reader} refuses good {name}: {detail}')
     tell('ready')
@@ -122,12 +126,17 @@ def _serve(kind, first, last, seed):
       tell('begin', number)
       for reader, read in readers[goods[name].kind].items():
         start = time.monotonic()
-        outcome, detail = outcome_of(lambda: read(directory))  # pylint: disable=cell-var-from-loop
+        outcome, detail = outcome_of(lambda: read(directory))
         if time.monotonic() - start > _MOST_SECONDS:
           outcome, detail = SLOW, f'{time.monotonic() - start:.0f} s'
-        tell('end', number, outcome,
-             f'{name}, {reader}: {" ".join(detail.split())}'
-             .encode('ascii', 'backslashreplace').decode())
+        tell(
+          'end',
+          number,
+          outcome,
+          f'{name}, {reader}: {" ".join(detail.split())}'.encode(
+            'ascii', 'backslashreplace'
+          ).decode(),
+        )
       kilobytes = peak_kilobytes()
       if kilobytes << 10 > _MOST_BYTES:
         # The peak stays, so another process goes on.
@@ -174,11 +183,20 @@ def run(kind, count, seed=0, command=None):
   number, memory = 0, 0
   while number < count:
     # What a library says about the inputs is not for people.
-    with tempfile.TemporaryFile() as errors, subprocess.Popen(
-        [*(command or [sys.executable, '-m', 'im2txt.stress.fuzz']),
-         f'--child={kind}', f'--first={number}', f'--last={count}',
-         f'--seed={seed}'],
-        stdout=subprocess.PIPE, stderr=errors) as process:
+    with (
+      tempfile.TemporaryFile() as errors,
+      subprocess.Popen(
+        [
+          *(command or [sys.executable, '-m', 'im2txt.stress.fuzz']),
+          f'--child={kind}',
+          f'--first={number}',
+          f'--last={count}',
+          f'--seed={seed}',
+        ],
+        stdout=subprocess.PIPE,
+        stderr=errors,
+      ) as process,
+    ):
       ready, silent = False, False
       with contextlib.closing(_lines(process)) as lines:
         for line in lines:
@@ -201,18 +219,24 @@ def run(kind, count, seed=0, command=None):
       if not ready:
         errors.seek(0)
         raise RuntimeError(
-            f'the child for {kind} does not start: '
-            + errors.read().decode('utf-8', 'replace')[-2000:])
+          f'the child for {kind} does not start: '
+          + errors.read().decode('utf-8', 'replace')[-2000:]
+        )
       if silent or status:
         errors.seek(0)
         said = errors.read().decode('utf-8', 'replace').split('\n')
         why = next((line for line in reversed(said) if line.strip()), '')
         outcome = SLOW if silent else CRASH
-        ended = (f'over {_MOST_SECONDS} s' if silent else
-                 f'signal {signal.Signals(-status).name}' if status < 0 else
-                 f'status {status}')
+        ended = (
+          f'over {_MOST_SECONDS} s'
+          if silent
+          else f'signal {signal.Signals(-status).name}'
+          if status < 0
+          else f'status {status}'
+        )
         findings.append(
-            Finding(f'{kind}:{number}', outcome, f'{ended} {why:.300}'))
+          Finding(f'{kind}:{number}', outcome, f'{ended} {why:.300}')
+        )
         outcomes[outcome] += 1
       number = min(number + 1, count)
   return outcomes, findings, memory
@@ -220,7 +244,8 @@ def run(kind, count, seed=0, command=None):
 
 def _again(name, seed):
   """Reads one input again, and raises what is raised."""
-  from im2txt.stress import inputs  # pylint: disable=g-import-not-at-top
+  from im2txt.stress import inputs
+
   kind, _, number = name.partition(':')
   goods, readers = inputs.goods(kind), inputs.readers(kind)
   good, contents = damaged(kind, goods, int(number), seed)
@@ -238,14 +263,24 @@ def _again(name, seed):
 def main(argv=None):
   """Runs the program and returns its exit status."""
   parser = argparse.ArgumentParser(
-      description='Reads thousands of damaged files as the programs do.')
+    description='Reads thousands of damaged files as the programs do.'
+  )
   for kind, default in zip(KINDS, _DEFAULTS):
-    parser.add_argument(f'--{kind}', type=int, default=default, metavar='N',
-                        help=f'damaged {kind} to read (default: {default})')
-  parser.add_argument('--seed', type=int, default=0,
-                      help='of the damage (default: 0)')
-  parser.add_argument('--again', metavar='KIND:N',
-                      help='read this one input again, without catching errors')
+    parser.add_argument(
+      f'--{kind}',
+      type=int,
+      default=default,
+      metavar='N',
+      help=f'damaged {kind} to read (default: {default})',
+    )
+  parser.add_argument(
+    '--seed', type=int, default=0, help='of the damage (default: 0)'
+  )
+  parser.add_argument(
+    '--again',
+    metavar='KIND:N',
+    help='read this one input again, without catching errors',
+  )
   for name in ('child', 'first', 'last'):
     parser.add_argument(f'--{name}', help=argparse.SUPPRESS)
   args = parser.parse_args(argv)
@@ -262,10 +297,15 @@ def main(argv=None):
       continue
     start = time.monotonic()
     outcomes, findings, memory = run(kind, count, args.seed)
-    counts = ', '.join(f'{outcomes[outcome]} {outcome}' for outcome in (
-        FINE, REFUSED, *_FINDINGS))
-    print(f'{count} {kind}, read in {sum(outcomes.values())} ways: {counts}; '
-          f'{memory} MB at most; {time.monotonic() - start:.0f} s', flush=True)
+    counts = ', '.join(
+      f'{outcomes[outcome]} {outcome}'
+      for outcome in (FINE, REFUSED, *_FINDINGS)
+    )
+    print(
+      f'{count} {kind}, read in {sum(outcomes.values())} ways: {counts}; '
+      f'{memory} MB at most; {time.monotonic() - start:.0f} s',
+      flush=True,
+    )
     for finding in findings:
       status = 1
       print(f'  {finding.name} {finding.outcome}: {finding.detail}', flush=True)

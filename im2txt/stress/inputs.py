@@ -35,9 +35,12 @@ from im2txt.text import vocabulary_stamp
 _SIZE = (24, 16)
 _PREFIX = 'model.ckpt-7'
 # Readers that refuse some good files, as they should.
-REFUSED_BY = collections.defaultdict(frozenset, {
+REFUSED_BY = collections.defaultdict(
+  frozenset,
+  {
     'training': frozenset(['animated GIF', 'BMP', 'TIFF', 'WebP']),
-})
+  },
+)
 
 
 class Good(NamedTuple):
@@ -49,6 +52,7 @@ class Good(NamedTuple):
     parts: list of (name, start, end, crc), parts that are checked by a CRC
       which stands at `crc`: half of the damage is below it.
   """
+
   kind: str
   files: dict
   parts: tuple = ()
@@ -60,10 +64,12 @@ class Good(NamedTuple):
       rng: `random.Random`.
       others: list of bytes to splice with.
     """
-    if self.parts and rng.random() < .5:
+    if self.parts and rng.random() < 0.5:
       name, start, end, crc = rng.choice(self.parts)
       data = mutations.mutate_in_place(rng, self.files[name], start, end)
-      data = data[:crc] + mutations.masked_crc(data[start:end]) + data[crc + 4:]
+      data = (
+        data[:crc] + mutations.masked_crc(data[start:end]) + data[crc + 4 :]
+      )
     else:
       name = rng.choice(sorted(self.files))
       data = mutations.mutate(rng, self.files[name], others)
@@ -84,15 +90,24 @@ def put(directory, contents):
 
 def goods(kind):
   """Returns a dict from name to `Good`."""
-  return {'images': _images, 'records': _records, 'checkpoints': _checkpoints,
-          'vocabularies': _vocabularies, 'json': _json}[kind]()
+  return {
+    'images': _images,
+    'records': _records,
+    'checkpoints': _checkpoints,
+    'vocabularies': _vocabularies,
+    'json': _json,
+  }[kind]()
 
 
 def readers(kind):
   """Returns kind of good -> name -> callable that reads a directory of it."""
-  return {'images': _image_readers, 'records': _record_readers,
-          'checkpoints': _checkpoint_readers,
-          'vocabularies': _vocabulary_readers, 'json': _json_readers}[kind]()
+  return {
+    'images': _image_readers,
+    'records': _record_readers,
+    'checkpoints': _checkpoint_readers,
+    'vocabularies': _vocabulary_readers,
+    'json': _json_readers,
+  }[kind]()
 
 
 def _bytes_of(directory, name):
@@ -111,7 +126,8 @@ def _encode(image, kind, **options):
 
 def _picture(mode='RGB'):
   pixels = np.random.default_rng(0).integers(
-      0, 256, [*_SIZE[::-1], 4], np.uint8)
+    0, 256, [*_SIZE[::-1], 4], np.uint8
+  )
   return Image.fromarray(pixels, 'RGBA').convert(mode)
 
 
@@ -119,24 +135,28 @@ def _images():
   exif = Image.Exif()
   exif[274] = 6
   encoded = {
-      'JPEG': _encode(_picture(), 'JPEG'),
-      'progressive JPEG': _encode(_picture(), 'JPEG', progressive=True),
-      'gray JPEG': _encode(_picture('L'), 'JPEG'),
-      'CMYK JPEG': _encode(_picture('CMYK'), 'JPEG'),
-      'turned JPEG': _encode(_picture(), 'JPEG', exif=exif),
-      'PNG': _encode(_picture(), 'PNG'),
-      'PNG with alpha': _encode(_picture('RGBA'), 'PNG'),
-      'PNG of a palette': _encode(_picture('P'), 'PNG'),
-      'GIF': _encode(_picture('P'), 'GIF'),
-      'animated GIF': _encode(
-          _picture('P'), 'GIF', save_all=True,
-          append_images=[_picture('L').convert('P')]),
-      'BMP': _encode(_picture(), 'BMP'),
-      'TIFF': _encode(_picture(), 'TIFF'),
-      'WebP': _encode(_picture(), 'WebP'),
+    'JPEG': _encode(_picture(), 'JPEG'),
+    'progressive JPEG': _encode(_picture(), 'JPEG', progressive=True),
+    'gray JPEG': _encode(_picture('L'), 'JPEG'),
+    'CMYK JPEG': _encode(_picture('CMYK'), 'JPEG'),
+    'turned JPEG': _encode(_picture(), 'JPEG', exif=exif),
+    'PNG': _encode(_picture(), 'PNG'),
+    'PNG with alpha': _encode(_picture('RGBA'), 'PNG'),
+    'PNG of a palette': _encode(_picture('P'), 'PNG'),
+    'GIF': _encode(_picture('P'), 'GIF'),
+    'animated GIF': _encode(
+      _picture('P'),
+      'GIF',
+      save_all=True,
+      append_images=[_picture('L').convert('P')],
+    ),
+    'BMP': _encode(_picture(), 'BMP'),
+    'TIFF': _encode(_picture(), 'TIFF'),
+    'WebP': _encode(_picture(), 'WebP'),
   }
-  return {name: Good('image', {'image': data})
-          for name, data in encoded.items()}
+  return {
+    name: Good('image', {'image': data}) for name, data in encoded.items()
+  }
 
 
 def _image_readers():
@@ -147,8 +167,13 @@ def _image_readers():
   @tf.function(autograph=False, input_signature=[tf.TensorSpec([], tf.string)])
   def process(encoded):
     return image_processing.process_image(
-        image_processing.check_size(encoded), is_training=True, height=64,
-        width=64, ordering=0, seed=tf.constant([1, 2], tf.int64))
+      image_processing.check_size(encoded),
+      is_training=True,
+      height=64,
+      width=64,
+      ordering=0,
+      seed=tf.constant([1, 2], tf.int64),
+    )
 
   def train(directory):
     # What ImageBatches counts as an image that cannot be decoded.
@@ -166,14 +191,18 @@ def _image_readers():
     elif '\n' in reason:
       raise RuntimeError(f'not one line: {reason}')
 
-  return {'image': {
+  return {
+    'image': {
       'captioning': lambda directory: decoder.decode(
-          _bytes_of(directory, 'image')),
+        _bytes_of(directory, 'image')
+      ),
       'preparation': prepare,
       'training': train,
       'pages': lambda directory: image_formats.thumbnail(
-          _bytes_of(directory, 'image'), 32),
-  }}
+        _bytes_of(directory, 'image'), 32
+      ),
+    }
+  }
 
 
 # Records ---------------------------------------------------------------------
@@ -190,9 +219,11 @@ def _shard(records):
   parts, start = [], 0
   while start < len(data):
     begin = start + shards.HEADER_BYTES
-    end = begin + int.from_bytes(data[start:start + 8], 'little')
-    parts += [('shard', start, start + 8, start + 8),
-              ('shard', begin, end, end)]
+    end = begin + int.from_bytes(data[start : start + 8], 'little')
+    parts += [
+      ('shard', start, start + 8, start + 8),
+      ('shard', begin, end, end),
+    ]
     start = end + shards.FOOTER_BYTES
   return data, parts
 
@@ -202,10 +233,15 @@ def _records():
   words = (['<S>', 'a', 'dog', '.', '</S>'], [1, 3, 4, 5, 2])
   result = {}
   for name, records in (
-      ('default', [shards.serialize(number, jpeg, *words)
-                   for number in (1, 2)]),
-      ('compact', [shards.serialize_compact(number, jpeg, [words, words])
-                   for number in (1, 2)])):
+    ('default', [shards.serialize(number, jpeg, *words) for number in (1, 2)]),
+    (
+      'compact',
+      [
+        shards.serialize_compact(number, jpeg, [words, words])
+        for number in (1, 2)
+      ],
+    ),
+  ):
     data, parts = _shard(records)
     result[name] = Good('shard', {'shard': data}, tuple(parts))
   return result
@@ -213,7 +249,8 @@ def _records():
 
 def _record_readers():
   config = configuration.ModelConfig(
-      vocab_size=10, batch_size=2, image_height=64, image_width=64)
+    vocab_size=10, batch_size=2, image_height=64, image_width=64
+  )
 
   def path(directory):
     return os.path.join(directory, 'shard')
@@ -222,27 +259,31 @@ def _record_readers():
     captions_lib.read_captions([path(directory)]).check_ids(10)
 
   def train(directory):
-    next(image_batches.ImageBatches(
-        [path(directory)], config).from_step(seed=1))
+    next(
+      image_batches.ImageBatches([path(directory)], config).from_step(seed=1)
+    )
 
-  return {'shard': {
+  return {
+    'shard': {
       'records': lambda directory: collections.deque(
-          shards.read(path(directory)), 0),
+        shards.read(path(directory)), 0
+      ),
       'first record': lambda directory: shards.read_record(path(directory), 0),
       'captions': captions,
       'training': train,
-  }}
+    }
+  }
 
 
 # Checkpoints -----------------------------------------------------------------
 
 _VALUES = {
-    'seq_embedding/map': np.ones([5, 4], np.float32),
-    'lstm/basic_lstm_cell/kernel': np.ones([8, 16], np.float32),
-    'lstm/basic_lstm_cell/bias': np.zeros([16], np.float32),
-    'logits/weights': np.ones([4, 5], np.float32),
-    'logits/biases': np.zeros([5], np.float32),
-    'global_step': np.int64(7),
+  'seq_embedding/map': np.ones([5, 4], np.float32),
+  'lstm/basic_lstm_cell/kernel': np.ones([8, 16], np.float32),
+  'lstm/basic_lstm_cell/bias': np.zeros([16], np.float32),
+  'logits/weights': np.ones([4, 5], np.float32),
+  'logits/biases': np.zeros([5], np.float32),
+  'global_step': np.int64(7),
 }
 
 
@@ -250,28 +291,40 @@ def _parts(directory, name):
   """Returns the `Good.parts` of a file that is a table."""
   table = checkpoint_reader.Table(os.path.join(directory, name))
   # The byte that says how a block is packed belongs to what is checked.
-  return tuple((name, offset, offset + size + 1, offset + size + 1)
-               for offset, size in (*table.blocks, table.index))
+  return tuple(
+    (name, offset, offset + size + 1, offset + size + 1)
+    for offset, size in (*table.blocks, table.index)
+  )
 
 
 def _checkpoints():
   with tempfile.TemporaryDirectory(prefix='im2txt_fuzz_') as directory:
     checkpoints.CheckpointManager(directory).save(_VALUES)
-    v2 = {name: _bytes_of(directory, name) for name in os.listdir(directory)
-          if os.path.isfile(os.path.join(directory, name))}
-    tf.raw_ops.Save(filename=os.path.join(directory, _PREFIX),
-                    tensor_names=sorted(_VALUES),
-                    data=[_VALUES[name] for name in sorted(_VALUES)])
+    v2 = {
+      name: _bytes_of(directory, name)
+      for name in os.listdir(directory)
+      if os.path.isfile(os.path.join(directory, name))
+    }
+    tf.raw_ops.Save(
+      filename=os.path.join(directory, _PREFIX),
+      tensor_names=sorted(_VALUES),
+      data=[_VALUES[name] for name in sorted(_VALUES)],
+    )
     return {
-        'V2': Good('V2', v2, _parts(directory, f'{_PREFIX}.index')),
-        'V1': Good('V1', {_PREFIX: _bytes_of(directory, _PREFIX)},
-                   _parts(directory, _PREFIX)),
+      'V2': Good('V2', v2, _parts(directory, f'{_PREFIX}.index')),
+      'V1': Good(
+        'V1',
+        {_PREFIX: _bytes_of(directory, _PREFIX)},
+        _parts(directory, _PREFIX),
+      ),
     }
 
 
 def _restore(path):
-  variables = {name: tf.Variable(tf.zeros(value.shape, value.dtype))
-               for name, value in _VALUES.items()}
+  variables = {
+    name: tf.Variable(tf.zeros(value.shape, value.dtype))
+    for name, value in _VALUES.items()
+  }
   checkpoint = checkpoints.Checkpoint(path)
   checkpoint.model_sizes()
   checkpoint.restore(variables)
@@ -287,8 +340,10 @@ def _checkpoint_readers():
   def by_prefix(directory):
     _restore(os.path.join(directory, _PREFIX))
 
-  return {'V1': {'one': by_prefix, 'check': fault},
-          'V2': {'one': by_prefix, 'check': fault, 'newest': _restore}}
+  return {
+    'V1': {'one': by_prefix, 'check': fault},
+    'V2': {'one': by_prefix, 'check': fault, 'newest': _restore},
+  }
 
 
 # Vocabularies ----------------------------------------------------------------
@@ -296,11 +351,18 @@ def _checkpoint_readers():
 
 def _vocabularies():
   return {
-      'counts': Good('vocabulary', {'words': '\n'.join(
-          f'{word} {30 - i}' for i, word in enumerate(
-              ['<S>', '</S>', 'a', 'dog', 'é', '犬', '.'])).encode()}),
-      'words alone': Good('vocabulary', {
-          'words': b'\xef\xbb\xbf<S>\r\n</S>\r\na\r\n<UNK>\r\n'}),
+    'counts': Good(
+      'vocabulary',
+      {
+        'words': '\n'.join(
+          f'{word} {30 - i}'
+          for i, word in enumerate(['<S>', '</S>', 'a', 'dog', 'é', '犬', '.'])
+        ).encode()
+      },
+    ),
+    'words alone': Good(
+      'vocabulary', {'words': b'\xef\xbb\xbf<S>\r\n</S>\r\na\r\n<UNK>\r\n'}
+    ),
   }
 
 
@@ -319,44 +381,71 @@ def _vocabulary_readers():
 
 
 def _json():
-  coco = {'images': [{'id': 1, 'file_name': 'a.jpg'},
-                     {'id': 2, 'file_name': 'b.jpg'}],
-          'annotations': [{'id': 1, 'image_id': 1, 'caption': 'a dog'},
-                          {'id': 2, 'image_id': 2, 'caption': 'é 犬'}]}
-  karpathy = {'images': [{'filename': 'a.jpg', 'split': 'train', 'imgid': 1,
-                          'sentences': [{'raw': 'a dog'}]}]}
-  results = [{'image_id': 1, 'caption': 'a dog'},
-             {'image_id': 2, 'caption': 'a cat'}]
-  lines = [{'file_name': 'a.jpg', 'caption': 'a dog'},
-           {'file_name': 'b.jpg', 'captions': ['a', 'b']}]
+  coco = {
+    'images': [
+      {'id': 1, 'file_name': 'a.jpg'},
+      {'id': 2, 'file_name': 'b.jpg'},
+    ],
+    'annotations': [
+      {'id': 1, 'image_id': 1, 'caption': 'a dog'},
+      {'id': 2, 'image_id': 2, 'caption': 'é 犬'},
+    ],
+  }
+  karpathy = {
+    'images': [
+      {
+        'filename': 'a.jpg',
+        'split': 'train',
+        'imgid': 1,
+        'sentences': [{'raw': 'a dog'}],
+      }
+    ]
+  }
+  results = [
+    {'image_id': 1, 'caption': 'a dog'},
+    {'image_id': 2, 'caption': 'a cat'},
+  ]
+  lines = [
+    {'file_name': 'a.jpg', 'caption': 'a dog'},
+    {'file_name': 'b.jpg', 'captions': ['a', 'b']},
+  ]
   with tempfile.TemporaryDirectory(prefix='im2txt_fuzz_') as directory:
-    configuration.save(directory, (configuration.ModelConfig(),
-                                   configuration.TrainingConfig()))
+    configuration.save(
+      directory, (configuration.ModelConfig(), configuration.TrainingConfig())
+    )
     vocabulary_stamp.save(directory, vocabulary_stamp.Stamp('0' * 16, 5, 'x'))
-    encoder_stamp.save(directory, encoder_stamp.Stamp(
-        '0' * 64, encoder_stamp.URL, 'http://a/b.tar.gz'))
-    written = {name: _bytes_of(directory, name)
-               for name in os.listdir(directory)}
+    encoder_stamp.save(
+      directory,
+      encoder_stamp.Stamp('0' * 64, encoder_stamp.URL, 'http://a/b.tar.gz'),
+    )
+    written = {
+      name: _bytes_of(directory, name) for name in os.listdir(directory)
+    }
 
   def text(value):
     return json.dumps(value, ensure_ascii=False).encode()
 
   return {
-      'coco': Good('captions', {'captions': text(coco)}),
-      'karpathy': Good('captions', {'captions': text(karpathy)}),
-      'lines': Good('captions', {
-          'captions': b'\n'.join(map(text, lines))}),
-      'csv': Good('captions', {'captions': b'image,caption\na.jpg,"a, dog"\n'}),
-      'tokens': Good('captions', {'captions': b'a.jpg#0\ta dog\n'}),
-      'bars': Good('captions', {
-          'captions': b'image_name| comment_number| comment\n'
-                      b'a.jpg| 0| a dog\n'}),
-      'references': Good('references', {'captions': text(coco)}),
-      'results': Good('results', {'captions': text(results)}),
-      'best': Good('best', {'best.json': text(
-          {'metric': 'CIDEr', 'value': .5, 'global_step': 7,
-           'measured_on': {}})}),
-      **{name: Good(name, {name: data}) for name, data in written.items()},
+    'coco': Good('captions', {'captions': text(coco)}),
+    'karpathy': Good('captions', {'captions': text(karpathy)}),
+    'lines': Good('captions', {'captions': b'\n'.join(map(text, lines))}),
+    'csv': Good('captions', {'captions': b'image,caption\na.jpg,"a, dog"\n'}),
+    'tokens': Good('captions', {'captions': b'a.jpg#0\ta dog\n'}),
+    'bars': Good(
+      'captions',
+      {'captions': b'image_name| comment_number| comment\na.jpg| 0| a dog\n'},
+    ),
+    'references': Good('references', {'captions': text(coco)}),
+    'results': Good('results', {'captions': text(results)}),
+    'best': Good(
+      'best',
+      {
+        'best.json': text(
+          {'metric': 'CIDEr', 'value': 0.5, 'global_step': 7, 'measured_on': {}}
+        )
+      },
+    ),
+    **{name: Good(name, {name: data}) for name, data in written.items()},
   }
 
 
@@ -369,13 +458,18 @@ def _json_readers():
     build_lib.captioned(caption_files.numbered(entries), 'images', 'captions')
 
   return {
-      'captions': {'captions': captions},
-      'references': {'references': given(caption_files.read_references),
-                     'coco': given(caption_files.read_coco)},
-      'results': {'results': given(caption_files.read_results)},
-      'best': {'best': lambda directory: best_checkpoint.BestCheckpoint(
-          directory, 'CIDEr', {})},
-      configuration.FILE_NAME: {'configuration': configuration.load},
-      vocabulary_stamp.FILE_NAME: {'vocabulary': vocabulary_stamp.load},
-      encoder_stamp.FILE_NAME: {'encoder': encoder_stamp.load},
+    'captions': {'captions': captions},
+    'references': {
+      'references': given(caption_files.read_references),
+      'coco': given(caption_files.read_coco),
+    },
+    'results': {'results': given(caption_files.read_results)},
+    'best': {
+      'best': lambda directory: best_checkpoint.BestCheckpoint(
+        directory, 'CIDEr', {}
+      )
+    },
+    configuration.FILE_NAME: {'configuration': configuration.load},
+    vocabulary_stamp.FILE_NAME: {'vocabulary': vocabulary_stamp.load},
+    encoder_stamp.FILE_NAME: {'encoder': encoder_stamp.load},
   }

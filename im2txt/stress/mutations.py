@@ -6,8 +6,23 @@ import google_crc32c
 from im2txt.runtime import files
 
 # What counts, sizes and offsets are set to: the ends of their ranges.
-_EXTREMES = [0, 1, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0xffff, 0x7fffffff,
-             0x80000000, 0xffffffff, 2**62, 2**63 - 1, 2**63, 2**64 - 1]
+_EXTREMES = [
+  0,
+  1,
+  0x7F,
+  0x80,
+  0xFF,
+  0x7FFF,
+  0x8000,
+  0xFFFF,
+  0x7FFFFFFF,
+  0x80000000,
+  0xFFFFFFFF,
+  2**62,
+  2**63 - 1,
+  2**63,
+  2**64 - 1,
+]
 _MOST_TIMES = 4
 
 
@@ -20,8 +35,19 @@ def mutate(rng, data, others=(b'',)):
     others: list of bytes, files that it is spliced with.
   """
   for _ in range(rng.randint(1, _MOST_TIMES)):
-    kind = rng.choice([_flip, _flip, _extreme, _extreme, _cut_short, _insert,
-                       _leave_out, _repeat, _splice])
+    kind = rng.choice(
+      [
+        _flip,
+        _flip,
+        _extreme,
+        _extreme,
+        _cut_short,
+        _insert,
+        _leave_out,
+        _repeat,
+        _splice,
+      ]
+    )
     data = kind(rng, data, others)
   return data
 
@@ -31,7 +57,7 @@ def mutate_in_place(rng, data, start, end):
   part = data[start:end]
   for _ in range(rng.randint(1, _MOST_TIMES)):
     part = rng.choice([_flip, _extreme])(rng, part, ())
-  return data[:start] + part[:end - start] + data[end:]
+  return data[:start] + part[: end - start] + data[end:]
 
 
 def masked_crc(data):
@@ -41,7 +67,7 @@ def masked_crc(data):
 
 def _place(rng, data):
   """Returns an offset, in the header as often as elsewhere."""
-  end = len(data) if rng.random() < .5 else min(len(data), 64)
+  end = len(data) if rng.random() < 0.5 else min(len(data), 64)
   return rng.randrange(end) if end else 0
 
 
@@ -56,31 +82,38 @@ def _flip(rng, data, _):
 def _extreme(rng, data, _):
   place, size = _place(rng, data), rng.choice([1, 2, 4, 8])
   value = rng.choice(_EXTREMES) & (1 << 8 * size) - 1
-  return (data[:place] + value.to_bytes(size, rng.choice(['little', 'big']))
-          + data[place + size:])
+  return (
+    data[:place]
+    + value.to_bytes(size, rng.choice(['little', 'big']))
+    + data[place + size :]
+  )
 
 
 def _cut_short(rng, data, _):
-  return data[:rng.randrange(len(data) + 1)]
+  return data[: rng.randrange(len(data) + 1)]
 
 
 def _insert(rng, data, _):
   place = _place(rng, data)
-  return data[:place] + rng.randbytes(rng.choice([1, 2, 16, 300])) + data[
-      place:]
+  return (
+    data[:place] + rng.randbytes(rng.choice([1, 2, 16, 300])) + data[place:]
+  )
 
 
 def _leave_out(rng, data, _):
   place = _place(rng, data)
-  return data[:place] + data[place + rng.choice([1, 2, 16, 300]):]
+  return data[:place] + data[place + rng.choice([1, 2, 16, 300]) :]
 
 
 def _repeat(rng, data, _):
   place, size = _place(rng, data), rng.choice([1, 8, 64])
-  return data[:place] + data[place:place + size] * rng.choice(
-      [2, 3, 1000]) + data[place + size:]
+  return (
+    data[:place]
+    + data[place : place + size] * rng.choice([2, 3, 1000])
+    + data[place + size :]
+  )
 
 
 def _splice(rng, data, others):
   other = rng.choice(others)
-  return data[:_place(rng, data)] + other[_place(rng, other):]
+  return data[: _place(rng, data)] + other[_place(rng, other) :]

@@ -30,8 +30,9 @@ from im2txt import checkpoints
 from im2txt.runtime import files
 from im2txt.stress import disk as disks
 
-_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(
-    os.path.abspath(__file__))))
+_ROOT = os.path.dirname(
+  os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+)
 # Of a small checkpoint, so that much of a save is neither its begin nor its
 # end; and a file as those beside checkpoints are.
 _FLOATS, _VARIABLES = 1 << 16, 8
@@ -48,8 +49,10 @@ class LostError(ValueError):
 
 
 def _values(step):
-  return {f'variable_{i}': np.full([_FLOATS], step, np.float32)
-          for i in range(_VARIABLES)}
+  return {
+    f'variable_{i}': np.full([_FLOATS], step, np.float32)
+    for i in range(_VARIABLES)
+  }
 
 
 def check(directory):
@@ -70,7 +73,8 @@ def check(directory):
   if checkpoint.passed_over:
     raise LostError(f'damaged: {", ".join(checkpoint.passed_over)}')
   state = checkpoints.Checkpoint(
-      checkpoints.training_state_prefix(checkpoint.prefix))
+    checkpoints.training_state_prefix(checkpoint.prefix)
+  )
   for part in checkpoint, state:
     for name in part.shapes:
       if not (part.get(name) == step).all():
@@ -95,15 +99,15 @@ def save_on(directory, report):
   with contextlib.suppress(OSError):
     while True:
       step += 1
-      manager.save({**_values(step), 'global_step': np.int64(step)},
-                   _values(step))
+      manager.save(
+        {**_values(step), 'global_step': np.int64(step)}, _values(step)
+      )
       files.write_json(os.path.join(directory, _JSON), {'step': step})
       report(step)
 
 
 def _serve(directory):
-  """Does for each line of standard input what it says; tells what came of it.
-  """
+  """Does for each line of standard input what it says; tells what came of it."""
   for line in sys.stdin:
     try:
       if line == 'save\n':
@@ -120,9 +124,15 @@ class _Process:
 
   def __init__(self, command):
     """Args: command: dict, what `subprocess.Popen` takes."""
-    self._process = subprocess.Popen(**{
-        **command, 'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE,
-        'stderr': subprocess.STDOUT, 'text': True})
+    self._process = subprocess.Popen(
+      **{
+        **command,
+        'stdin': subprocess.PIPE,
+        'stdout': subprocess.PIPE,
+        'stderr': subprocess.STDOUT,
+        'text': True,
+      }
+    )
     self._lines = queue.SimpleQueue()
     threading.Thread(target=self._read, daemon=True).start()
 
@@ -154,9 +164,11 @@ class _Process:
 
 def _command(*args):
   """Returns what `subprocess.Popen` takes to run a module of im2txt."""
-  return {'args': [sys.executable, '-m', *args], 'cwd': _ROOT,
-          'env': {**os.environ,
-                  'PYTHONPATH': os.pathsep.join([_ROOT, *sys.path])}}
+  return {
+    'args': [sys.executable, '-m', *args],
+    'cwd': _ROOT,
+    'env': {**os.environ, 'PYTHONPATH': os.pathsep.join([_ROOT, *sys.path])},
+  }
 
 
 def saver_command(directory):
@@ -204,8 +216,10 @@ def cut_savers(directory, rounds, seed=0, command=None, log=print):
     disk.UnavailableError: the power cannot be cut here.
   """
   rng = random.Random(seed)
-  with disks.Disk(directory, 64) as disk, _Process(
-      (command or saver_command)(disk.path)) as saver:
+  with (
+    disks.Disk(directory, 64) as disk,
+    _Process((command or saver_command)(disk.path)) as saver,
+  ):
     lines = saver.read(r'^(saved|failed|found|lost) ?(.*)')
 
     def saves():
@@ -224,8 +238,10 @@ def cut_savers(directory, rounds, seed=0, command=None, log=print):
       disk.restart()
       saver.tell('check')
       answer = next(lines)
-      line = (f'round {number}: power cut {1000 * wait:.1f} ms after a save, '
-              f'step {last} saved; {answer[0]}')
+      line = (
+        f'round {number}: power cut {1000 * wait:.1f} ms after a save, '
+        f'step {last} saved; {answer[0]}'
+      )
       if answer[1] != 'found' or int(answer[2]) < last:
         raise LostError(line)
       log(line)
@@ -234,11 +250,21 @@ def cut_savers(directory, rounds, seed=0, command=None, log=print):
 def main(argv=None):
   """Runs the program and returns its exit status."""
   parser = argparse.ArgumentParser(
-      description='Cuts the power while checkpoints are saved.')
-  parser.add_argument('--rounds', type=int, default=20, metavar='N',
-                      help='power cuts (default: 20)')
-  parser.add_argument('--seed', type=int, default=0,
-                      help='of the moments of the cuts (default: 0)')
+    description='Cuts the power while checkpoints are saved.'
+  )
+  parser.add_argument(
+    '--rounds',
+    type=int,
+    default=20,
+    metavar='N',
+    help='power cuts (default: 20)',
+  )
+  parser.add_argument(
+    '--seed',
+    type=int,
+    default=0,
+    help='of the moments of the cuts (default: 0)',
+  )
   parser.add_argument('--saver', metavar='DIR', help=argparse.SUPPRESS)
   args = parser.parse_args(argv)
   if args.saver:

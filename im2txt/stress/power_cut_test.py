@@ -33,8 +33,10 @@ def test_without_syncing_it_is(tmp_path):
 
   def command(directory):
     return testing.program(
-        'stress.power_cut', f'--saver={directory}',
-        code='from im2txt.runtime import files; files.sync = lambda path: None')
+      'stress.power_cut',
+      f'--saver={directory}',
+      code='from im2txt.runtime import files; files.sync = lambda path: None',
+    )
 
   with pytest.raises(power_cut.LostError, match='round 1: .*; (found 0|lost )'):
     _cut_savers(tmp_path, 1, command=command)
@@ -52,12 +54,12 @@ def test_a_disk_keeps_what_was_synced(tmp_path):
         f.write('other')
       disk.cut_power()
       with pytest.raises(OSError):
-        open(f'{disk.path}/later', 'w', encoding='utf-8')  # pylint: disable=consider-using-with
+        open(f'{disk.path}/later', 'w', encoding='utf-8')
       disk.restart()
       with open(f'{disk.path}/synced', encoding='utf-8') as f:
         assert f.read() == 'synced'
       with pytest.raises(FileNotFoundError):
-        open(f'{disk.path}/other', encoding='utf-8')  # pylint: disable=consider-using-with
+        open(f'{disk.path}/other', encoding='utf-8')
   except disks.UnavailableError as error:
     pytest.skip(f'the power cannot be cut here: {error}')
   assert not list(tmp_path.iterdir())
@@ -83,7 +85,8 @@ def test_says_why_there_can_be_no_disk(tmp_path, monkeypatch, capsys):
   monkeypatch.setenv('PATH', str(tmp_path))
   assert power_cut.main(['--rounds=1']) == 0
   assert capsys.readouterr().out.startswith(
-      'skipped: the power cannot be cut here: ')
+    'skipped: the power cannot be cut here: '
+  )
 
 
 def test_what_counts_as_lost(tmp_path):
@@ -100,11 +103,12 @@ def test_what_counts_as_lost(tmp_path):
   power_cut.save_on(directory, report)
   assert power_cut.check(directory) == 2
   manager = checkpoints.CheckpointManager(directory)
-  state = power_cut._values(3)  # pylint: disable=protected-access
+  state = power_cut._values(3)
   # Of two steps, and a training state of another.
   for mixed in ({**state, 'variable_1': np.float32([2, 3])}, state):
-    manager.save({**mixed, 'global_step': np.int64(3)},
-                 {'variable_1': np.float32([2])})
+    manager.save(
+      {**mixed, 'global_step': np.int64(3)}, {'variable_1': np.float32([2])}
+    )
     with pytest.raises(power_cut.LostError, match='variable_1 of another step'):
       power_cut.check(directory)
   (tmp_path / 'model.ckpt-3.index').write_bytes(b'')

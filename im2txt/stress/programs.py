@@ -14,10 +14,14 @@ import sys
 import time
 
 # The libraries of the programs; no program, as two define the same flags.
-_LOADED = ['im2txt.show_and_tell_model', 'im2txt.training.trainer',
-           'im2txt.input_pipeline.feature_cache',
-           'im2txt.pretrained.caption_model',
-           'im2txt.inference_utils.captioner', 'im2txt.data.mscoco']
+_LOADED = [
+  'im2txt.show_and_tell_model',
+  'im2txt.training.trainer',
+  'im2txt.input_pipeline.feature_cache',
+  'im2txt.pretrained.caption_model',
+  'im2txt.inference_utils.captioner',
+  'im2txt.data.mscoco',
+]
 
 
 class Program:
@@ -42,7 +46,8 @@ class Program:
     with open(log, 'wb'):
       pass
     self._process = context.Process(
-        target=_run, args=(name, args, log, settings or {}))
+      target=_run, args=(name, args, log, settings or {})
+    )
     self._process.start()
     self.pid = self._process.pid
 

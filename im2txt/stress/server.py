@@ -48,14 +48,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
   def log_message(self, *_):
     pass
 
-  def do_GET(self):  # pylint: disable=invalid-name
+  def do_GET(self):
     path = os.path.join(self.server.directory, self.path.lstrip('/'))
     if not os.path.isfile(path):
       self.send_error(404)
       return
     size = os.path.getsize(path)
     wanted = self.headers.get('Range')
-    start = int(wanted[len('bytes='):-1]) if wanted else 0
+    start = int(wanted[len('bytes=') : -1]) if wanted else 0
     self.server.starts[os.path.basename(path)].append(start)
     if start and start >= size:
       self.send_error(416)

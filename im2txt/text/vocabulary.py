@@ -16,7 +16,7 @@ _LINE = re.compile(r'[ \t]*([^ \t]+)(?:[ \t]+[0-9]+)?[ \t]*')
 
 # What Python 3 builders wrote when they printed words that were still bytes:
 # b'word' or b"it's".
-_BYTES_LITERAL = re.compile(r'''b(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")''')
+_BYTES_LITERAL = re.compile(r"""b(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""")
 
 
 class Vocabulary:
@@ -30,8 +30,9 @@ class Vocabulary:
     unk_id: int, id of the word that stands for every unknown one.
   """
 
-  def __init__(self, vocab_file, start_word='<S>', end_word='</S>',
-               unk_word='<UNK>'):
+  def __init__(
+    self, vocab_file, start_word='<S>', end_word='</S>', unk_word='<UNK>'
+  ):
     """Reads a vocabulary file.
 
     Args:
@@ -50,9 +51,10 @@ class Vocabulary:
     for role, word in (('start', start_word), ('end', end_word)):
       if word not in self._ids:
         raise ValueError(
-            f'The vocabulary file {vocab_file} has no line for the {role} word '
-            f'{word!r}: give the file that was made with the model\'s data, '
-            f'or the {role} word that it was made with.')
+          f'The vocabulary file {vocab_file} has no line for the {role} word '
+          f"{word!r}: give the file that was made with the model's data, "
+          f'or the {role} word that it was made with.'
+        )
     if unk_word not in self._ids:
       self._ids[unk_word] = len(self.words)
       self.words.append(unk_word)
@@ -98,10 +100,11 @@ class Vocabulary:
     """
     if len(self) > vocab_size:
       raise ValueError(
-          f'The vocabulary file {self.file} has {len(self)} words (with '
-          f'the unknown word), more than the vocab_size of {vocab_size} of the '
-          'model: give the file that was made with the model\'s data, or a '
-          'model with a vocab_size of at least that.')
+        f'The vocabulary file {self.file} has {len(self)} words (with '
+        f'the unknown word), more than the vocab_size of {vocab_size} of the '
+        "model: give the file that was made with the model's data, or a "
+        'model with a vocab_size of at least that.'
+      )
 
 
 def _read_words(vocab_file):
@@ -112,17 +115,20 @@ def _read_words(vocab_file):
       lines = f.read().rstrip(' \t\n').split('\n')
   except OSError as error:
     raise ValueError(
-        f'Cannot read the vocabulary file {vocab_file} ({error.strerror}): '
-        'build_mscoco_data writes one, named word_counts.txt.') from error
+      f'Cannot read the vocabulary file {vocab_file} ({error.strerror}): '
+      'build_mscoco_data writes one, named word_counts.txt.'
+    ) from error
   except UnicodeDecodeError as error:
     raise ValueError(
-        f'{vocab_file} is not a vocabulary file: it is not UTF-8 text '
-        f'({error.reason} at byte {error.start}). Give the word_counts.txt '
-        'that build_mscoco_data wrote.') from error
+      f'{vocab_file} is not a vocabulary file: it is not UTF-8 text '
+      f'({error.reason} at byte {error.start}). Give the word_counts.txt '
+      'that build_mscoco_data wrote.'
+    ) from error
   if lines == ['']:
     raise ValueError(
-        f'The vocabulary file {vocab_file} is empty: give the word_counts.txt '
-        'that build_mscoco_data wrote.')
+      f'The vocabulary file {vocab_file} is empty: give the word_counts.txt '
+      'that build_mscoco_data wrote.'
+    )
   words = []
   for number, line in enumerate(lines, start=1):
     # Ids are line numbers, so a blank line must not be passed over; and a
@@ -131,9 +137,10 @@ def _read_words(vocab_file):
     match = _LINE.fullmatch(line)
     if not match:
       raise ValueError(
-          f'Line {number} of {vocab_file} is not "word count" but '
-          f'{line[:40]!r}: give the word_counts.txt that build_mscoco_data '
-          'wrote.')
+        f'Line {number} of {vocab_file} is not "word count" but '
+        f'{line[:40]!r}: give the word_counts.txt that build_mscoco_data '
+        'wrote.'
+      )
     words.append(match[1])
   # One such word could be a caption's own; all of them are an accident.
   if all(_BYTES_LITERAL.fullmatch(word) for word in words):
@@ -141,7 +148,8 @@ def _read_words(vocab_file):
       words = [ast.literal_eval(word).decode('utf-8') for word in words]
     except (SyntaxError, UnicodeDecodeError, ValueError) as error:
       raise ValueError(
-          f'A word of {vocab_file} looks like b\'...\' but cannot be decoded '
-          f'({error}): give the word_counts.txt that build_mscoco_data '
-          'wrote.') from error
+        f"A word of {vocab_file} looks like b'...' but cannot be decoded "
+        f'({error}): give the word_counts.txt that build_mscoco_data '
+        'wrote.'
+      ) from error
   return words

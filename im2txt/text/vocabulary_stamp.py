@@ -29,6 +29,7 @@ class Stamp:
     file: path of the vocabulary file.
     tokenizer: name of what split the captions into its words.
   """
+
   fingerprint: str
   words: int
   file: str
@@ -47,12 +48,12 @@ class Holder(NamedTuple):
     name: str, for messages.
     stamp: the `Stamp` of its vocabulary, None if not known.
   """
+
   name: str
   stamp: Stamp
 
 
-_FILE = stamps.StampFile(
-    FILE_NAME, Stamp, 'without a check of the vocabulary')
+_FILE = stamps.StampFile(FILE_NAME, Stamp, 'without a check of the vocabulary')
 save = _FILE.save
 load = _FILE.load
 copy = _FILE.copy
@@ -65,15 +66,19 @@ def first_known(holders):
 
 def of_vocabulary(vocab):
   """Returns the Holder of a `Vocabulary`."""
-  return Holder(f'the vocabulary file {vocab.file}',
-                Stamp(vocab.fingerprint, len(vocab), vocab.file))
+  return Holder(
+    f'the vocabulary file {vocab.file}',
+    Stamp(vocab.fingerprint, len(vocab), vocab.file),
+  )
 
 
 def of_shards(paths):
   """Returns a Holder for each directory of a list of shards."""
   directories = sorted({os.path.dirname(path) or '.' for path in paths})
-  return [Holder(f'the shards in {directory}', load(directory))
-          for directory in directories]
+  return [
+    Holder(f'the shards in {directory}', load(directory))
+    for directory in directories
+  ]
 
 
 def of_checkpoint(prefix):
@@ -95,17 +100,22 @@ def check(holders, remedy):
   for holder in known[1:]:
     if holder.stamp.fingerprint != known[0].stamp.fingerprint:
       raise ValueError(
-          f'not of one vocabulary: {_described(known[0])} and '
-          f'{_described(holder)}: {remedy}')
+        f'not of one vocabulary: {_described(known[0])} and '
+        f'{_described(holder)}: {remedy}'
+      )
   if len(known) < len(holders) and len(holders) > 1:
     logging.warning(
-        'not checked that %s have the same vocabulary: there is no %s beside '
-        '%s', ' and '.join(holder.name for holder in holders), FILE_NAME,
-        ' and '.join(h.name for h in holders if not h.stamp))
+      'not checked that %s have the same vocabulary: there is no %s beside %s',
+      ' and '.join(holder.name for holder in holders),
+      FILE_NAME,
+      ' and '.join(h.name for h in holders if not h.stamp),
+    )
 
 
 def _described(holder):
   stamp = holder.stamp
   origin = '' if stamp.file in holder.name else f' of {stamp.file}'
-  return (f'{holder.name} (fingerprint {stamp.fingerprint}, {stamp.words} '
-          f'words{origin})')
+  return (
+    f'{holder.name} (fingerprint {stamp.fingerprint}, {stamp.words} '
+    f'words{origin})'
+  )

@@ -26,8 +26,10 @@ def test_ids_are_line_numbers_and_unknown_is_last(tmp_path):
 
 
 def test_a_mark_at_the_start_is_no_part_of_a_word(tmp_path):
-  plain, marked = (vocabulary.Vocabulary(_write(
-      tmp_path, f'{mark}a 9\n<S> 5\n</S> 5')) for mark in ('', '\ufeff'))
+  plain, marked = (
+    vocabulary.Vocabulary(_write(tmp_path, f'{mark}a 9\n<S> 5\n</S> 5'))
+    for mark in ('', '\ufeff')
+  )
   assert marked.words == plain.words == ['a', '<S>', '</S>', '<UNK>']
 
 
@@ -52,8 +54,11 @@ def test_counts_may_be_missing(tmp_path):
 
 def test_other_special_words(tmp_path):
   vocab = vocabulary.Vocabulary(
-      _write(tmp_path, 'a 9\n[begin] 5\n[end] 5\n'), start_word='[begin]',
-      end_word='[end]', unk_word='[?]')
+    _write(tmp_path, 'a 9\n[begin] 5\n[end] 5\n'),
+    start_word='[begin]',
+    end_word='[end]',
+    unk_word='[?]',
+  )
   assert (vocab.start_id, vocab.end_id, vocab.unk_id) == (1, 2, 3)
   assert vocab.id_to_word(99) == '[?]'
 
@@ -61,14 +66,16 @@ def test_other_special_words(tmp_path):
 def test_utf8_whatever_the_locale_and_line_ends(tmp_path, monkeypatch):
   monkeypatch.setenv('LC_ALL', 'C')
   vocab = vocabulary.Vocabulary(
-      _write(tmp_path, 'café 9\r\n<S> 5\r\n</S> 5\r\n\u201c 4\r\n'))
+    _write(tmp_path, 'café 9\r\n<S> 5\r\n</S> 5\r\n\u201c 4\r\n')
+  )
   assert vocab.words == ['café', '<S>', '</S>', '\u201c', '<UNK>']
 
 
 def test_words_with_spaces_that_are_not_of_ascii(tmp_path):
   words = ['a\u00a0b', '\u3000', 'x\u2028y', 'n\u0085', '\u202fz']
-  vocab = vocabulary.Vocabulary(_write(
-      tmp_path, '\n'.join(f'{word} 5' for word in ['<S>', '</S>', *words])))
+  vocab = vocabulary.Vocabulary(
+    _write(tmp_path, '\n'.join(f'{word} 5' for word in ['<S>', '</S>', *words]))
+  )
   assert vocab.words == ['<S>', '</S>', *words, '<UNK>']
   assert [vocab.word_to_id(word) for word in words] == [2, 3, 4, 5, 6]
 
@@ -76,28 +83,52 @@ def test_words_with_spaces_that_are_not_of_ascii(tmp_path):
 def test_fingerprint_is_of_the_words_in_their_order(tmp_path):
   def fingerprint(content):
     return vocabulary.Vocabulary(_write(tmp_path, content)).fingerprint
+
   first = fingerprint('<S> 5\n</S> 5\ndog 3')
   assert len(first) == 16 and int(first, 16)
   # hashlib.sha256(b'<S>\n</S>\ndog\n<UNK>'), for good.
   assert first == '107f560c7ddfcb14'
   assert first == fingerprint('<S>\n</S>\ndog\n')
-  assert first == vocabulary.Vocabulary(
-      _write(tmp_path, '<S> 5\n</S> 5\ndog 3'), unk_word='rare').fingerprint
+  assert (
+    first
+    == vocabulary.Vocabulary(
+      _write(tmp_path, '<S> 5\n</S> 5\ndog 3'), unk_word='rare'
+    ).fingerprint
+  )
   assert first == fingerprint('<S> 9\n</S> 9\ndog 9\n<UNK> 0\n')
   assert first == fingerprint("b'<S>' 5\nb'</S>' 5\nb'dog' 3")
-  others = {first, *map(fingerprint, (
-      '<S> 5\n</S> 5\ncat 3', '<S> 5\ndog 5\n</S> 3',
-      '<S> 5\n</S> 5\ndog 3\ncat 3', '<S> 5\n</S> 5\n<UNK> 1\ndog 3'))}
+  others = {
+    first,
+    *map(
+      fingerprint,
+      (
+        '<S> 5\n</S> 5\ncat 3',
+        '<S> 5\ndog 5\n</S> 3',
+        '<S> 5\n</S> 5\ndog 3\ncat 3',
+        '<S> 5\n</S> 5\n<UNK> 1\ndog 3',
+      ),
+    ),
+  }
   assert len(others) == 5
 
 
 def test_lines_of_bytes_literals(tmp_path):
-  vocab = vocabulary.Vocabulary(_write(
+  vocab = vocabulary.Vocabulary(
+    _write(
       tmp_path,
       "b'a' 9\nb'<S>' 5\nb'</S>' 5\nb\"'s\" 4\nb'caf\\xc3\\xa9' 3\n"
-      "b'back\\\\slash' 3\n"))
+      "b'back\\\\slash' 3\n",
+    )
+  )
   assert vocab.words == [
-      'a', '<S>', '</S>', "'s", 'café', 'back\\slash', '<UNK>']
+    'a',
+    '<S>',
+    '</S>',
+    "'s",
+    'café',
+    'back\\slash',
+    '<UNK>',
+  ]
   assert vocab.start_id == 1
 
 
@@ -113,7 +144,9 @@ def test_bytes_literal_that_is_no_text(tmp_path):
   assert path in str(error.value)
 
 
-@pytest.mark.parametrize('content, message', [
+@pytest.mark.parametrize(
+  'content, message',
+  [
     ('', 'is empty'),
     ('\n \n', 'is empty'),
     ('a 9\n</S> 5\n', "start word '<S>'"),
@@ -122,7 +155,8 @@ def test_bytes_literal_that_is_no_text(tmp_path):
     ('{"a": 9, "b": 4}\n', 'Line 1'),
     ('<S> five\n</S> 5\n', 'Line 1'),
     (b'\x89PNG\xff\xfe 4\n', 'not UTF-8'),
-])
+  ],
+)
 def test_unusable_files_are_refused_in_one_line(tmp_path, content, message):
   path = _write(tmp_path, content)
   with pytest.raises(ValueError, match=message) as error:
@@ -154,10 +188,14 @@ def test_check_fits_model(tmp_path):
     assert part in str(error.value)
 
 
-@pytest.mark.parametrize('find, folder, size', [
+@pytest.mark.parametrize(
+  'find, folder, size',
+  [
     (testing.testdata_path, 'inference', 96),
     (testing.testdata_path, 'records', 79),
-    (testing.reference_path, 'full2000', 1991)])
+    (testing.reference_path, 'full2000', 1991),
+  ],
+)
 def test_vocabularies_of_2016(find, folder, size):
   path = find(folder, 'word_counts.txt')
   with open(path, encoding='utf-8') as f:

@@ -39,11 +39,13 @@ class Sgd:
       # No pass over the gradients, which are as large as the variables.
       rate = learning_rate * scale
       if isinstance(gradient, tf.IndexedSlices):
-        variable.scatter_sub(tf.IndexedSlices(
-            rate * gradient.values, gradient.indices))
+        variable.scatter_sub(
+          tf.IndexedSlices(rate * gradient.values, gradient.indices)
+        )
       else:
         tf.raw_ops.ResourceApplyGradientDescent(
-            var=variable.handle, alpha=rate, delta=gradient)
+          var=variable.handle, alpha=rate, delta=gradient
+        )
 
 
 class Adam:
@@ -54,15 +56,18 @@ class Adam:
     weight_decay: share of a matrix that each step takes away, times the
       learning rate. Biases do not decay.
   """
+
   _BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8
 
   def __init__(self, named_variables, weight_decay=0.0):
     self._weight_decay = weight_decay
     self._updates = tf.Variable(0, trainable=False, dtype=tf.int64)
     self._moments = {
-        name: tuple(tf.Variable(tf.zeros_like(variable), trainable=False)
-                    for _ in range(2))
-        for name, variable in named_variables.items()}
+      name: tuple(
+        tf.Variable(tf.zeros_like(variable), trainable=False) for _ in range(2)
+      )
+      for name, variable in named_variables.items()
+    }
 
   @property
   def named_slots(self):
@@ -82,10 +87,17 @@ class Adam:
         variable.assign_sub(learning_rate * self._weight_decay * variable)
       first, second = self._moments[name]
       tf.raw_ops.ResourceApplyAdam(
-          var=variable.handle, m=first.handle, v=second.handle,
-          beta1_power=self._BETA_1 ** count, beta2_power=self._BETA_2 ** count,
-          lr=learning_rate, beta1=self._BETA_1, beta2=self._BETA_2,
-          epsilon=self._EPSILON, grad=scale * tf.convert_to_tensor(gradient))
+        var=variable.handle,
+        m=first.handle,
+        v=second.handle,
+        beta1_power=self._BETA_1**count,
+        beta2_power=self._BETA_2**count,
+        lr=learning_rate,
+        beta1=self._BETA_1,
+        beta2=self._BETA_2,
+        epsilon=self._EPSILON,
+        grad=scale * tf.convert_to_tensor(gradient),
+      )
 
 
 BY_NAME = {'SGD': Sgd, 'Adam': Adam}
@@ -94,8 +106,10 @@ BY_NAME = {'SGD': Sgd, 'Adam': Adam}
 def check(config):
   """Raises ValueError if a configuration names no known optimizer."""
   if config.optimizer not in BY_NAME:
-    raise ValueError(f'--optimizer={config.optimizer:.100} must be one of '
-                     + ', '.join(BY_NAME))
+    raise ValueError(
+      f'--optimizer={config.optimizer:.100} must be one of '
+      + ', '.join(BY_NAME)
+    )
 
 
 class MovingAverage:
@@ -111,8 +125,9 @@ class MovingAverage:
     self._decay = decay
     self._updates = tf.Variable(0, trainable=False, dtype=tf.int64)
     self._averages = {
-        name: tf.Variable(variable, trainable=False)
-        for name, variable in self._variables.items()}
+      name: tf.Variable(variable, trainable=False)
+      for name, variable in self._variables.items()
+    }
 
   @property
   def named_averages(self):
@@ -125,9 +140,13 @@ class MovingAverage:
 
     A checkpoint holds the averages in their place.
     """
-    return {'average_updates': self._updates, **{
+    return {
+      'average_updates': self._updates,
+      **{
         f'{name}/not_averaged': variable
-        for name, variable in self._variables.items()}}
+        for name, variable in self._variables.items()
+      },
+    }
 
   def update(self):
     """Takes the variables after a step; to be traced."""

@@ -14,8 +14,10 @@ _SHAPES = {'embedding/map': [6, 3], 'kernel': [3, 4], 'bias': [4]}
 
 def initial():
   rng = np.random.default_rng(1)
-  return {name: rng.normal(size=shape).astype(np.float32)
-          for name, shape in _SHAPES.items()}
+  return {
+    name: rng.normal(size=shape).astype(np.float32)
+    for name, shape in _SHAPES.items()
+  }
 
 
 def variables():
@@ -28,17 +30,21 @@ def gradients(step):
   That of the embedding is of rows, of which one comes twice and most never.
   """
   rng = np.random.default_rng(100 + step)
-  given = {name: rng.normal(size=shape).astype(np.float32)
-           for name, shape in _SHAPES.items()}
+  given = {
+    name: rng.normal(size=shape).astype(np.float32)
+    for name, shape in _SHAPES.items()
+  }
   rows = np.array([4, 1, 4], np.int64)
   values = rng.normal(size=[3, 3]).astype(np.float32)
   dense = {name: value.astype(np.float64) for name, value in given.items()}
   dense['embedding/map'] = np.zeros([6, 3])
   np.add.at(dense['embedding/map'], rows, values)
-  return {**{name: tf.constant(value) for name, value in given.items()},
-          'embedding/map': tf.IndexedSlices(
-              tf.constant(values), tf.constant(rows), tf.constant([6, 3]))
-          }, dense
+  return {
+    **{name: tf.constant(value) for name, value in given.items()},
+    'embedding/map': tf.IndexedSlices(
+      tf.constant(values), tf.constant(rows), tf.constant([6, 3])
+    ),
+  }, dense
 
 
 def apply(optimizer, named_variables, step, learning_rate, scale):
@@ -47,8 +53,13 @@ def apply(optimizer, named_variables, step, learning_rate, scale):
   @tf.function(autograph=False)
   def traced(rate, scale):
     given, _ = gradients(step)
-    optimizer.apply([(name, variable, given[name], rate)
-                     for name, variable in named_variables.items()], scale)
+    optimizer.apply(
+      [
+        (name, variable, given[name], rate)
+        for name, variable in named_variables.items()
+      ],
+      scale,
+    )
 
   traced(tf.constant(learning_rate), tf.constant(scale))
 
@@ -76,19 +87,30 @@ def test_adam_is_that_of_its_paper(weight_decay):
     apply(optimizer, found, t, rate, scale)
     for name, gradient in gradients(t)[1].items():
       g = scale * gradient
-      m[name] = .9 * m[name] + .1 * g
-      v[name] = .999 * v[name] + .001 * g ** 2
+      m[name] = 0.9 * m[name] + 0.1 * g
+      v[name] = 0.999 * v[name] + 0.001 * g**2
       decay = 0.0 if name == 'bias' else rate * weight_decay * theta[name]
       # The order of computation at the end of section 2 of the paper, as in
       # TensorFlow: epsilon is added before the bias is corrected.
-      theta[name] = theta[name] - decay - (
-          rate * np.sqrt(1 - .999 ** t) / (1 - .9 ** t)
-          * m[name] / (np.sqrt(v[name]) + 1e-8))
+      theta[name] = (
+        theta[name]
+        - decay
+        - (
+          rate
+          * np.sqrt(1 - 0.999**t)
+          / (1 - 0.9**t)
+          * m[name]
+          / (np.sqrt(v[name]) + 1e-8)
+        )
+      )
       np.testing.assert_allclose(
-          found[name], theta[name], atol=1e-5, err_msg=f'{name} at {t}')
+        found[name], theta[name], atol=1e-5, err_msg=f'{name} at {t}'
+      )
   slots = optimizer.named_slots
-  assert set(slots) == {'adam_updates', *(
-      f'{name}/{slot}' for name in _SHAPES for slot in ('Adam', 'Adam_1'))}
+  assert set(slots) == {
+    'adam_updates',
+    *(f'{name}/{slot}' for name in _SHAPES for slot in ('Adam', 'Adam_1')),
+  }
   assert slots['adam_updates'].numpy() == 6
   for name in _SHAPES:
     np.testing.assert_allclose(slots[f'{name}/Adam'], m[name], atol=1e-6)
@@ -124,10 +146,12 @@ def test_moving_average():
     # min(decay, (1 + n) / (10 + n)), as tf.train.ExponentialMovingAverage.
     decays.append(min(0.4, (1 + count) / (10 + count)))
     for name, variable in named.items():
-      expected[name] = (decays[-1] * expected[name]
-                        + (1 - decays[-1]) * variable.numpy())
+      expected[name] = (
+        decays[-1] * expected[name] + (1 - decays[-1]) * variable.numpy()
+      )
       np.testing.assert_allclose(
-          average.named_averages[name], expected[name], atol=1e-5)
+        average.named_averages[name], expected[name], atol=1e-5
+      )
   assert decays[0] < decays[-2] == 0.4  # Both kinds of step were taken.
   assert set(average.named_averages) == set(_SHAPES)
 
@@ -141,8 +165,10 @@ def test_a_moving_average_goes_on_from_its_checkpoint_and_slots():
   # The checkpoint has the averages, the slots the rest.
   resumed = {n: tf.Variable(v) for n, v in average.named_averages.items()}
   other = optimizers.MovingAverage(resumed, 0.9)
-  assert set(other.named_slots) == {'average_updates', *(
-      f'{name}/not_averaged' for name in _SHAPES)}
+  assert set(other.named_slots) == {
+    'average_updates',
+    *(f'{name}/not_averaged' for name in _SHAPES),
+  }
   for name, slot in average.named_slots.items():
     other.named_slots[name].assign(slot)
   for state in (named, average), (resumed, other):
@@ -152,7 +178,8 @@ def test_a_moving_average_goes_on_from_its_checkpoint_and_slots():
   for name in _SHAPES:
     np.testing.assert_array_equal(resumed[name], named[name])
     np.testing.assert_array_equal(
-        other.named_averages[name], average.named_averages[name])
+      other.named_averages[name], average.named_averages[name]
+    )
 
 
 if __name__ == '__main__':

@@ -15,134 +15,148 @@ class TrainOptions:
 
   Each field is a flag of that name.
   """
+
   input_file_pattern: str = field(
-      '',
-      'File pattern of sharded TFRecord input files, e.g. '
-      '"data/mscoco/train-?????-of-00256".')
+    '',
+    'File pattern of sharded TFRecord input files, e.g. '
+    '"data/mscoco/train-?????-of-00256".',
+  )
   inception_checkpoint_file: str = field(
-      '',
-      'Pretrained Inception v3 checkpoint; read at step 0 only.')
+    '', 'Pretrained Inception v3 checkpoint; read at step 0 only.'
+  )
   random_inception: bool = field(
-      False,
-      'Start from random weights of Inception v3 if there is no '
-      '--inception_checkpoint_file. Without this flag a frozen Inception v3 '
-      'needs a checkpoint.')
-  train_dir: str = field(
-      '',
-      'Directory of checkpoints and TensorBoard events.')
-  train_inception: bool = field(
-      False,
-      'Whether to train Inception v3 too.')
+    False,
+    'Start from random weights of Inception v3 if there is no '
+    '--inception_checkpoint_file. Without this flag a frozen Inception v3 '
+    'needs a checkpoint.',
+  )
+  train_dir: str = field('', 'Directory of checkpoints and TensorBoard events.')
+  train_inception: bool = field(False, 'Whether to train Inception v3 too.')
   train_inception_from: str | None = field(
-      None,
-      'With --train_inception: the first block of Inception v3 that is '
-      'trained, such as Mixed_7b, with those after it. Batch norm keeps its '
-      'averages. The rate is --train_inception_learning_rate by the schedule, '
-      "and the decoder's is --initial_learning_rate by the schedule. The "
-      'default trains all of it at one constant rate.',
-      values=_BLOCKS)
-  number_of_steps: int = field(
-      1000000,
-      'Step to train up to.')
-  log_every_n_steps: int = field(
-      1,
-      'Steps between log lines.',
-      lower_bound=1)
-  save_interval_secs: int = field(
-      600,
-      'Seconds between checkpoints.')
+    None,
+    'With --train_inception: the first block of Inception v3 that is '
+    'trained, such as Mixed_7b, with those after it. Batch norm keeps its '
+    'averages. The rate is --train_inception_learning_rate by the schedule, '
+    "and the decoder's is --initial_learning_rate by the schedule. The "
+    'default trains all of it at one constant rate.',
+    values=_BLOCKS,
+  )
+  number_of_steps: int = field(1000000, 'Step to train up to.')
+  log_every_n_steps: int = field(1, 'Steps between log lines.', lower_bound=1)
+  save_interval_secs: int = field(600, 'Seconds between checkpoints.')
   save_summaries_secs: int = field(
-      600,
-      'Seconds between histograms and images for TensorBoard.')
+    600, 'Seconds between histograms and images for TensorBoard.'
+  )
   feature_cache_dir: str = field(
-      '',
-      'Directory for the Inception features of these input files: made before '
-      'the first step if they are not there, then trained from, much faster. '
-      'With --train_inception_from it holds the inputs of that block, 160 KiB '
-      'per view. Not where all of Inception v3 is trained.')
+    '',
+    'Directory for the Inception features of these input files: made before '
+    'the first step if they are not there, then trained from, much faster. '
+    'With --train_inception_from it holds the inputs of that block, 160 KiB '
+    'per view. Not where all of Inception v3 is trained.',
+  )
   # On photos the distortion makes a fifth of the features' variance, and four
   # views have a mean within a quarter of that of one from the mean of all;
   # each view more costs a pass of Inception over all images.
   feature_views: int = field(
-      4,
-      'Randomly distorted views of each image in --feature_cache_dir, beside '
-      'the undistorted one; 8 KiB and one pass of Inception each. With 0 '
-      'training sees no distortion.',
-      lower_bound=0)
+    4,
+    'Randomly distorted views of each image in --feature_cache_dir, beside '
+    'the undistorted one; 8 KiB and one pass of Inception each. With 0 '
+    'training sees no distortion.',
+    lower_bound=0,
+  )
   feature_seed: int = field(
-      0,
-      'Seed of the distortions in --feature_cache_dir.')
+    0, 'Seed of the distortions in --feature_cache_dir.'
+  )
   feature_precision: str = field(
-      'float32',
-      'Precision of Inception v3 when it fills --feature_cache_dir. bfloat16 '
-      'takes half the time on processors that have it (AVX512 BF16, AMX); the '
-      'features are good to 2 or 3 digits.',
-      values=['float32', 'bfloat16'])
+    'float32',
+    'Precision of Inception v3 when it fills --feature_cache_dir. bfloat16 '
+    'takes half the time on processors that have it (AVX512 BF16, AMX); the '
+    'features are good to 2 or 3 digits.',
+    values=['float32', 'bfloat16'],
+  )
   captions_per_image: int = field(
-      1,
-      'Captions per image that stand together in a batch. Without '
-      '--feature_cache_dir they share one pass of Inception. Must divide '
-      '--batch_size. With five captions per image use 5 and --batch_size=30. '
-      'Where it does not divide the captions of an image, batches are '
-      'smaller.',
-      lower_bound=1)
+    1,
+    'Captions per image that stand together in a batch. Without '
+    '--feature_cache_dir they share one pass of Inception. Must divide '
+    '--batch_size. With five captions per image use 5 and --batch_size=30. '
+    'Where it does not divide the captions of an image, batches are '
+    'smaller.',
+    lower_bound=1,
+  )
   feature_undistorted: bool = field(
-      False,
-      'Train from the undistorted view in --feature_cache_dir too.')
+    False, 'Train from the undistorted view in --feature_cache_dir too.'
+  )
   self_critical: bool = field(
-      False,
-      'Self-critical training: captions are sampled and rewarded by their '
-      'CIDEr against the references of the image. For a model that was '
-      'trained without it, with --feature_cache_dir and a low '
-      '--initial_learning_rate.')
+    False,
+    'Self-critical training: captions are sampled and rewarded by their '
+    'CIDEr against the references of the image. For a model that was '
+    'trained without it, with --feature_cache_dir and a low '
+    '--initial_learning_rate.',
+  )
   samples_per_image: int = field(
-      5,
-      'Captions sampled per image with --self_critical; each is compared with '
-      'the mean of the others. Must divide --batch_size.',
-      lower_bound=2)
+    5,
+    'Captions sampled per image with --self_critical; each is compared with '
+    'the mean of the others. Must divide --batch_size.',
+    lower_bound=2,
+  )
   max_sample_length: int = field(
-      20,
-      'Longest sampled caption in words, the end word included.',
-      lower_bound=2)
+    20,
+    'Longest sampled caption in words, the end word included.',
+    lower_bound=2,
+  )
   vocab_file: str = field(
-      '',
-      'Vocabulary of the shards, for --self_critical; word_counts.txt beside '
-      'the shards if not given.')
+    '',
+    'Vocabulary of the shards, for --self_critical; word_counts.txt beside '
+    'the shards if not given.',
+  )
   precision: str = field(
-      'float32',
-      'Precision of the matrix products of the LSTM and the softmax layer in '
-      'training, and of the blocks of --train_inception_from with '
-      '--feature_cache_dir; weights and the loss are float32 either way.',
-      values=['float32', 'bfloat16'])
+    'float32',
+    'Precision of the matrix products of the LSTM and the softmax layer in '
+    'training, and of the blocks of --train_inception_from with '
+    '--feature_cache_dir; weights and the loss are float32 either way.',
+    values=['float32', 'bfloat16'],
+  )
   random_seed: int | None = field(
-      None,
-      'Seed of initial weights, the order and distortion of examples, dropout '
-      'and samples. A run that goes on with its seed ends as one that was '
-      'never interrupted. The default is that of --train_dir, and in a new '
-      'one it is drawn.',
-      lower_bound=0)
+    None,
+    'Seed of initial weights, the order and distortion of examples, dropout '
+    'and samples. A run that goes on with its seed ends as one that was '
+    'never interrupted. The default is that of --train_dir, and in a new '
+    'one it is drawn.',
+    lower_bound=0,
+  )
 
   def check(self):
     """Raises ValueError for options that do not go together."""
     if self.feature_cache_dir and (
-        self.train_inception and not self.train_inception_from):
-      raise ValueError('--feature_cache_dir needs a frozen Inception v3: leave '
-                       'out --train_inception, or train its top blocks alone '
-                       'by --train_inception_from')
+      self.train_inception and not self.train_inception_from
+    ):
+      raise ValueError(
+        '--feature_cache_dir needs a frozen Inception v3: leave '
+        'out --train_inception, or train its top blocks alone '
+        'by --train_inception_from'
+      )
     if self.train_inception_from and not self.train_inception:
       raise ValueError(
-          f'--train_inception_from={self.train_inception_from} needs '
-          '--train_inception')
+        f'--train_inception_from={self.train_inception_from} needs '
+        '--train_inception'
+      )
     if self.self_critical and self.train_inception_from:
-      raise ValueError('--self_critical needs a frozen Inception v3: leave out '
-                       '--train_inception and --train_inception_from')
+      raise ValueError(
+        '--self_critical needs a frozen Inception v3: leave out '
+        '--train_inception and --train_inception_from'
+      )
     if self.self_critical and not self.feature_cache_dir:
-      raise ValueError('--self_critical needs --feature_cache_dir: give it a '
-                       'directory for the features of --input_file_pattern')
+      raise ValueError(
+        '--self_critical needs --feature_cache_dir: give it a '
+        'directory for the features of --input_file_pattern'
+      )
     if self.feature_undistorted and not self.feature_cache_dir:
-      raise ValueError('--feature_undistorted needs --feature_cache_dir: '
-                       'images that are not cached are always distorted')
+      raise ValueError(
+        '--feature_undistorted needs --feature_cache_dir: '
+        'images that are not cached are always distorted'
+      )
     if self.self_critical and self.captions_per_image > 1:
       raise ValueError(
-          f'--captions_per_image={self.captions_per_image} has no effect with '
-          '--self_critical: give --samples_per_image')
+        f'--captions_per_image={self.captions_per_image} has no effect with '
+        '--self_critical: give --samples_per_image'
+      )

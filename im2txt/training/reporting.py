@@ -48,10 +48,11 @@ class Losses:
       self.last = float(loss)
       if not math.isfinite(self.last):
         raise ValueError(
-            f'the loss is {self.last} at step {step}: training diverged; '
-            'resume from the last checkpoint in --train_dir='
-            f'{self._train_dir} with a lower --initial_learning_rate or '
-            '--clip_gradients')
+          f'the loss is {self.last} at step {step}: training diverged; '
+          'resume from the last checkpoint in --train_dir='
+          f'{self._train_dir} with a lower --initial_learning_rate or '
+          '--clip_gradients'
+        )
       self._sum = _SMOOTHING * self._sum + (1 - _SMOOTHING) * self.last
       self._weight = _SMOOTHING * self._weight + (1 - _SMOOTHING)
       self.smoothed = self._sum / self._weight
@@ -87,13 +88,17 @@ class StopSignal:
     if self.received:
       # At once: an exception out of the midst of TensorFlow's own calls can
       # crash it.
-      os._exit(128 + number)  # pylint: disable=protected-access
+      os._exit(128 + number)
     self.received = number
     # Not through logging or print: the signal may have come in the midst of
     # one, and neither can be entered twice.
-    os.write(2, (
+    os.write(
+      2,
+      (
         f'{signal.Signals(number).name}: finishing this step and saving (once '
-        'more to leave without)\n').encode())
+        'more to leave without)\n'
+      ).encode(),
+    )
 
 
 def duration(seconds):

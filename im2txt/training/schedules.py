@@ -42,8 +42,9 @@ def check(config):
   """Raises ValueError if a configuration names no known schedule."""
   if config.learning_rate_schedule not in BY_NAME:
     raise ValueError(
-        f'--learning_rate_schedule={config.learning_rate_schedule:.100} must '
-        f'be one of {", ".join(BY_NAME)}')
+      f'--learning_rate_schedule={config.learning_rate_schedule:.100} must '
+      f'be one of {", ".join(BY_NAME)}'
+    )
 
 
 def multiplier(config, batch_size, step):
@@ -59,11 +60,13 @@ def multiplier(config, batch_size, step):
   if step < config.warmup_steps:
     warmup = (step + 1) / config.warmup_steps
   return warmup * BY_NAME[config.learning_rate_schedule](
-      config, batch_size, step)
+    config, batch_size, step
+  )
 
 
-def learning_rates(config, batch_size, step, train_inception=False,
-                   train_inception_from=None):
+def learning_rates(
+  config, batch_size, step, train_inception=False, train_inception_from=None
+):
   """Returns the learning rates of the decoder and of Inception, two floats.
 
   Args:
@@ -79,5 +82,6 @@ def learning_rates(config, batch_size, step, train_inception=False,
     return rate, rate
   factor = multiplier(config, batch_size, step)
   rate = config.initial_learning_rate * factor
-  return rate, (config.train_inception_learning_rate * factor
-                if train_inception else rate)
+  return rate, (
+    config.train_inception_learning_rate * factor if train_inception else rate
+  )

@@ -32,13 +32,16 @@ class CiderReward:
 
   def __init__(self, references, unknown_id):
     self._unknown_id = unknown_id
-    counts = [[self._ngrams(caption) for caption in captions]
-              for captions in references]
+    counts = [
+      [self._ngrams(caption) for caption in captions] for captions in references
+    ]
     self._document_frequency = collections.Counter(
-        ngram for captions in counts for ngram in set().union(*captions))
+      ngram for captions in counts for ngram in set().union(*captions)
+    )
     self._log_images = math.log(max(len(references), 2))
-    self._references = [[self._vectors(ngrams) for ngrams in captions]
-                        for captions in counts]
+    self._references = [
+      [self._vectors(ngrams) for ngrams in captions] for captions in counts
+    ]
 
   def __call__(self, caption, image):
     """Returns the CIDEr-D, from 0 to 10, of a caption of an image.
@@ -52,14 +55,17 @@ class CiderReward:
     for theirs, their_norms, their_length in self._references[image]:
       similarity = 0.0
       for mine, other, norm, their_norm in zip(
-          vectors, theirs, norms, their_norms):
+        vectors, theirs, norms, their_norms
+      ):
         if norm and their_norm:
           similarity += sum(
-              min(value, other[ngram]) * other[ngram]
-              for ngram, value in mine.items() if ngram in other) / (
-                  norm * their_norm)
+            min(value, other[ngram]) * other[ngram]
+            for ngram, value in mine.items()
+            if ngram in other
+          ) / (norm * their_norm)
       total += similarity * math.exp(
-          -(length - their_length) ** 2 / (2 * _SIGMA ** 2))
+        -((length - their_length) ** 2) / (2 * _SIGMA**2)
+      )
     return 10.0 * total / _MAX_N / len(self._references[image])
 
   def _ngrams(self, caption):
@@ -67,8 +73,10 @@ class CiderReward:
     # An object of its own is equal to no word.
     words = [object() if word == self._unknown_id else word for word in caption]
     return collections.Counter(
-        tuple(words[start:start + n]) for n in range(1, _MAX_N + 1)
-        for start in range(len(words) - n + 1))
+      tuple(words[start : start + n])
+      for n in range(1, _MAX_N + 1)
+      for start in range(len(words) - n + 1)
+    )
 
   def _vectors(self, ngrams):
     """Returns (tf-idf by n-gram of each n, their norms, caption's length)."""
@@ -76,11 +84,14 @@ class CiderReward:
     length = 0
     for ngram, count in ngrams.items():
       rarity = self._log_images - math.log(
-          max(self._document_frequency.get(ngram, 0), 1))
+        max(self._document_frequency.get(ngram, 0), 1)
+      )
       vectors[len(ngram) - 1][ngram] = count * rarity
       length += count if len(ngram) == 1 else 0
-    norms = [math.sqrt(sum(value * value for value in vector.values()))
-             for vector in vectors]
+    norms = [
+      math.sqrt(sum(value * value for value in vector.values()))
+      for vector in vectors
+    ]
     return vectors, norms, length
 
 
@@ -107,20 +118,34 @@ def sample(model, features, start_id, end_id, left_out, max_length, seed):
   def draw(words, states, ended, drawn):
     softmax, states = model.inference_step(words, states)
     words = tf.random.stateless_categorical(
-        tf.math.log(softmax * allowed), 1,
-        tf.random.experimental.stateless_fold_in(
-            seed, tf.shape(drawn)[1], alg='philox'))[:, 0]
+      tf.math.log(softmax * allowed),
+      1,
+      tf.random.experimental.stateless_fold_in(
+        seed, tf.shape(drawn)[1], alg='philox'
+      ),
+    )[:, 0]
     words = tf.where(ended, end, words)
-    return (words, states, ended | (words == end_id),
-            tf.concat([drawn, words[:, tf.newaxis]], axis=1))
+    return (
+      words,
+      states,
+      ended | (words == end_id),
+      tf.concat([drawn, words[:, tf.newaxis]], axis=1),
+    )
 
-  state = (tf.fill([batch], tf.constant(start_id, tf.int64)),
-           model.initial_state(features), tf.zeros([batch], tf.bool),
-           tf.zeros([batch, 0], tf.int64))
+  state = (
+    tf.fill([batch], tf.constant(start_id, tf.int64)),
+    model.initial_state(features),
+    tf.zeros([batch], tf.bool),
+    tf.zeros([batch, 0], tf.int64),
+  )
   shapes = (*(x.shape for x in state[:-1]), tf.TensorShape([None, None]))
   *_, drawn = tf.while_loop(
-      lambda words, states, ended, drawn: ~tf.reduce_all(ended), draw, state,
-      shape_invariants=shapes, maximum_iterations=max_length)
+    lambda words, states, ended, drawn: ~tf.reduce_all(ended),
+    draw,
+    state,
+    shape_invariants=shapes,
+    maximum_iterations=max_length,
+  )
   return drawn
 
 
@@ -139,7 +164,8 @@ def advantages(rewards, samples_per_image):
   """
   rewards = np.reshape(rewards, [-1, samples_per_image])
   others = (rewards.sum(axis=1, keepdims=True) - rewards) / (
-      samples_per_image - 1)
+    samples_per_image - 1
+  )
   return (rewards - others).astype(np.float32).reshape(-1)
 
 
@@ -159,7 +185,7 @@ def loss(model, features, input_seqs, target_seqs, input_mask, weights, seed):
     float32 scalar: the mean over words of cross entropy times weight.
   """
   entropies = model.cross_entropies(
-      features, input_seqs, target_seqs, input_mask, is_training=True,
-      seed=seed)
+    features, input_seqs, target_seqs, input_mask, is_training=True, seed=seed
+  )
   rows = tf.where(input_mask > 0)[:, 0]
   return tf.reduce_mean(entropies * tf.gather(weights, rows))

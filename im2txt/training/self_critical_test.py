@@ -19,14 +19,22 @@ _START, _END, _UNKNOWN = 0, 1, 9
 def fixture_model():
   tf.random.set_seed(3)
   # Large weights: captions and images differ.
-  return show_and_tell_model.ShowAndTellModel(configuration.ModelConfig(
-      vocab_size=12, embedding_size=4, num_lstm_units=5, initializer_scale=1.0,
-      lstm_dropout_keep_prob=1.0), with_inception=False)
+  return show_and_tell_model.ShowAndTellModel(
+    configuration.ModelConfig(
+      vocab_size=12,
+      embedding_size=4,
+      num_lstm_units=5,
+      initializer_scale=1.0,
+      lstm_dropout_keep_prob=1.0,
+    ),
+    with_inception=False,
+  )
 
 
 def features(count=2):
-  return np.random.default_rng(4).normal(
-      size=[count, 2048]).astype(np.float32) / 50
+  return (
+    np.random.default_rng(4).normal(size=[count, 2048]).astype(np.float32) / 50
+  )
 
 
 def random_caption(rng):
@@ -49,8 +57,9 @@ class Text:
 
 def test_reward_is_cider_d():
   rng = np.random.default_rng(0)
-  references = [[random_caption(rng) for _ in range(rng.integers(1, 6))]
-                for _ in range(40)]
+  references = [
+    [random_caption(rng) for _ in range(rng.integers(1, 6))] for _ in range(40)
+  ]
   references[0][0] = [2, 3, _UNKNOWN, 4, _END]
   references[20] = [[2, 3, 4, 5, 6, _END]]
   candidates = [random_caption(rng) for _ in references]
@@ -86,9 +95,12 @@ def test_samples_follow_the_distribution_of_the_model(model):
   left_out = [_UNKNOWN, 10, 11]
   rows = 6000
   image = features(1)
-  draw = tf.function(lambda: self_critical.sample(
-      model, np.repeat(image, rows, axis=0), _START, _END, left_out, 3, [1, 2]),
-                     autograph=False)
+  draw = tf.function(
+    lambda: self_critical.sample(
+      model, np.repeat(image, rows, axis=0), _START, _END, left_out, 3, [1, 2]
+    ),
+    autograph=False,
+  )
   drawn = draw().numpy()
   np.testing.assert_array_equal(draw(), drawn)
   assert drawn.dtype == np.int64 and drawn.shape == (rows, 3)
@@ -100,11 +112,13 @@ def test_samples_follow_the_distribution_of_the_model(model):
   state = model.initial_state(image)
   first, state = model.inference_step(tf.constant([_START], tf.int64), state)
   second, _ = model.inference_step(
-      tf.range(12, dtype=tf.int64), tf.repeat(state, 12, axis=0))
+    tf.range(12, dtype=tf.int64), tf.repeat(state, 12, axis=0)
+  )
   allowed = ~np.isin(np.arange(12), left_out)
   first, second = first.numpy()[0] * allowed, second.numpy() * allowed
-  probability = first[:, None] / first.sum() * (
-      second / second.sum(axis=1, keepdims=True))
+  probability = (
+    first[:, None] / first.sum() * (second / second.sum(axis=1, keepdims=True))
+  )
   probability[_END] = 0.0
   probability[_END, _END] = first[_END] / first.sum()
   found = np.zeros([12, 12])
@@ -120,9 +134,11 @@ def test_samples_are_of_their_own_image(model):
     variable.assign(variable * 500)
   images = features(16)
   drawn = self_critical.sample(
-      model, images, _START, _END, [], 1, [1, 2]).numpy()
+    model, images, _START, _END, [], 1, [1, 2]
+  ).numpy()
   softmax, _ = model.inference_step(
-      tf.zeros([16], tf.int64), model.initial_state(images))
+    tf.zeros([16], tf.int64), model.initial_state(images)
+  )
   likely = softmax.numpy().max(axis=1) > 0.9999
   expected = np.argmax(softmax, axis=1)
   assert likely.sum() >= 4 and len(set(expected[likely])) > 1
@@ -140,7 +156,8 @@ def test_advantages_are_over_the_mean_of_the_others():
   np.testing.assert_allclose(found, [-3.0, -1.5, 4.5, 0, 0, 0])
   assert found.dtype == np.float32
   np.testing.assert_allclose(
-      self_critical.advantages([1.0, 3.0], 2), [-2.0, 2.0])
+    self_critical.advantages([1.0, 3.0], 2), [-2.0, 2.0]
+  )
 
 
 def test_gradient_of_the_loss_is_that_of_the_weighted_log_probability(model):
@@ -155,20 +172,28 @@ def test_gradient_of_the_loss_is_that_of_the_weighted_log_probability(model):
     """The loss, a word at a time."""
     total = 0.0
     for row in range(3):
-      state = model.initial_state(images[row:row + 1])
+      state = model.initial_state(images[row : row + 1])
       for t in range(mask[row].sum()):
-        softmax, state = model.inference_step(sources[row, t:t + 1], state)
+        softmax, state = model.inference_step(sources[row, t : t + 1], state)
         total -= weights[row] * tf.math.log(softmax[0, targets[row, t]])
     return total / mask.sum()
 
   names = model.decoder_variables
   values, gradients = [], []
-  for fn in (lambda: self_critical.loss(
-      model, images, sources, targets, mask, weights, [1, 2]), expected):
+  for fn in (
+    lambda: self_critical.loss(
+      model, images, sources, targets, mask, weights, [1, 2]
+    ),
+    expected,
+  ):
     with tf.GradientTape() as tape:
       values.append(fn())
-    gradients.append([tf.convert_to_tensor(g) for g in tape.gradient(
-        values[-1], list(names.values()))])
+    gradients.append(
+      [
+        tf.convert_to_tensor(g)
+        for g in tape.gradient(values[-1], list(names.values()))
+      ]
+    )
   np.testing.assert_allclose(*values, rtol=1e-5)
   for name, found, wanted in zip(names, *gradients):
     assert np.abs(wanted).max() > 1e-4, name
@@ -179,22 +204,31 @@ def test_training_raises_the_reward(model):
   """The parts together: sampled captions come to be the reference."""
   reference = [2, 3, 4, _END]
   reward = self_critical.CiderReward(
-      [[reference], [[5, 6, _END]], [[7, 8, _END]]], _UNKNOWN)
+    [[reference], [[5, 6, _END]], [[7, 8, _END]]], _UNKNOWN
+  )
   images = np.repeat(features(1), 40, axis=0)
   means = []
   for step in range(60):
     drawn = self_critical.sample(
-        model, images, _START, _END, [_UNKNOWN], 5, [1, step]).numpy()
+      model, images, _START, _END, [_UNKNOWN], 5, [1, step]
+    ).numpy()
     lengths = [[*row, _END].index(_END) + 1 for row in drawn.tolist()]
     rewards = [reward(row[:n].tolist(), 0) for row, n in zip(drawn, lengths)]
     means.append(np.mean(rewards))
     mask = (np.arange(drawn.shape[1]) < np.array(lengths)[:, None]).astype(
-        np.int32)
+      np.int32
+    )
     sources = np.insert(drawn, 0, _START, axis=1)[:, :-1]
     with tf.GradientTape() as tape:
       loss = self_critical.loss(
-          model, images, sources, drawn, mask,
-          self_critical.advantages(rewards, 40), [1, step])
+        model,
+        images,
+        sources,
+        drawn,
+        mask,
+        self_critical.advantages(rewards, 40),
+        [1, step],
+      )
     variables = list(model.decoder_variables.values())
     for variable, gradient in zip(variables, tape.gradient(loss, variables)):
       variable.assign_sub(1.0 * tf.convert_to_tensor(gradient))

@@ -53,12 +53,17 @@ def make_configs(train_dir, given, stamp, checkpoint):
   """
   configs = configuration.resolve(train_dir, given)
   if stamp and not checkpoint:
-    before, configs = configs, configuration.resolve(
-        train_dir, given, {'vocab_size': stamp.words})
+    before, configs = (
+      configs,
+      configuration.resolve(train_dir, given, {'vocab_size': stamp.words}),
+    )
     if configs != before:
       logging.info(
-          '--vocab_size=%d, the number of words of the vocabulary of the '
-          'shards (%s)', stamp.words, stamp.file)
+        '--vocab_size=%d, the number of words of the vocabulary of the '
+        'shards (%s)',
+        stamp.words,
+        stamp.file,
+      )
   optimizers.check(configs[1])
   schedules.check(configs[1])
   return configs
@@ -87,46 +92,61 @@ def prepare_model(options, configs, holders, checkpoint):
     for name, size in checkpoint.model_sizes().items():
       if getattr(configs[0], name) != size:
         raise ValueError(
-            f'--{name}={getattr(configs[0], name)}, but the checkpoint '
-            f'{checkpoint.prefix} has {size}; use --{name}={size} or another '
-            '--train_dir')
+          f'--{name}={getattr(configs[0], name)}, but the checkpoint '
+          f'{checkpoint.prefix} has {size}; use --{name}={size} or another '
+          '--train_dir'
+        )
     holders = [*holders, vocabulary_stamp.of_checkpoint(checkpoint.prefix)]
   elif options.inception_checkpoint_file:
     # Once: of a directory, what is damaged is told once.
     inception = checkpoints.resolve(options.inception_checkpoint_file)
   elif not options.random_inception and (
-      options.train_inception_from or not options.train_inception):
+    options.train_inception_from or not options.train_inception
+  ):
     # A shell variable that was never set, most often.
     raise ValueError(
-        '--inception_checkpoint_file is required to train on a frozen '
-        'Inception v3, as there is no checkpoint in '
-        f'--train_dir={options.train_dir}: get_inception gets one; '
-        '--random_inception starts from random weights')
+      '--inception_checkpoint_file is required to train on a frozen '
+      'Inception v3, as there is no checkpoint in '
+      f'--train_dir={options.train_dir}: get_inception gets one; '
+      '--random_inception starts from random weights'
+    )
   vocabulary_stamp.check(
-      holders, f'give --input_file_pattern={options.input_file_pattern} shards '
-      f'that were made with the vocabulary of --train_dir={options.train_dir}, '
-      'or another --train_dir; extend_checkpoint gives a model more words')
+    holders,
+    f'give --input_file_pattern={options.input_file_pattern} shards '
+    f'that were made with the vocabulary of --train_dir={options.train_dir}, '
+    'or another --train_dir; extend_checkpoint gives a model more words',
+  )
   logging.info('building the network')
   model = show_and_tell_model.ShowAndTellModel(
-      configs[0], train_inception=options.train_inception,
-      train_inception_from=options.train_inception_from,
-      training_dtype=tf.as_dtype(options.precision))
+    configs[0],
+    train_inception=options.train_inception,
+    train_inception_from=options.train_inception_from,
+    training_dtype=tf.as_dtype(options.precision),
+  )
   if checkpoint:
     unused = checkpoint.restore(model.named_variables)
     if unused:
-      logging.warning('%s holds unknown variables, ignored: %s',
-                      checkpoint.prefix, ', '.join(unused))
+      logging.warning(
+        '%s holds unknown variables, ignored: %s',
+        checkpoint.prefix,
+        ', '.join(unused),
+      )
     logging.info('resuming from %s', checkpoint.prefix)
     return model, None
   if inception:
     checkpoints.load_inception(inception, model.inception)
     encoder = encoder_stamp.of_checkpoint(
-        inception, model.inception.named_variables)
-    logging.info('Inception v3 initialized from %s: weights of source %s',
-                 options.inception_checkpoint_file, encoder)
+      inception, model.inception.named_variables
+    )
+    logging.info(
+      'Inception v3 initialized from %s: weights of source %s',
+      options.inception_checkpoint_file,
+      encoder,
+    )
     return model, encoder
   logging.warning(
-      'no --inception_checkpoint_file: Inception v3 starts from random weights')
+    'no --inception_checkpoint_file: Inception v3 starts from random weights'
+  )
   return model, None
 
 
@@ -146,12 +166,15 @@ def open_vocabulary(path, files, holders, vocab_size):
   if not path:
     path = os.path.join(os.path.dirname(files[0]), 'word_counts.txt')
     if not os.path.exists(path):
-      raise ValueError('--self_critical needs the vocabulary of the shards: '
-                       f'there is no {path}; give --vocab_file')
+      raise ValueError(
+        '--self_critical needs the vocabulary of the shards: '
+        f'there is no {path}; give --vocab_file'
+      )
   vocab = vocabulary.Vocabulary(path)
   vocabulary_stamp.check(
-      [*holders, vocabulary_stamp.of_vocabulary(vocab)],
-      'give --vocab_file the vocabulary of the shards')
+    [*holders, vocabulary_stamp.of_vocabulary(vocab)],
+    'give --vocab_file the vocabulary of the shards',
+  )
   vocab.check_fits_model(vocab_size)
   return vocab
 
@@ -167,22 +190,35 @@ def open_features(options, model, config, files):
   """
   # What is trained is not part of what the cache is made with.
   variables = {
-      name: variable
-      for name, variable in model.inception.named_variables.items()
-      if name.split('/')[1] not in model.inception.trained_blocks}
+    name: variable
+    for name, variable in model.inception.named_variables.items()
+    if name.split('/')[1] not in model.inception.trained_blocks
+  }
   if options.feature_precision != 'float32' or options.train_inception_from:
     encode_fn = folded_inception.make_encoder(
-        lambda name: model.inception.named_variables[name].numpy(),
-        options.feature_precision, options.train_inception_from)
+      lambda name: model.inception.named_variables[name].numpy(),
+      options.feature_precision,
+      options.train_inception_from,
+    )
   else:
     encode_fn = tf.function(model.encode_images, reduce_retracing=True)
   data = feature_cache.open_or_build(
-      options.feature_cache_dir, files, encode_fn, variables,
-      config, options.feature_views, options.feature_seed,
-      options.feature_precision, options.train_inception_from)
-  logging.info('training from the features of %d images, %d captions, in %s',
-               len(data.captions.image_ids), len(data.captions),
-               options.feature_cache_dir)
+    options.feature_cache_dir,
+    files,
+    encode_fn,
+    variables,
+    config,
+    options.feature_views,
+    options.feature_seed,
+    options.feature_precision,
+    options.train_inception_from,
+  )
+  logging.info(
+    'training from the features of %d images, %d captions, in %s',
+    len(data.captions.image_ids),
+    len(data.captions),
+    options.feature_cache_dir,
+  )
   return data
 
 
@@ -199,13 +235,20 @@ def make_batches(options, config, files, data, seed, step):
   """
   if not data:
     return image_batches.ImageBatches(
-        files, config, options.captions_per_image).from_step(seed, step)
-  return iter(tf.data.Dataset.from_generator(
+      files, config, options.captions_per_image
+    ).from_step(seed, step)
+  return iter(
+    tf.data.Dataset.from_generator(
       lambda: data.training_batches(
-          config.batch_size, seed, options.captions_per_image,
-          options.feature_undistorted, step),
-      output_signature=steps.batch_signature(
-          config, source(options))).prefetch(4))
+        config.batch_size,
+        seed,
+        options.captions_per_image,
+        options.feature_undistorted,
+        step,
+      ),
+      output_signature=steps.batch_signature(config, source(options)),
+    ).prefetch(4)
+  )
 
 
 def run_seed(train_dir, asked):
@@ -227,8 +270,8 @@ def run_seed(train_dir, asked):
         raise ValueError(f'{seed!r:.100} is no seed')
     except (OSError, ValueError, TypeError, KeyError) as error:
       raise ValueError(
-          f'{path} is damaged ({error}): remove it, and give --random_seed if '
-          'you know it; otherwise the order of examples begins anew'
+        f'{path} is damaged ({error}): remove it, and give --random_seed if '
+        'you know it; otherwise the order of examples begins anew'
       ) from error
   if asked is not None:
     seed = asked

@@ -22,19 +22,25 @@ def batch_signature(config, source):
     source: IMAGES, FEATURES or BLOCK_INPUTS, what a batch's `inputs` are.
   """
   encoder_inputs = {
-      IMAGES: [None, config.image_height, config.image_width, 3],
-      FEATURES: [None, folded_inception.FEATURE_SIZE],
-      BLOCK_INPUTS: [None, None, None, None]}[source]
+    IMAGES: [None, config.image_height, config.image_width, 3],
+    FEATURES: [None, folded_inception.FEATURE_SIZE],
+    BLOCK_INPUTS: [None, None, None, None],
+  }[source]
   words = tf.TensorSpec([None, None], tf.int64)
   return image_batches.Batch(
-      tf.TensorSpec(encoder_inputs), tf.TensorSpec([None], tf.int64), words,
-      words, tf.TensorSpec([None, None], tf.int32))
+    tf.TensorSpec(encoder_inputs),
+    tf.TensorSpec([None], tf.int64),
+    words,
+    words,
+    tf.TensorSpec([None, None], tf.int32),
+  )
 
 
 def step_seed(model, seed):
   """Returns an int64 [2] tensor, the seed of a step; to be traced."""
-  return tf.stack([tf.constant(seed, tf.int64),
-                   tf.cast(model.global_step, tf.int64)])
+  return tf.stack(
+    [tf.constant(seed, tf.int64), tf.cast(model.global_step, tf.int64)]
+  )
 
 
 def make_step_fn(model, update, seed, source):
@@ -49,12 +55,14 @@ def make_step_fn(model, update, seed, source):
     seed: int, of the run.
     source: see `batch_signature`.
   """
+
   def encode(batch, seeds):
     if source == IMAGES:
       return model.encode_images(batch.inputs, True, seeds)
     if source == BLOCK_INPUTS:
       return model.inception.encode_from_block(
-          batch.inputs, model.training_dtype)
+        batch.inputs, model.training_dtype
+      )
     return batch.inputs
 
   def step(batch, learning_rate, inception_rate):
@@ -62,18 +70,26 @@ def make_step_fn(model, update, seed, source):
 
     def losses():
       features = tf.gather(encode(batch, seeds), batch.rows)
-      return model.losses(features, batch.input_seqs, batch.target_seqs,
-                          batch.mask, seeds)
+      return model.losses(
+        features, batch.input_seqs, batch.target_seqs, batch.mask, seeds
+      )
 
     return update(losses, learning_rate, inception_rate)
 
-  return tf.function(step, autograph=False, input_signature=[
-      batch_signature(model.config, source), tf.TensorSpec([]),
-      tf.TensorSpec([])])
+  return tf.function(
+    step,
+    autograph=False,
+    input_signature=[
+      batch_signature(model.config, source),
+      tf.TensorSpec([]),
+      tf.TensorSpec([]),
+    ],
+  )
 
 
-def make_self_critical_step_fn(model, update, data, vocab, seed,
-                               samples_per_image=5, max_sample_length=20):
+def make_self_critical_step_fn(
+  model, update, data, vocab, seed, samples_per_image=5, max_sample_length=20
+):
   """Returns a callable that takes one step of self-critical training.
 
   Its arguments are a pair that `CaptionedFeatures.training_images` yields, and
@@ -98,20 +114,36 @@ def make_self_critical_step_fn(model, update, data, vocab, seed,
   features_spec, _, *words_specs = batch_signature(model.config, FEATURES)
 
   @functools.partial(
-      tf.function, autograph=False, input_signature=[features_spec])
+    tf.function, autograph=False, input_signature=[features_spec]
+  )
   def sample(features):
     return self_critical.sample(
-        model, features, vocab.start_id, vocab.end_id, left_out,
-        max_sample_length, step_seed(model, seed))
+      model,
+      features,
+      vocab.start_id,
+      vocab.end_id,
+      left_out,
+      max_sample_length,
+      step_seed(model, seed),
+    )
 
-  @functools.partial(tf.function, autograph=False, input_signature=[
-      features_spec, *words_specs, tf.TensorSpec([None]), tf.TensorSpec([])])
+  @functools.partial(
+    tf.function,
+    autograph=False,
+    input_signature=[
+      features_spec,
+      *words_specs,
+      tf.TensorSpec([None]),
+      tf.TensorSpec([]),
+    ],
+  )
   def learn(features, sources, targets, mask, weights, learning_rate):
     def losses():
       loss = self_critical.loss(
-          model, features, sources, targets, mask, weights,
-          step_seed(model, seed))
+        model, features, sources, targets, mask, weights, step_seed(model, seed)
+      )
       return loss, loss
+
     return update(losses, learning_rate)
 
   def step(batch, learning_rate, unused_inception_rate):
@@ -120,20 +152,39 @@ def make_self_critical_step_fn(model, update, data, vocab, seed,
     drawn = sample(features).numpy()
     # A caption ends with its first end word, or not at all.
     lengths = np.where(
-        (drawn == vocab.end_id).any(axis=1),
-        np.argmax(drawn == vocab.end_id, axis=1) + 1, drawn.shape[1])
-    rewards = np.array([
-        reward(words[:length].tolist(), image) for words, length, image in zip(
-            drawn, lengths, np.repeat(images, samples_per_image))])
+      (drawn == vocab.end_id).any(axis=1),
+      np.argmax(drawn == vocab.end_id, axis=1) + 1,
+      drawn.shape[1],
+    )
+    rewards = np.array(
+      [
+        reward(words[:length].tolist(), image)
+        for words, length, image in zip(
+          drawn, lengths, np.repeat(images, samples_per_image)
+        )
+      ]
+    )
     mask = (np.arange(drawn.shape[1]) < lengths[:, np.newaxis]).astype(np.int32)
     sources = np.concatenate(
-        [np.full([len(drawn), 1], vocab.start_id), drawn[:, :-1]], axis=1)
+      [np.full([len(drawn), 1], vocab.start_id), drawn[:, :-1]], axis=1
+    )
     scalars = learn(
-        *map(tf.constant, (features, sources, drawn, mask,
-                           self_critical.advantages(
-                               rewards, samples_per_image))),
-        learning_rate)
-    return {**scalars, 'total_loss': -rewards.mean(),
-            'batch_loss': -rewards.mean()}
+      *map(
+        tf.constant,
+        (
+          features,
+          sources,
+          drawn,
+          mask,
+          self_critical.advantages(rewards, samples_per_image),
+        ),
+      ),
+      learning_rate,
+    )
+    return {
+      **scalars,
+      'total_loss': -rewards.mean(),
+      'batch_loss': -rewards.mean(),
+    }
 
   return step

@@ -40,31 +40,40 @@ def run(options, given, files, holders):
   # What is wrong with flags is said before the hours that a cache can take.
   per_image = 'samples' if options.self_critical else 'captions'
   captions_lib.check_captions_per_image(
-      getattr(options, f'{per_image}_per_image'), configs[0].batch_size,
-      f'{per_image}_per_image')
+    getattr(options, f'{per_image}_per_image'),
+    configs[0].batch_size,
+    f'{per_image}_per_image',
+  )
   vocab = None
   if options.self_critical:
     vocab = setup.open_vocabulary(
-        options.vocab_file, files, holders, configs[0].vocab_size)
+      options.vocab_file, files, holders, configs[0].vocab_size
+    )
   seed = setup.run_seed(options.train_dir, options.random_seed)
   tf.random.set_seed(seed)
-  model, encoder = setup.prepare_model(
-      options, configs, holders, checkpoint)
+  model, encoder = setup.prepare_model(options, configs, holders, checkpoint)
   manager = checkpoints.CheckpointManager(
-      options.train_dir, configs[1].max_checkpoints_to_keep)
-  manager.take_over(checkpoint and checkpoint.prefix,
-                    checkpoint.passed_over if checkpoint else [])
+    options.train_dir, configs[1].max_checkpoints_to_keep
+  )
+  manager.take_over(
+    checkpoint and checkpoint.prefix,
+    checkpoint.passed_over if checkpoint else [],
+  )
   if int(model.global_step) >= options.number_of_steps:
     logging.info(
-        'nothing to do: --number_of_steps=%d is not above the current step %d '
-        'of --train_dir=%s', options.number_of_steps, int(model.global_step),
-        options.train_dir)
+      'nothing to do: --number_of_steps=%d is not above the current step %d '
+      'of --train_dir=%s',
+      options.number_of_steps,
+      int(model.global_step),
+      options.train_dir,
+    )
     return 0
   if stamp and stamp.words > configs[0].vocab_size:
     raise ValueError(
-        f'the vocabulary of the shards has {stamp.words} words ({stamp.file}), '
-        f'more than --vocab_size={configs[0].vocab_size}; use --vocab_size='
-        f'{stamp.words}')
+      f'the vocabulary of the shards has {stamp.words} words ({stamp.file}), '
+      f'more than --vocab_size={configs[0].vocab_size}; use --vocab_size='
+      f'{stamp.words}'
+    )
   configuration.save(options.train_dir, configs)
   # What a checkpoint was trained with before is not known from the shards.
   if stamp and not int(model.global_step):
@@ -73,28 +82,47 @@ def run(options, given, files, holders):
     encoder_stamp.save(options.train_dir, encoder)
   update = update_lib.Update(model, configs[1])
   step = int(model.global_step)
-  if step and update.named_slots and not checkpoints.restore_training_state(
-      checkpoint.prefix, update.named_slots):
+  if (
+    step
+    and update.named_slots
+    and not checkpoints.restore_training_state(
+      checkpoint.prefix, update.named_slots
+    )
+  ):
     logging.warning(
-        'no state of --optimizer=%s and --moving_average_decay=%g beside the '
-        'checkpoint of step %d: both begin anew', configs[1].optimizer,
-        configs[1].moving_average_decay, step)
+      'no state of --optimizer=%s and --moving_average_decay=%g beside the '
+      'checkpoint of step %d: both begin anew',
+      configs[1].optimizer,
+      configs[1].moving_average_decay,
+      step,
+    )
   data = None
   if options.feature_cache_dir:
     data = setup.open_features(options, model, configs[0], files)
   if options.self_critical:
     step_fn = steps.make_self_critical_step_fn(
-        model, update, data, vocab, seed, options.samples_per_image,
-        options.max_sample_length)
+      model,
+      update,
+      data,
+      vocab,
+      seed,
+      options.samples_per_image,
+      options.max_sample_length,
+    )
     batches = data.training_images(
-        configs[0].batch_size, seed, options.samples_per_image,
-        options.feature_undistorted, step)
+      configs[0].batch_size,
+      seed,
+      options.samples_per_image,
+      options.feature_undistorted,
+      step,
+    )
   else:
     step_fn = steps.make_step_fn(model, update, seed, setup.source(options))
     batches = setup.make_batches(options, configs[0], files, data, seed, step)
   writer = tf.summary.create_file_writer(options.train_dir)
   return train(
-      options, model, configs, batches, step_fn, update, writer, manager)
+    options, model, configs, batches, step_fn, update, writer, manager
+  )
 
 
 def train(options, model, configs, batches, step_fn, update, writer, manager):
@@ -139,31 +167,47 @@ def train(options, model, configs, batches, step_fn, update, writer, manager):
       if stop.received or step >= options.number_of_steps:
         break
       learning_rate, inception_rate = schedules.learning_rates(
-          training_config, model_config.batch_size, step,
-          options.train_inception, options.train_inception_from)
-      scalars = step_fn(batch, tf.constant(learning_rate, tf.float32),
-                        tf.constant(inception_rate, tf.float32))
+        training_config,
+        model_config.batch_size,
+        step,
+        options.train_inception,
+        options.train_inception_from,
+      )
+      scalars = step_fn(
+        batch,
+        tf.constant(learning_rate, tf.float32),
+        tf.constant(inception_rate, tf.float32),
+      )
       step += 1
       losses.add(step, scalars['total_loss'])
       if step == first_step + 1:
         # The first step compiles; a rate that counted it would mislead.
         losses.read()
         logged_step, logged_time, batches.seconds = step, time.time(), 0.0
-      if (step % options.log_every_n_steps == 0
-          or step == options.number_of_steps):
+      if (
+        step % options.log_every_n_steps == 0 or step == options.number_of_steps
+      ):
         losses.read()
         now = time.time()
         seconds = (now - logged_time) / max(step - logged_step, 1)
         rate = ''
         left = options.number_of_steps - step
         if step > logged_step:
-          rate = (f'{seconds:.3f} sec/step, '
-                  f'{model_config.batch_size / seconds:.1f} examples/s, '
-                  f'{batches.seconds / (now - logged_time):.0%} waiting for '
-                  'input, ETA '
-                  f'{reporting.duration(seconds * left)}, ')
-        logging.info('global step %d: loss = %.4f (smoothed %.4f, %slr %g)',
-                     step, losses.last, losses.smoothed, rate, learning_rate)
+          rate = (
+            f'{seconds:.3f} sec/step, '
+            f'{model_config.batch_size / seconds:.1f} examples/s, '
+            f'{batches.seconds / (now - logged_time):.0%} waiting for '
+            'input, ETA '
+            f'{reporting.duration(seconds * left)}, '
+          )
+        logging.info(
+          'global step %d: loss = %.4f (smoothed %.4f, %slr %g)',
+          step,
+          losses.last,
+          losses.smoothed,
+          rate,
+          learning_rate,
+        )
         with writer.as_default(step=step):
           tf.summary.scalar('losses/batch_loss', scalars['batch_loss'])
           tf.summary.scalar('losses/total_loss', losses.last)
@@ -171,13 +215,15 @@ def train(options, model, configs, batches, step_fn, update, writer, manager):
           tf.summary.scalar('learning_rate', learning_rate)
           tf.summary.scalar('global_norm', scalars['global_norm'])
           if step > logged_step:
-            tf.summary.scalar('examples_per_sec',
-                              model_config.batch_size / seconds)
+            tf.summary.scalar(
+              'examples_per_sec', model_config.batch_size / seconds
+            )
         logged_step, logged_time, batches.seconds = step, now, 0.0
       if time.time() - last_summary >= options.save_summaries_secs:
         with writer.as_default(step=step):
           reporting.write_summaries(
-              model, None if options.feature_cache_dir else batch.inputs)
+            model, None if options.feature_cache_dir else batch.inputs
+          )
         last_summary = time.time()
       if time.time() - last_save >= options.save_interval_secs:
         saved_step = save()

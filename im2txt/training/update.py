@@ -6,8 +6,15 @@ import tensorflow as tf
 from im2txt.training import optimizers
 
 
-def sgd_step(model, features_fn, input_seqs, target_seqs, input_mask,
-             learning_rate, clip_gradients):
+def sgd_step(
+  model,
+  features_fn,
+  input_seqs,
+  target_seqs,
+  input_mask,
+  learning_rate,
+  clip_gradients,
+):
   """One step of stochastic gradient descent, as in 2016.
 
   Args:
@@ -24,13 +31,22 @@ def sgd_step(model, features_fn, input_seqs, target_seqs, input_mask,
     See `train_step`.
   """
   return train_step(
-      model, optimizers.Sgd(), lambda: model.losses(
-          features_fn(), input_seqs, target_seqs, input_mask),
-      learning_rate, clip_gradients)
+    model,
+    optimizers.Sgd(),
+    lambda: model.losses(features_fn(), input_seqs, target_seqs, input_mask),
+    learning_rate,
+    clip_gradients,
+  )
 
 
-def train_step(model, optimizer, losses_fn, learning_rate, clip_gradients,
-               inception_rate=None):
+def train_step(
+  model,
+  optimizer,
+  losses_fn,
+  learning_rate,
+  clip_gradients,
+  inception_rate=None,
+):
   """One step: gradient, clipping by its global norm, update.
 
   Args:
@@ -55,19 +71,30 @@ def train_step(model, optimizer, losses_fn, learning_rate, clip_gradients,
   # the norm, like that of 2016, is taken before equal words' rows are summed.
   global_norm = tf.linalg.global_norm(gradients)
   # An infinite norm makes it NaN, not zero.
-  scale = (clip_gradients / tf.maximum(global_norm, clip_gradients)
-           + (global_norm - global_norm))
+  scale = clip_gradients / tf.maximum(global_norm, clip_gradients) + (
+    global_norm - global_norm
+  )
   inception = model.inception.named_variables if model.inception else {}
   if inception_rate is None:
     inception_rate = learning_rate
-  optimizer.apply([
-      (name, variable, gradient,
-       inception_rate if name in inception else learning_rate)
-      for (name, variable), gradient in zip(variables.items(), gradients)],
-                  scale)
+  optimizer.apply(
+    [
+      (
+        name,
+        variable,
+        gradient,
+        inception_rate if name in inception else learning_rate,
+      )
+      for (name, variable), gradient in zip(variables.items(), gradients)
+    ],
+    scale,
+  )
   model.global_step.assign_add(1)
-  return {'total_loss': total_loss, 'batch_loss': batch_loss,
-          'global_norm': global_norm}
+  return {
+    'total_loss': total_loss,
+    'batch_loss': batch_loss,
+    'global_norm': global_norm,
+  }
 
 
 class Update:
@@ -87,19 +114,26 @@ class Update:
     self._model = model
     self._clip_gradients = config.clip_gradients
     self._optimizer = optimizers.BY_NAME[config.optimizer](
-        variables, config.weight_decay)
+      variables, config.weight_decay
+    )
     self._average = None
     self.named_slots = self._optimizer.named_slots
     if config.moving_average_decay:
       self._average = optimizers.MovingAverage(
-          variables, config.moving_average_decay)
+        variables, config.moving_average_decay
+      )
       self.named_slots = {**self.named_slots, **self._average.named_slots}
 
   def __call__(self, losses_fn, learning_rate, inception_rate=None):
     """Takes a step, see `train_step`; to be traced."""
     scalars = train_step(
-        self._model, self._optimizer, losses_fn, learning_rate,
-        self._clip_gradients, inception_rate)
+      self._model,
+      self._optimizer,
+      losses_fn,
+      learning_rate,
+      self._clip_gradients,
+      inception_rate,
+    )
     if self._average:
       self._average.update()
     return scalars

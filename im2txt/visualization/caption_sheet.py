@@ -30,6 +30,7 @@ class CaptionedPicture(NamedTuple):
     caption: str.
     humans: list of str, the captions that humans wrote.
   """
+
   name: str
   data: bytes
   caption: str
@@ -67,30 +68,45 @@ def draw(pictures, columns, num_humans):
   Raises:
     ValueError: no picture can be decoded.
   """
-  from matplotlib import figure as figure_lib  # pylint: disable=g-import-not-at-top
-  from matplotlib import font_manager  # pylint: disable=g-import-not-at-top
+  from matplotlib import figure as figure_lib
+  from matplotlib import font_manager
+
   wrapped = [
-      # No line begins with the full stop that stands apart.
-      [textwrap.wrap(text.replace(' .', '\N{NO-BREAK SPACE}.'), _LINE_LENGTH)
-       for text in (picture.caption, *picture.humans[:num_humans])]
-      for picture in pictures]
+    # No line begins with the full stop that stands apart.
+    [
+      textwrap.wrap(text.replace(' .', '\N{NO-BREAK SPACE}.'), _LINE_LENGTH)
+      for text in (picture.caption, *picture.humans[:num_humans])
+    ]
+    for picture in pictures
+  ]
   most_lines = max(sum(map(len, texts)) for texts in wrapped)
   cell_width = _PICTURE_WIDTH + 2 * _MARGIN
   cell_height = _PICTURE_HEIGHT + _LINE_HEIGHT * most_lines + 4 * _MARGIN
   width = columns * cell_width
   height = -(-len(pictures) // columns) * cell_height
   # For scripts that the first has not; a letter that none has is a box.
-  fonts = ['DejaVu Sans', *sorted(
-      name for name in font_manager.get_font_names()
-      if name.startswith('Noto Sans'))]
+  fonts = [
+    'DejaVu Sans',
+    *sorted(
+      name
+      for name in font_manager.get_font_names()
+      if name.startswith('Noto Sans')
+    ),
+  ]
   figure = figure_lib.Figure(figsize=(width, height), dpi=_DOTS_PER_INCH)
   faults = []
   for place, (picture, texts) in enumerate(zip(pictures, wrapped)):
     row, column = divmod(place, columns)
     left = column * cell_width + _MARGIN
     bottom = height - row * cell_height - _MARGIN - _PICTURE_HEIGHT
-    axes = figure.add_axes((left / width, bottom / height,
-                            _PICTURE_WIDTH / width, _PICTURE_HEIGHT / height))
+    axes = figure.add_axes(
+      (
+        left / width,
+        bottom / height,
+        _PICTURE_WIDTH / width,
+        _PICTURE_HEIGHT / height,
+      )
+    )
     axes.set_axis_off()
     # Above its text, whatever its shape.
     axes.set_anchor('SW')
@@ -98,17 +114,31 @@ def draw(pictures, columns, num_humans):
       axes.imshow(image_formats.thumbnail(picture.data, _LONGEST_SIDE))
     except ValueError as error:
       faults.append(f'cannot decode the picture {picture.name} ({error})')
-      axes.text(0, 0, '\n'.join(textwrap.wrap(str(error), _LINE_LENGTH)[:10]),
-                fontsize=8, fontfamily=fonts, verticalalignment='bottom',
-                parse_math=False, color='grey')
+      axes.text(
+        0,
+        0,
+        '\n'.join(textwrap.wrap(str(error), _LINE_LENGTH)[:10]),
+        fontsize=8,
+        fontfamily=fonts,
+        verticalalignment='bottom',
+        parse_math=False,
+        color='grey',
+      )
     top = bottom - _MARGIN
     colors = ['green' if is_human(picture.caption, picture.humans) else 'black']
     colors += ['grey'] * (len(texts) - 1)
     for lines, color in zip(texts, colors):
       for line in lines:
-        figure.text(left / width, top / height, line, color=color, fontsize=8,
-                    fontfamily=fonts, verticalalignment='top',
-                    parse_math=False)
+        figure.text(
+          left / width,
+          top / height,
+          line,
+          color=color,
+          fontsize=8,
+          fontfamily=fonts,
+          verticalalignment='top',
+          parse_math=False,
+        )
         top -= _LINE_HEIGHT
   if len(faults) == len(pictures):
     raise ValueError(faults[0])

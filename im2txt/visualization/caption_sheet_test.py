@@ -34,8 +34,9 @@ def test_captions_stand_under_their_pictures():
   Image.new('RGB', (60, 40), (0, 0, 255)).save(blue, 'PNG')
   humans = ['A red star.', 'Red.', 'One star with five points.']
   pictures = [
-      caption_sheet.CaptionedPicture('a', blue.getvalue(), caption, humans)
-      for caption in ('a red star', 'costs $ 5 $', 'one')]
+    caption_sheet.CaptionedPicture('a', blue.getvalue(), caption, humans)
+    for caption in ('a red star', 'costs $ 5 $', 'one')
+  ]
   sheet = _draw(pictures, 2, 3)
   is_blue = (sheet == (0, 0, 255)).all(axis=2)
   is_green = sheet[..., 1] - sheet[..., [0, 2]].max(axis=2) > 60
@@ -62,14 +63,18 @@ def test_a_picture_that_is_too_large_is_named(monkeypatch):
 
 def test_a_picture_that_is_none_is_named():
   with pytest.raises(ValueError, match='picture 7.jpg'):
-    caption_sheet.draw([caption_sheet.CaptionedPicture(
-        '7.jpg', testing.jpeg()[:90], 'a', [])], 1, 1)
+    caption_sheet.draw(
+      [caption_sheet.CaptionedPicture('7.jpg', testing.jpeg()[:90], 'a', [])],
+      1,
+      1,
+    )
 
 
 def test_one_damaged_picture_leaves_the_others(caplog):
   pictures = [
-      caption_sheet.CaptionedPicture(f'{i}.jpg', data, 'a', [])
-      for i, data in enumerate([testing.jpeg()[:90], testing.jpeg()])]
+    caption_sheet.CaptionedPicture(f'{i}.jpg', data, 'a', [])
+    for i, data in enumerate([testing.jpeg()[:90], testing.jpeg()])
+  ]
   with caplog.at_level('WARNING'):
     sheet = _draw(pictures, 2, 1)
   assert 'cannot decode the picture 0.jpg (damaged JPEG' in caplog.text
