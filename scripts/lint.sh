@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Checks the code without running it: ruff's rules and format, mypy's types.
+#
+#   scripts/lint.sh          checks
+#   scripts/lint.sh --fix    mends what ruff can mend, and checks the rest
+
+set -uo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+scripts/setup.sh || exit 1
+for tool in ruff mypy pre-commit; do
+  if ! [[ -x ".venv/bin/${tool}" ]]; then
+    .venv/bin/python3 -m pip --disable-pip-version-check install --quiet \
+      -r requirements-dev.txt || exit 1
+  fi
+done
+
+status=0
+if [[ "${1:-}" == --fix ]]; then
+  .venv/bin/ruff check --fix . || status=1
+  .venv/bin/ruff format . || status=1
+else
+  .venv/bin/ruff check . || status=1
+  .venv/bin/ruff format --check . || status=1
+fi
+.venv/bin/mypy || status=1
+exit "${status}"
