@@ -77,6 +77,7 @@ def main(_):
     benchmark.lstm()
     benchmark.captioning()
     benchmark.programs()
+    benchmark.saving()
     if FLAGS.num_prepared:
       benchmark.preparing()
     if FLAGS.growth:

@@ -14,6 +14,7 @@ import shutil
 import statistics
 import sys
 import time
+from unittest import mock
 
 import numpy as np
 import tensorflow as tf
@@ -320,6 +321,38 @@ class Benchmark:
       if name == 'train from images':
         waiting = re.search(r'(\d+)% waiting for input', written)
         self._add(f'{name}, waiting for input', int(waiting.group(1)), '%')
+
+  def saving(self):
+    """A full checkpoint on the disk, against one that a power cut may take."""
+    values = {
+      **image_embedding.InceptionV3().named_variables,
+      **show_and_tell_model.ShowAndTellModel(
+        self.config, with_inception=False
+      ).named_variables,
+    }
+    prefixes = (
+      os.path.join(self.directory, f'saved-{i}', 'model.ckpt-0')
+      for i in itertools.count()
+    )
+
+    def save():
+      # A new name each time, as train does: ext4 flushes what replaces a file.
+      prefix = next(prefixes)
+      os.makedirs(os.path.dirname(prefix))
+      checkpoints.write(prefix, values)
+      shutil.rmtree(os.path.dirname(prefix))
+
+    with mock.patch('os.fsync', lambda descriptor: None):
+      save()  # The first gets memory from the host of a virtual machine.
+      self._add(
+        'saving a checkpoint, not flushed to disk', self._seconds(save), 's'
+      )
+    self._add(
+      'saving a checkpoint',
+      self._seconds(save),
+      's',
+      'saving a checkpoint, not flushed to disk',
+    )
 
   def preparing(self):
     """Making shards against decoding the same files, start-up left out."""

@@ -23,5 +23,11 @@ def test_measures_preparing(tmp_path, monkeypatch):
     assert benchmark.results[name]['unit'] == 'images/s', benchmark.results
 
 
+def test_measures_saving(tmp_path):
+  benchmark = suite.Benchmark(str(tmp_path), 1, 32)
+  benchmark.saving()
+  assert benchmark.results['saving a checkpoint']['share'] > 0
+
+
 if __name__ == '__main__':
   sys.exit(pytest.main([__file__, '-v']))
