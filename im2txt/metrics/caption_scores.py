@@ -6,11 +6,14 @@ and give the digits of pycocoevalcap's. METEOR and SPICE are Java programs that
 come with pycocoevalcap.
 """
 
+from collections.abc import Callable
+from collections.abc import Hashable
+from collections.abc import Sequence
+import functools
 import importlib.util
 import os
 import shutil
 import subprocess
-from typing import Callable
 from typing import NamedTuple
 
 from absl import logging
@@ -25,27 +28,161 @@ from im2txt.metrics import rouge
 
 tokenize = ptb_tokenizer.tokenize
 
-METRICS = (
-  'bleu_1',
-  'bleu_2',
-  'bleu_3',
-  'bleu_4',
-  'meteor',
-  'rouge_l',
-  'cider',
-  'spice',
-)
 
-_BLEU = METRICS[:4]
-_NGRAM_METRICS = (*_BLEU, 'cider')
-_JAVA = {'meteor', 'spice'}
-_VERSIONS = {
-  _BLEU: ('bleu', bleu.VERSION),
-  ('meteor',): ('meteor', meteor.VERSION),
-  ('rouge_l',): ('rouge', rouge.VERSION),
-  ('cider',): ('cider', cider.VERSION),
-  ('spice',): ('spice', '1.0'),
-}
+class Statistics(NamedTuple):
+  """What some metrics of a set of images are computed from.
+
+  Attributes:
+    metrics: tuple of their names.
+    rows: float64 [images, columns]; their sum over images is what counts.
+    scores: function from float64 [n, columns], n such sums over as many images,
+      to float64 [n, metrics].
+  """
+
+  metrics: tuple
+  rows: np.ndarray
+  scores: Callable
+
+
+class Found(NamedTuple):
+  """What a scorer finds.
+
+  Attributes:
+    scores: float [metrics], of all images.
+    image_scores: float64 [images, metrics].
+    statistics: what both are computed from.
+  """
+
+  scores: Sequence[float]
+  image_scores: np.ndarray
+  statistics: Statistics
+
+
+class TokenizedCaptions:
+  """Captions to score and their references, tokens joined by blanks.
+
+  Args:
+    ids: of the images.
+    candidates: one caption per image.
+    references: one or more captions per image.
+  """
+
+  def __init__(
+    self,
+    ids: Sequence[Hashable],
+    candidates: Sequence[str],
+    references: Sequence[Sequence[str]],
+  ):
+    self.ids = ids
+    self.candidates = candidates
+    self.references = references
+
+  @functools.cached_property
+  def counts(self) -> tuple[ngrams.Captions, ngrams.Captions]:
+    """The n-grams of candidates and of references, counted once for all."""
+    return ngrams.pair(self.candidates, self.references)
+
+  def for_pycocoevalcap(
+    self,
+  ) -> tuple[dict[Hashable, Sequence[str]], dict[Hashable, list[str]]]:
+    """Returns (references, candidates) as its scorers take them."""
+    return (
+      dict(zip(self.ids, self.references)),
+      {i: [caption] for i, caption in zip(self.ids, self.candidates)},
+    )
+
+
+class Scorer(NamedTuple):
+  """One or more metrics that are computed together.
+
+  Attributes:
+    name: in signatures.
+    version: likewise.
+    metrics: their names.
+    find: what computes them.
+    needs_java: whether a Java program does the work.
+  """
+
+  name: str
+  version: str
+  metrics: tuple[str, ...]
+  find: Callable[[TokenizedCaptions], Found]
+  needs_java: bool = False
+
+
+def _bleu(captions: TokenizedCaptions) -> Found:
+  rows = bleu.statistics(*captions.counts)
+  return Found(
+    bleu.scores([rows.sum(axis=0)])[0],
+    bleu.scores(rows),
+    Statistics(_BLEU, rows.astype(np.float64), bleu.scores),
+  )
+
+
+def _meteor(captions: TokenizedCaptions) -> Found:
+  value, values, rows = meteor.measure(*captions.for_pycocoevalcap())
+  return Found(
+    [value],
+    values[:, np.newaxis],
+    Statistics(
+      ('meteor',), rows, lambda sums: meteor.scores(sums)[:, np.newaxis]
+    ),
+  )
+
+
+def _rouge(captions: TokenizedCaptions) -> Found:
+  return _by_mean(
+    'rouge_l', rouge.scores(captions.candidates, captions.references)
+  )
+
+
+def _cider(captions: TokenizedCaptions) -> Found:
+  return _by_mean('cider', cider.scores(*captions.counts))
+
+
+def _spice(captions: TokenizedCaptions) -> Found:
+  from pycocoevalcap.spice.spice import Spice
+
+  references, candidates = captions.for_pycocoevalcap()
+
+  try:
+    value, details = Spice().compute_score(references, candidates)
+  except subprocess.CalledProcessError as error:
+    raise OSError(
+      f"SPICE's Java program failed ({error}): it needs 8 GB of "
+      'memory, and a Java that it knows, such as 8'
+    ) from error
+  # It sorts the images.
+  of = {
+    image_id: scores['All']['f']
+    for image_id, scores in zip(sorted(references), details)
+  }
+  mean = _by_mean('spice', np.array([of[i] for i in captions.ids]))
+  return mean._replace(scores=[value])
+
+
+def _by_mean(metric: str, values: np.ndarray) -> Found:
+  """Returns what a metric gives whose score is the mean over the images."""
+  column = values[:, np.newaxis]
+  return Found(
+    [np.mean(values)],
+    column,
+    Statistics((metric,), column, lambda sums: sums / len(values)),
+  )
+
+
+_BLEU = ('bleu_1', 'bleu_2', 'bleu_3', 'bleu_4')
+
+# Every metric that there is. In the order of the tables of score.
+SCORERS = (
+  Scorer('bleu', bleu.VERSION, _BLEU, _bleu),
+  Scorer('meteor', meteor.VERSION, ('meteor',), _meteor, needs_java=True),
+  Scorer('rouge', rouge.VERSION, ('rouge_l',), _rouge),
+  Scorer('cider', cider.VERSION, ('cider',), _cider),
+  Scorer('spice', '1.0', ('spice',), _spice, needs_java=True),
+)
+METRICS = tuple(metric for scorer in SCORERS for metric in scorer.metrics)
+
 # pycocoevalcap fetches these over HTTP when SPICE is made; we never do.
 _SPICE_MODELS = ('lib', 'stanford-corenlp-3.6.0-models.jar')
 
@@ -87,21 +224,6 @@ def shortcomings(metrics=METRICS):
     for metric, reason in unavailable().items()
     if metric in metrics
   ]
-
-
-class Statistics(NamedTuple):
-  """What some metrics of a set of images are computed from.
-
-  Attributes:
-    metrics: tuple of their names.
-    rows: float64 [images, columns]; their sum over images is what counts.
-    scores: function from float64 [n, columns], n such sums over as many images,
-      to float64 [n, metrics].
-  """
-
-  metrics: tuple
-  rows: np.ndarray
-  scores: Callable
 
 
 class Measured(NamedTuple):
@@ -184,33 +306,28 @@ def measure(references, candidates, metrics=METRICS, split=tokenize):
     [next(tokens) for _ in captions] for captions in references.values()
   ]
   mine = split([candidates[image_id] for image_id in ids])
+  captions = TokenizedCaptions(ids, mine, theirs)
   found = []
-  if not wanted.isdisjoint(_NGRAM_METRICS):
-    found += _ngram_scores(mine, theirs)
-  if 'rouge_l' in wanted:
-    found.append(_by_mean('rouge_l', rouge.scores(mine, theirs)))
-  for name, scorer in (('meteor', _meteor), ('spice', _spice)):
-    if name in wanted:
-      try:
-        found.append(
-          scorer(
-            dict(zip(ids, theirs)),
-            {i: [caption] for i, caption in zip(ids, mine)},
-          )
-        )
-      # Whatever it is that the packages raise, the other scores are good.
-      except Exception as error:
-        logging.warning('no %s: %s: %s', name, type(error).__name__, error)
+  for scorer in SCORERS:
+    if wanted.isdisjoint(scorer.metrics):
+      continue
+    try:
+      found.append(scorer.find(captions))
+    # Whatever it is that a Java program fails of, the other scores are good.
+    except Exception as error:
+      if not scorer.needs_java:
+        raise
+      logging.warning('no %s: %s: %s', scorer.name, type(error).__name__, error)
   scores, image_scores = {}, {}
-  for values, per_image, statistics in found:
-    scores.update(zip(statistics.metrics, map(float, values)))
-    image_scores.update(zip(statistics.metrics, per_image.T))
+  for f in found:
+    scores.update(zip(f.statistics.metrics, map(float, f.scores)))
+    image_scores.update(zip(f.statistics.metrics, f.image_scores.T))
   names = [name for name in METRICS if name in wanted and name in scores]
   return Measured(
     {name: scores[name] for name in names},
     ids,
     {name: image_scores[name] for name in names},
-    [statistics for _, _, statistics in found],
+    [f.statistics for f in found],
     sum(map(len, theirs)),
   )
 
@@ -222,15 +339,18 @@ def signature(measured, tokenizer=f'ptb-{ptb_tokenizer.VERSION}'):
     measured: `Measured`.
     tokenizer: name and version of what split the captions.
   """
+  ran = [
+    scorer
+    for scorer in SCORERS
+    if not measured.scores.keys().isdisjoint(scorer.metrics)
+  ]
   fields = {
     'images': len(measured.image_ids),
     'references': measured.num_references,
     'tok': tokenizer,
-    'java': 'yes' if _JAVA & measured.scores.keys() else 'no',
+    'java': 'yes' if any(scorer.needs_java for scorer in ran) else 'no',
+    **{scorer.name: scorer.version for scorer in ran},
   }
-  for names, (name, version) in _VERSIONS.items():
-    if not measured.scores.keys().isdisjoint(names):
-      fields[name] = version
   return '|'.join(f'{name}:{value}' for name, value in fields.items())
 
 
@@ -239,60 +359,3 @@ def _package(name):
   # It has no __init__.py, so it may be in several places.
   places = importlib.util.find_spec('pycocoevalcap').submodule_search_locations
   return os.path.join(list(places)[0], name)
-
-
-# Each of the following returns lists of (scores of all images, float64 [images,
-# metrics], `Statistics`), or one such.
-
-
-def _ngram_scores(mine, theirs):
-  candidates, references = ngrams.pair(mine, theirs)
-  rows = bleu.statistics(candidates, references)
-  return [
-    (
-      bleu.scores([rows.sum(axis=0)])[0],
-      bleu.scores(rows),
-      Statistics(_BLEU, rows.astype(np.float64), bleu.scores),
-    ),
-    _by_mean('cider', cider.scores(candidates, references)),
-  ]
-
-
-def _by_mean(name, values):
-  return (
-    [np.mean(values)],
-    values[:, np.newaxis],
-    Statistics((name,), values[:, np.newaxis], lambda sums: sums / len(values)),
-  )
-
-
-def _meteor(references, candidates):
-  value, values, rows = meteor.measure(references, candidates)
-  return (
-    [value],
-    values[:, np.newaxis],
-    Statistics(
-      ('meteor',), rows, lambda sums: meteor.scores(sums)[:, np.newaxis]
-    ),
-  )
-
-
-def _spice(references, candidates):
-  from pycocoevalcap.spice.spice import Spice
-
-  try:
-    value, details = Spice().compute_score(references, candidates)
-  except subprocess.CalledProcessError as error:
-    raise OSError(
-      f"SPICE's Java program failed ({error}): it needs 8 GB of "
-      'memory, and a Java that it knows, such as 8'
-    ) from error
-  # It sorts the images.
-  of = {
-    image_id: scores['All']['f']
-    for image_id, scores in zip(sorted(references), details)
-  }
-  _, values, statistics = _by_mean(
-    'spice', np.array([of[image_id] for image_id in references])
-  )
-  return [value], values, statistics
