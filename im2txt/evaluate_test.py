@@ -17,6 +17,7 @@ from im2txt import configuration
 from im2txt import show_and_tell_model
 from im2txt import testing
 from im2txt.data import shards
+from im2txt.evaluation import perplexity
 from im2txt.inference_utils import captioner as captioner_lib
 from im2txt.inference_utils import search_config
 from im2txt.metrics import summary
@@ -159,7 +160,7 @@ def test_scores_each_requested_caption_once(
   )
   assert result.returncode == 0, result.stderr
   perplexity, nats, words, count = re.search(
-    r'global step 1000: perplexity = ([\d.]+) \(([\d.]+) nats a word, '
+    r'global step 1000: perplexity = ([\d.]+) \(([\d.]+) nats per word, '
     r'(\d+) words of (\d+) captions',
     result.stderr,
   ).groups()
@@ -182,15 +183,11 @@ def test_scores_each_requested_caption_once(
 def test_the_result_with_cached_features_is_exactly_that_without(
   data, train_dir, model, tmp_path
 ):
-  # Its flags are those of train too, so never two of them in one process.
-  from im2txt import evaluate
-  from im2txt.data import shards
-
   files = shards.list_files(data)
   cache = str(tmp_path / 'features')
 
   def run(*args):
-    return evaluate.Evaluator(files, *args).evaluate(str(train_dir))
+    return perplexity.PerplexityEvaluator(files, *args).evaluate(str(train_dir))
 
   for num_examples in (5, 9, 100):
     expected = run(num_examples, 3)
@@ -204,7 +201,7 @@ def test_the_result_with_cached_features_is_exactly_that_without(
   values['InceptionV3/Conv2d_1a_3x3/weights'] += 1e-3
   checkpoints.write(prefix, values)
   with pytest.raises(ValueError, match='made from other Inception v3 weights'):
-    evaluate.Evaluator(files, 5, 3, cache).evaluate(str(other))
+    perplexity.PerplexityEvaluator(files, 5, 3, cache).evaluate(str(other))
 
 
 # Deletes the files of step 800 just before they are opened and the weights of
@@ -390,78 +387,6 @@ def test_metrics_of_each_checkpoint(model, tmp_path, monkeypatch):
     _expected_scores(eval_dir / 'best', vocab_file, ['bleu_1', 'cider'])
     == expected[best]
   )
-
-
-def test_events_that_are_not_on_the_disk_are_missed(tmp_path):
-  from im2txt import evaluate
-
-  writer = tf.summary.create_file_writer(str(tmp_path))
-  with writer.as_default(step=1):
-    with evaluate.writing_events(writer, str(tmp_path)):
-      tf.summary.scalar('a', 1.0)
-    (path,) = tmp_path.iterdir()
-    written = path.read_bytes()
-
-    def damage(content):
-      with evaluate.writing_events(writer, str(tmp_path)):
-        tf.summary.scalar('a', 1.0)
-        writer.flush()
-        path.write_bytes(content)
-
-    # As on a full disk, where TensorFlow tells nobody.
-    for content in (written, written + b'part'):
-      with pytest.raises(OSError, match=f'events in --eval_dir={tmp_path}'):
-        damage(content)
-
-
-@pytest.mark.parametrize(
-  'arguments, part',
-  [
-    (['--metrics=bleu_4,blue_1'], "'blue_1' is none of bleu_1"),
-    (['--metrics=perplexity'], 'perplexity is always computed'),
-    (['--best_metric=cider'], 'is not in --metrics=; add it'),
-    (['--metrics=all', '--best_metric=mean_length'], 'is none of perplexity'),
-    (['--metrics=all', '--best_metric=meteor'], 'Java is not installed'),
-  ],
-)
-def test_metrics_that_cannot_be_had_are_refused(monkeypatch, arguments, part):
-  from im2txt import evaluate
-
-  monkeypatch.setenv('PATH', '')
-  with testing.flags_of(evaluate, *arguments):
-    with pytest.raises(ValueError, match=part):
-      evaluate.check_metrics()
-
-
-def test_metrics_that_can_be_had(monkeypatch):
-  from im2txt import evaluate
-
-  monkeypatch.setenv('PATH', '')
-  for arguments, metrics in (
-    ([], []),
-    (['--best_metric=perplexity'], []),
-    (['--metrics=meteor'], []),
-    (['--metrics=cider,bleu_4'], ['cider', 'bleu_4']),
-    (
-      ['--metrics=all', '--best_metric=cider'],
-      [
-        'bleu_1',
-        'bleu_2',
-        'bleu_3',
-        'bleu_4',
-        'rouge_l',
-        'cider',
-        'distinct_captions',
-        'vocabulary_used',
-        'mean_length',
-        'oracle_cider',
-        'mbleu_4',
-        'self_cider',
-      ],
-    ),
-  ):
-    with testing.flags_of(evaluate, *arguments):
-      assert evaluate.check_metrics() == metrics
 
 
 def test_an_interrupt_is_no_error(data, tmp_path):

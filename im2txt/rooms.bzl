@@ -34,10 +34,14 @@ ROOMS = {
     ],
     "evaluation": [
         "checkpoints",
+        "configuration",
         "data",
         "inference_utils",
+        "input_pipeline",
         "metrics",
         "runtime",
+        "show_and_tell_model",
+        "text",
         "visualization",
     ],
     "inference_utils": [
@@ -127,17 +131,9 @@ PROGRAMS = {
         "runtime",
     ],
     "evaluate": [
-        "checkpoints",
-        "configuration",
-        "data",
         "evaluation",
         "inference_utils",
-        "input_pipeline",
-        "metrics",
         "runtime",
-        "show_and_tell_model",
-        "text",
-        "visualization",
     ],
     "extend_checkpoint": [
         "checkpoints",
@@ -173,13 +169,11 @@ PROGRAMS = {
         "runtime",
     ],
     "score": [
-        "checkpoints",
         "data",
         "evaluation",
         "inference_utils",
         "metrics",
         "runtime",
-        "text",
     ],
     "sweep": [
         "data",

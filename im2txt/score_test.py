@@ -18,6 +18,7 @@ from im2txt import score
 from im2txt import testing
 from im2txt.data import shards
 from im2txt.metrics import caption_scores
+from im2txt.text import vocabulary
 from im2txt.text import vocabulary_stamp
 
 _WORDS = ['<S>', '</S>', 'a', 'man', 'dog', 'runs', '<UNK>']
@@ -255,7 +256,7 @@ def test_unusable_references_are_refused(run, tmp_path, references, part):
     ({'results_file': 'a', 'server_zip': 'b'}, '--test2014_results'),
     (
       {'results_file': 'a,b', 'server_zip': 'c.zip', 'test2014_results': 'd'},
-      '--results_file=a,b should be one file',
+      '--results_file=a,b must be one file',
     ),
     (
       {
@@ -272,7 +273,7 @@ def test_unusable_references_are_refused(run, tmp_path, references, part):
     ),
     (
       {'results_file': 'a', 'annotations_file': 'b', 'ranking': True},
-      'need a --checkpoint_path',
+      'need --checkpoint_path',
     ),
     (
       {'results_file': 'a', 'annotations_file': 'b', 'beam_size': 0},
@@ -739,7 +740,7 @@ def test_a_checkpoint_tells_the_tokenizer(run, model_dir, tmp_path):
   for path in model_dir.iterdir():
     shutil.copy(path, tmp_path)
   words = str(model_dir / 'words.txt')
-  vocab = vocabulary_stamp.of_vocabulary(score.vocabulary.Vocabulary(words))
+  vocab = vocabulary_stamp.of_vocabulary(vocabulary.Vocabulary(words))
   vocabulary_stamp.save(
     tmp_path, dataclasses.replace(vocab.stamp, tokenizer='characters')
   )

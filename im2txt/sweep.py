@@ -123,13 +123,9 @@ def numbers(name, kind):
 
 def check_metrics():
   """Raises ValueError if one of --metrics cannot be computed."""
+  summary.check_names(FLAGS.metrics, '--metrics')
   unavailable = caption_scores.unavailable()
   for name in FLAGS.metrics:
-    if name not in summary.METRICS:
-      raise ValueError(
-        f'--metrics={",".join(FLAGS.metrics)}: {name!r} is none '
-        f'of {", ".join(summary.METRICS)}'
-      )
     if name in unavailable:
       raise ValueError(
         f'--metrics={",".join(FLAGS.metrics)}: no {name}: {unavailable[name]}'

@@ -1,11 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """All scores of a set of captions, and a table of those of several sets."""
 
+from collections.abc import Sequence
+
 from im2txt.metrics import caption_scores
 from im2txt.metrics import diversity
 from im2txt.metrics import resampling
 
 METRICS = caption_scores.METRICS + diversity.MEASURES + diversity.SET_MEASURES
+
+
+def check_names(names: Sequence[str], flag: str) -> None:
+  """Raises ValueError if one of the names is no metric.
+
+  Args:
+    names: of metrics.
+    flag: which gave them, e.g. '--metrics'.
+  """
+  for name in names:
+    if name == 'perplexity':
+      raise ValueError(
+        f'{flag}={",".join(names)}: perplexity is always computed; leave it out'
+      )
+    if name not in METRICS:
+      raise ValueError(
+        f'{flag}={",".join(names)}: {name!r} is none of {", ".join(METRICS)}'
+      )
 
 
 def summarize(

@@ -40,7 +40,12 @@ def field(default, text, values=None, lower_bound=None, upper_bound=None):
 
 
 def kind(a_field):
-  """Returns the type of a field, without `None`: bool, int, float or str."""
+  """Returns the type of a field, without `None`: bool, int, float, str, tuple.
+
+  A tuple is one of strings.
+  """
+  if typing.get_origin(a_field.type) is tuple:
+    return tuple
   kinds = [t for t in typing.get_args(a_field.type) if t is not type(None)]
   return kinds[0] if kinds else a_field.type
 
@@ -57,6 +62,8 @@ def define_flags(options_class, unset=False, flag_values=flags.FLAGS):
   for a_field in dataclasses.fields(options_class):
     data = a_field.metadata
     default = None if unset else a_field.default
+    if isinstance(default, tuple):
+      default = list(default)
     text = data['help']
     if unset:
       text += f' The default is {a_field.default!r}.'
@@ -111,9 +118,13 @@ def from_flags(flag_values, options_class):
     flag_values: `flags.FLAGS`, after parsing.
     options_class: as of `define_flags`.
   """
+  values = {
+    a_field.name: getattr(flag_values, a_field.name)
+    for a_field in dataclasses.fields(options_class)
+  }
   return options_class(
     **{
-      a_field.name: getattr(flag_values, a_field.name)
-      for a_field in dataclasses.fields(options_class)
+      name: tuple(value) if isinstance(value, list) else value
+      for name, value in values.items()
     }
   )

@@ -1,0 +1,332 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scores of captions: those of results files, or of a model's for some shards.
+
+A run is a set of captions, one per image. TensorFlow is imported only where a
+model captions.
+"""
+
+from collections.abc import Callable
+from collections.abc import Collection
+from collections.abc import Mapping
+from collections.abc import Sequence
+import dataclasses
+import math
+import os
+from typing import NamedTuple
+
+from absl import logging
+
+from im2txt.data import caption_files
+from im2txt.data import shards
+from im2txt.evaluation import score_options
+from im2txt.inference_utils import search_config
+from im2txt.metrics import caption_scores
+from im2txt.metrics import resampling
+from im2txt.metrics import summary
+from im2txt.runtime.progress import Progress
+from im2txt.text import tokenizer
+from im2txt.text import vocabulary
+from im2txt.text import vocabulary_stamp
+
+# Image id -> one caption, and image id -> one or more.
+Captions = dict[int, str]
+References = Mapping[int, Sequence[str]]
+
+
+class Run(NamedTuple):
+  """One set of captions with its scores.
+
+  Attributes:
+    captions: image id -> caption.
+    scores: name -> number.
+    measured: the same with all that tells how sure they are.
+  """
+
+  captions: Captions
+  scores: dict[str, float]
+  measured: caption_scores.Measured
+
+
+@dataclasses.dataclass(frozen=True)
+class Sources:
+  """What captions are scored with.
+
+  Attributes:
+    files: shard file names, empty without --input_file_pattern.
+    prefixes: of checkpoints, empty without --checkpoint_path.
+    stamp: of the vocabulary of the data; None if not known.
+    split: what tokenizes captions.
+    references: those of --annotations_file; None without.
+    training: tokenized captions of --train_file_pattern; None without.
+  """
+
+  files: list[str]
+  prefixes: list[str]
+  stamp: vocabulary_stamp.Stamp | None
+  split: Callable[[list[str]], list[str]]
+  references: References | None
+  training: set[str] | None
+
+
+def open_sources(options: score_options.ScoreOptions) -> Sources:
+  """Opens what the options name.
+
+  Raises:
+    ValueError: a file cannot be read, or the vocabularies are not the same.
+  """
+  files = prefixes = []
+  if options.input_file_pattern:
+    files = shards.list_files(options.input_file_pattern)
+  if options.checkpoint_path:
+    from im2txt import checkpoints
+
+    # Once: in a directory there may be a newer one by and by.
+    prefixes = [
+      checkpoints.resolve(path)
+      for path in checkpoints.split_paths(options.checkpoint_path)
+    ]
+    _check_vocabulary(options.vocab_file, files)
+  if options.annotations_file and not prefixes:
+    stamp = vocabulary_stamp.load(os.path.dirname(options.annotations_file))
+  else:
+    stamp = vocabulary_stamp.first_known(
+      [
+        *map(vocabulary_stamp.of_checkpoint, prefixes),
+        *vocabulary_stamp.of_shards(files),
+      ]
+    )
+  split = tokenizer.for_scores(stamp) or caption_scores.tokenize
+  references = None
+  if options.annotations_file:
+    references = caption_files.read_references(
+      options.annotations_file, '--annotations_file'
+    )
+  training = training_captions(options.train_file_pattern, split)
+  return Sources(files, prefixes, stamp, split, references, training)
+
+
+def training_captions(
+  file_pattern: str, split: Callable[[list[str]], list[str]]
+) -> set[str] | None:
+  """Returns the captions of --train_file_pattern, None without.
+
+  Args:
+    file_pattern: of shards; '' for none.
+    split: what tokenizes captions.
+  """
+  if not file_pattern:
+    return None
+  files = shards.list_files(file_pattern, 'train_file_pattern')
+  return set(split(shards.distinct_captions(files)))
+
+
+def _check_vocabulary(vocab_file: str, files: Sequence[str]) -> None:
+  """Raises ValueError if shards say that --vocab_file is not theirs."""
+  vocab = vocabulary_stamp.of_vocabulary(vocabulary.Vocabulary(vocab_file))
+  # For shards without a stamp each id will be compared with its word.
+  vocabulary_stamp.check(
+    [vocab, *(h for h in vocabulary_stamp.of_shards(files) if h.stamp)],
+    'give the shards that were made with the vocabulary of the model',
+  )
+
+
+def score_checkpoint(
+  options: score_options.ScoreOptions,
+  search: search_config.SearchConfig,
+  sources: Sources,
+) -> tuple[Run, References]:
+  """Captions the images of shards with a model, and scores the captions.
+
+  Args:
+    options: what to score.
+    search: how captions are searched.
+    sources: of these options.
+
+  Returns:
+    (the run, the references that it was scored against).
+
+  Raises:
+    ValueError: no image can be decoded, or one has no reference.
+  """
+  import numpy as np
+
+  from im2txt.evaluation import caption_evaluator
+  from im2txt.inference_utils import captioner as captioner_lib
+  from im2txt.inference_utils import likelihood
+
+  captioner = captioner_lib.Captioner(
+    sources.prefixes, options.vocab_file, search
+  )
+  scorer = likelihood.Likelihood(captioner.model)
+  examples = shards.captions_by_image(
+    sources.files, options.max_images, captioner.vocab
+  )
+  n_best, features, losses = {}, [], []
+  with Progress('Captioning', len(examples), 'images') as progress:
+    for image_ids, encoded in captioner_lib.encode_batches(
+      captioner,
+      shards.image_batches(
+        sources.files, examples, options.inference_batch_size
+      ),
+      progress,
+    ):
+      for image_id, captions in zip(
+        image_ids, captioner.decoder.caption(encoded, len(n_best))
+      ):
+        n_best[image_id] = [caption.text for caption in captions]
+      features.append(encoded)
+      pairs = [
+        (row, ids)
+        for row, image_id in zip(encoded, image_ids)
+        for ids in examples[image_id][1]
+      ]
+      if pairs:
+        rows, ids = zip(*pairs)
+        losses.append(scorer.cross_entropies(np.stack(rows), ids))
+  if not n_best:
+    raise ValueError(
+      f'--input_file_pattern={options.input_file_pattern} has no image that '
+      'can be decoded'
+    )
+  references = sources.references
+  if references is None:
+    references = {
+      image_id: captions for image_id, (captions, _) in examples.items()
+    }
+  scores, measured = summary.measure(
+    references, n_best, sources.training, split=sources.split
+  )
+  if losses:
+    scores['perplexity'] = math.exp(
+      np.concatenate(losses).mean(dtype=np.float64)
+    )
+  if options.ranking:
+    scores.update(
+      caption_evaluator.rank(
+        scorer,
+        np.concatenate(features)[: options.ranking_images],
+        [
+          examples[i][1][: options.ranking_captions_per_image]
+          for i in list(n_best)[: options.ranking_images]
+        ],
+      )
+    )
+  captions = {i: of_image[0] for i, of_image in sorted(n_best.items())}
+  return Run(captions, scores, measured), references
+
+
+def references_of_shards(files: Sequence[str]) -> References:
+  """Returns the captions of shards, by image id."""
+  return {
+    image_id: captions
+    for image_id, (captions, _) in shards.captions_by_image(files).items()
+  }
+
+
+def read_results(
+  options: score_options.ScoreOptions,
+  references: References | None,
+  taken: Collection[str] = (),
+) -> dict[str, Captions]:
+  """Reads --results_file, and --compare_with as the last.
+
+  Args:
+    options: what to score.
+    references: what to score against; None if nothing will be scored.
+    taken: names of runs that there are already.
+
+  Returns:
+    Name -> captions. A name is that of the file without directory and ending,
+    where this is the only one of its name.
+
+  Raises:
+    ValueError: a file cannot be read, or lacks captions of some images.
+  """
+  flag_of = dict.fromkeys(options.results_files, '--results_file')
+  if options.compare_with:
+    flag_of[options.compare_with] = '--compare_with'
+  stems = [os.path.splitext(os.path.basename(path))[0] for path in flag_of]
+  results = {}
+  for stem, (path, flag) in zip(stems, flag_of.items()):
+    name = stem if stems.count(stem) == 1 and stem not in taken else path
+    results[name] = caption_files.read_results(path, flag)
+    if references is not None:
+      _check_all_are_there(
+        f'{flag} {path}',
+        results[name],
+        references,
+        options.allow_missing_results,
+      )
+  return results
+
+
+def _check_all_are_there(
+  source: str, results: Captions, references: References, allow_missing: bool
+) -> None:
+  """Raises ValueError, or warns, if there are no captions of some images."""
+  missing = [i for i in references if i not in results]
+  if not missing or len(missing) == len(references):  # Other images entirely.
+    return
+  message = (
+    f'{source} has captions of {len(references) - len(missing)} of the '
+    f'{len(references)} images, none of image_id {caption_files.first(missing)}'
+  )
+  if not allow_missing:
+    raise ValueError(
+      f'{message}: caption all, or give --allow_missing_results to leave these '
+      'out'
+    )
+  logging.warning('%s', message)
+
+
+def score_captions(
+  captions: Captions, references: References, sources: Sources
+) -> Run:
+  """Scores captions that are there.
+
+  Raises:
+    ValueError: an image has no reference.
+  """
+  scores, measured = summary.measure(
+    references,
+    {i: [text] for i, text in captions.items()},
+    sources.training,
+    split=sources.split,
+  )
+  return Run(captions, scores, measured)
+
+
+def compare(
+  options: score_options.ScoreOptions,
+  runs: Mapping[str, Run],
+  references: References,
+  sources: Sources,
+) -> dict[str, dict[str, resampling.Difference]]:
+  """Compares each run with the last, that of --compare_with.
+
+  Returns:
+    Name of a run -> name of a score -> difference.
+
+  Raises:
+    ValueError: a run has captions of other images.
+  """
+  *names, baseline = runs
+  comparisons = {}
+  for name in names:
+    pair = (runs[name], runs[baseline])
+    try:
+      comparisons[name], images = summary.compare(
+        references,
+        tuple(run.captions for run in pair),
+        tuple(run.measured for run in pair),
+        sources.split,
+        options.resamples,
+        options.resampling_seed,
+      )
+    except ValueError as error:
+      raise ValueError(
+        f'--compare_with={options.compare_with} and {name}: {error}; give '
+        'captions of the same images'
+      ) from error
+    logging.info('%s and %s compared on %d images', name, baseline, images)
+  return comparisons
