@@ -92,6 +92,7 @@ ROOMS = {
         "checkpoints",
         "configuration",
         "input_pipeline",
+        "metrics",
         "ops",
         "runtime",
         "show_and_tell_model",
