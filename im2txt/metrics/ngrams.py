@@ -91,8 +91,8 @@ class Index:
     self, captions: Sequence[Sequence[int]], unknown_id: int | None = None
   ) -> None:
     self._unknown_id = unknown_id
-    # For each n: the keys of the n-grams, sorted, and above all numbers of
-    # these.
+    # For each n: the sorted keys of the n-grams, with a last one above all; and
+    # a number above those of the n-grams.
     self._keys = [np.zeros(0, np.int64)] * MAX_N
     self._num_ngrams = [0] * MAX_N
     self.counts, self.lengths = self._count(captions, adds=True)
@@ -159,11 +159,12 @@ class Index:
     if adds:
       known, numbers = np.unique(keys, return_inverse=True)
       # Negative keys keep their numbers, so that no other n-gram gets these.
-      self._keys[n - 1], self._num_ngrams[n - 1] = known, len(known)
+      self._num_ngrams[n - 1] = len(known)
+      self._keys[n - 1] = np.append(known, np.iinfo(np.int64).max)
       return numbers, len(known)
     known, num_ngrams = self._keys[n - 1], self._num_ngrams[n - 1]
     numbers = np.searchsorted(known, keys)
-    is_new = (np.append(known, -1)[numbers] != keys) | (keys < 0)
+    is_new = (known[numbers] != keys) | (keys < 0)
     new, inverse = np.unique(keys[is_new], return_inverse=True)
     numbers[is_new] = num_ngrams + inverse
     return numbers, num_ngrams + len(new)
