@@ -73,6 +73,7 @@ ROOMS = {
         "runtime",
     ],
     "show_and_tell_model": [
+        "configuration",
         "ops",
     ],
     "stress": [
