@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Hyperparameters: defaults of 2016, overridden by JSON file or flag.
 
-The two dataclasses are written as `configuration.json` beside the checkpoints
-they belong to, and every program that opens these checkpoints reads them back.
+`train` saves them as `configuration.json` beside its checkpoints. Every program
+that opens these checkpoints reads them from there.
 """
 
+from collections.abc import Mapping
 import dataclasses
 import os
 import sys
+from typing import Any
 from typing import NamedTuple
 
 from absl import flags
@@ -21,55 +23,55 @@ FILE_NAME = 'configuration.json'
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-  """Shape and regularization of the network, and how captions are searched.
+  """Shape and regularization of the network, and the defaults of the search.
 
   Each field is a hyperparameter and a flag of that name.
   """
 
   vocab_size: int = _field(
     12000,
-    'Rows of the word embedding and of the softmax, at least the words of '
-    'the vocabulary with <UNK>.',
+    'Number of word ids: rows of the word embedding and columns of the '
+    'softmax. At least the number of words of the vocabulary, with <UNK>.',
   )
   batch_size: int = _field(32, 'Captions per batch.')
   image_height: int = _field(
-    299, 'Pixels of the images that Inception v3 reads.'
+    299, 'Height in pixels of the images that Inception v3 reads.'
   )
   image_width: int = _field(
-    299, 'Pixels of the images that Inception v3 reads.'
+    299, 'Width in pixels of the images that Inception v3 reads.'
   )
   initializer_scale: float = _field(
     0.08,
-    'Initial weights of the LSTM and the embeddings are uniform between '
-    'minus and plus this.',
+    'Initial weights of the LSTM and the embeddings are drawn uniformly from '
+    'minus this to plus this.',
   )
   embedding_size: int = _field(
     512, 'Size of the embedding of words and images.'
   )
   num_lstm_units: int = _field(512, "Size of the LSTM's state.")
   lstm_dropout_keep_prob: float = _field(
-    0.7, 'Probability that training keeps an input or an output of the LSTM.'
+    0.7, 'Probability that dropout keeps an input or output of the LSTM.'
   )
   values_per_input_shard: int = _field(
-    2300, 'Sized the shuffle buffer of 2016. Has no effect.'
+    2300, 'Has no effect. In 2016 it set the size of the shuffle buffer.'
   )
   input_queue_capacity_factor: int = _field(
-    2, 'Sized the input queue of 2016. Has no effect.'
+    2, 'Has no effect. In 2016 it set the size of the input queue.'
   )
   allow_unknown_word: bool = _field(
     True,
-    'Whether the search may choose <UNK>, and ids without a word. Training '
-    'and perplexity know them either way.',
+    'Whether captions may contain <UNK>, and ids without a word. It does not '
+    'affect training and perplexity.',
   )
   beam_size: int = _field(
     3,
-    'Captions that the search keeps at each step, unless the program has '
-    'its own flag.',
+    'Captions that the search keeps at each step. A flag of the program '
+    'overrides it.',
   )
   length_normalization_factor: float = _field(
     0.0,
-    'Exponent of the length that divides the score of a caption, unless the '
-    'program has its own flag.',
+    'The score of a caption is divided by its length to this power. A flag '
+    'of the program overrides it.',
   )
 
 
@@ -86,52 +88,67 @@ class TrainingConfig:
   optimizer: str = _field('SGD', 'Optimizer: SGD, as in 2016, or Adam.')
   weight_decay: float = _field(
     0.0,
-    "Share of the decoder's matrices that a step of Adam takes away, times "
-    'the learning rate.',
+    'With Adam, each step subtracts this share of each matrix, times the '
+    'learning rate.',
   )
   moving_average_decay: float = _field(
     0.0,
-    'Above 0, checkpoints hold moving averages of the weights, of which a '
-    'step keeps this share.',
+    'Above 0, checkpoints hold moving averages of the weights. Each step '
+    'keeps this share of the average.',
   )
   initial_learning_rate: float = _field(
-    2.0, 'Learning rate of the decoder at the begin of its schedule.'
+    2.0, 'Learning rate of the decoder at the start of the schedule.'
   )
   learning_rate_schedule: str = _field(
     'staircase', 'Schedule: staircase, as in 2016, or cosine.'
   )
   learning_rate_decay_factor: float = _field(
-    0.5, 'Multiplies the rate every --num_epochs_per_decay epochs (staircase).'
+    0.5,
+    'The staircase schedule multiplies the rate by this every '
+    '--num_epochs_per_decay epochs. 0 turns decay off.',
   )
   num_epochs_per_decay: float = _field(
-    8.0,
-    'Epochs between decays (staircase). 0, or a factor of 0, turns decay off.',
+    8.0, 'Epochs between decays of the staircase schedule. 0 turns decay off.'
   )
-  schedule_start_step: int = _field(0, 'Step at which the schedule begins.')
+  schedule_start_step: int = _field(0, 'Step at which the schedule starts.')
   warmup_steps: int = _field(
-    0, 'Steps in which the rate grows linearly to its first value.'
+    0, 'Steps in which the rate grows linearly up to the schedule.'
   )
   cosine_decay_steps: int = _field(
     1000000,
-    'Steps after which the cosine schedule reaches a hundredth of the '
-    'initial rate, and stays there.',
+    'Steps after which the cosine schedule reaches 1 % of the initial rate, '
+    'and stays there.',
   )
   train_inception_learning_rate: float = _field(
     0.0005,
-    'Learning rate of Inception v3: constant where all of it is trained, by '
-    'the schedule where only its top blocks are.',
+    'Learning rate of Inception v3. It is constant if all of Inception v3 is '
+    'trained, and follows the schedule if only its top blocks are.',
   )
   clip_gradients: float = _field(
     5.0, 'Global norm at which gradients are clipped.'
   )
   max_checkpoints_to_keep: int = _field(
-    5, 'Checkpoints kept. Older ones are deleted.'
+    5, 'Checkpoints to keep. Older ones are deleted.'
   )
+
+
+class Configs(NamedTuple):
+  """All hyperparameters.
+
+  Attributes:
+    model: of the network and the search.
+    training: of training.
+  """
+
+  model: ModelConfig = ModelConfig()
+  training: TrainingConfig = TrainingConfig()
 
 
 _CLASSES = (ModelConfig, TrainingConfig)
 
-# Values that must be above zero for the program to make sense.
+Value = bool | int | float | str
+
+# Others must be above zero.
 _MAY_BE_ZERO = (
   'num_epochs_per_decay',
   'learning_rate_decay_factor',
@@ -145,56 +162,57 @@ _MAY_BE_ZERO = (
 )
 
 
-def _checked(name, kind, value, source):
+def _checked(name: str, kind: type, value: Any, source: str) -> Value:
   """Returns `value` as `kind`, or raises a ValueError that names `source`."""
-  good = (
-    isinstance(value, (int, float))
-    if kind is float
-    else (isinstance(value, kind))
-  )
+  good = isinstance(value, (int, float) if kind is float else kind)
   # To Python True is an int.
   if not good or isinstance(value, bool) != (kind is bool):
     raise ValueError(
-      f'{source}: {name}={value!r:.100} should be of type {kind.__name__}'
+      f'{source}: {name}={value!r:.100} must be of type {kind.__name__}'
     )
-  if kind is str:
-    return value  # Whoever looks a name up says which there are.
-  if kind is not bool and not abs(value) <= sys.float_info.max:
+  # Optimizers and schedules check their own names.
+  if isinstance(value, (bool, str)):
+    return value
+  if not abs(value) <= sys.float_info.max:
+    raise ValueError(f'{source}: {name}={value!r:.100} must be a finite number')
+  may_be_zero = name in _MAY_BE_ZERO
+  if value < 0 or (value == 0 and not may_be_zero):
     raise ValueError(
-      f'{source}: {name}={value!r:.100} should be a finite number'
+      f'{source}: {name}={value!r:.100} must be '
+      + ('zero or above' if may_be_zero else 'above zero')
     )
-  if kind is not bool and (
-    value < 0 or (value == 0 and name not in _MAY_BE_ZERO)
-  ):
-    raise ValueError(f'{source}: {name}={value!r:.100} should be above zero')
-  # Inception v3 can read no smaller image, and the crop gives no larger one.
+  # Inception v3 cannot read a smaller image, and the crop is at most 346 pixels.
   if name in ('image_height', 'image_width') and not 75 <= value <= 346:
-    raise ValueError(f'{source}: {name}={value} should be from 75 to 346')
+    raise ValueError(f'{source}: {name}={value} must be from 75 to 346')
   if name == 'moving_average_decay' and value >= 1:
-    raise ValueError(f'{source}: {name}={value} should be below 1')
+    raise ValueError(f'{source}: {name}={value} must be below 1')
   if name == 'lstm_dropout_keep_prob' and value > 1:
-    raise ValueError(f'{source}: {name}={value} should be in (0, 1]')
+    raise ValueError(f'{source}: {name}={value} must be in (0, 1]')
   return kind(value)
 
 
-def replace(configs, values, source):
-  """Returns (ModelConfig, TrainingConfig) with some values replaced.
+def replace(
+  configs: tuple[ModelConfig, TrainingConfig],
+  values: Mapping[str, Any],
+  source: str,
+) -> Configs:
+  """Returns the hyperparameters with some values replaced.
 
   Args:
-    configs: a (ModelConfig, TrainingConfig) pair.
-    values: dict from field name to value.
-    source: where the values come from, for the error: '--flag' or a file.
+    configs: all hyperparameters.
+    values: the new values, by name.
+    source: where the values come from, for the error: 'flag' or a file.
 
   Raises:
-    ValueError: a name that is no hyperparameter, or a value of another type or
-      outside its range.
+    ValueError: a name is unknown, or a value has another type or is outside its
+      range.
   """
   known = {
-    f.name: (i, f.type)
+    f.name: (i, flag_dataclasses.kind(f))
     for i, c in enumerate(_CLASSES)
     for f in dataclasses.fields(c)
   }
-  changes = ({}, {})
+  changes: tuple[dict[str, Any], ...] = ({}, {})
   for name, value in values.items():
     if name not in known:
       raise ValueError(
@@ -203,10 +221,14 @@ def replace(configs, values, source):
       )
     index, kind = known[name]
     changes[index][name] = _checked(name, kind, value, source)
-  return tuple(dataclasses.replace(c, **d) for c, d in zip(configs, changes))
+  model, training = configs
+  return Configs(
+    dataclasses.replace(model, **changes[0]),
+    dataclasses.replace(training, **changes[1]),
+  )
 
 
-def read_json(path):
+def read_json(path: str) -> dict[str, Any]:
   """Reads {name: value} from a JSON file.
 
   Raises:
@@ -217,30 +239,30 @@ def read_json(path):
   except (OSError, ValueError) as e:
     raise ValueError(f'cannot read hyperparameters from {path}: {e}') from e
   if not isinstance(values, dict):
-    raise ValueError(f'{path}: expected a JSON object of hyperparameters')
+    raise ValueError(f'{path} must hold a JSON object of hyperparameters')
   return values
 
 
-def save(directory, configs):
-  """Writes a (ModelConfig, TrainingConfig) pair into a directory."""
-  values = {}
+def save(directory: str, configs: tuple[ModelConfig, TrainingConfig]) -> None:
+  """Saves hyperparameters in a directory."""
+  values: dict[str, Any] = {}
   for config in configs:
     values.update(dataclasses.asdict(config))
   files.write_json(os.path.join(directory, FILE_NAME), values)
 
 
-def is_saved(directory):
-  """Returns whether a pair was saved in a directory."""
+def is_saved(directory: str) -> bool:
+  """Returns whether hyperparameters were saved in a directory."""
   return os.path.exists(os.path.join(directory, FILE_NAME))
 
 
-def load(directory):
-  """Returns the pair saved in a directory; the defaults if there is none.
+def load(directory: str) -> Configs:
+  """Returns the hyperparameters saved in a directory; if none, the defaults.
 
   Raises:
     ValueError: the file is damaged or holds an unknown hyperparameter.
   """
-  configs = (ModelConfig(), TrainingConfig())
+  configs = Configs()
   if not is_saved(directory):
     return configs
   path = os.path.join(directory, FILE_NAME)
@@ -248,31 +270,31 @@ def load(directory):
     return replace(configs, read_json(path), path)
   except ValueError as e:
     raise ValueError(
-      f'{e}; copy {path} again from where it was written, or remove it and '
-      'give as flags what is not the default'
+      f'{e}; copy {path} again from its origin, or remove it and give the '
+      'values that are not defaults as flags'
     ) from e
 
 
 class Given(NamedTuple):
-  """What the command line says of hyperparameters.
+  """Hyperparameters of the command line.
 
   Attributes:
     file: JSON file of hyperparameters; '' for none.
-    values: dict from name to value, those given as flags.
+    values: those given as flags, by name.
   """
 
   file: str = ''
-  values: dict = {}
+  values: Mapping[str, Value] = {}
 
 
-def define_flags(flag_values=flags.FLAGS):
+def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
   """Defines a flag for each hyperparameter, and --hyperparameters FILE."""
-  flags.disclaim_key_flags()  # They are the program's, for its --help.
+  flags.disclaim_key_flags()  # --help lists them as flags of the program.
   flags.DEFINE_string(
     'hyperparameters',
     '',
-    'JSON file of hyperparameters: {"batch_size": 64, ...}. Flags win over '
-    f'it, and it wins over {FILE_NAME} beside the checkpoints.',
+    'JSON file of hyperparameters: {"batch_size": 64, ...}. Flags override '
+    f'it, and it overrides {FILE_NAME} beside the checkpoints.',
     flag_values=flag_values,
   )
   for config_class in _CLASSES:
@@ -281,8 +303,8 @@ def define_flags(flag_values=flags.FLAGS):
     )
 
 
-def given_by(flag_values):
-  """Returns what flags of `define_flags` say, a `Given`."""
+def given_by(flag_values: flags.FlagValues) -> Given:
+  """Returns the values of the flags of `define_flags`."""
   values = {
     field.name: getattr(flag_values, field.name)
     for config_class in _CLASSES
@@ -294,14 +316,18 @@ def given_by(flag_values):
   )
 
 
-def resolve(directory, given, defaults=None):
-  """Returns the pair from a directory, a JSON file and flags, in that order.
+def resolve(
+  directory: str, given: Given, defaults: Mapping[str, Value] | None = None
+) -> Configs:
+  """Returns the hyperparameters of a directory, a JSON file and flags.
+
+  A later one of these overrides an earlier one.
 
   Args:
-    directory: where `configuration.json` may lie.
-    given: a `Given`.
-    defaults: dict from name to value, in the place of the defaults of 2016
-      where there is no `configuration.json`.
+    directory: may hold a `configuration.json`.
+    given: JSON file and flags.
+    defaults: override the defaults of 2016, by name, if there is no
+      `configuration.json`.
 
   Raises:
     ValueError: see `replace` and `read_json`.

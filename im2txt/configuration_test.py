@@ -96,25 +96,25 @@ def test_saved_is_what_is_loaded(tmp_path):
   'values, message',
   [
     ({'vocabulary': 3}, "unknown hyperparameter 'vocabulary'"),
-    ({'vocab_size': 0}, 'vocab_size=0 should be above zero'),
+    ({'vocab_size': 0}, 'vocab_size=0 must be above zero'),
     ({'vocab_size': 1.5}, 'of type int'),
     ({'vocab_size': True}, 'of type int'),
     ({'allow_unknown_word': 1}, 'of type bool'),
-    ({'beam_size': 0}, 'beam_size=0 should be above zero'),
+    ({'beam_size': 0}, 'beam_size=0 must be above zero'),
     ({'clip_gradients': 'x'}, 'of type float'),
-    ({'lstm_dropout_keep_prob': 1.5}, r'should be in \(0, 1\]'),
-    ({'initial_learning_rate': float('nan')}, '=nan should be a finite number'),
-    ({'clip_gradients': float('inf')}, '=inf should be a finite number'),
-    ({'clip_gradients': 10**400}, 'should be a finite number'),
+    ({'lstm_dropout_keep_prob': 1.5}, r'must be in \(0, 1\]'),
+    ({'initial_learning_rate': float('nan')}, '=nan must be a finite number'),
+    ({'clip_gradients': float('inf')}, '=inf must be a finite number'),
+    ({'clip_gradients': 10**400}, 'must be a finite number'),
     ({'image_height': 400}, 'from 75 to 346'),
     ({'image_width': 74}, 'from 75 to 346'),
-    ({'optimizer': 3}, 'optimizer=3 should be of type str'),
-    ({'weight_decay': -0.1}, 'weight_decay=-0.1 should be'),
-    ({'moving_average_decay': 1.0}, 'moving_average_decay=1.0 should be below'),
-    ({'moving_average_decay': -0.5}, 'moving_average_decay=-0.5 should be'),
-    ({'warmup_steps': -1}, 'warmup_steps=-1 should be'),
+    ({'optimizer': 3}, 'optimizer=3 must be of type str'),
+    ({'weight_decay': -0.1}, 'weight_decay=-0.1 must be'),
+    ({'moving_average_decay': 1.0}, 'moving_average_decay=1.0 must be below'),
+    ({'moving_average_decay': -0.5}, 'moving_average_decay=-0.5 must be'),
+    ({'warmup_steps': -1}, 'warmup_steps=-1 must be'),
     ({'warmup_steps': 2.5}, 'of type int'),
-    ({'cosine_decay_steps': 0}, 'cosine_decay_steps=0 should be above zero'),
+    ({'cosine_decay_steps': 0}, 'cosine_decay_steps=0 must be above zero'),
   ],
 )
 def test_wrong_values_are_named(values, message):
@@ -152,8 +152,8 @@ def test_a_damaged_one_beside_checkpoints_says_what_to_do(tmp_path, content):
   with pytest.raises(
     ValueError,
     match=(
-      f'; copy {path} again from where it was written, or remove it and give '
-      'as flags what is not the default$'
+      f'; copy {path} again from its origin, or remove it and give the '
+      'values that are not defaults as flags$'
     ),
   ) as error:
     configuration.load(str(tmp_path))

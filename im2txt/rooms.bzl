@@ -77,6 +77,7 @@ ROOMS = {
         "runtime",
     ],
     "show_and_tell_model": [
+        "configuration",
         "ops",
     ],
     "stress": [
@@ -96,6 +97,7 @@ ROOMS = {
         "checkpoints",
         "configuration",
         "input_pipeline",
+        "metrics",
         "ops",
         "runtime",
         "show_and_tell_model",

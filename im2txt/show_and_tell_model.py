@@ -1,48 +1,54 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Show and Tell: an image encoder and an LSTM that writes its caption.
+"""Show and Tell: an image encoder and an LSTM that writes the caption.
 
 Vinyals, Toshev, Bengio, Erhan: "Show and Tell: Lessons learned from the 2015
-MSCOCO Image Captioning Challenge", section 3. The image is the LSTM's first
-input, once (equation 10); then word embeddings (equation 11) give the softmax
-over the next word (equation 12).
+MSCOCO Image Captioning Challenge", section 3. The first input of the LSTM is
+the image (equation 10). The other inputs are word embeddings (equation 11).
+After each, the softmax gives the next word (equation 12).
 """
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
+from im2txt import configuration
 from im2txt.ops import dropout
 from im2txt.ops import folded_inception
 from im2txt.ops import lstm
+
+if TYPE_CHECKING:
+  from im2txt.ops import image_embedding
 
 
 class ShowAndTellModel(tf.Module):
   """The network and its variables.
 
   Args:
-    config: a `configuration.ModelConfig`.
-    train_inception: whether Inception v3 is trained with the rest.
+    config: sizes, dropout and initial weights.
+    train_inception: whether Inception v3 is trained too.
+    with_inception: False builds the decoder only. Features of images must then
+      come from elsewhere.
+    training_dtype: of the matrix products of the LSTM and the softmax layer in
+      training. Variables, softmax and loss are float32.
     train_inception_from: see `trained_from` of `image_embedding.InceptionV3`.
-    with_inception: False builds the decoder alone, which takes Inception's
-      features from elsewhere.
-    training_dtype: of the LSTM's and the softmax layer's matrix products in
-      training; variables, softmax and loss are float32.
   """
 
   def __init__(
     self,
-    config,
-    train_inception=False,
-    with_inception=True,
-    training_dtype=tf.float32,
-    train_inception_from=None,
-  ):
+    config: configuration.ModelConfig,
+    train_inception: bool = False,
+    with_inception: bool = True,
+    training_dtype: tf.DType = tf.float32,
+    train_inception_from: str | None = None,
+  ) -> None:
     super().__init__(name='show_and_tell')
     self.config = config
     self.training_dtype = training_dtype
     self.train_inception = train_inception
-    self.inception = None
+    self.inception: 'image_embedding.InceptionV3 | None' = None
     if with_inception:
-      # Here, because tf-slim takes seconds to import, which captioning need not
-      # wait for.
+      # Importing tf-slim takes seconds, and captioning does not need it.
       from im2txt.ops import image_embedding
 
       self.inception = image_embedding.InceptionV3(
@@ -52,13 +58,16 @@ class ShowAndTellModel(tf.Module):
         trained_from=train_inception_from,
       )
     units, size = config.num_lstm_units, config.embedding_size
-    self._decoder = {}
+    self._decoder: dict[str, tf.Variable] = {}
 
-    def add(name, shape, scale=config.initializer_scale):
+    def add(
+      name: str, shape: Sequence[int], scale: float = config.initializer_scale
+    ) -> tf.Variable:
       value = (
         tf.random.uniform(shape, -scale, scale) if scale else tf.zeros(shape)
       )
-      # tf.Module cleans names of scopes, so the checkpoint's name is our key.
+      # tf.Module changes the names of variables, so the dict has the names of
+      # checkpoints.
       self._decoder[name] = tf.Variable(value, name=name)
       return self._decoder[name]
 
@@ -72,52 +81,62 @@ class ShowAndTellModel(tf.Module):
     self.lstm_bias = add('lstm/basic_lstm_cell/bias', [4 * units], scale=0)
     self.logits_weights = add('logits/weights', [units, config.vocab_size])
     self.logits_biases = add('logits/biases', [config.vocab_size], scale=0)
-    # int32, as the checkpoints of 2016 have it.
+    # int32, as in the checkpoints of 2016.
     self.global_step = tf.Variable(
       0, trainable=False, dtype=tf.int32, name='global_step'
     )
 
   @property
-  def feature_size(self):
-    """Columns of the features that captions are written from, an int."""
+  def feature_size(self) -> int:
+    """Size of the features of an image."""
     return folded_inception.FEATURE_SIZE
 
   @property
-  def state_size(self):
-    """Columns of the LSTM's state, an int."""
+  def state_size(self) -> int:
+    """Size of the state of the LSTM."""
     return 2 * self.config.num_lstm_units
 
   @property
-  def decoder_variables(self):
-    """Dict from checkpoint name to variable: all but Inception and the step."""
+  def decoder_variables(self) -> dict[str, tf.Variable]:
+    """The variables of the decoder, by their names in a checkpoint."""
     return dict(self._decoder)
 
   @property
-  def named_variables(self):
-    """Dict from checkpoint name to variable: all that a checkpoint holds."""
+  def named_variables(self) -> dict[str, tf.Variable]:
+    """All variables, by their names in a checkpoint."""
     inception = self.inception.named_variables if self.inception else {}
     return {**inception, **self._decoder, 'global_step': self.global_step}
 
   @property
-  def trained_variables(self):
-    """Dict from checkpoint name to variable: those that training changes."""
+  def trained_variables(self) -> dict[str, tf.Variable]:
+    """The variables that training changes, by their names in a checkpoint."""
     inception = self.inception.trained_variables if self.inception else {}
     return {**inception, **self._decoder}
 
-  def encode_images(self, images, is_training=False, seed=None):
+  def encode_images(
+    self,
+    images: tf.Tensor,
+    is_training: bool = False,
+    seed: tf.Tensor | None = None,
+  ) -> tf.Tensor:
     """Encodes images with Inception v3.
 
     Args:
       images: float32 [batch, height, width, 3] in [-1, 1].
-      is_training: Python bool; only has an effect with `train_inception`.
+      is_training: has an effect with `train_inception` only.
       seed: see `cross_entropies`.
 
     Returns:
       float32 [batch, 2048].
+
+    Raises:
+      ValueError: the model was built without Inception.
     """
+    if not self.inception:
+      raise ValueError('a model without Inception cannot encode images')
     return self.inception(images, is_training, seed)
 
-  def initial_state(self, features):
+  def initial_state(self, features: tf.Tensor) -> tf.Tensor:
     """Feeds the image to the LSTM.
 
     Args:
@@ -126,9 +145,9 @@ class ShowAndTellModel(tf.Module):
     Returns:
       float32 [batch, 2 * num_lstm_units], the state [c, h].
     """
-    # In float64: a rounding error of this sum over 2048 products grows in all
-    # later steps, enough to swap captions of a wide beam from one processor to
-    # another. It is taken once per image and costs nothing.
+    # In float64, because a rounding error of this sum of 2048 products grows in
+    # all later steps. It could swap captions of a wide beam between processors.
+    # The product is computed once per image, so float64 costs nothing.
     features, weights, kernel, bias = (
       tf.cast(x, tf.float64)
       for x in (
@@ -144,7 +163,9 @@ class ShowAndTellModel(tf.Module):
     state = lstm.lstm_step(tf.matmul(features, weights), zeros, kernel, bias)
     return tf.cast(state, tf.float32)
 
-  def inference_step(self, words, state):
+  def inference_step(
+    self, words: tf.Tensor, state: tf.Tensor
+  ) -> tuple[tf.Tensor, tf.Tensor]:
     """Feeds one word of each caption to the LSTM.
 
     Args:
@@ -161,13 +182,13 @@ class ShowAndTellModel(tf.Module):
 
   def cross_entropies(
     self,
-    features,
-    input_seqs,
-    target_seqs,
-    input_mask,
-    is_training=False,
-    seed=None,
-  ):
+    features: tf.Tensor,
+    input_seqs: tf.Tensor,
+    target_seqs: tf.Tensor,
+    input_mask: tf.Tensor,
+    is_training: bool = False,
+    seed: tf.Tensor | None = None,
+  ) -> tf.Tensor:
     """Scores captions word by word.
 
     Args:
@@ -175,17 +196,15 @@ class ShowAndTellModel(tf.Module):
       input_seqs: int [batch, time], <S> w1 ... wn, padded at the end.
       target_seqs: int [batch, time], w1 ... wn </S>, padded.
       input_mask: int [batch, time], 1 where there is a word, else 0.
-      is_training: Python bool; turns the LSTM's dropout on, and lets
-        `training_dtype` count.
-      seed: int [2] that determines what dropout drops in training; None:
-        another each time.
+      is_training: apply dropout, and compute in `training_dtype`.
+      seed: int [2] that determines dropout; None for a new one on each call.
 
     Returns:
-      float32 [number of ones in input_mask], minus the log probability of each
-      target word, row by row. Padding is not computed.
+      float32 [number of ones in input_mask], the negative log probability of
+      each target word, row by row. Padding is not computed.
     """
     dtype = self.training_dtype if is_training else tf.float32
-    # The image is the first step, so a caption has one more than words.
+    # The image is the first step, so a caption has one step more than words.
     packing = lstm.pack(tf.math.count_nonzero(input_mask, axis=1) + 1)
     batch = packing.counts[0]
     positions = tf.stack(
@@ -203,13 +222,13 @@ class ShowAndTellModel(tf.Module):
     )
     drop_rate = 1.0 - self.config.lstm_dropout_keep_prob
     if is_training:
-      # A fresh mask each step, on inputs and outputs, never on the state: so
-      # it can stand outside of the recurrence (Zaremba et al. 2014).
+      # Each step has a new mask, for inputs and outputs but never for the state
+      # (Zaremba et al. 2014). So dropout can stand outside of the recurrence.
       inputs = dropout.dropout(inputs, drop_rate, seed, dropout.LSTM_INPUT)
     outputs = lstm.lstm_sequence(
       inputs, packing.counts, self.lstm_kernel, self.lstm_bias, dtype
     )
-    # The first output follows the image and predicts nothing.
+    # The first output follows the image, and no word is predicted from it.
     outputs = outputs[batch:]
     if is_training:
       outputs = dropout.dropout(outputs, drop_rate, seed, dropout.LSTM_OUTPUT)
@@ -222,15 +241,22 @@ class ShowAndTellModel(tf.Module):
     )
     return tf.gather(losses, row_by_row)
 
-  def losses(self, features, input_seqs, target_seqs, input_mask, seed=None):
+  def losses(
+    self,
+    features: tf.Tensor,
+    input_seqs: tf.Tensor,
+    target_seqs: tf.Tensor,
+    input_mask: tf.Tensor,
+    seed: tf.Tensor | None = None,
+  ) -> tuple[tf.Tensor, tf.Tensor]:
     """The training losses of a batch (equation 13 of the paper).
 
     Args: see `cross_entropies`.
 
     Returns:
-      (total_loss, batch_loss), float32 scalars: batch_loss is the mean cross
-      entropy of the batch's words in nats (0 when it has none), total_loss
-      adds Inception's weight decay when that is trained.
+      (total_loss, batch_loss), float32 scalars. batch_loss is the mean cross
+      entropy of the words of the batch in nats, 0 if there are none. total_loss
+      adds the weight decay of Inception if that is trained.
     """
     batch_loss = tf.math.divide_no_nan(
       *_sum_and_count(
@@ -249,10 +275,10 @@ class ShowAndTellModel(tf.Module):
       regularization = self.inception.regularization_loss()
     return batch_loss + regularization, batch_loss
 
-  def _logits(self, h, dtype=tf.float32):
+  def _logits(self, h: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.Tensor:
     product = tf.matmul(tf.cast(h, dtype), tf.cast(self.logits_weights, dtype))
     return tf.cast(product, tf.float32) + self.logits_biases
 
 
-def _sum_and_count(values):
+def _sum_and_count(values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
   return tf.reduce_sum(values), tf.cast(tf.size(values), values.dtype)

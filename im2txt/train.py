@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trains the Show and Tell model: the LSTM on Inception v3, frozen or not."""
+"""Trains the Show and Tell model: an LSTM on a frozen or trained Inception v3."""
 
+from collections.abc import Sequence
 import os
 
 from absl import flags
@@ -17,12 +18,12 @@ from im2txt.training import trainer
 FLAGS = flags.FLAGS
 
 
-def define_flags():
+def define_flags() -> None:
   flag_dataclasses.define_flags(options_lib.TrainOptions)
   configuration.define_flags()
 
 
-def main(_):
+def main(_: Sequence[str]) -> int:
   program.require(FLAGS, 'input_file_pattern', 'train_dir')
   options = flag_dataclasses.from_flags(FLAGS, options_lib.TrainOptions)
   options.check()

@@ -673,7 +673,7 @@ def fixture_adam(tmp_path_factory, data):
 def test_adam_resumes_with_its_moments_and_averages(adam, default):
   train_dir, logs = adam
   assert _steps(logs[0]) == [1, 2, 3] and _steps(logs[1]) == [4, 5]
-  assert 'begin anew' not in ''.join(logs)
+  assert 'start from scratch' not in ''.join(logs)
   # Checkpoints have the names of 2016, states lie beside them.
   decoder = (
     'image_embedding/weights',
@@ -937,7 +937,7 @@ def test_goes_on_from_the_newest_whole_checkpoint(adam, data, tmp_path_factory):
   assert f'{train_dir}/model.ckpt-5 is truncated, damaged' in line
   assert line.endswith(f': using {train_dir}/model.ckpt-3 instead')
   assert f'resuming from {train_dir}/model.ckpt-3' in result.stderr
-  assert 'begin anew' not in result.stderr
+  assert 'start from scratch' not in result.stderr
   assert f'interrupted saves left in {train_dir}: 2 file(s)' in result.stderr
   assert _steps(result.stderr) == [4, 5]
   assert checkpoints.Checkpoint(str(train_dir)).global_step == 5

@@ -58,5 +58,53 @@ def test_find():
   assert found.tolist() == [False] and not places.size
 
 
+def test_index_gives_later_captions_the_same_numbers():
+  rng = np.random.default_rng(1)
+  captions = [rng.integers(0, 5, n).tolist() for n in rng.integers(0, 9, 30)]
+  index = ngrams.Index(captions[:20])
+  counts, lengths = index.count(captions[10:])
+  assert lengths.tolist() == [len(caption) for caption in captions[10:]]
+  for n, (known, found) in enumerate(zip(index.counts, counts), start=1):
+    numbers = {}
+    for entries, first in ((known, 0), (found, 10)):
+      for caption, number, times in zip(
+        entries.captions.tolist(), entries.ngrams.tolist(), entries.counts
+      ):
+        words = captions[first + caption]
+        ngrams_of_caption = [
+          tuple(words[j : j + n]) for j in range(len(words) - n + 1)
+        ]
+        # Which n-gram it is: the one that has had the number, or the next.
+        ngram = next(
+          (key for key, value in numbers.items() if value == number), None
+        ) or next(key for key in ngrams_of_caption if key not in numbers)
+        numbers[ngram] = number
+        assert ngrams_of_caption.count(ngram) == times
+        assert number < entries.num_ngrams
+    assert len(set(numbers.values())) == len(numbers)
+    # Nothing that was counted later has been added.
+    assert all(
+      (a == b).all()
+      for a, b in zip(index.count(captions[:20])[0][n - 1][:3], known[:3])
+    )
+
+
+def test_unknown_words_are_equal_to_none():
+  index = ngrams.Index([[3, 9, 9], [9]], unknown_id=9)
+  assert len(set(index.counts[0].ngrams.tolist())) == 4
+  counts, _ = index.count([[9, 3, 9]])
+  unknown, known, other = counts[0].ngrams.tolist()
+  assert known == index.counts[0].ngrams[0]
+  assert not {unknown, other} & set(index.counts[0].ngrams.tolist())
+  assert not set(counts[1].ngrams) & set(index.counts[1].ngrams)
+
+
+def test_entries_of_captions():
+  counts = ngrams.count(['a b', '', 'c', 'b'])[0][0]
+  entries, owners = counts.entries(np.array([3, 0, 1, 0]))
+  assert counts.captions[entries].tolist() == [3, 0, 0, 0, 0]
+  assert owners.tolist() == [0, 1, 1, 3, 3]
+
+
 if __name__ == '__main__':
   sys.exit(pytest.main([__file__, '-v']))

@@ -1,27 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Dropout that a seed determines, so that training can go on exactly."""
+"""Dropout determined by a seed, so that training can resume exactly."""
 
 import tensorflow as tf
 
-# The places of the network that drop something, each with its own numbers.
+# Where the network uses dropout. Each place has its own random numbers.
 LSTM_INPUT, LSTM_OUTPUT, FEATURES = range(3)
 
 
-def dropout(x, rate, seed, place):
+def dropout(
+  x: tf.Tensor, rate: float, seed: tf.Tensor | None, place: int
+) -> tf.Tensor:
   """Sets a share of the values to zero, and scales the others up.
 
   Args:
     x: float tensor.
-    rate: float in [0, 1), the share.
-    seed: int [2], of the step; None: other values each time.
+    rate: the share, in [0, 1).
+    seed: int [2], of the step; None for a new seed on each call.
     place: one of the places above.
 
   Returns:
-    A tensor as `x`.
+    A tensor like `x`.
   """
   if seed is None:
     return tf.nn.dropout(x, rate)
-  # Philox on every device, so that the numbers are the same on each.
+  # Philox gives the same numbers on every device.
   return tf.nn.experimental.stateless_dropout(
     x,
     rate,

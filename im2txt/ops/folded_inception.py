@@ -1,14 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """Inception v3 with its batch norm folded into the convolutions.
 
-The network of `image_embedding`, written as a table over tensors: no tf-slim to
-import, no variables to make and fill, and each convolution is one fused kernel
-of weights, bias and ReLU. It can be cut before any block: what comes before the
-cut can be computed once and kept, and what comes after it can be trained.
+This is the network of `image_embedding` as a table of layers. It needs neither
+tf-slim nor variables, and each convolution is one fused kernel of weights, bias
+and ReLU. The network can be cut before any block: the part before the cut can
+be computed once and stored, and the part after it can be trained.
 """
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
+
+# Weights and bias of each convolution, by its name.
+Folded = Mapping[str, tuple[tf.Tensor, tf.Tensor]]
+# Takes the name of a variable in a checkpoint, returns its value. A tensor lets
+# gradients pass.
+Get = Callable[[str], np.ndarray | tf.Tensor]
+
+# A layer, or layers that read the same input. Their outputs are concatenated.
+_Layer = str | tuple['_Layer', ...]
+_Layers = tuple[_Layer, ...]
 
 FEATURE_SIZE = 2048
 _SCOPE = 'InceptionV3/'
@@ -23,7 +38,7 @@ _PARTS = (
   'BatchNorm/moving_variance',
 )
 
-# Layers in order, up to the first block. Kernels' sizes come from the weights.
+# Layers before the first block, in order. The weights tell the kernel sizes.
 _STEM = (
   'Conv2d_1a_3x3',
   'Conv2d_2a_3x3',
@@ -34,7 +49,7 @@ _STEM = (
   _MAX_POOL,
 )
 
-_FACTORIZED_7X7 = (
+_FACTORIZED_7X7: tuple[_Layers, ...] = (
   ('Conv2d_0a_1x1',),
   ('Conv2d_0a_1x1', 'Conv2d_0b_1x7', 'Conv2d_0c_7x1'),
   (
@@ -47,9 +62,8 @@ _FACTORIZED_7X7 = (
   (_AVERAGE_POOL, 'Conv2d_0b_1x1'),
 )
 
-# Block -> its branches, concatenated. A tuple inside a branch forks: its layers
-# read the same input and are concatenated.
-_BLOCKS = {
+# The branches of each block. Their outputs are concatenated.
+_BLOCKS: dict[str, tuple[_Layers, ...]] = {
   'Mixed_5b': (
     ('Conv2d_0a_1x1',),
     ('Conv2d_0a_1x1', 'Conv2d_0b_5x5'),
@@ -99,7 +113,7 @@ _BLOCKS = {
 BLOCKS = tuple(_BLOCKS)
 
 
-def _convolutions(prefix, layers):
+def _convolutions(prefix: str, layers: _Layers) -> Iterator[str]:
   """Yields the full names of the convolutions among (forked) layers."""
   for layer in layers:
     if isinstance(layer, tuple):
@@ -108,22 +122,23 @@ def _convolutions(prefix, layers):
       yield prefix + layer
 
 
-def _branches(block):
-  """Yields (prefix of its layers' names, layers) of each branch of a block."""
+def _branches(block: str) -> Iterator[tuple[str, _Layers]]:
+  """Yields (prefix of the names of the layers, layers) for each branch."""
   for i, layers in enumerate(_BLOCKS[block]):
     yield f'{_SCOPE}{block}/Branch_{i}/', layers
 
 
-def blocks_from(block):
-  """Returns the names of a block and of those after it; None: of all."""
+def blocks_from(block: str | None) -> tuple[str, ...]:
+  """Returns the names of a block and of those after it; all for None."""
   return BLOCKS[BLOCKS.index(block) :] if block else BLOCKS
 
 
-def convolutions(block=None):
-  """Returns the full names of the convolutions, a list of str in order.
+def convolutions(block: str | None = None) -> list[str]:
+  """Returns the full names of the convolutions, in order.
 
   Args:
-    block: one of BLOCKS: those from there on; None: all 94.
+    block: one of BLOCKS, the first block whose convolutions are returned; None
+      for all 94 convolutions.
   """
   names = [] if block else list(_convolutions(_SCOPE, _STEM))
   for later in blocks_from(block):
@@ -132,28 +147,30 @@ def convolutions(block=None):
   return names
 
 
-def variables():
-  """Returns the checkpoint names of all that features depend on, a list."""
+def variables() -> list[str]:
+  """Returns the names of all variables, as in a checkpoint."""
   return [f'{name}/{part}' for name in convolutions() for part in _PARTS]
 
 
-def fold(get, dtype=tf.float32, block=None):
+def fold(
+  get: Get, dtype: tf.DType = tf.float32, block: str | None = None
+) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
   """Folds batch norm into the weights of the convolutions.
 
   Args:
-    get: callable from a variable's checkpoint name to its value, an array; or
-      a tensor, through which gradients flow.
-    dtype: of the result: tf.float32, or tf.bfloat16 to compute in that.
+    get: returns the value of a variable.
+    dtype: of the result, tf.float32 or tf.bfloat16. Inception is computed in
+      it.
     block: see `convolutions`.
 
   Returns:
-    dict from a convolution's name to (weights [height, width, in, out],
-    bias [out]), tensors of `dtype`.
+    For each convolution, by its name, weights [height, width, in, out] and bias
+    [out].
 
   Raises:
-    Whatever `get` raises for a name that is missing.
+    What `get` raises for a missing name.
   """
-  folded = {}
+  folded: dict[str, tuple[tf.Tensor, tf.Tensor]] = {}
   for name in convolutions(block):
     weights, beta, mean, variance = (get(f'{name}/{part}') for part in _PARTS)
     scale = 1.0 / np.sqrt(np.asarray(variance, np.float64) + _EPSILON)
@@ -165,17 +182,19 @@ def fold(get, dtype=tf.float32, block=None):
   return folded
 
 
-def encode(images, folded, until=None):
+def encode(
+  images: tf.Tensor, folded: Folded, until: str | None = None
+) -> tf.Tensor:
   """Runs Inception v3 up to its pooled features, in the dtype of the weights.
 
   Args:
     images: float32 [batch, height, width, 3] in [-1, 1].
-    folded: what `fold` returns, of all blocks.
-    until: one of BLOCKS, before which to stop; None: run all.
+    folded: weights of all blocks, see `fold`.
+    until: stop before this one of BLOCKS; None runs all.
 
   Returns:
-    float32 [batch, 2048]; or, with `until`, the input of that block, [batch,
-    rows, columns, channels] in the dtype of the weights.
+    float32 [batch, 2048]; with `until`, the input of that block, [batch, rows,
+    columns, channels] in the dtype of the weights.
   """
   net = tf.cast(images, next(iter(folded.values()))[0].dtype)
   for layer in _STEM:
@@ -185,13 +204,13 @@ def encode(images, folded, until=None):
   return net if until else _pool(net)
 
 
-def encode_from(block, net, folded):
-  """Goes on from where `encode` stopped.
+def encode_from(block: str, net: tf.Tensor, folded: Folded) -> tf.Tensor:
+  """Runs Inception v3 from a block on.
 
   Args:
-    block: the one before which it stopped.
-    net: [batch, rows, columns, channels], what it returned.
-    folded: what `fold` returns, of `block` and those after it at least.
+    block: the first block to run.
+    net: [batch, rows, columns, channels], what `encode` returned.
+    folded: weights of at least `block` and those after it, see `fold`.
 
   Returns:
     float32 [batch, 2048].
@@ -200,7 +219,9 @@ def encode_from(block, net, folded):
   return _pool(_run_blocks(blocks_from(block), net, folded))
 
 
-def _run_blocks(blocks, net, folded):
+def _run_blocks(
+  blocks: Sequence[str], net: tf.Tensor, folded: Folded
+) -> tf.Tensor:
   for block in blocks:
     outputs = []
     for prefix, layers in _branches(block):
@@ -212,8 +233,10 @@ def _run_blocks(blocks, net, folded):
   return net
 
 
-def _run(prefix, layer, net, folded):
-  """Runs a layer of the tables above, or several that fork."""
+def _run(
+  prefix: str, layer: _Layer, net: tf.Tensor, folded: Folded
+) -> tf.Tensor:
+  """Runs a layer of the tables above, or several on the same input."""
   if isinstance(layer, tuple):
     return tf.concat([_run(prefix, fork, net, folded) for fork in layer], 3)
   if layer == _MAX_POOL:
@@ -221,8 +244,7 @@ def _run(prefix, layer, net, folded):
   if layer == _AVERAGE_POOL:
     return tf.nn.avg_pool2d(net, 3, strides=1, padding='SAME')
   weights, bias = folded[prefix + layer]
-  # In every part of the network the layers called 1a are those that halve
-  # the image, and the stem pads in one layer alone.
+  # Layers named 1a halve the image. The stem pads in one layer only.
   halves = layer.startswith('Conv2d_1a_')
   valid = halves or layer in ('Conv2d_2a_3x3', 'Conv2d_4a_3x3')
   net = tf.nn.conv2d(
@@ -234,21 +256,24 @@ def _run(prefix, layer, net, folded):
   return tf.nn.relu(tf.nn.bias_add(net, bias))
 
 
-def _pool(net):
+def _pool(net: tf.Tensor) -> tf.Tensor:
   return tf.reduce_mean(tf.cast(net, tf.float32), [1, 2])
 
 
-def make_encoder(get, precision='float32', until=None):
+def make_encoder(
+  get: Get, precision: str = 'float32', until: str | None = None
+) -> Callable[[tf.Tensor], tf.Tensor]:
   """Returns a compiled `encode` with the weights of a checkpoint.
 
   Args:
     get: see `fold`.
-    precision: 'float32', or 'bfloat16' to compute in that: half the time where
-      the processor has such instructions, with features good to 2 or 3 digits.
+    precision: 'float32' or 'bfloat16'. bfloat16 takes half the time if the
+      processor supports it, and features have 2 or 3 correct digits.
     until: see `encode`.
 
   Returns:
-    Callable, images float32 [batch, height, width, 3] -> what `encode` returns.
+    A function from images, float32 [batch, height, width, 3], to what `encode`
+    returns.
   """
   folded = fold(get, tf.as_dtype(precision))
   return tf.function(

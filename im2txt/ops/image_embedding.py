@@ -14,89 +14,65 @@ slim = slim_bridge.tf_slim
 SCOPE = 'InceptionV3'
 # L2 coefficient of the convolution weights when they are trained.
 WEIGHT_DECAY = 0.00004
-# Of the batch-norm averages.
+# Share of the batch-norm averages that each step keeps.
 BATCH_NORM_DECAY = 0.9997
-# Of the pooled features, when the whole network is trained.
+# Share of the features that is dropped when the whole network is trained.
 _DROPOUT_RATE = 0.2
+# Of the truncated normal distribution of initial weights.
+_STDDEV = 0.1
 
 
 def inception_v3(
-  images,
-  trainable=True,
-  is_training=True,
-  stddev=0.1,
-  dropout_keep_prob=0.8,
-  use_batch_norm=True,
-  batch_norm_params=None,
-  scope=SCOPE,
-):
+  images: tf.Tensor,
+  trainable: bool = True,
+  is_training: bool = True,
+) -> tf.Tensor:
   """Builds Inception v3 up to its pooled features, as im2txt did in 2016.
 
-  Variables are made the TF1 way (`tf.compat.v1.get_variable`): call this under
-  a graph or inside a method decorated with `track_tf1_style_variables`.
+  It has no dropout. tf-slim's cannot be determined by a seed, so `InceptionV3`
+  adds its own.
+
+  Variables are made the TF1 way (`tf.compat.v1.get_variable`). Call this in a
+  graph, or in a method decorated with `track_tf1_style_variables`.
 
   Args:
     images: float32 [batch, height, width, 3] in [-1, 1].
-    trainable: whether the variables are trained. A frozen network always runs
-      with its batch-norm averages and without dropout.
+    trainable: whether the variables are trained. A frozen network always uses
+      its batch-norm averages.
     is_training: whether the graph is for training.
-    stddev: of the truncated normal that initializes convolution weights.
-    dropout_keep_prob: of the pooled features, when the network is training.
-    use_batch_norm: whether convolutions are batch-normalized.
-    batch_norm_params: replaces the default batch-norm arguments.
-    scope: variable scope.
 
   Returns:
     float32 [batch, 2048].
   """
-  # Fixed parameters with moving statistics would not mean anything.
-  is_inception_training = trainable and is_training
-  normalizer_fn = None
-  if use_batch_norm:
-    normalizer_fn = slim.batch_norm
-    if not batch_norm_params:
-      batch_norm_params = {
-        'is_training': is_inception_training,
+  with tf.compat.v1.variable_scope(SCOPE, values=[images]) as scope:
+    with slim.arg_scope(
+      [slim.conv2d],
+      trainable=trainable,
+      weights_initializer=tf.compat.v1.truncated_normal_initializer(
+        stddev=_STDDEV
+      ),
+      activation_fn=tf.nn.relu,
+      normalizer_fn=slim.batch_norm,
+      normalizer_params={
+        # Statistics of frozen weights stay as they are.
+        'is_training': trainable and is_training,
         'trainable': trainable,
         'decay': BATCH_NORM_DECAY,
         'epsilon': 0.001,
-      }
-  else:
-    batch_norm_params = None
-
-  with tf.compat.v1.variable_scope(scope, 'InceptionV3', [images]) as var_scope:
-    with slim.arg_scope([slim.conv2d], trainable=trainable):
-      with slim.arg_scope(
-        [slim.conv2d],
-        weights_initializer=tf.compat.v1.truncated_normal_initializer(
-          stddev=stddev
-        ),
-        activation_fn=tf.nn.relu,
-        normalizer_fn=normalizer_fn,
-        normalizer_params=batch_norm_params,
-      ):
-        net, _ = slim_bridge.inception_v3_base(images, scope=var_scope)
-        with tf.compat.v1.variable_scope('logits'):
-          net = slim.avg_pool2d(
-            net, net.shape[1:3], padding='VALID', scope='pool'
-          )
-          net = slim.dropout(
-            net,
-            keep_prob=dropout_keep_prob,
-            is_training=is_inception_training,
-            scope='dropout',
-          )
-          net = slim.flatten(net, scope='flatten')
+      },
+    ):
+      net, _ = slim_bridge.inception_v3_base(images, scope=scope)
+      with tf.compat.v1.variable_scope('logits'):
+        net = slim.avg_pool2d(
+          net, net.shape[1:3], padding='VALID', scope='pool'
+        )
+        net = slim.flatten(net, scope='flatten')
   return net
 
 
 @functools.cache
-def variable_shapes():
-  """Returns the shapes of Inception v3's variables.
-
-  Returns:
-    dict from each of the 376 checkpoint names to a list of int.
-  """
+def variable_shapes() -> dict[str, list[int]]:
+  """Returns the shapes of the 376 variables, by their names in a checkpoint."""
   return {
     name: variable.shape.as_list()
     for name, variable in InceptionV3().named_variables.items()
@@ -104,51 +80,58 @@ def variable_shapes():
 
 
 class InceptionV3(tf.Module):
-  """Inception v3 that owns its variables; a callable for eager and tf.function.
+  """Inception v3 that owns its variables. It runs eagerly and in tf.function.
 
   Args:
     trainable: see `inception_v3`.
-    height: pixels of the images it is made for.
-    width: pixels of the images it is made for.
-    trained_from: with `trainable`, one of `folded_inception.BLOCKS`: only this
-      block and those after it are trained, with the batch-norm averages as they
-      are and without dropout; None: all of it.
+    height: of the images, in pixels.
+    width: of the images, in pixels.
+    trained_from: with `trainable`, one of `folded_inception.BLOCKS`. Only this
+      block and those after it are trained, without dropout and with fixed
+      batch-norm averages. None trains all.
 
-  The variables exist as soon as the object does. `named_variables` maps their
-  checkpoint names (`InceptionV3/Conv2d_1a_3x3/weights`) to them.
+  Attributes:
+    named_variables: all variables, by their names in a checkpoint, such as
+      `InceptionV3/Conv2d_1a_3x3/weights`.
+    trainable: see above.
+    trained_from: see above; None if not `trainable`.
   """
 
-  def __init__(self, trainable=False, height=299, width=299, trained_from=None):
+  def __init__(
+    self,
+    trainable: bool = False,
+    height: int = 299,
+    width: int = 299,
+    trained_from: str | None = None,
+  ) -> None:
     super().__init__(name='inception_v3')
     self.trainable = trainable
     self.trained_from = trained_from if trainable else None
-    # Tracing once makes the variables without computing a convolution.
+    # Tracing makes the variables without computing a convolution.
     self._encode_fn = tf.function(self._encode)
     self._encode_fn.get_concrete_function(
       tf.TensorSpec([1, height, width, 3], tf.float32), False
     )
-    self.named_variables = {v.name.split(':')[0]: v for v in self.variables}
+    self.named_variables: dict[str, tf.Variable] = {
+      v.name.split(':')[0]: v for v in self.variables
+    }
 
   @slim_bridge.track_tf1_style_variables
-  def _encode(self, images, is_training):
-    # Without tf-slim's dropout, which no seed of a step determines.
+  def _encode(self, images: tf.Tensor, is_training: bool) -> tf.Tensor:
     return inception_v3(
-      images,
-      trainable=self.trainable,
-      is_training=is_training,
-      dropout_keep_prob=1.0,
+      images, trainable=self.trainable, is_training=is_training
     )
 
   @property
-  def trained_blocks(self):
-    """Names of the blocks that are trained if `trained_from` is given."""
+  def trained_blocks(self) -> tuple[str, ...]:
+    """Names of the blocks from `trained_from` on; empty without it."""
     if not self.trained_from:
       return ()
     return folded_inception.blocks_from(self.trained_from)
 
   @property
-  def trained_variables(self):
-    """Dict from checkpoint name to variable: those that training changes."""
+  def trained_variables(self) -> dict[str, tf.Variable]:
+    """The variables that training changes, by their names in a checkpoint."""
     if not self.trained_from:
       return {
         name: variable
@@ -161,15 +144,19 @@ class InceptionV3(tf.Module):
       for part in ('weights', 'BatchNorm/beta')
     }
 
-  def __call__(self, images, is_training=False, seed=None):
+  def __call__(
+    self,
+    images: tf.Tensor,
+    is_training: bool = False,
+    seed: tf.Tensor | None = None,
+  ) -> tf.Tensor:
     """Encodes images.
 
     Args:
       images: float32 [batch, height, width, 3] in [-1, 1].
-      is_training: Python bool. With `trainable`, uses the batch's statistics,
-        updates the moving averages (once a call) and drops features out; with
-        `trained_from`, none of that, but only the blocks from there on pass
-        gradients.
+      is_training: with `trainable`, use the statistics of the batch, update the
+        moving averages once per call, and apply dropout to the features. With
+        `trained_from`, do none of this, and stop gradients before that block.
       seed: see `dropout.dropout`.
 
     Returns:
@@ -177,8 +164,8 @@ class InceptionV3(tf.Module):
     """
     if is_training and self.trained_from:
       with tf.init_scope():
-        # What is frozen is folded once. So trace this after the variables have
-        # their values.
+        # The frozen blocks are folded once, when this is traced: the variables
+        # must have their values by then.
         frozen = folded_inception.fold(
           lambda name: self.named_variables[name].numpy()
         )
@@ -194,18 +181,22 @@ class InceptionV3(tf.Module):
       )
     return features
 
-  def encode_from_block(self, inputs, dtype=tf.float32):
+  def encode_from_block(
+    self, inputs: tf.Tensor, dtype: tf.DType = tf.float32
+  ) -> tf.Tensor:
     """Runs the blocks from `trained_from` on.
 
     Args:
-      inputs: [batch, rows, columns, channels], the input of that block, as
-        `folded_inception.encode` returns it.
-      dtype: to compute in, tf.float32 or tf.bfloat16.
+      inputs: [batch, rows, columns, channels], the input of that block, see
+        `folded_inception.encode`.
+      dtype: of the computation, tf.float32 or tf.bfloat16.
 
     Returns:
       float32 [batch, 2048].
     """
-    # Only what is trained changes from call to call.
+    if not self.trained_from:
+      raise ValueError('encode_from_block needs trained_from')
+    # The other variables are constants of the graph.
     trained = self.trained_variables
     with tf.init_scope():
       fixed = {
@@ -220,11 +211,10 @@ class InceptionV3(tf.Module):
     )
     return folded_inception.encode_from(self.trained_from, inputs, folded)
 
-  def regularization_loss(self):
-    """Returns the L2 loss of the convolution weights, a float32 scalar.
+  def regularization_loss(self) -> tf.Tensor:
+    """Returns the L2 loss of the weights that are trained, a float32 scalar.
 
-    WEIGHT_DECAY * sum(w ** 2) / 2 over the convolutions that are trained; zero
-    when frozen.
+    It is WEIGHT_DECAY * sum(w ** 2) / 2, and zero if Inception is frozen.
     """
     weights = [
       variable

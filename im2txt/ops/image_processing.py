@@ -3,7 +3,7 @@
 
 The arithmetic is that of 2016 to the bit: TensorFlow's default (fast) JPEG
 decoder, then TF1's bilinear resize, which has neither half-pixel centers nor
-antialiasing. Any other decoder or resize moves the captions.
+antialiasing. Another decoder or resize would change captions.
 """
 
 import tensorflow as tf
@@ -14,20 +14,22 @@ from im2txt.data import image_formats
 RESIZE_HEIGHT = 346
 RESIZE_WIDTH = 346
 
-# Above this many pixels an image is resized as integers, which takes a fifth of
-# the memory, and of the time a third. Rounding makes a difference of 1e-7.
+# Images with more pixels are resized as integers. This takes a fifth of the
+# memory and a third of the time. Rounding makes a difference of 1e-7.
 _MOST_PIXELS_AS_FLOATS = 16_000_000
 
 
-def distort_image(image, ordering, seed):
+def distort_image(
+  image: tf.Tensor, ordering: int | tf.Tensor, seed: tf.Tensor
+) -> tf.Tensor:
   """Randomly flips an image and changes its colours.
 
   Args:
     image: float32 [height, width, 3] in [0, 1].
-    ordering: int scalar (Python or tensor). Even: brightness, saturation,
-      hue, contrast; odd: brightness, contrast, saturation, hue. In 2016 this
-      was the number of the preprocessing thread.
-    seed: int32 [2]; the same seed gives the same distortion.
+    ordering: int scalar, the order of the changes. Even: brightness,
+      saturation, hue, contrast. Odd: brightness, contrast, saturation, hue. In
+      2016 this was the number of the preprocessing thread.
+    seed: int32 [2] that determines the distortion.
 
   Returns:
     float32 [height, width, 3] in [0, 1].
@@ -38,12 +40,12 @@ def distort_image(image, ordering, seed):
     image, max_delta=32.0 / 255.0, seed=seeds[1]
   )
 
-  def contrast(x):
+  def contrast(x: tf.Tensor) -> tf.Tensor:
     return tf.image.stateless_random_contrast(
       x, lower=0.5, upper=1.5, seed=seeds[2]
     )
 
-  def saturation_and_hue(x):
+  def saturation_and_hue(x: tf.Tensor) -> tf.Tensor:
     x = tf.image.stateless_random_saturation(
       x, lower=0.5, upper=1.5, seed=seeds[3]
     )
@@ -57,15 +59,15 @@ def distort_image(image, ordering, seed):
   return tf.clip_by_value(image, 0.0, 1.0)
 
 
-def turn(image, orientation):
-  """Turns an image as it was stored into the one to look at.
+def turn(image: tf.Tensor, orientation: int) -> tf.Tensor:
+  """Rotates or flips a stored image so that it is upright.
 
   Args:
     image: [height, width, channels].
-    orientation: int from 1 (upright) to 8, as in EXIF.
+    orientation: from 1 (upright) to 8, as in EXIF.
 
   Returns:
-    The image upright; from orientation 5 on, height and width change places.
+    The upright image. From orientation 5 on, height and width are swapped.
   """
   if orientation >= 5:
     image = tf.transpose(image, [1, 0, 2])
@@ -75,7 +77,7 @@ def turn(image, orientation):
   return image
 
 
-def check_size(encoded_image):
+def check_size(encoded_image: tf.Tensor) -> tf.Tensor:
   """Checks in a graph that an image may be decoded.
 
   Args:
@@ -85,11 +87,11 @@ def check_size(encoded_image):
     The same string scalar.
 
   Raises:
-    tf.errors.InvalidArgumentError: when run, for what
-      `image_formats.check_for_decode_jpeg` refuses.
+    tf.errors.InvalidArgumentError: at run time, if
+      `image_formats.check_for_decode_jpeg` refuses the image.
   """
 
-  def check(encoded):
+  def check(encoded: bytes) -> bytes:
     image_formats.check_for_decode_jpeg(encoded)
     return encoded
 
@@ -98,32 +100,20 @@ def check_size(encoded_image):
   return result
 
 
-def resize_image(image, resize_height=RESIZE_HEIGHT, resize_width=RESIZE_WIDTH):
+def resize_image(image: tf.Tensor) -> tf.Tensor:
   """Resizes a decoded image.
 
   Args:
     image: uint8 [height, width, 3].
-    resize_height: pixels of the result; with `resize_width` 0, no resize.
-    resize_width: pixels of the result.
 
   Returns:
-    float32 [resize_height, resize_width, 3] in [0, 1].
-
-  Raises:
-    ValueError: only one of `resize_height`, `resize_width` is zero.
+    float32 [RESIZE_HEIGHT, RESIZE_WIDTH, 3] in [0, 1].
   """
-  if bool(resize_height) != bool(resize_width):
-    raise ValueError(
-      f'resize_height={resize_height} and resize_width={resize_width}: set '
-      'both, or neither'
-    )
-  if not resize_height:
-    return tf.image.convert_image_dtype(image, tf.float32)
 
-  def resize(pixels):
+  def resize(pixels: tf.Tensor) -> tf.Tensor:
     return tf.compat.v1.image.resize(
       pixels,
-      [resize_height, resize_width],
+      [RESIZE_HEIGHT, RESIZE_WIDTH],
       method=tf.image.ResizeMethod.BILINEAR,
     )
 
@@ -135,12 +125,17 @@ def resize_image(image, resize_height=RESIZE_HEIGHT, resize_width=RESIZE_WIDTH):
 
 
 def crop_image(
-  image, is_training=False, height=299, width=299, ordering=0, seed=None
-):
-  """Crops a resized image to the network's size; distorts it for training.
+  image: tf.Tensor,
+  is_training: bool = False,
+  height: int = 299,
+  width: int = 299,
+  ordering: int | tf.Tensor = 0,
+  seed: tf.Tensor | None = None,
+) -> tf.Tensor:
+  """Crops a resized image to the network's size, and distorts it for training.
 
   Args:
-    image: what `resize_image` returns.
+    image: float32 [RESIZE_HEIGHT, RESIZE_WIDTH, 3] in [0, 1].
     is_training: see `process_image`, as the other arguments.
 
   Returns:
@@ -159,37 +154,30 @@ def crop_image(
 
 
 def process_image(
-  encoded_image,
-  is_training=False,
-  height=299,
-  width=299,
-  resize_height=RESIZE_HEIGHT,
-  resize_width=RESIZE_WIDTH,
-  ordering=0,
-  seed=None,
-):
-  """Decodes one image, resizes and crops it; distorts it for training.
+  encoded_image: tf.Tensor,
+  is_training: bool = False,
+  height: int = 299,
+  width: int = 299,
+  ordering: int | tf.Tensor = 0,
+  seed: tf.Tensor | None = None,
+) -> tf.Tensor:
+  """Decodes, resizes and crops an image, and distorts it for training.
 
   Args:
     encoded_image: string scalar, the bytes of a JPEG (grey, RGB or CMYK), PNG
-      or still GIF file, after `check_size` where they come from anywhere.
-    is_training: bool. False: central crop, no distortion. True: random crop,
-      flip and colour changes.
-    height: pixels of the result.
-    width: pixels of the result.
-    resize_height: pixels before the crop; with `resize_width` 0, no resize.
-    resize_width: pixels before the crop.
+      or still GIF file. Call `check_size` first if they are not trusted.
+    is_training: True for a random crop, flip and changes of colour; False for a
+      central crop.
+    height: of the result, in pixels.
+    width: of the result, in pixels.
     ordering: see `distort_image`; only used for training.
-    seed: int32 [2] that determines crop and distortion; None: another each
-      time.
+    seed: int32 [2] that determines crop and distortion; None for a random one.
 
   Returns:
     float32 [height, width, 3] in [-1, 1].
 
   Raises:
-    ValueError: only one of `resize_height`, `resize_width` is zero.
     tf.errors.InvalidArgumentError: the bytes cannot be decoded.
   """
-  image = tf.io.decode_jpeg(encoded_image, channels=3)
-  image = resize_image(image, resize_height, resize_width)
+  image = resize_image(tf.io.decode_jpeg(encoded_image, channels=3))
   return crop_image(image, is_training, height, width, ordering, seed)

@@ -151,11 +151,6 @@ def test_colour_order_follows_the_ordering(monkeypatch):
   assert calls == ['brightness', 'contrast', 'saturation', 'hue']
 
 
-def test_only_one_resize_side_is_refused():
-  with pytest.raises(ValueError, match='resize_height'):
-    image_processing.process_image(testing.jpeg(), resize_height=0)
-
-
 def test_damaged_image_raises():
   with pytest.raises(tf.errors.InvalidArgumentError):
     image_processing.process_image(testing.jpeg()[:-200])

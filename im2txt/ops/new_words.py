@@ -1,36 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Room for new words in a trained word embedding and softmax."""
+"""Adds new words to a trained word embedding and softmax."""
 
 import numpy as np
 
-# Of the unknown word's probability, what goes to the new words together.
+# Share of the probability of the unknown word that goes to the new words.
 SHARE = 0.5
 
 
-def add(embedding_map, weights, biases, unknown, words):
-  """Gives new words a start: they take half of the unknown word's probability.
+def add(
+  embedding_map: np.ndarray,
+  weights: np.ndarray,
+  biases: np.ndarray,
+  unknown: int,
+  words: range,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Initializes new words. They take half of the unknown word's probability.
 
-  What the new words are, the model has so far read and written as the unknown
-  one. So each begins as a copy of it, and its bias is such that, whatever the
-  state of the LSTM, the unknown word and the new ones share what the unknown
-  word had: one half for it, the other for the new ones in equal parts. The
-  probability of every other word then stays as it was, after every other word.
-  Copies part in training, as each is fed and expected in other captions.
+  So far the model has read and written each of the new words as the unknown
+  word. So each starts as a copy of the unknown word. The biases are such that,
+  in every state of the LSTM, the unknown word keeps half of its probability,
+  and the new words share the other half equally. The probabilities of all other
+  words stay as they were. Training then tells the copies apart.
 
-  Rows that are there but were no word's (a model often has more ids than its
-  vocabulary words) are written over. The softmax gave them almost nothing, and
-  just that is divided among all words.
+  A model often has more ids than its vocabulary has words. Such rows are
+  overwritten. Their probability was almost zero; it goes to all words.
 
   Args:
     embedding_map: float [vocab_size, embedding_size].
     weights: float [units, vocab_size], of the softmax layer.
     biases: float [vocab_size].
-    unknown: int, id of the unknown word.
-    words: range of the ids of the new words, from within vocab_size or its end
-      on.
+    unknown: id of the unknown word.
+    words: ids of the new words. The first is at most vocab_size.
 
   Returns:
-    The three arrays, with rows up to `words.stop` at least.
+    The three arrays, with at least `words.stop` ids.
   """
   rows = max(len(biases), words.stop) - len(biases)
   embedding_map = np.pad(embedding_map, [(0, rows), (0, 0)])

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one place where TF1-era tf-slim meets TensorFlow 2.
+"""Makes tf-slim, which was written for TensorFlow 1, work with TensorFlow 2.
 
-tf-slim 1.1 reaches TF1 layers through TensorFlow's lazy Keras loader, which
-names `tf_keras.legacy_tf_layers`; tf-keras moved these modules to
-`tf_keras.src.legacy_tf_layers`. Registering the old names before tf-slim is
-imported is all it takes. Import tf-slim from here and nowhere else:
+tf-slim 1.1 finds TF1 layers through TensorFlow's lazy Keras loader, which looks
+for `tf_keras.legacy_tf_layers`. tf-keras has moved these modules to
+`tf_keras.src.legacy_tf_layers`, so this module registers the old names before
+it imports tf-slim. Always import tf-slim from here:
 
   from im2txt.ops.slim_bridge import tf_slim, track_tf1_style_variables
 """
@@ -14,14 +14,14 @@ import os
 import sys
 import warnings
 
-# TensorFlow reads this when its Keras is first touched; Keras 3 has neither
-# the TF1 layers nor track_tf1_style_variables.
+# TensorFlow reads this when Keras is first used. Keras 3 has neither the TF1
+# layers nor track_tf1_style_variables.
 os.environ['TF_USE_LEGACY_KERAS'] = '1'
 
 import tensorflow as tf
 
 
-def _register_moved_modules():
+def _register_moved_modules() -> None:
   """Makes `tf_keras.legacy_tf_layers.*` importable under its old name."""
   new = 'tf_keras.src.legacy_tf_layers'
   old = 'tf_keras.legacy_tf_layers'
@@ -38,7 +38,7 @@ def _register_moved_modules():
 
 
 _register_moved_modules()
-# tf-slim calls its own deprecated parts; nobody here can act on that.
+# tf-slim calls deprecated functions of its own. Users can do nothing about it.
 warnings.filterwarnings(
   'ignore', message=r'`(layer|tf\.layers)\.', category=UserWarning
 )

@@ -1,42 +1,80 @@
 # SPDX-License-Identifier: Apache-2.0
 """How gradients change the variables: optimizers by name, and averages.
 
-What an optimizer remembers from step to step is not part of a checkpoint, whose
-names are those of 2016. `train` saves it in a file of its own beside it.
+A checkpoint has only the variables of 2016. The state of an optimizer, its
+slots, is saved in a separate file beside it.
 """
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import NamedTuple
+from typing import Protocol
 
 import tensorflow as tf
 
+from im2txt import configuration
+
 # The average forgets faster in the first steps, which start from random values.
 _AVERAGE_WARMUP = 10
+
+
+class Change(NamedTuple):
+  """What an optimizer is told of one variable.
+
+  Attributes:
+    name: of the variable, as in a checkpoint.
+    variable: the `tf.Variable` to change.
+    gradient: a tensor of the variable's shape, or `tf.IndexedSlices`.
+    learning_rate: float32 scalar.
+  """
+
+  name: str
+  variable: tf.Variable
+  gradient: tf.Tensor | tf.IndexedSlices
+  learning_rate: tf.Tensor
+
+
+class Optimizer(Protocol):
+  """What a training step needs of an optimizer."""
+
+  @property
+  def named_slots(self) -> dict[str, tf.Variable]:
+    """The optimizer's state, by name."""
+
+  def apply(self, changes: Sequence[Change], scale: tf.Tensor) -> None:
+    """Changes the variables; to be traced.
+
+    Args:
+      changes: one per variable.
+      scale: float32 scalar that multiplies the gradients.
+    """
 
 
 class Sgd:
   """Stochastic gradient descent, the optimizer of 2016 and of the paper.
 
   Args:
-    named_variables: dict from name to the `tf.Variable`s that are trained.
+    named_variables: the variables to train, by name; not used.
     weight_decay: not used.
   """
 
-  def __init__(self, named_variables=None, weight_decay=0.0):
+  def __init__(
+    self,
+    named_variables: Mapping[str, tf.Variable] | None = None,
+    weight_decay: float = 0.0,
+  ) -> None:
     del named_variables, weight_decay
 
   @property
-  def named_slots(self):
-    """Dict from name to variable: what is remembered from step to step."""
+  def named_slots(self) -> dict[str, tf.Variable]:
+    """Empty: this optimizer has no state."""
     return {}
 
-  def apply(self, named_gradients, scale):
-    """Changes the variables; to be traced.
-
-    Args:
-      named_gradients: list of (name, variable, gradient, learning rate); a
-        gradient may be `tf.IndexedSlices`, and a rate is a float32 scalar.
-      scale: float32 scalar that multiplies the gradients.
-    """
-    for _, variable, gradient, learning_rate in named_gradients:
-      # No pass over the gradients, which are as large as the variables.
+  def apply(self, changes: Sequence[Change], scale: tf.Tensor) -> None:
+    """Changes the variables; see `Optimizer.apply`."""
+    for _, variable, gradient, learning_rate in changes:
+      # Scaling the rate saves a pass over the gradients.
       rate = learning_rate * scale
       if isinstance(gradient, tf.IndexedSlices):
         variable.scatter_sub(
@@ -52,14 +90,16 @@ class Adam:
   """Adam (Kingma and Ba 2015), with decoupled weight decay (Loshchilov 2019).
 
   Args:
-    named_variables: dict from name to the `tf.Variable`s that are trained.
-    weight_decay: share of a matrix that each step takes away, times the
+    named_variables: the variables to train, by name.
+    weight_decay: each step subtracts this share of each matrix, times the
       learning rate. Biases do not decay.
   """
 
   _BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8
 
-  def __init__(self, named_variables, weight_decay=0.0):
+  def __init__(
+    self, named_variables: Mapping[str, tf.Variable], weight_decay: float = 0.0
+  ) -> None:
     self._weight_decay = weight_decay
     self._updates = tf.Variable(0, trainable=False, dtype=tf.int64)
     self._moments = {
@@ -70,19 +110,19 @@ class Adam:
     }
 
   @property
-  def named_slots(self):
-    """Dict from name to variable: both moments and the number of updates."""
+  def named_slots(self) -> dict[str, tf.Variable]:
+    """Both moments of each variable, and the number of updates."""
     slots = {'adam_updates': self._updates}
     for name, (first, second) in self._moments.items():
       slots[f'{name}/Adam'] = first
       slots[f'{name}/Adam_1'] = second
     return slots
 
-  def apply(self, named_gradients, scale):
-    """Changes the variables; see `Sgd.apply`."""
+  def apply(self, changes: Sequence[Change], scale: tf.Tensor) -> None:
+    """Changes the variables; see `Optimizer.apply`."""
     self._updates.assign_add(1)
     count = tf.cast(self._updates, tf.float32)
-    for name, variable, gradient, learning_rate in named_gradients:
+    for name, variable, gradient, learning_rate in changes:
       if self._weight_decay and variable.shape.rank > 1:
         variable.assign_sub(learning_rate * self._weight_decay * variable)
       first, second = self._moments[name]
@@ -100,11 +140,15 @@ class Adam:
       )
 
 
-BY_NAME = {'SGD': Sgd, 'Adam': Adam}
+# Each is made from the variables to train, by name, and the weight decay.
+BY_NAME: dict[str, Callable[[Mapping[str, tf.Variable], float], Optimizer]] = {
+  'SGD': Sgd,
+  'Adam': Adam,
+}
 
 
-def check(config):
-  """Raises ValueError if a configuration names no known optimizer."""
+def check(config: configuration.TrainingConfig) -> None:
+  """Raises ValueError if the optimizer of a configuration is not known."""
   if config.optimizer not in BY_NAME:
     raise ValueError(
       f'--optimizer={config.optimizer:.100} must be one of '
@@ -116,11 +160,13 @@ class MovingAverage:
   """Exponential moving averages of variables (Polyak and Juditsky 1992).
 
   Args:
-    named_variables: dict from name to the `tf.Variable`s that are trained.
-    decay: share of the average that a step keeps, below 1.
+    named_variables: the variables to average, by name.
+    decay: share of the average that each step keeps, below 1.
   """
 
-  def __init__(self, named_variables, decay):
+  def __init__(
+    self, named_variables: Mapping[str, tf.Variable], decay: float
+  ) -> None:
     self._variables = dict(named_variables)
     self._decay = decay
     self._updates = tf.Variable(0, trainable=False, dtype=tf.int64)
@@ -130,15 +176,15 @@ class MovingAverage:
     }
 
   @property
-  def named_averages(self):
-    """Dict from the name of a variable to the variable of its average."""
+  def named_averages(self) -> dict[str, tf.Variable]:
+    """The averages, by the name of the variable."""
     return dict(self._averages)
 
   @property
-  def named_slots(self):
-    """Dict from name to variable: the variables themselves, and the count.
+  def named_slots(self) -> dict[str, tf.Variable]:
+    """The variables themselves, and the number of updates.
 
-    A checkpoint holds the averages in their place.
+    A checkpoint holds the averages under the names of the variables.
     """
     return {
       'average_updates': self._updates,
@@ -148,8 +194,8 @@ class MovingAverage:
       },
     }
 
-  def update(self):
-    """Takes the variables after a step; to be traced."""
+  def update(self) -> None:
+    """Updates the averages after a step; to be traced."""
     count = tf.cast(self._updates.assign_add(1), tf.float32)
     decay = tf.minimum(self._decay, (1 + count) / (_AVERAGE_WARMUP + count))
     for name, average in self._averages.items():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The options of a training run, which are the flags of train."""
+"""The options of a training run. They are flags of `train`."""
 
 import dataclasses
 
@@ -11,9 +11,9 @@ _BLOCKS = folded_inception.BLOCKS
 
 @dataclasses.dataclass(frozen=True)
 class TrainOptions:
-  """What to train from, where to, and how; hyperparameters stand elsewhere.
+  """Input, output and mode of a training run. Each field is a flag.
 
-  Each field is a flag of that name.
+  Hyperparameters are in `configuration`.
   """
 
   input_file_pattern: str = field(
@@ -22,23 +22,23 @@ class TrainOptions:
     '"data/mscoco/train-?????-of-00256".',
   )
   inception_checkpoint_file: str = field(
-    '', 'Pretrained Inception v3 checkpoint; read at step 0 only.'
+    '', 'Pretrained Inception v3 checkpoint. It is read at step 0 only.'
   )
   random_inception: bool = field(
     False,
     'Start from random weights of Inception v3 if there is no '
-    '--inception_checkpoint_file. Without this flag a frozen Inception v3 '
+    '--inception_checkpoint_file. Without this flag, a frozen Inception v3 '
     'needs a checkpoint.',
   )
   train_dir: str = field('', 'Directory of checkpoints and TensorBoard events.')
   train_inception: bool = field(False, 'Whether to train Inception v3 too.')
   train_inception_from: str | None = field(
     None,
-    'With --train_inception: the first block of Inception v3 that is '
-    'trained, such as Mixed_7b, with those after it. Batch norm keeps its '
-    'averages. The rate is --train_inception_learning_rate by the schedule, '
-    "and the decoder's is --initial_learning_rate by the schedule. The "
-    'default trains all of it at one constant rate.',
+    'With --train_inception: train only this block of Inception v3, such as '
+    'Mixed_7b, and the blocks after it. The averages of batch norm stay as '
+    'they are. The blocks learn at --train_inception_learning_rate and the '
+    'decoder at --initial_learning_rate, both times the schedule. By default '
+    'all of Inception v3 is trained, at one constant rate.',
     values=_BLOCKS,
   )
   number_of_steps: int = field(1000000, 'Step to train up to.')
@@ -49,19 +49,20 @@ class TrainOptions:
   )
   feature_cache_dir: str = field(
     '',
-    'Directory for the Inception features of these input files: made before '
-    'the first step if they are not there, then trained from, much faster. '
-    'With --train_inception_from it holds the inputs of that block, 160 KiB '
-    'per view. Not where all of Inception v3 is trained.',
+    'Directory for the Inception features of the input files. Features that '
+    'are missing are computed before the first step. Training from features '
+    'is much faster. With --train_inception_from the directory holds the '
+    'inputs of that block, 160 KiB per view. This flag cannot be used when '
+    'all of Inception v3 is trained.',
   )
-  # On photos the distortion makes a fifth of the features' variance, and four
-  # views have a mean within a quarter of that of one from the mean of all;
-  # each view more costs a pass of Inception over all images.
+  # On photos the distortion accounts for a fifth of the variance of the
+  # features. The mean of four views has a quarter of the variance of one view.
+  # Each further view costs a pass of Inception over all images.
   feature_views: int = field(
     4,
-    'Randomly distorted views of each image in --feature_cache_dir, beside '
-    'the undistorted one; 8 KiB and one pass of Inception each. With 0 '
-    'training sees no distortion.',
+    'Randomly distorted views of each image in --feature_cache_dir, in '
+    'addition to the undistorted one. Each takes 8 KiB and one pass of '
+    'Inception. With 0, training sees no distortion.',
     lower_bound=0,
   )
   feature_seed: int = field(
@@ -70,62 +71,61 @@ class TrainOptions:
   feature_precision: str = field(
     'float32',
     'Precision of Inception v3 when it fills --feature_cache_dir. bfloat16 '
-    'takes half the time on processors that have it (AVX512 BF16, AMX); the '
-    'features are good to 2 or 3 digits.',
+    'takes half the time on processors that support it (AVX512 BF16, AMX). '
+    'The features then have 2 or 3 correct digits.',
     values=['float32', 'bfloat16'],
   )
   captions_per_image: int = field(
     1,
-    'Captions per image that stand together in a batch. Without '
-    '--feature_cache_dir they share one pass of Inception. Must divide '
-    '--batch_size. With five captions per image use 5 and --batch_size=30. '
-    'Where it does not divide the captions of an image, batches are '
-    'smaller.',
+    'Captions per image grouped in a batch. Without --feature_cache_dir they '
+    'share one pass of Inception. Must divide --batch_size. With five '
+    'captions per image use 5 and --batch_size=30. Some batches are smaller '
+    'if an image has a number of captions that this does not divide.',
     lower_bound=1,
   )
   feature_undistorted: bool = field(
-    False, 'Train from the undistorted view in --feature_cache_dir too.'
+    False, 'Also train from the undistorted view in --feature_cache_dir.'
   )
   self_critical: bool = field(
     False,
     'Self-critical training: captions are sampled and rewarded by their '
-    'CIDEr against the references of the image. For a model that was '
-    'trained without it, with --feature_cache_dir and a low '
+    'CIDEr against the references of the image. Start from a model that was '
+    'trained without this flag. Needs --feature_cache_dir and a low '
     '--initial_learning_rate.',
   )
   samples_per_image: int = field(
     5,
-    'Captions sampled per image with --self_critical; each is compared with '
+    'Captions sampled per image with --self_critical. Each is compared with '
     'the mean of the others. Must divide --batch_size.',
     lower_bound=2,
   )
   max_sample_length: int = field(
     20,
-    'Longest sampled caption in words, the end word included.',
+    'Largest length of a sampled caption in words, including the end word.',
     lower_bound=2,
   )
   vocab_file: str = field(
     '',
-    'Vocabulary of the shards, for --self_critical; word_counts.txt beside '
-    'the shards if not given.',
+    'Vocabulary of the shards, for --self_critical. The default is '
+    'word_counts.txt beside the shards.',
   )
   precision: str = field(
     'float32',
     'Precision of the matrix products of the LSTM and the softmax layer in '
     'training, and of the blocks of --train_inception_from with '
-    '--feature_cache_dir; weights and the loss are float32 either way.',
+    '--feature_cache_dir. Weights and loss are always float32.',
     values=['float32', 'bfloat16'],
   )
   random_seed: int | None = field(
     None,
-    'Seed of initial weights, the order and distortion of examples, dropout '
-    'and samples. A run that goes on with its seed ends as one that was '
-    'never interrupted. The default is that of --train_dir, and in a new '
-    'one it is drawn.',
+    'Seed of the initial weights, the order and distortion of examples, '
+    'dropout and samples. A run that resumes with its seed gives the same '
+    'result as one that was never interrupted. The default is the seed saved '
+    'in --train_dir, or a random one if there is none.',
     lower_bound=0,
   )
 
-  def check(self):
+  def check(self) -> None:
     """Raises ValueError for options that do not go together."""
     if self.feature_cache_dir and (
       self.train_inception and not self.train_inception_from

@@ -1,48 +1,57 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What training reports while it runs: losses, rates, summaries, signals."""
+"""Losses, waiting times, summaries and stop signals of a training run."""
 
+from collections.abc import Iterable
+from collections.abc import Iterator
 import math
 import os
 import signal
 import time
+import types
+from typing import TypeVar
 
 import tensorflow as tf
 
-# The smoothed loss forgets at this rate per step.
+from im2txt import show_and_tell_model
+
+# Share of the smoothed loss that each step keeps.
 _SMOOTHING = 0.99
+
+_Batch = TypeVar('_Batch')
 
 
 class Losses:
-  """The losses of the steps, read when they are needed.
+  """The losses of the steps, read only when they are needed.
 
-  Reading one waits for its step; left alone, the next can be prepared.
+  Reading a loss waits until its step has ended. Until it is read, the next
+  batch is prepared at the same time.
 
   Args:
     train_dir: directory of the checkpoints, for the error message.
 
   Attributes:
-    last: float, the loss of the last step that was read, or None.
-    smoothed: float, exponential moving average, unbiased from its first value
-      on.
+    last: the loss of the last step that was read; NaN before the first.
+    smoothed: exponential moving average of the losses, unbiased from its first
+      value on; NaN before the first.
   """
 
-  def __init__(self, train_dir):
+  def __init__(self, train_dir: str) -> None:
     self._train_dir = train_dir
-    self.last = None
-    self.smoothed = None
-    self._unread = []
+    self.last = math.nan
+    self.smoothed = math.nan
+    self._unread: list[tuple[int, tf.Tensor]] = []
     self._sum = 0.0
     self._weight = 0.0
 
-  def add(self, step, loss):
-    """Takes the loss of a step, a scalar tensor."""
+  def add(self, step: int, loss: tf.Tensor) -> None:
+    """Takes the loss of a step, a float32 scalar."""
     self._unread.append((step, loss))
 
-  def read(self):
+  def read(self) -> None:
     """Reads the losses of all steps up to now.
 
     Raises:
-      ValueError: one is not finite.
+      ValueError: a loss is not finite.
     """
     for step, loss in self._unread:
       self.last = float(loss)
@@ -59,17 +68,18 @@ class Losses:
     self._unread.clear()
 
 
-class Waiting:
-  """Iterates over batches and adds up the seconds that it waits for them."""
+class TimedBatches(Iterator[_Batch]):
+  """Iterates over batches and measures how long training waits for them.
 
-  def __init__(self, batches):
+  Attributes:
+    seconds: total waiting time.
+  """
+
+  def __init__(self, batches: Iterable[_Batch]) -> None:
     self._batches = iter(batches)
     self.seconds = 0.0
 
-  def __iter__(self):
-    return self
-
-  def __next__(self):
+  def __next__(self) -> _Batch:
     start = time.time()
     batch = next(self._batches)
     self.seconds += time.time() - start
@@ -77,31 +87,36 @@ class Waiting:
 
 
 class StopSignal:
-  """Remembers SIGINT and SIGTERM until the step under way is done."""
+  """Records SIGINT and SIGTERM, so that the current step can end.
 
-  def __init__(self):
-    self.received = None
+  Attributes:
+    received: number of the signal; None until one comes.
+  """
+
+  def __init__(self) -> None:
+    self.received: int | None = None
     for number in (signal.SIGINT, signal.SIGTERM):
       signal.signal(number, self._on_signal)
 
-  def _on_signal(self, number, unused_frame):
+  def _on_signal(
+    self, number: int, unused_frame: types.FrameType | None
+  ) -> None:
     if self.received:
-      # At once: an exception out of the midst of TensorFlow's own calls can
-      # crash it.
+      # An exception raised inside a call of TensorFlow can crash it.
       os._exit(128 + number)
     self.received = number
-    # Not through logging or print: the signal may have come in the midst of
-    # one, and neither can be entered twice.
+    # The signal may have interrupted logging or print, and neither can be
+    # entered twice.
     os.write(
       2,
       (
         f'{signal.Signals(number).name}: finishing this step and saving (once '
-        'more to leave without)\n'
+        'more to quit without saving)\n'
       ).encode(),
     )
 
 
-def duration(seconds):
+def duration(seconds: float) -> str:
   """Formats seconds as 1h02m, 3m20s or 45s."""
   minutes, seconds = divmod(int(seconds), 60)
   hours, minutes = divmod(minutes, 60)
@@ -110,8 +125,15 @@ def duration(seconds):
   return f'{minutes}m{seconds:02}s' if minutes else f'{seconds}s'
 
 
-def write_summaries(model, images):
-  """Writes parameter histograms and, if there are any, sample images."""
+def write_summaries(
+  model: show_and_tell_model.ShowAndTellModel, images: tf.Tensor | None
+) -> None:
+  """Writes histograms of the parameters and, if given, some images.
+
+  Args:
+    model: its trained variables are written.
+    images: float32 [batch, height, width, 3] in [-1, 1]; None for none.
+  """
   for name, variable in model.trained_variables.items():
     tf.summary.histogram('parameters/' + name, variable)
   if images is not None:

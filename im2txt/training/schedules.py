@@ -1,22 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Learning rates: what multiplies the initial rate at each step, by name."""
+"""Learning-rate schedules by name. They multiply the initial rate."""
 
+from collections.abc import Callable
 import math
 
-# Share of the initial learning rate at the end of the cosine schedule.
+from im2txt import configuration
+
+# The cosine schedule ends at this share of the initial learning rate.
 _COSINE_FLOOR = 0.01
 
 
-def staircase(config, batch_size, step):
-  """The schedule of 2016: the rate is multiplied every so many epochs.
+def staircase(
+  config: configuration.TrainingConfig, batch_size: int, step: int
+) -> float:
+  """The schedule of 2016: decays the rate after a fixed number of epochs.
 
   Args:
-    config: a `configuration.TrainingConfig`.
+    config: decay factor and epochs per decay.
     batch_size: captions per batch.
-    step: int, counted from `schedule_start_step`.
+    step: counted from `schedule_start_step`.
 
   Returns:
-    float, what multiplies the initial rate.
+    The factor of the initial rate.
   """
   batches_per_epoch = config.num_examples_per_epoch / batch_size
   decay_steps = int(batches_per_epoch * config.num_epochs_per_decay)
@@ -25,8 +30,10 @@ def staircase(config, batch_size, step):
   return config.learning_rate_decay_factor ** (step // decay_steps)
 
 
-def cosine(config, batch_size, step):
-  """Half a cosine down to a hundredth (Loshchilov and Hutter 2017, equation 5).
+def cosine(
+  config: configuration.TrainingConfig, batch_size: int, step: int
+) -> float:
+  """Half a cosine, down to 1 % (Loshchilov and Hutter 2017, equation 5).
 
   Args and returns: as `staircase`.
   """
@@ -35,11 +42,12 @@ def cosine(config, batch_size, step):
   return max((1 + math.cos(math.pi * progress)) / 2, _COSINE_FLOOR)
 
 
+BY_NAME: dict[str, Callable[[configuration.TrainingConfig, int, int], float]]
 BY_NAME = {'staircase': staircase, 'cosine': cosine}
 
 
-def check(config):
-  """Raises ValueError if a configuration names no known schedule."""
+def check(config: configuration.TrainingConfig) -> None:
+  """Raises ValueError if the schedule of a configuration is not known."""
   if config.learning_rate_schedule not in BY_NAME:
     raise ValueError(
       f'--learning_rate_schedule={config.learning_rate_schedule:.100} must '
@@ -47,13 +55,15 @@ def check(config):
     )
 
 
-def multiplier(config, batch_size, step):
-  """Returns what multiplies the initial rate at a step, a float.
+def multiplier(
+  config: configuration.TrainingConfig, batch_size: int, step: int
+) -> float:
+  """Returns the factor of the initial rate at a step, warmup included.
 
   Args:
-    config: a `configuration.TrainingConfig`.
+    config: names the schedule.
     batch_size: captions per batch.
-    step: int, of training.
+    step: of training.
   """
   step = max(step - config.schedule_start_step, 0)
   warmup = 1.0
@@ -65,17 +75,21 @@ def multiplier(config, batch_size, step):
 
 
 def learning_rates(
-  config, batch_size, step, train_inception=False, train_inception_from=None
-):
-  """Returns the learning rates of the decoder and of Inception, two floats.
+  config: configuration.TrainingConfig,
+  batch_size: int,
+  step: int,
+  train_inception: bool = False,
+  train_inception_from: str | None = None,
+) -> tuple[float, float]:
+  """Returns the learning rates of the decoder and of Inception.
 
   Args:
-    config: a `configuration.TrainingConfig`.
+    config: initial rates and schedule.
     batch_size: captions per batch.
-    step: int, of training.
-    train_inception: whether Inception v3 is trained. All of it is trained at
-      one constant rate, as in 2016.
-    train_inception_from: the first block that is trained; None: all.
+    step: of training.
+    train_inception: whether Inception v3 is trained. If all of it is, the rate
+      is constant, as in 2016.
+    train_inception_from: the first block that is trained; None trains all.
   """
   if train_inception and not train_inception_from:
     rate = config.train_inception_learning_rate

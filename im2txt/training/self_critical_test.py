@@ -4,12 +4,12 @@
 import sys
 
 import numpy as np
-from pycocoevalcap.cider import cider_scorer
 import pytest
 import tensorflow as tf
 
 from im2txt import configuration
 from im2txt import show_and_tell_model
+from im2txt.metrics import cider
 from im2txt.training import self_critical
 
 _START, _END, _UNKNOWN = 0, 1, 9
@@ -35,60 +35,6 @@ def features(count=2):
   return (
     np.random.default_rng(4).normal(size=[count, 2048]).astype(np.float32) / 50
   )
-
-
-def random_caption(rng):
-  return [*rng.integers(2, 10, rng.integers(0, 12)).tolist(), _END]
-
-
-class Text:
-  """Writes captions as words; each unknown word is one of its own."""
-
-  def __init__(self):
-    self._unknown = 0
-
-  def __call__(self, caption):
-    words = []
-    for word in caption:
-      self._unknown += word == _UNKNOWN
-      words.append(f'u{self._unknown}' if word == _UNKNOWN else f'w{word}')
-    return ' '.join(words)
-
-
-def test_reward_is_cider_d():
-  rng = np.random.default_rng(0)
-  references = [
-    [random_caption(rng) for _ in range(rng.integers(1, 6))] for _ in range(40)
-  ]
-  references[0][0] = [2, 3, _UNKNOWN, 4, _END]
-  references[20] = [[2, 3, 4, 5, 6, _END]]
-  candidates = [random_caption(rng) for _ in references]
-  # Close to their references, equal, of one word, without end, too long.
-  for image in range(8, 20):
-    candidates[image] = references[image][0][:-2] + [5, _END]
-  candidates[20:25] = [references[i][0] for i in range(20, 25)]
-  candidates[25] = [_END]
-  candidates[26] = references[26][0][:-1] or [3]
-  candidates[27] = references[27][0] * 4
-  candidates[28] = [2] * 15
-  candidates[0] = [2, 3, _UNKNOWN, 4, _END]
-  text, oracle = Text(), cider_scorer.CiderScorer(n=4, sigma=6.0)
-  for candidate, captions in zip(candidates, references):
-    oracle += (text(candidate), [text(caption) for caption in captions])
-  _, expected = oracle.compute_score()
-  reward = self_critical.CiderReward(references, _UNKNOWN)
-  found = [reward(c, i) for i, c in enumerate(candidates)]
-  np.testing.assert_allclose(found, expected, atol=1e-9)
-  assert min(found) == 0 and found[20] == pytest.approx(10)
-  # A caption of another image is worth less, and asking changes nothing.
-  assert reward(candidates[20], 21) < reward(candidates[20], 20) == found[20]
-
-
-def test_reward_of_unknown_words():
-  references = [[[2, _UNKNOWN, 3, _END]], [[4, 5, _END]], [[6, _UNKNOWN, _END]]]
-  reward = self_critical.CiderReward(references, _UNKNOWN)
-  assert reward([4, 5, _END], 1) > reward([2, _UNKNOWN, 3, _END], 0)
-  assert reward([_UNKNOWN], 0) == reward([], 0) == 0.0
 
 
 def test_samples_follow_the_distribution_of_the_model(model):
@@ -203,9 +149,7 @@ def test_gradient_of_the_loss_is_that_of_the_weighted_log_probability(model):
 def test_training_raises_the_reward(model):
   """The parts together: sampled captions come to be the reference."""
   reference = [2, 3, 4, _END]
-  reward = self_critical.CiderReward(
-    [[reference], [[5, 6, _END]], [[7, 8, _END]]], _UNKNOWN
-  )
+  reward = cider.Scorer([[reference], [[5, 6, _END]], [[7, 8, _END]]], _UNKNOWN)
   images = np.repeat(features(1), 40, axis=0)
   means = []
   for step in range(60):
@@ -213,7 +157,9 @@ def test_training_raises_the_reward(model):
       model, images, _START, _END, [_UNKNOWN], 5, [1, step]
     ).numpy()
     lengths = [[*row, _END].index(_END) + 1 for row in drawn.tolist()]
-    rewards = [reward(row[:n].tolist(), 0) for row, n in zip(drawn, lengths)]
+    rewards = reward(
+      [row[:n].tolist() for row, n in zip(drawn, lengths)], [0] * len(drawn)
+    )
     means.append(np.mean(rewards))
     mask = (np.arange(drawn.shape[1]) < np.array(lengths)[:, None]).astype(
       np.int32

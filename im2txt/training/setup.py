@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a training run is made of: model, batches, seed, all checked."""
+"""Opens and checks the parts of a training run: model, batches, seed."""
 
+from collections.abc import Iterator
+from collections.abc import Sequence
 import os
 import secrets
 
@@ -13,11 +15,13 @@ from im2txt import show_and_tell_model
 from im2txt.checkpoints import encoder_stamp
 from im2txt.input_pipeline import feature_cache
 from im2txt.input_pipeline import image_batches
+from im2txt.input_pipeline import image_features
 from im2txt.ops import folded_inception
 from im2txt.runtime import files as files_lib
 from im2txt.text import vocabulary
 from im2txt.text import vocabulary_stamp
 from im2txt.training import optimizers
+from im2txt.training import options as options_lib
 from im2txt.training import schedules
 from im2txt.training import steps
 
@@ -25,11 +29,11 @@ from im2txt.training import steps
 _SEED_FILE = 'random_seed.json'
 
 
-def open_checkpoint(train_dir):
-  """Returns the `Checkpoint` to go on from, None if there has been none yet.
+def open_checkpoint(train_dir: str) -> checkpoints.Checkpoint | None:
+  """Returns the checkpoint to resume from; None if there is none yet.
 
   Raises:
-    CheckpointError: there have been some, and none is whole.
+    CheckpointError: there are some, and none is intact.
   """
   try:
     return checkpoints.Checkpoint(train_dir, training_state=True)
@@ -37,15 +41,20 @@ def open_checkpoint(train_dir):
     return None
 
 
-def make_configs(train_dir, given, stamp, checkpoint):
-  """Returns the (ModelConfig, TrainingConfig) that flags and directory say.
+def make_configs(
+  train_dir: str,
+  given: configuration.Given,
+  stamp: vocabulary_stamp.Stamp | None,
+  checkpoint: checkpoints.Checkpoint | None,
+) -> configuration.Configs:
+  """Returns the hyperparameters that flags and directory ask for.
 
   Args:
     train_dir: directory of checkpoints.
-    given: a `configuration.Given`, hyperparameters of the command line.
-    stamp: the `vocabulary_stamp.Stamp` of the shards, whose size is that of a
-      new model unless another is given; None if not known.
-    checkpoint: what `open_checkpoint` returns.
+    given: hyperparameters of the command line.
+    stamp: of the vocabulary of the shards; None if not known. A new model has
+      as many words unless a flag says otherwise.
+    checkpoint: see `open_checkpoint`.
 
   Raises:
     ValueError: see `configuration.resolve`, `optimizers.check` and
@@ -64,46 +73,50 @@ def make_configs(train_dir, given, stamp, checkpoint):
         stamp.words,
         stamp.file,
       )
-  optimizers.check(configs[1])
-  schedules.check(configs[1])
+  optimizers.check(configs.training)
+  schedules.check(configs.training)
   return configs
 
 
-def prepare_model(options, configs, holders, checkpoint):
-  """Builds the model and fills it from train_dir or Inception's checkpoint.
+def prepare_model(
+  options: options_lib.TrainOptions,
+  configs: configuration.Configs,
+  holders: Sequence[vocabulary_stamp.Holder],
+  checkpoint: checkpoints.Checkpoint | None,
+) -> tuple[show_and_tell_model.ShowAndTellModel, encoder_stamp.Stamp | None]:
+  """Builds the model and restores it from train_dir or Inception's checkpoint.
 
   Args:
-    options: `options.TrainOptions`.
-    configs: (ModelConfig, TrainingConfig).
+    options: options of the run.
+    configs: size of the model.
     holders: `vocabulary_stamp.of_shards` of the input files.
-    checkpoint: what `open_checkpoint` returns.
+    checkpoint: see `open_checkpoint`.
 
   Returns:
-    (`ShowAndTellModel`, `encoder_stamp.Stamp` of the Inception checkpoint that
-    it was filled from; None if it was not).
+    (the model; the stamp of the Inception checkpoint that was loaded, None if
+    none was).
 
   Raises:
-    ValueError: a checkpoint that does not fit or cannot be read.
+    ValueError: a checkpoint does not fit or cannot be read.
   """
   inception = None
   if checkpoint:
-    # Sizes asked for by flag but not those of the checkpoint: say so before
-    # the minutes that the rest takes.
+    # Check sizes first: building the model takes minutes.
     for name, size in checkpoint.model_sizes().items():
-      if getattr(configs[0], name) != size:
+      if getattr(configs.model, name) != size:
         raise ValueError(
-          f'--{name}={getattr(configs[0], name)}, but the checkpoint '
+          f'--{name}={getattr(configs.model, name)}, but the checkpoint '
           f'{checkpoint.prefix} has {size}; use --{name}={size} or another '
           '--train_dir'
         )
     holders = [*holders, vocabulary_stamp.of_checkpoint(checkpoint.prefix)]
   elif options.inception_checkpoint_file:
-    # Once: of a directory, what is damaged is told once.
+    # Only once, as it warns of each damaged checkpoint of a directory.
     inception = checkpoints.resolve(options.inception_checkpoint_file)
   elif not options.random_inception and (
     options.train_inception_from or not options.train_inception
   ):
-    # A shell variable that was never set, most often.
+    # The usual cause is a shell variable that is not set.
     raise ValueError(
       '--inception_checkpoint_file is required to train on a frozen '
       'Inception v3, as there is no checkpoint in '
@@ -118,7 +131,7 @@ def prepare_model(options, configs, holders, checkpoint):
   )
   logging.info('building the network')
   model = show_and_tell_model.ShowAndTellModel(
-    configs[0],
+    configs.model,
     train_inception=options.train_inception,
     train_inception_from=options.train_inception_from,
     training_dtype=tf.as_dtype(options.precision),
@@ -150,18 +163,23 @@ def prepare_model(options, configs, holders, checkpoint):
   return model, None
 
 
-def open_vocabulary(path, files, holders, vocab_size):
-  """Returns the `Vocabulary` of --vocab_file, or of that beside the shards.
+def open_vocabulary(
+  path: str,
+  files: Sequence[str],
+  holders: Sequence[vocabulary_stamp.Holder],
+  vocab_size: int,
+) -> vocabulary.Vocabulary:
+  """Opens the vocabulary of the shards.
 
   Args:
-    path: str, the vocabulary file; '' for that beside the shards.
+    path: the vocabulary file; '' for the one beside the shards.
     files: shard file names.
-    holders: their `vocabulary_stamp.of_shards`.
-    vocab_size: ids of the model.
+    holders: `vocabulary_stamp.of_shards` of the files.
+    vocab_size: number of word ids of the model.
 
   Raises:
-    ValueError: it cannot be read, is not that of the shards, or has more words
-      than the model has ids.
+    ValueError: the file cannot be read, is not the vocabulary of the shards, or
+      has more words than the model.
   """
   if not path:
     path = os.path.join(os.path.dirname(files[0]), 'word_counts.txt')
@@ -179,16 +197,21 @@ def open_vocabulary(path, files, holders, vocab_size):
   return vocab
 
 
-def open_features(options, model, config, files):
-  """Returns the `CaptionedFeatures` of --feature_cache_dir.
+def open_features(
+  options: options_lib.TrainOptions,
+  model: show_and_tell_model.ShowAndTellModel,
+  config: configuration.ModelConfig,
+  files: Sequence[str],
+) -> image_features.CaptionedFeatures:
+  """Opens or fills --feature_cache_dir.
 
   Args:
-    options: `options.TrainOptions`.
-    model: a `ShowAndTellModel`.
-    config: a `configuration.ModelConfig`.
+    options: options of the run.
+    model: computes the features.
+    config: size of the images.
     files: shard file names.
   """
-  # What is trained is not part of what the cache is made with.
+  # The features do not depend on the blocks that are trained.
   variables = {
     name: variable
     for name, variable in model.inception.named_variables.items()
@@ -222,16 +245,23 @@ def open_features(options, model, config, files):
   return data
 
 
-def make_batches(options, config, files, data, seed, step):
-  """Returns an endless iterator of `image_batches.Batch`es, from a step on.
+def make_batches(
+  options: options_lib.TrainOptions,
+  config: configuration.ModelConfig,
+  files: Sequence[str],
+  data: image_features.CaptionedFeatures | None,
+  seed: int,
+  step: int,
+) -> Iterator[image_batches.Batch]:
+  """Returns an endless iterator of batches.
 
   Args:
-    options: `options.TrainOptions`.
-    config: a `configuration.ModelConfig`.
+    options: options of the run.
+    config: batch size, and size of the images.
     files: shard file names.
-    data: what `open_features` returns; None to train from images.
-    seed: int, of the run.
-    step: int, the step to begin with.
+    data: see `open_features`; None to train from images.
+    seed: of the run.
+    step: the first step.
   """
   if not data:
     return image_batches.ImageBatches(
@@ -251,12 +281,12 @@ def make_batches(options, config, files, data, seed, step):
   )
 
 
-def run_seed(train_dir, asked):
-  """Returns the seed of a run, an int.
+def run_seed(train_dir: str, asked: int | None) -> int:
+  """Returns the seed of a run, and saves it.
 
   Args:
-    train_dir: directory of checkpoints, which keeps the seed.
-    asked: int, the seed to use; None: that of the directory, or a new one.
+    train_dir: directory of checkpoints, where the seed is saved.
+    asked: the seed to use; None for the saved one, or a new one.
 
   Raises:
     ValueError: the file of the seed is damaged.
@@ -267,11 +297,11 @@ def run_seed(train_dir, asked):
     try:
       saved = seed = files_lib.read_json(path)['random_seed']
       if not isinstance(seed, int) or seed < 0:
-        raise ValueError(f'{seed!r:.100} is no seed')
+        raise ValueError(f'{seed!r:.100} is not a seed')
     except (OSError, ValueError, TypeError, KeyError) as error:
       raise ValueError(
         f'{path} is damaged ({error}): remove it, and give --random_seed if '
-        'you know it; otherwise the order of examples begins anew'
+        'you know it; without it the examples come in a new order'
       ) from error
   if asked is not None:
     seed = asked
@@ -283,8 +313,8 @@ def run_seed(train_dir, asked):
   return seed
 
 
-def source(options):
-  """Returns what batches hold, see `steps.batch_signature`."""
+def source(options: options_lib.TrainOptions) -> str:
+  """Returns what batches hold of images, see `steps.batch_signature`."""
   if not options.feature_cache_dir:
     return steps.IMAGES
   return steps.BLOCK_INPUTS if options.train_inception_from else steps.FEATURES

@@ -1,17 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A training run: prepared, and the loop over its steps."""
+"""Prepares a training run, and loops over its steps."""
 
+from collections.abc import Iterable
+from collections.abc import Sequence
 import contextlib
 import time
+from typing import Any
 
 from absl import logging
 import tensorflow as tf
 
 from im2txt import checkpoints
 from im2txt import configuration
+from im2txt import show_and_tell_model
 from im2txt.checkpoints import encoder_stamp
 from im2txt.input_pipeline import captions as captions_lib
 from im2txt.text import vocabulary_stamp
+from im2txt.training import options as options_lib
 from im2txt.training import reporting
 from im2txt.training import schedules
 from im2txt.training import setup
@@ -19,17 +24,22 @@ from im2txt.training import steps
 from im2txt.training import update as update_lib
 
 
-def run(options, given, files, holders):
-  """Prepares and trains, while nobody else trains in the directory.
+def run(
+  options: options_lib.TrainOptions,
+  given: configuration.Given,
+  files: Sequence[str],
+  holders: Sequence[vocabulary_stamp.Holder],
+) -> int:
+  """Prepares and trains. The caller holds the lock of the directory.
 
   Args:
-    options: `options.TrainOptions`, checked.
-    given: a `configuration.Given`, hyperparameters of the command line.
+    options: checked.
+    given: hyperparameters of the command line.
     files: shard file names.
-    holders: their `vocabulary_stamp.of_shards`.
+    holders: `vocabulary_stamp.of_shards` of the files.
 
   Returns:
-    The process's exit status.
+    The exit status of the process.
 
   Raises:
     ValueError: flags, input and checkpoint do not go together.
@@ -37,23 +47,23 @@ def run(options, given, files, holders):
   stamp = vocabulary_stamp.first_known(holders)
   checkpoint = setup.open_checkpoint(options.train_dir)
   configs = setup.make_configs(options.train_dir, given, stamp, checkpoint)
-  # What is wrong with flags is said before the hours that a cache can take.
+  # Check flags before a cache is filled, which can take hours.
   per_image = 'samples' if options.self_critical else 'captions'
   captions_lib.check_captions_per_image(
     getattr(options, f'{per_image}_per_image'),
-    configs[0].batch_size,
+    configs.model.batch_size,
     f'{per_image}_per_image',
   )
   vocab = None
   if options.self_critical:
     vocab = setup.open_vocabulary(
-      options.vocab_file, files, holders, configs[0].vocab_size
+      options.vocab_file, files, holders, configs.model.vocab_size
     )
   seed = setup.run_seed(options.train_dir, options.random_seed)
   tf.random.set_seed(seed)
   model, encoder = setup.prepare_model(options, configs, holders, checkpoint)
   manager = checkpoints.CheckpointManager(
-    options.train_dir, configs[1].max_checkpoints_to_keep
+    options.train_dir, configs.training.max_checkpoints_to_keep
   )
   manager.take_over(
     checkpoint and checkpoint.prefix,
@@ -68,22 +78,23 @@ def run(options, given, files, holders):
       options.train_dir,
     )
     return 0
-  if stamp and stamp.words > configs[0].vocab_size:
+  if stamp and stamp.words > configs.model.vocab_size:
     raise ValueError(
       f'the vocabulary of the shards has {stamp.words} words ({stamp.file}), '
-      f'more than --vocab_size={configs[0].vocab_size}; use --vocab_size='
+      f'more than --vocab_size={configs.model.vocab_size}; use --vocab_size='
       f'{stamp.words}'
     )
   configuration.save(options.train_dir, configs)
-  # What a checkpoint was trained with before is not known from the shards.
+  # The shards do not tell which vocabulary an older checkpoint was trained with.
   if stamp and not int(model.global_step):
     vocabulary_stamp.save(options.train_dir, stamp)
   if encoder:
     encoder_stamp.save(options.train_dir, encoder)
-  update = update_lib.Update(model, configs[1])
+  update = update_lib.Update(model, configs.training)
   step = int(model.global_step)
   if (
-    step
+    checkpoint
+    and step
     and update.named_slots
     and not checkpoints.restore_training_state(
       checkpoint.prefix, update.named_slots
@@ -91,15 +102,16 @@ def run(options, given, files, holders):
   ):
     logging.warning(
       'no state of --optimizer=%s and --moving_average_decay=%g beside the '
-      'checkpoint of step %d: both begin anew',
-      configs[1].optimizer,
-      configs[1].moving_average_decay,
+      'checkpoint of step %d: both start from scratch',
+      configs.training.optimizer,
+      configs.training.moving_average_decay,
       step,
     )
   data = None
   if options.feature_cache_dir:
-    data = setup.open_features(options, model, configs[0], files)
-  if options.self_critical:
+    data = setup.open_features(options, model, configs.model, files)
+  # Self-critical training has both, see `TrainOptions.check`.
+  if vocab is not None and data is not None:
     step_fn = steps.make_self_critical_step_fn(
       model,
       update,
@@ -110,7 +122,7 @@ def run(options, given, files, holders):
       options.max_sample_length,
     )
     batches = data.training_images(
-      configs[0].batch_size,
+      configs.model.batch_size,
       seed,
       options.samples_per_image,
       options.feature_undistorted,
@@ -118,34 +130,44 @@ def run(options, given, files, holders):
     )
   else:
     step_fn = steps.make_step_fn(model, update, seed, setup.source(options))
-    batches = setup.make_batches(options, configs[0], files, data, seed, step)
+    batches = setup.make_batches(
+      options, configs.model, files, data, seed, step
+    )
   writer = tf.summary.create_file_writer(options.train_dir)
   return train(
     options, model, configs, batches, step_fn, update, writer, manager
   )
 
 
-def train(options, model, configs, batches, step_fn, update, writer, manager):
+def train(
+  options: options_lib.TrainOptions,
+  model: show_and_tell_model.ShowAndTellModel,
+  configs: configuration.Configs,
+  batches: Iterable[Any],
+  step_fn: steps.StepFn,
+  update: update_lib.Update,
+  writer: tf.summary.SummaryWriter,
+  manager: checkpoints.CheckpointManager,
+) -> int:
   """Trains up to a step.
 
   Args:
-    options: `options.TrainOptions`.
-    model: a `ShowAndTellModel`.
-    configs: (ModelConfig, TrainingConfig).
-    batches: iterator of what `step_fn` takes.
-    step_fn: of `steps`.
-    update: an `update.Update`.
-    writer: a summary writer.
-    manager: a `checkpoints.CheckpointManager`.
+    options: step to train up to, and intervals.
+    model: the model to train.
+    configs: batch size and learning rates.
+    batches: batches of the kind that `step_fn` takes.
+    step_fn: takes a step.
+    update: knows what to save.
+    writer: writes TensorBoard events.
+    manager: writes checkpoints.
 
   Returns:
-    The process's exit status: 0, or 128 and the number of the signal.
+    The exit status of the process: 0, or 128 plus the number of the signal.
 
   Raises:
     ValueError: training diverged, or the input is damaged.
-    OSError: input cannot be read, or a checkpoint not written.
+    OSError: input cannot be read, or a checkpoint cannot be written.
   """
-  model_config, training_config = configs
   stop = reporting.StopSignal()
   losses = reporting.Losses(options.train_dir)
   step = first_step = int(model.global_step)
@@ -153,10 +175,10 @@ def train(options, model, configs, batches, step_fn, update, writer, manager):
   last_save = time.time()
   last_summary = 0.0
   logged_step, logged_time = step, time.time()
-  batches = reporting.Waiting(batches)
+  batches = reporting.TimedBatches(batches)
 
-  def save():
-    losses.read()  # Nothing that has diverged is saved.
+  def save() -> int:
+    losses.read()  # Raises if training has diverged: that is not saved.
     prefix = manager.save(update.named_variables(), update.named_slots)
     logging.info('saved %s', prefix)
     return step
@@ -167,8 +189,8 @@ def train(options, model, configs, batches, step_fn, update, writer, manager):
       if stop.received or step >= options.number_of_steps:
         break
       learning_rate, inception_rate = schedules.learning_rates(
-        training_config,
-        model_config.batch_size,
+        configs.training,
+        configs.model.batch_size,
         step,
         options.train_inception,
         options.train_inception_from,
@@ -181,7 +203,7 @@ def train(options, model, configs, batches, step_fn, update, writer, manager):
       step += 1
       losses.add(step, scalars['total_loss'])
       if step == first_step + 1:
-        # The first step compiles; a rate that counted it would mislead.
+        # The first step includes compilation, so the rate leaves it out.
         losses.read()
         logged_step, logged_time, batches.seconds = step, time.time(), 0.0
       if (
@@ -195,7 +217,7 @@ def train(options, model, configs, batches, step_fn, update, writer, manager):
         if step > logged_step:
           rate = (
             f'{seconds:.3f} sec/step, '
-            f'{model_config.batch_size / seconds:.1f} examples/s, '
+            f'{configs.model.batch_size / seconds:.1f} examples/s, '
             f'{batches.seconds / (now - logged_time):.0%} waiting for '
             'input, ETA '
             f'{reporting.duration(seconds * left)}, '
@@ -216,7 +238,7 @@ def train(options, model, configs, batches, step_fn, update, writer, manager):
           tf.summary.scalar('global_norm', scalars['global_norm'])
           if step > logged_step:
             tf.summary.scalar(
-              'examples_per_sec', model_config.batch_size / seconds
+              'examples_per_sec', configs.model.batch_size / seconds
             )
         logged_step, logged_time, batches.seconds = step, now, 0.0
       if time.time() - last_summary >= options.save_summaries_secs:
@@ -229,9 +251,9 @@ def train(options, model, configs, batches, step_fn, update, writer, manager):
         saved_step = save()
         last_save = time.time()
   except (OSError, ValueError):
-    # A damaged shard, say: nothing that is done is lost.
+    # The input may be damaged. Save the steps that are done.
     if step > first_step and saved_step != step:
-      with contextlib.suppress(ValueError):  # It has diverged.
+      with contextlib.suppress(ValueError):  # Training has diverged.
         save()
     raise
   if saved_step != step:

@@ -1,31 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
 """One step of training: gradient, clipping by its global norm, update."""
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
+from im2txt import configuration
+from im2txt import show_and_tell_model
 from im2txt.training import optimizers
+
+# Of a step, by name: float32 scalars.
+Scalars = dict[str, tf.Tensor]
 
 
 def sgd_step(
-  model,
-  features_fn,
-  input_seqs,
-  target_seqs,
-  input_mask,
-  learning_rate,
-  clip_gradients,
-):
+  model: show_and_tell_model.ShowAndTellModel,
+  features_fn: Callable[[], tf.Tensor],
+  input_seqs: tf.Tensor,
+  target_seqs: tf.Tensor,
+  input_mask: tf.Tensor,
+  learning_rate: tf.Tensor,
+  clip_gradients: float,
+) -> Scalars:
   """One step of stochastic gradient descent, as in 2016.
 
   Args:
-    model: a `ShowAndTellModel`.
-    features_fn: callable that returns the float32 [batch, 2048] features; it
-      is called under the gradient tape, so Inception can be trained.
-    input_seqs: see `ShowAndTellModel.cross_entropies`.
-    target_seqs: likewise.
-    input_mask: likewise.
-    learning_rate: see `train_step`.
-    clip_gradients: likewise.
+    model: the model to train.
+    features_fn: returns the features, float32 [batch, 2048]. It is called under
+      the gradient tape, so Inception can be trained.
+    input_seqs: see `ShowAndTellModel.cross_entropies`, as the next two.
+    target_seqs: the words to predict.
+    input_mask: marks the words.
+    learning_rate: float32 scalar.
+    clip_gradients: see `train_step`.
 
   Returns:
     See `train_step`.
@@ -40,37 +47,37 @@ def sgd_step(
 
 
 def train_step(
-  model,
-  optimizer,
-  losses_fn,
-  learning_rate,
-  clip_gradients,
-  inception_rate=None,
-):
+  model: show_and_tell_model.ShowAndTellModel,
+  optimizer: optimizers.Optimizer,
+  losses_fn: Callable[[], tuple[tf.Tensor, tf.Tensor]],
+  learning_rate: tf.Tensor,
+  clip_gradients: float,
+  inception_rate: tf.Tensor | None = None,
+) -> Scalars:
   """One step: gradient, clipping by its global norm, update.
 
   Args:
-    model: a `ShowAndTellModel`.
-    optimizer: one of `optimizers.BY_NAME`.
-    losses_fn: callable that returns (total_loss, batch_loss), float32 scalars;
-      it is called under the gradient tape.
+    model: the model to train.
+    optimizer: changes the variables.
+    losses_fn: returns (total_loss, batch_loss), float32 scalars. It is called
+      under the gradient tape.
     learning_rate: float32 scalar.
-    clip_gradients: float, the global norm.
+    clip_gradients: largest global norm of the gradients.
     inception_rate: float32 scalar, the learning rate of Inception's variables;
-      None: that of the others.
+      None for that of the others.
 
   Returns:
-    dict of float32 scalars: total_loss, batch_loss and global_norm, the norm
-    of the gradients before clipping.
+    total_loss, batch_loss, and global_norm, the norm of the gradients before
+    clipping.
   """
   with tf.GradientTape() as tape:
     total_loss, batch_loss = losses_fn()
   variables = model.trained_variables
   gradients = tape.gradient(total_loss, list(variables.values()))
-  # The word embedding's gradient stays a list of rows (IndexedSlices), so that
-  # the norm, like that of 2016, is taken before equal words' rows are summed.
+  # The gradient of the word embedding is a list of rows (IndexedSlices). As in
+  # 2016, the norm is taken before the rows of equal words are summed.
   global_norm = tf.linalg.global_norm(gradients)
-  # An infinite norm makes it NaN, not zero.
+  # Subtracting makes the scale NaN, not zero, if the norm is infinite.
   scale = clip_gradients / tf.maximum(global_norm, clip_gradients) + (
     global_norm - global_norm
   )
@@ -79,7 +86,7 @@ def train_step(
     inception_rate = learning_rate
   optimizer.apply(
     [
-      (
+      optimizers.Change(
         name,
         variable,
         gradient,
@@ -98,25 +105,29 @@ def train_step(
 
 
 class Update:
-  """What a step does once it knows its losses; and what that remembers.
+  """Updates the model in each step: optimizer and moving average.
 
   Args:
-    model: a `ShowAndTellModel`.
-    config: a `configuration.TrainingConfig`.
+    model: the model to train.
+    config: optimizer, weight decay, clipping and moving average.
 
   Attributes:
-    named_slots: dict from name to variable: what must be saved beside a
-      checkpoint for training to go on from it.
+    named_slots: the state of optimizer and moving average, by name. It must be
+      saved beside a checkpoint for training to resume from it.
   """
 
-  def __init__(self, model, config):
+  def __init__(
+    self,
+    model: show_and_tell_model.ShowAndTellModel,
+    config: configuration.TrainingConfig,
+  ) -> None:
     variables = model.trained_variables
     self._model = model
     self._clip_gradients = config.clip_gradients
     self._optimizer = optimizers.BY_NAME[config.optimizer](
       variables, config.weight_decay
     )
-    self._average = None
+    self._average: optimizers.MovingAverage | None = None
     self.named_slots = self._optimizer.named_slots
     if config.moving_average_decay:
       self._average = optimizers.MovingAverage(
@@ -124,8 +135,13 @@ class Update:
       )
       self.named_slots = {**self.named_slots, **self._average.named_slots}
 
-  def __call__(self, losses_fn, learning_rate, inception_rate=None):
-    """Takes a step, see `train_step`; to be traced."""
+  def __call__(
+    self,
+    losses_fn: Callable[[], tuple[tf.Tensor, tf.Tensor]],
+    learning_rate: tf.Tensor,
+    inception_rate: tf.Tensor | None = None,
+  ) -> Scalars:
+    """Takes one step, see `train_step`; to be traced."""
     scalars = train_step(
       self._model,
       self._optimizer,
@@ -138,7 +154,7 @@ class Update:
       self._average.update()
     return scalars
 
-  def named_variables(self):
-    """Returns what a checkpoint holds, dict from name to variable."""
+  def named_variables(self) -> dict[str, tf.Variable]:
+    """Returns what a checkpoint holds, by name."""
     averages = self._average.named_averages if self._average else {}
     return {**self._model.named_variables, **averages}

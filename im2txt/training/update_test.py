@@ -200,9 +200,7 @@ def graph_mode_losses_and_parameters(model, images, captions, steps):
     with slim.arg_scope(
       [slim.conv2d], weights_regularizer=slim.l2_regularizer(4e-5)
     ):
-      features = image_embedding.inception_v3(
-        tf.constant(images), dropout_keep_prob=1.0
-      )
+      features = image_embedding.inception_v3(tf.constant(images))
     for name in model.decoder_variables:
       v1.get_variable(name, initializer=start[name])
     variables = {v.op.name: v for v in v1.global_variables()}
