@@ -318,7 +318,7 @@ class _Member:
     prefix: of the checkpoint.
     checkpoint: the `checkpoints.Checkpoint`.
     model: the `ShowAndTellModel`, without Inception.
-    vocabulary: the `vocabulary_stamp.Holder` of its vocabulary.
+    vocabulary: the `vocabulary_stamp.Source` of its vocabulary.
   """
 
   def __init__(self, path):

@@ -6,7 +6,7 @@ import runpy
 import sys
 
 
-def main():
+def main() -> None:
   """Runs the program that the command is named after.
 
   `im2txt-run-inference` is `python -m im2txt.run_inference`, help and all.

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that last: whole or not there, also after a power cut.
+"""Atomic file writes: temporary name, sync, then rename.
 
-A file gets its name once its content is on the disk, and what it replaces is
-there until then. Without that, a power cut can leave an empty file under the
-new name: to a file system the name and the content are two things, which it
-writes when it likes.
+A file gets its name only when its content is on the disk, and the file that it
+replaces is there until then. Without that, a power cut can leave an empty file
+under the new name, because a file system writes names and contents
+independently.
 """
 
+from collections.abc import Iterator
 import contextlib
 import ctypes
 import dataclasses
@@ -16,30 +17,46 @@ import hashlib
 import importlib.resources
 import json
 import os
+from typing import Any
+from typing import BinaryIO
+from typing import cast
+from typing import get_origin
+from typing import TYPE_CHECKING
+from typing import TypeVar
 
 import google_crc32c
 
+if TYPE_CHECKING:
+  from _typeshed import DataclassInstance
+  from _typeshed import ReadableBuffer
+
+  _Dataclass = TypeVar('_Dataclass', bound=DataclassInstance)
+
+# Paths as the standard library takes them.
+StrPath = str | os.PathLike[str]
+
 _BYTES_PER_READ = 1 << 22
 
-# What file systems say that cannot sync a directory, such as some of networks.
+# Errors of file systems that cannot sync a directory, such as some network
+# file systems.
 _NO_SYNC = (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.ENOSYS)
 
 
-def _checkout():
-  """Returns the root of the checkout that this file is of; None in a wheel."""
-  # Under Bazel this file is a link in the runfiles; what the project ships in
-  # `data/` lies beside what it points to.
+def _checkout() -> str | None:
+  """Returns the root of the checkout with this file; None in a wheel."""
+  # Under Bazel this file is a link in the runfiles. The project's `data/` is
+  # beside the file that the link points to.
   root = os.path.dirname(
     os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
   )
   return root if os.path.exists(os.path.join(root, 'pyproject.toml')) else None
 
 
-def shipped(name):
-  """Returns the path of what the project ships, a str.
+def shipped(name: str) -> str:
+  """Returns the path of a file or directory that the project ships.
 
   Args:
-    name: below `data/` of a checkout, which is `im2txt/assets/` of a wheel.
+    name: path below `data/` of a checkout; a wheel has it in `im2txt/assets/`.
   """
   root = _checkout()
   if root:
@@ -47,12 +64,12 @@ def shipped(name):
   return str(importlib.resources.files('im2txt') / 'assets' / name)
 
 
-def data_directory(name):
-  """Returns the default place of data that a program gets, a str.
+def data_directory(name: str) -> str:
+  """Returns the default directory for data that a program downloads or makes.
 
   Args:
-    name: of a directory in `data/` of a checkout, which is in the user's home
-      directory where im2txt is installed from a wheel.
+    name: name of the directory. It is in `data/` of a checkout, or in the
+      user's home directory if im2txt is installed from a wheel.
   """
   root = _checkout()
   return os.path.join(
@@ -60,11 +77,11 @@ def data_directory(name):
   )
 
 
-def matches(name):
-  """Returns the paths that a name or a pattern stands for, sorted.
+def matches(name: str) -> list[str]:
+  """Returns the paths that a name or a pattern matches, sorted.
 
-  What exists is taken literally, brackets and all: a name, and the directories
-  before a pattern.
+  A name that exists is taken literally, brackets and all. So are the existing
+  directories before a pattern.
   """
   if os.path.exists(name):
     return [name]
@@ -74,21 +91,18 @@ def matches(name):
   return sorted(glob.glob(glob.escape(directory) + name[len(directory) :]))
 
 
-def split_names(names):
-  """Splits names at commas, except those of files that have commas.
+def split_names(names: str) -> list[str]:
+  """Splits names at commas, except at those within the name of a file.
 
   Args:
-    names: str, names or patterns separated by commas.
-
-  Returns:
-    list of str.
+    names: names or patterns separated by commas.
   """
   if os.path.exists(names):
     return [names]
   parts = names.split(',')
   result = []
   while parts:
-    # A name with more commas is not looked for.
+    # Names with more commas are not tried.
     length = next(
       (
         n
@@ -102,33 +116,33 @@ def split_names(names):
   return list(filter(None, result))
 
 
-def sha256(path):
+def sha256(path: StrPath) -> str:
   """Returns the SHA-256 of a file, 64 hexadecimal digits."""
   with open(path, 'rb') as f:
     return hashlib.file_digest(f, 'sha256').hexdigest()
 
 
-def sync(path):
-  """Returns once a file's content, or the names in a directory, are on disk.
+def sync(path: StrPath) -> None:
+  """Waits until a file's content, or the names in a directory, are on disk.
 
   Args:
-    path: str, of a file or a directory.
+    path: a file or a directory.
 
   Raises:
-    OSError: it is not there, or the disk is full or failed.
+    OSError: there is no such file, or the disk is full or failed.
   """
   descriptor = os.open(path, os.O_RDONLY)
   try:
     os.fsync(descriptor)
   except OSError as error:
     if not (os.path.isdir(path) and error.errno in _NO_SYNC):
-      raise OSError(error.errno, error.strerror, path) from error
+      raise OSError(error.errno, error.strerror, str(path)) from error
   finally:
     os.close(descriptor)
 
 
-def sync_tree(directory):
-  """Returns once all below a directory is on disk: at once, not file by file."""
+def sync_tree(directory: StrPath) -> None:
+  """Waits until all files below a directory are on disk, in one system call."""
   libc = ctypes.CDLL(None, use_errno=True)
   if not hasattr(libc, 'syncfs'):
     os.sync()
@@ -137,19 +151,19 @@ def sync_tree(directory):
   try:
     if libc.syncfs(descriptor):
       number = ctypes.get_errno()
-      raise OSError(number, os.strerror(number), directory)
+      raise OSError(number, os.strerror(number), str(directory))
   finally:
     os.close(descriptor)
 
 
-def rename(*pairs):
-  """Gives files their names for good, in this order.
+def rename(*pairs: tuple[StrPath, StrPath]) -> None:
+  """Renames files durably, in this order.
 
-  A later one has its name only if those before it have theirs.
+  A file has its new name only if those before it have theirs.
 
   Args:
-    *pairs: (str, str), the path of a file or a directory and that which it is
-      to have, all in one directory.
+    *pairs: the current and the new path of a file or a directory. All new paths
+      are in one directory.
   """
   for source, _ in pairs:
     sync(source)
@@ -158,8 +172,8 @@ def rename(*pairs):
   sync(os.path.dirname(pairs[-1][1]) or '.')
 
 
-def unfinished(path):
-  """Returns the name, in the same directory, of what is to become `path`.
+def unfinished(path: StrPath) -> str:
+  """Returns the temporary name of `path`, in the same directory.
 
   It is hidden, so that no pattern of files matches it.
   """
@@ -168,81 +182,80 @@ def unfinished(path):
 
 
 @contextlib.contextmanager
-def naming(path):
-  """Gives the errors of its context the name of a file, if they have none.
+def naming(path: StrPath) -> Iterator[None]:
+  """Adds the name of a file to errors of the context that name none.
 
-  What fails in the midst of a file, for want of space, say, knows it by number.
+  A write that fails, for want of space for example, knows its file only by its
+  number.
   """
   try:
     yield
   except OSError as error:
     if error.errno is None or error.filename is not None:
       raise
-    raise OSError(error.errno, error.strerror, path) from error
+    raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 @contextlib.contextmanager
-def replacing(path):
-  """Yields another name in the same directory; what is there becomes `path`.
+def replacing(path: StrPath) -> Iterator[str]:
+  """Yields a temporary name; the file written there then becomes `path`.
 
-  If the block fails, `path` stays as it was and what was written goes.
-
-  Args:
-    path: str.
+  If the block fails, `path` stays as it was and the temporary file is removed.
 
   Raises:
-    OSError: it names `path`, if what failed in the block names no other.
+    OSError: writing failed. It names `path` unless the error of the block names
+      another file.
   """
   temporary = unfinished(path)
   try:
     yield temporary
     rename((temporary, path))
   except OSError as error:
-    # The file is known by the name that it is to have.
+    # The user knows the file by its final name.
     if error.errno is None or error.filename not in (None, temporary):
       raise
-    raise OSError(error.errno, error.strerror, path) from error
+    raise OSError(error.errno, error.strerror, str(path)) from error
   finally:
     with contextlib.suppress(FileNotFoundError):
       os.remove(temporary)
 
 
 class Output:
-  """A file to write, which knows the checksum of what was written.
+  """A file to write that keeps the checksum of its content.
 
-  It has no more methods than NumPy needs to write an array piece by piece:
-  into files of the system NumPy writes in a way that hides why that failed.
+  It has only the methods that NumPy needs to write an array piece by piece.
+  NumPy writes into real files in a way that hides why a write failed.
 
   Args:
     file: a file open for binary writing.
 
   Attributes:
-    checksum: int, the CRC-32C so far.
+    checksum: the CRC-32C so far.
   """
 
-  read = None  # NumPy takes for a file what has this.
+  read = None  # NumPy takes an object with this attribute for a file.
 
-  def __init__(self, file):
+  def __init__(self, file: BinaryIO) -> None:
     self._file = file
-    self.checksum = 0
+    self.checksum: int = 0
 
-  def write(self, data):
+  def write(self, data: 'ReadableBuffer') -> int:
     self.checksum = google_crc32c.extend(self.checksum, bytes(data))
     return self._file.write(data)
 
-  def flush(self):
+  def flush(self) -> None:
     self._file.flush()
 
 
 @contextlib.contextmanager
-def writing(path):
-  """Yields an `Output`; what is written becomes `path`, see `replacing`."""
+def writing(path: StrPath) -> Iterator[Output]:
+  """Yields an `Output` whose content becomes `path`; see `replacing`."""
   with replacing(path) as temporary, open(temporary, 'wb') as f:
     yield Output(f)
 
 
-def checksum(path):
-  """Returns the CRC-32C of a file, an int."""
+def checksum(path: StrPath) -> int:
+  """Returns the CRC-32C of a file."""
   value = 0
   with open(path, 'rb') as f:
     while data := f.read(_BYTES_PER_READ):
@@ -250,19 +263,16 @@ def checksum(path):
   return value
 
 
-def masked(checksum):
+def masked(checksum: int) -> bytes:
   """Returns a CRC-32C as TensorFlow writes it into files, 4 bytes.
 
-  It is changed, as one of data with a CRC in it would not be a good one.
-
-  Args:
-    checksum: int.
+  It is masked because the CRC of data that contain a CRC is a poor checksum.
   """
   rotated = checksum >> 15 | checksum << 17 & 0xFFFFFFFF
   return (rotated + 0xA282EAD8 & 0xFFFFFFFF).to_bytes(4, 'little')
 
 
-def write_json(path, content, indent=1):
+def write_json(path: StrPath, content: object, indent: int | None = 1) -> None:
   """Writes a value as JSON, `indent` as in `json.dump`."""
   with replacing(path) as temporary:
     with open(temporary, 'w', encoding='utf-8') as f:
@@ -270,45 +280,45 @@ def write_json(path, content, indent=1):
       f.write('\n')
 
 
-def _refuse_constant(name):
-  raise ValueError(f'{name} is no number of JSON')
+def _refuse_constant(name: str) -> object:
+  raise ValueError(f'{name} is not a JSON number')
 
 
-def read_json(path):
+def read_json(path: StrPath) -> Any:
   """Returns the value in a JSON file.
 
   Raises:
-    OSError: it cannot be read.
-    ValueError: it is no JSON, such as where it has NaN or infinity, which is
-      Python's own; the message does not name it.
+    OSError: the file cannot be read.
+    ValueError: the file is not JSON. NaN and infinity, which Python would
+      accept, are not JSON. The message does not name the file.
   """
   try:
-    # Editors on Windows put a mark at the start.
+    # Editors on Windows put a byte order mark at the start.
     with open(path, encoding='utf-8-sig') as f:
       return json.load(f, parse_constant=_refuse_constant)
   except RecursionError as error:
     raise ValueError('nested too deeply') from error
 
 
-def read_fields(path, kind):
-  """Returns the dataclass whose fields a JSON file has.
+def read_fields(path: StrPath, kind: 'type[_Dataclass]') -> '_Dataclass':
+  """Returns the dataclass whose fields are in a JSON file.
 
   Raises:
-    OSError: it cannot be read.
+    OSError: the file cannot be read.
     ValueError: see `to_fields`; the message does not name the file.
   """
   return to_fields(read_json(path), kind)
 
 
-def to_fields(content, kind):
+def to_fields(content: object, kind: 'type[_Dataclass]') -> '_Dataclass':
   """Returns the dataclass whose fields are the content of a JSON file.
 
   Args:
-    content: what `read_json` returns, or a part of it.
+    content: the value that `read_json` returns, or a part of it.
     kind: a dataclass with fields of simple types.
 
   Raises:
-    ValueError: it has other fields or types.
+    ValueError: the content has other fields or types.
   """
   if not isinstance(content, dict):
     raise ValueError('not a JSON object')
@@ -317,6 +327,8 @@ def to_fields(content, kind):
   except TypeError as error:
     raise ValueError(str(error).rpartition('__init__() ')[2]) from error
   for field in dataclasses.fields(kind):
-    if type(getattr(value, field.name)) is not field.type:
-      raise ValueError(f'{field.name} is no {field.type.__name__}')
+    # The values within a dict or a list are not checked.
+    wanted = cast(type, get_origin(field.type) or field.type)
+    if type(getattr(value, field.name)) is not wanted:
+      raise ValueError(f'{field.name} is not of type {wanted.__name__}')
   return value

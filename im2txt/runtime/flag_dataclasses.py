@@ -1,31 +1,49 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Dataclasses whose fields are flags: the options of a library, one by one.
+"""Dataclasses whose fields are flags.
 
 A library takes its options as a frozen dataclass and never reads flags. A
-program defines the flags from the class, and fills it from them:
+program defines its flags from the class, and makes an instance from them:
 
 >>> @dataclasses.dataclass(frozen=True)
 ... class Options:
-...   output_dir: str = field('/tmp', 'Directory of what is written.')
+...   output_dir: str = field('/tmp', 'Directory to write into.')
 ...   steps: int = field(10, 'Steps to take.', lower_bound=1)
 >>> Options().steps
 10
 """
 
+from collections.abc import Callable
+from collections.abc import Sequence
 import dataclasses
+import types
 import typing
+from typing import TYPE_CHECKING
+from typing import TypeVar
 
 from absl import flags
 
+if TYPE_CHECKING:
+  from _typeshed import DataclassInstance
 
-def field(default, text, values=None, lower_bound=None, upper_bound=None):
+  _Dataclass = TypeVar('_Dataclass', bound=DataclassInstance)
+
+_T = TypeVar('_T')
+
+
+def field(
+  default: _T,
+  text: str,
+  values: Sequence[str] | None = None,
+  lower_bound: float | None = None,
+  upper_bound: float | None = None,
+) -> _T:
   """Returns a dataclass field that is a flag.
 
   Args:
-    default: of the field and the flag.
-    text: str, the help text of the flag.
-    values: list of str, the only values allowed; None allows all.
-    lower_bound: the least number allowed; None allows all.
+    default: default of the field and the flag.
+    text: help text of the flag.
+    values: the only values allowed; None allows all.
+    lower_bound: the smallest number allowed; None allows all.
     upper_bound: the largest number allowed; None allows all.
   """
   return dataclasses.field(
@@ -39,6 +57,7 @@ def field(default, text, values=None, lower_bound=None, upper_bound=None):
   )
 
 
+<<<<<<< HEAD
 def kind(a_field):
   """Returns the type of a field, without `None`: bool, int, float, str, tuple.
 
@@ -48,16 +67,37 @@ def kind(a_field):
     return tuple
   kinds = [t for t in typing.get_args(a_field.type) if t is not type(None)]
   return kinds[0] if kinds else a_field.type
+=======
+def kind(a_field: 'dataclasses.Field[typing.Any]') -> type:
+  """Returns the type of a field without `None`: bool, int, float, str, tuple.
+
+  >>> options = dataclasses.make_dataclass(
+  ...   'Options', [('steps', int | None), ('names', tuple[str, ...])]
+  ... )
+  >>> [kind(a_field).__name__ for a_field in dataclasses.fields(options)]
+  ['int', 'tuple']
+  """
+  of_kind = a_field.type
+  if isinstance(of_kind, types.UnionType):
+    of_kind = next(
+      t for t in typing.get_args(of_kind) if t is not types.NoneType
+    )
+  return typing.cast(type, typing.get_origin(of_kind) or of_kind)
+>>>>>>> lowrooms
 
 
-def define_flags(options_class, unset=False, flag_values=flags.FLAGS):
+def define_flags(
+  options_class: 'type[DataclassInstance]',
+  unset: bool = False,
+  flag_values: flags.FlagValues = flags.FLAGS,
+) -> None:
   """Defines a flag for every field.
 
   Args:
-    options_class: a dataclass whose fields `field` has made.
+    options_class: a dataclass whose fields are made by `field`.
     unset: whether the default of each flag is None, so that one can tell if a
       flag was given. The help text then states the field's default.
-    flag_values: the `absl.flags.FlagValues` that takes them.
+    flag_values: where the flags are defined.
   """
   for a_field in dataclasses.fields(options_class):
     data = a_field.metadata
@@ -84,24 +124,37 @@ def define_flags(options_class, unset=False, flag_values=flags.FLAGS):
 
 
 def define_flag(
-  name, of_kind, default, text, values=None, flag_values=flags.FLAGS, **bounds
-):
+  name: str,
+  of_kind: type,
+  default: object,
+  text: str,
+  values: Sequence[str] | None = None,
+  flag_values: flags.FlagValues = flags.FLAGS,
+  **bounds: float,
+) -> None:
   """Defines the flag of a field.
 
   Args:
-    name: of the flag.
-    of_kind: bool, int, float, str, or tuple for several, separated by commas.
-    default: of that kind, or None.
-    text: str, the help text.
-    values: list of str, the only values allowed; None or empty allows all.
-    flag_values: the `absl.flags.FlagValues` that takes it.
+    name: name of the flag.
+    of_kind: bool, int, float, str, or tuple for values separated by commas.
+    default: a value of that kind, or None.
+    text: help text.
+    values: the only values allowed; None or empty allows all.
+    flag_values: where the flag is defined.
     **bounds: lower_bound and upper_bound of a number.
   """
-  flags.disclaim_key_flags()  # It is the program's, for its --help.
+  # --help lists the flag under the program, not under this module.
+  flags.disclaim_key_flags()
   if values:
-    flags.DEFINE_enum(name, default, values, text, flag_values=flag_values)
+    flags.DEFINE_enum(
+      name,
+      typing.cast('str | None', default),
+      values,
+      text,
+      flag_values=flag_values,
+    )
     return
-  define = {
+  define: dict[type, Callable[..., object]] = {
     bool: flags.DEFINE_bool,
     int: flags.DEFINE_integer,
     float: flags.DEFINE_float,
@@ -111,12 +164,14 @@ def define_flag(
   define[of_kind](name, default, text, flag_values=flag_values, **bounds)
 
 
-def from_flags(flag_values, options_class):
-  """Returns the `options_class` that the flags of `define_flags` say.
+def from_flags(
+  flag_values: flags.FlagValues, options_class: 'type[_Dataclass]'
+) -> '_Dataclass':
+  """Returns an `options_class` with the values of the flags.
 
   Args:
     flag_values: `flags.FLAGS`, after parsing.
-    options_class: as of `define_flags`.
+    options_class: the class that `define_flags` was given.
   """
   values = {
     a_field.name: getattr(flag_values, a_field.name)

@@ -1,32 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Locks on directories, which end with the process that holds them.
+"""Locks on directories, released when the process that holds them ends.
 
-A lock is a hidden file that stays open; the operating system lets go of it
-when the process ends, however it does. What a process that was killed leaves of
-it means nothing.
+A lock is a hidden file that stays open. The operating system releases it when
+the process ends, however it ends. The file that a killed process leaves behind
+locks nothing.
 """
 
+from collections.abc import Iterator
 import contextlib
 import fcntl
 import os
 import socket
+from typing import TextIO
 
 from absl import logging
 
+from im2txt.runtime.files import StrPath
+
 
 @contextlib.contextmanager
-def hold(directory, work, name='directory', wait=False):
+def hold(
+  directory: StrPath, work: str, name: str = 'directory', wait: bool = False
+) -> Iterator[None]:
   """Holds the lock for some work in a directory while the context lasts.
 
   Args:
-    directory: str, exists.
-    work: str, what is done there, e.g. 'train'. Locks for different work do
-      not exclude each other.
-    name: str, what the user knows the directory as, e.g. '--train_dir'.
-    wait: whether to wait for a process that holds it.
+    directory: an existing directory.
+    work: the work, such as 'train'. Locks for different work do not exclude
+      each other.
+    name: the user's name for the directory, such as '--train_dir'.
+    wait: whether to wait for a process that holds the lock.
 
   Raises:
-    ValueError: another process holds it, and `wait` is False.
+    ValueError: another process holds the lock, and `wait` is False.
     OSError: the directory cannot be written.
   """
   path = os.path.join(directory, f'.{work}.lock')
@@ -34,8 +40,8 @@ def hold(directory, work, name='directory', wait=False):
     lock = open(path, 'a+', encoding='utf-8', errors='replace')
     with lock:
       _take(lock, directory, work, name, wait)
-      # The holder before may have removed the file since it was opened: then a
-      # third process can have the lock of that which has its name now.
+      # The previous holder may have removed the file since it was opened. A
+      # third process can then hold the lock of the file that has its name now.
       if not _is_at(lock, path):
         continue
       _sign(lock)
@@ -47,7 +53,9 @@ def hold(directory, work, name='directory', wait=False):
       return
 
 
-def _take(lock, directory, work, name, wait):
+def _take(
+  lock: TextIO, directory: StrPath, work: str, name: str, wait: bool
+) -> None:
   """Takes the lock of an open file; see `hold`."""
   try:
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -56,26 +64,25 @@ def _take(lock, directory, work, name, wait):
     holder = lock.read(200).strip() or 'another process'
     if not wait:
       raise ValueError(
-        f'{name}={directory} is in use: {work} runs there already '
-        f'({holder}); wait for it to end, stop it, or give another '
-        f'{name}'
+        f'{name}={directory} is in use: {work} runs there already ({holder}): '
+        f'wait for it to end, stop it, or give another {name}'
       ) from error
     logging.info('%s: waiting for %s there (%s)', directory, work, holder)
     fcntl.flock(lock, fcntl.LOCK_EX)
-  except OSError as error:  # Not every network file system has locks.
+  except OSError as error:  # Some network file systems have no locks.
     logging.warning(
-      '%s cannot be locked (%s): make sure that there is no second %s there',
+      '%s cannot be locked (%s): make sure that no second %s runs there',
       directory,
       error.strerror,
       work,
     )
 
 
-def _sign(lock):
-  """Writes into the open file of a lock whose it is."""
+def _sign(lock: TextIO) -> None:
+  """Writes into the open file of a lock which process holds it."""
   try:
     lock.truncate(0)
-    # Unbuffered: what a full disk refuses would be written at the end again.
+    # Unbuffered: if the disk is full, closing the file must not try again.
     os.write(
       lock.fileno(),
       f'process {os.getpid()} on {socket.gethostname()}\n'.encode(),
@@ -84,8 +91,8 @@ def _sign(lock):
     raise OSError(error.errno, error.strerror, lock.name) from error
 
 
-def _is_at(file, path):
-  """Returns whether an open file still is the one of a name."""
+def _is_at(file: TextIO, path: StrPath) -> bool:
+  """Returns whether a path still names this open file."""
   try:
     return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
   except FileNotFoundError:

@@ -45,7 +45,7 @@ def test_ends_with_its_process_however_that_ends(tmp_path):
       ValueError,
       match=(
         rf'^--train_dir={tmp_path} is in use: train runs there already '
-        rf'\(process {process.pid} on \S+\); wait .* another --train_dir$'
+        rf'\(process {process.pid} on \S+\): wait .* another --train_dir$'
       ),
     ):
       with locks.hold(str(tmp_path), 'train', '--train_dir'):
@@ -133,8 +133,8 @@ def test_where_there_are_no_locks_it_is_said(tmp_path, monkeypatch, caplog):
   with locks.hold(str(tmp_path), 'train'):
     pass
   assert [r.getMessage() for r in caplog.records] == [
-    f'{tmp_path} cannot be locked (No locks available): make sure that there '
-    'is no second train there'
+    f'{tmp_path} cannot be locked (No locks available): make sure that no '
+    'second train runs there'
   ]
 
 

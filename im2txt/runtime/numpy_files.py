@@ -1,22 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads NumPy's files: arrays, and never a pickle or more than there can be."""
+"""Reads NumPy's files safely: no pickles, and no more memory than plausible."""
 
+from collections.abc import Iterator
 import contextlib
 import io
 import zipfile
 
 import numpy as np
 
-# Of what a file's arrays may take: this many times its size, or this much.
+from im2txt.runtime.files import StrPath
+
+# The arrays of a file may take this many times its size, or this many bytes.
 _MOST_TIMES, _MOST_BYTES = 100, 1 << 26
 
 
-def read(path):
-  """Returns the arrays of an .npz file, a dict from name to array.
+def read(path: StrPath) -> dict[str, np.ndarray]:
+  """Returns the arrays of an .npz file by name.
 
   Raises:
-    OSError: it cannot be read.
-    ValueError: it is damaged; one line that does not name it.
+    OSError: the file cannot be read.
+    ValueError: the file is damaged. The message is one line that does not name
+      the file.
   """
   with open(path, 'rb') as f:
     content = f.read()
@@ -29,13 +33,13 @@ def read(path):
       result = dict(arrays)
     for name, array in result.items():
       if not isinstance(array, np.ndarray):
-        raise ValueError(f'{name} is no array')
+        raise ValueError(f'{name} is not an array')
     return result
 
 
-def map_file(path):
+def map_file(path: StrPath) -> np.ndarray:
   """Returns the array of an .npy file, mapped into memory; see `read`."""
-  with open(path, 'rb'):  # Can it be read?
+  with open(path, 'rb'):  # Raises OSError if the file cannot be read.
     pass
   with _explaining():
     array = np.load(path, mmap_mode='r', allow_pickle=False)
@@ -45,11 +49,11 @@ def map_file(path):
 
 
 @contextlib.contextmanager
-def _explaining():
-  """Makes what NumPy and zipfile raise for damaged files a ValueError."""
+def _explaining() -> Iterator[None]:
+  """Turns every error of NumPy and zipfile for a damaged file into ValueError."""
   try:
     yield
   except Exception as error:
-    # That is of ten kinds, from zlib's to the tokenizer's of Python.
+    # There are ten kinds, from zlib's to those of Python's tokenizer.
     first, *_ = str(error).split('\n')
     raise ValueError(first or type(error).__name__) from error

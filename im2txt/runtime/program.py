@@ -1,10 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Start-up and error reporting shared by all programs."""
 
+from collections.abc import Callable
+from collections.abc import Sequence
 import errno
 import os
 import signal
 import sys
+from typing import Any
+from typing import NoReturn
+from typing import ParamSpec
+from typing import TextIO
+from typing import TypeVar
 
 from absl import app
 from absl import flags
@@ -12,32 +19,38 @@ from absl import logging
 
 from im2txt.runtime import quiet_tensorflow
 
-# How TensorFlow's messages about files end where not the memory is to blame.
+_P = ParamSpec('_P')
+_T = TypeVar('_T')
+
+# TensorFlow's messages about files end like this if the disk is at fault, and
+# not the memory.
 _OF_THE_DISK = tuple(
   os.strerror(number)
   for number in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 )
 
 flags.DEFINE_bool(
-  'debug', False, 'Show the stack trace of an error, not only its line.'
+  'debug', False, 'Show the stack trace of an error, not only its message.'
 )
 
 
-def fail(message):
+def fail(message: object) -> NoReturn:
   """Ends the program with one line on standard error and status 1."""
   print(f'error: {message}', file=sys.stderr)
   sys.exit(1)
 
 
-def require(flag_values, *names):
+def require(flag_values: flags.FlagValues, *names: str) -> None:
   """Ends the program if one of these string flags is empty."""
   for name in names:
     if not getattr(flag_values, name):
       fail(f'--{name} is required (see --help)')
 
 
-def require_output_directories(flag_values, *names):
-  """Checks that the files these flags name can be made, before work starts.
+def require_output_directories(
+  flag_values: flags.FlagValues, *names: str
+) -> None:
+  """Checks, before work starts, that these flags name files in directories.
 
   Raises:
     ValueError: a file's directory does not exist.
@@ -47,16 +60,16 @@ def require_output_directories(flag_values, *names):
     directory = os.path.dirname(path)
     if directory and not os.path.isdir(directory):
       raise ValueError(
-        f'--{name}={path}: there is no directory {directory}; make it first'
+        f'--{name}={path}: there is no directory {directory}: make it first'
       )
 
 
-def run_resumable(job):
+def run_resumable(job: Callable[[], object]) -> None:
   """Runs `job`; an interrupt from the keyboard ends the program in one line.
 
   Args:
-    job: function without arguments that goes on where it stopped when it is
-      run again.
+    job: function without arguments. When it is run again, it goes on where it
+      stopped.
   """
   try:
     job()
@@ -65,18 +78,18 @@ def run_resumable(job):
     sys.exit(130)  # As shells report an interrupted command.
 
 
-def _parse_flags(argv):
-  """Parses flags; a wrong one ends the program in one line, --help with 0."""
+def _parse_flags(argv: list[str]) -> list[str]:
+  """Parses flags; a wrong flag ends the program with one line."""
   try:
     return flags.FLAGS(argv)
   except flags.Error as e:
     fail(f'{e} (see --help)')
-  except SystemExit:  # Of --help and the like, which absl ends with 1.
+  except SystemExit:  # absl would end --help with status 1.
     sys.exit(0)
 
 
-def _check_boolean_flags(arguments):
-  """Refuses `--flag false`, which absl takes for `--flag` and an argument.
+def _check_boolean_flags(arguments: Sequence[str]) -> None:
+  """Refuses `--flag false`, which absl reads as `--flag` and an argument.
 
   Raises:
     ValueError: there is one.
@@ -97,64 +110,68 @@ def _check_boolean_flags(arguments):
       )
 
 
-def _is_out_of_memory(error):
-  # Where TensorFlow has not been imported, the error is not its own.
+def _is_out_of_memory(error: Exception) -> bool:
+  # If TensorFlow has not been imported, it has not raised the error.
   tf = sys.modules.get('tensorflow')
   return isinstance(error, MemoryError) or bool(
     tf and isinstance(error, tf.errors.ResourceExhaustedError)
   )
 
 
-def _is_of_the_disk(error):
-  """Returns whether TensorFlow could not read or write a file."""
+def _is_of_the_disk(error: Exception) -> bool:
+  """Returns whether the error is that TensorFlow failed to use a file."""
   tf = sys.modules.get('tensorflow')
-  return (
-    bool(tf)
+  return bool(
+    tf
     and isinstance(error, tf.errors.OpError)
-    and any(
-      quiet_tensorflow.reason(error).endswith(end) for end in _OF_THE_DISK
-    )
+    and quiet_tensorflow.reason(error).endswith(_OF_THE_DISK)
   )
 
 
 class _StandardOutput:
-  """Standard output, whose errors say that they are of it."""
+  """Standard output whose errors name it."""
 
-  def __init__(self, file):
+  def __init__(self, file: TextIO) -> None:
     self._file = file
 
-  def __getattr__(self, name):
+  def __getattr__(self, name: str) -> Any:
     return getattr(self._file, name)
 
-  def write(self, text):
+  def write(self, text: str) -> int:
     return self._do(self._file.write, text)
 
-  def flush(self):
+  def flush(self) -> None:
     self._do(self._file.flush)
 
-  def _do(self, function, *args):
+  def _do(
+    self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs
+  ) -> _T:
     try:
-      return function(*args)
+      return function(*args, **kwargs)
     except OSError as error:
-      # Python would try to write the rest when it ends, and say so.
+      # At its end Python would try to write the rest, and complain.
       with open(os.devnull, 'wb') as nowhere:
         os.dup2(nowhere.fileno(), self._file.fileno())
       raise OSError(error.errno, error.strerror, 'standard output') from error
 
 
-def run(main, define_flags=None, takes_argument=False):
+def run(
+  main: Callable[[list[str]], object],
+  define_flags: Callable[[], object] | None = None,
+  takes_argument: bool = False,
+) -> None:
   """Runs `main(argv)` under absl; a user's error becomes one line, status 1.
 
   Args:
-    main: raises ValueError or OSError for what the user can put right.
-    define_flags: function without arguments that defines the program's flags.
-      Here and not when its module is imported, so that the modules of two
-      programs can be imported into one process.
-    takes_argument: whether there may be arguments that are no flags. Where
-      not, one is refused.
+    main: raises ValueError or OSError for errors that the user can put right.
+    define_flags: defines the program's flags. It is called here, not when the
+      program's module is imported, so that the modules of two programs can be
+      imported into one process.
+    takes_argument: whether the program takes arguments that are not flags. If
+      not, such an argument is refused.
   """
 
-  def guarded(argv):
+  def guarded(argv: list[str]) -> object:
     try:
       _check_boolean_flags(sys.argv[1:])
       if len(argv) > 1 and not takes_argument:
@@ -163,7 +180,7 @@ def run(main, define_flags=None, takes_argument=False):
           'names into a flag, separated by commas'
         )
       status = main(argv)
-      sys.stdout.flush()  # While it can still be told that this fails.
+      sys.stdout.flush()  # While an error can still be reported.
       return status
     except (ValueError, OSError) as e:
       if flags.FLAGS.debug:
@@ -178,13 +195,13 @@ def run(main, define_flags=None, takes_argument=False):
         raise
       reason = quiet_tensorflow.reason(e) or 'MemoryError'
       fail(
-        f'out of memory ({reason}): give a smaller batch size, or run it '
-        'where more memory is free'
+        f'out of memory ({reason}): give a smaller batch size, or run the '
+        'program where more memory is free'
       )
 
   if define_flags:
     define_flags()
-  # As in 2016, progress is logged (to standard error) unless told otherwise.
+  # As in 2016, progress is logged to standard error by default.
   flags.FLAGS.set_default('verbosity', logging.INFO)
-  sys.stdout = _StandardOutput(sys.stdout)
+  setattr(sys, 'stdout', _StandardOutput(sys.stdout))
   app.run(guarded, flags_parser=_parse_flags)

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a long job tells while it runs: log lines, and how far it is."""
+"""Log lines and progress bars for long jobs."""
 
 import datetime
 import sys
 import time
+from typing import Self
+from typing import TypedDict
 
 import tqdm
 
@@ -11,30 +13,46 @@ import tqdm
 _LOG_SECONDS = 10
 
 
-def log(message):
+class _Meter(TypedDict):
+  """Arguments of both tqdm's bar and its `format_meter`."""
+
+  total: int | None
+  unit: str
+  unit_scale: bool
+  initial: int
+
+
+def log(message: str) -> None:
   """Prints one line with the time, at once."""
   print(f'{datetime.datetime.now()}: {message}', flush=True)
 
 
 class Progress:
-  """A progress bar on a terminal, a line now and then in a log.
+  """A progress bar on a terminal, or a line every few seconds in a log.
 
   Both show the rate and the time left, on standard error.
   """
 
-  def __init__(self, title, total, unit, done=0, scale=False):
+  def __init__(
+    self,
+    title: str,
+    total: int | None,
+    unit: str,
+    done: int = 0,
+    scale: bool = False,
+  ) -> None:
     """Starts the clock.
 
     Args:
-      title: str, what is being done.
-      total: int, units in all; None if not known.
-      unit: str, name of the units.
-      done: int, units done in an earlier run, left out of the rate.
-      scale: bool, whether to write large numbers with k, M, G.
+      title: name of the job.
+      total: number of all units; None if not known.
+      unit: name of the units.
+      done: units done in an earlier run, left out of the rate.
+      scale: whether to write large numbers with k, M, G.
     """
     self._title = title
-    # tqdm puts the name just after the number, which is right after 1.5M only.
-    self._line = dict(
+    # tqdm writes the unit without a space, which only suits numbers like 1.5M.
+    self._line = _Meter(
       total=total,
       unit=unit if scale else f' {unit}',
       unit_scale=scale,
@@ -42,19 +60,19 @@ class Progress:
     )
     self._done = done
     self._start = self._last = time.monotonic()
-    self._bar = None
+    self._bar: 'tqdm.tqdm[object] | None' = None
     if sys.stderr.isatty():
       self._bar = tqdm.tqdm(desc=title, dynamic_ncols=True, **self._line)
 
-  def __enter__(self):
+  def __enter__(self) -> Self:
     return self
 
-  def __exit__(self, *_):
+  def __exit__(self, *_: object) -> None:
     if self._bar:
       self._bar.close()
 
-  def update(self, units):
-    """Counts `units` more."""
+  def update(self, units: int) -> None:
+    """Adds to the number of units done."""
     self._done += units
     if self._bar:
       self._bar.update(units)
@@ -62,7 +80,7 @@ class Progress:
     now = time.monotonic()
     if now - self._last >= _LOG_SECONDS:
       self._last = now
-      # ncols=0 leaves the bar itself away.
+      # ncols=0 leaves out the bar itself.
       print(
         tqdm.tqdm.format_meter(
           self._done,

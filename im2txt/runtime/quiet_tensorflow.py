@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keeps what is TensorFlow's own business out of what users read.
+"""Keeps TensorFlow's internal messages away from users.
 
-Loading TensorFlow's libraries prints lines about instructions and plugins,
-before any of its settings is heeded, TF_CPP_MIN_LOG_LEVEL too. So they are
-taken out of the standard error of the process while TensorFlow is imported.
+Loading TensorFlow's libraries prints lines about instructions and plugins
+before any setting takes effect, even TF_CPP_MIN_LOG_LEVEL. So these lines are
+filtered out of the process's standard error while TensorFlow is imported.
 """
 
+from collections.abc import Iterator
+from collections.abc import Sequence
 import contextlib
 import importlib.abc
 import importlib.machinery
@@ -13,20 +15,21 @@ import os
 import re
 import subprocess
 import sys
+import types
 
-# Names of functions and operations in its errors, which nobody here has given.
+# TensorFlow's own names of functions and operations in its errors.
 _NAMES = re.compile(r'\{\{.*?\}\} *| *\[Op:.*')
 
 _LEVEL = 'TF_CPP_MIN_LOG_LEVEL'
 
-# Extended regular expressions, of remarks that ask nothing of the user.
+# Extended regular expressions of lines that ask nothing of the user.
 _REMARKS = (
   r'^WARNING: All log messages before absl::InitializeLog\(\) is called are '
   r'written to STDERR$',
   r' port\.cc:[0-9]+\] oneDNN custom operations are on\.',
   r' cpu_feature_guard\.cc:[0-9]+\] This TensorFlow binary is optimized ',
   r'^To enable the following instructions: ',
-  # In TensorFlow with CUDA two libraries bring the same plugins.
+  # In TensorFlow with CUDA two libraries register the same plugins.
   r'\] Unable to register cu[A-Z]+ (factory|plugin)',
   r'\] computation placer already registered',
   r'\] Could not find cuda drivers on your machine',
@@ -34,8 +37,8 @@ _REMARKS = (
 )
 
 
-def reason(error):
-  """Returns what an error says, a line, without TensorFlow's names for things.
+def reason(error: BaseException) -> str:
+  """Returns the first line of an error, without TensorFlow's internal names.
 
   >>> reason(ValueError('{{function_node f}} bad record [Op:Next] name: '))
   'bad record'
@@ -45,53 +48,53 @@ def reason(error):
 
 
 @contextlib.contextmanager
-def without_remarks():
-  """Leaves remarks out of what is written to standard error in its context.
+def without_remarks() -> Iterator[None]:
+  """Filters TensorFlow's remarks out of standard error in its context.
 
-  All else appears as it is written, from whatever thread, also if the process
-  ends there. In the context TensorFlow's own level of logging is that of
-  errors.
+  All other lines appear when they are written, from any thread, even if the
+  process ends there. In the context TensorFlow itself logs errors only.
   """
   os.environ[_LEVEL] = '2'
   try:
     with _filtered_standard_error():
       yield
   finally:
-    # Processes that this one starts decide anew.
+    # Child processes must decide for themselves.
     os.environ.pop(_LEVEL, None)
 
 
 @contextlib.contextmanager
-def _filtered_standard_error():
+def _filtered_standard_error() -> Iterator[None]:
   try:
     stderr = os.dup(2)
   except OSError:
     stderr = None  # The process has none.
   process = None if stderr is None else _start_filter(stderr)
-  if process:
+  if process and process.stdin:
     os.dup2(process.stdin.fileno(), 2)
     process.stdin.close()
   try:
     yield
   finally:
-    if process:
+    if process and stderr is not None:
       if sys.stderr:
         sys.stderr.flush()
       os.dup2(stderr, 2)
-      # So that what was written comes before all that follows. A process that
-      # was started meanwhile may keep the pipe open.
+      # Filtered lines must come before all that follow. A process that was
+      # started meanwhile may keep the pipe open.
       with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(timeout=1)
     if stderr is not None:
       os.close(stderr)
 
 
-def _start_filter(stderr):
-  """Returns a process that writes to `stderr` what it reads, less remarks.
+def _start_filter(stderr: int) -> 'subprocess.Popen[bytes] | None':
+  """Returns a process that copies its input to `stderr` without remarks.
 
-  It is another process since this one may be aborted by a library that it
-  loads, and all its threads wait for that. An interrupt from the keyboard does
-  not reach its group, so that it passes on what is written then, too.
+  It is a process because a library that is loaded may abort this one, and
+  because loading blocks all threads. It has a process group of its own, so an
+  interrupt from the keyboard does not end it, and lines written then appear
+  too.
   """
   try:
     return subprocess.Popen(
@@ -103,32 +106,59 @@ def _start_filter(stderr):
       process_group=0,
     )
   except OSError:
-    return None  # Without grep TensorFlow may say what it likes.
+    return None  # Without grep nothing is filtered.
+
+
+@contextlib.contextmanager
+def silent_standard_error() -> Iterator[None]:
+  """Drops all that is written to standard error in its context.
+
+  For C libraries that print. Only for a process in which no other thread has
+  anything to say meanwhile.
+  """
+  if sys.stderr:
+    sys.stderr.flush()
+  try:
+    stderr = os.dup(2)
+  except OSError:  # The process has none.
+    yield
+    return
+  try:
+    with open(os.devnull, 'wb') as nowhere:
+      os.dup2(nowhere.fileno(), 2)
+    yield
+  finally:
+    os.dup2(stderr, 2)
+    os.close(stderr)
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-  """Finds TensorFlow, to be loaded without remarks."""
+  """Finds TensorFlow and has it loaded without remarks."""
 
-  def find_spec(self, fullname, path, target=None):
+  def find_spec(
+    self,
+    fullname: str,
+    path: Sequence[str] | None,
+    target: types.ModuleType | None = None,
+  ) -> importlib.machinery.ModuleSpec | None:
     if fullname != 'tensorflow':
       return None
     spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
     if spec and spec.loader:
       load = spec.loader.exec_module
 
-      def exec_module(module):
+      def exec_module(module: types.ModuleType) -> None:
         with without_remarks():
           load(module)
 
-      spec.loader.exec_module = exec_module
+      setattr(spec.loader, 'exec_module', exec_module)
     return spec
 
 
-def install():
+def install() -> None:
   """Makes a later import of TensorFlow quiet.
 
-  Who sets TF_CPP_MIN_LOG_LEVEL wants to see what that leaves: then nothing is
-  done.
+  Does nothing if TF_CPP_MIN_LOG_LEVEL is set: the user has chosen what to see.
   """
   if _LEVEL not in os.environ and 'tensorflow' not in sys.modules:
     sys.meta_path.insert(0, _Finder())

@@ -10,6 +10,8 @@ import sys
 
 import pytest
 
+from im2txt.runtime import quiet_tensorflow
+
 _ROOT = os.path.dirname(
   os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 )
@@ -139,6 +141,15 @@ def test_a_process_without_grep(stand_in):
     PATH='/nowhere',
   )
   assert result.stdout == '2\n' and 'a real error' in result.stderr
+
+
+def test_silence_covers_c_libraries_and_ends_with_its_context(capfd):
+  with pytest.raises(KeyError):
+    with quiet_tensorflow.silent_standard_error():
+      os.write(2, b'of a library')
+      raise KeyError
+  os.write(2, b'heard')
+  assert capfd.readouterr().err == 'heard'
 
 
 def test_a_process_without_standard_error(tmp_path):

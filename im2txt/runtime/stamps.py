@@ -1,38 +1,47 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small JSON files beside checkpoints and shards that say what these are of."""
+"""Small JSON files that record the origin of checkpoints and shards."""
 
 import contextlib
 import dataclasses
 import os
+from typing import Generic
+from typing import TYPE_CHECKING
+from typing import TypeVar
 
 from im2txt.runtime import files
 
+if TYPE_CHECKING:
+  from _typeshed import DataclassInstance
 
-class StampFile:
-  """A file of one name that holds a dataclass, in any directory.
+_Stamp = TypeVar('_Stamp', bound='DataclassInstance')
+
+
+class StampFile(Generic[_Stamp]):
+  """A dataclass saved under one file name, in any directory.
 
   Args:
-    name: of the file.
+    name: name of the file.
     kind: the dataclass.
-    without: what one goes on without if the file is removed, for errors.
+    without: what is lost if the user removes the file, for errors: 'without a
+      check of ...'.
   """
 
-  def __init__(self, name, kind, without):
+  def __init__(self, name: str, kind: type[_Stamp], without: str) -> None:
     self._name = name
     self._kind = kind
     self._without = without
 
-  def save(self, directory, stamp):
+  def save(self, directory: files.StrPath, stamp: _Stamp) -> None:
     """Writes the file into a directory.
 
     Raises:
-      OSError: it cannot be written.
+      OSError: the file cannot be written.
     """
     files.write_json(
       os.path.join(directory, self._name), dataclasses.asdict(stamp)
     )
 
-  def load(self, directory):
+  def load(self, directory: files.StrPath) -> _Stamp | None:
     """Returns the stamp in a directory, None if there is none.
 
     Raises:
@@ -49,12 +58,12 @@ class StampFile:
         f'written, or remove it to go on {self._without}'
       ) from error
 
-  def copy(self, source, target):
-    """Makes the stamp of one directory that of another, or removes that.
+  def copy(self, source: files.StrPath, target: files.StrPath) -> None:
+    """Copies the stamp of `source` to `target`; removes it there if none.
 
     Raises:
-      ValueError: the file of the first is damaged.
-      OSError: that of the second cannot be written.
+      ValueError: the file in `source` is damaged.
+      OSError: the file in `target` cannot be written.
     """
     stamp = self.load(source)
     if stamp:
@@ -62,7 +71,7 @@ class StampFile:
     else:
       self.remove(target)
 
-  def remove(self, directory):
-    """Removes the file from a directory, if it is there."""
+  def remove(self, directory: files.StrPath) -> None:
+    """Removes the file from a directory, if there is one."""
     with contextlib.suppress(FileNotFoundError):
       os.remove(os.path.join(directory, self._name))

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Processes that share work, and end with their parent."""
+"""Worker processes that end with their parent."""
 
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
 import contextlib
 import functools
 import gc
@@ -10,51 +13,68 @@ import os
 import signal
 import threading
 import traceback
+import types
+from typing import Any
+from typing import Generic
 from typing import NamedTuple
+from typing import Self
+from typing import TypeVar
+
+_T = TypeVar('_T')
+_Connection = multiprocessing.connection.Connection
 
 
 class Workers:
-  """Processes that do tasks; a context manager.
+  """Worker processes; a context manager.
 
-  Each has a connection of its own, whose other end only it has. So the death of
-  one is noticed whatever it was doing, in the midst of a result too: with
-  `concurrent.futures` all share a pipe, from which nobody can tell then.
+  Each process has a connection of its own. If the process is killed, the
+  connection ends, so its death is noticed even while it sends a result. With
+  `concurrent.futures` all processes share one pipe, and such a death can block
+  the others.
+
+  Args:
+    num_workers: number of processes, 0 for one per core.
+    flag: the flag that gave this number, such as '--num_workers', for messages.
+      None if there is none.
   """
 
-  def __init__(self, num_workers):
-    """Args: num_workers: int, 0 for one per core."""
+  def __init__(self, num_workers: int, flag: str | None = None) -> None:
     self._num = num_workers or len(os.sched_getaffinity(0))
-    self._processes = []
-    self._connections = []
-    # Those to processes that wait for a task.
-    self._idle = []
+    self._flag = flag
+    self._processes: list[multiprocessing.process.BaseProcess] = []
+    self._connections: list[_Connection] = []
+    # Connections to processes that wait for a task.
+    self._idle: list[_Connection] = []
 
-  def __enter__(self):
+  def __enter__(self) -> Self:
     return self
 
-  def __exit__(self, *_):
-    # They end with the tasks that they are at.
+  def __exit__(self, *_: object) -> None:
+    # Each process finishes its task, then ends.
     for connection in self._connections:
       connection.close()
     for process in self._processes:
       process.join()
 
-  def map(self, function, tasks):
+  def map(
+    self, function: Callable[..., _T], tasks: Iterable[tuple[Any, ...]]
+  ) -> Iterator[_T]:
     """Yields function(*task) in order; few tasks are in memory at a time.
 
     Args:
       function: a function of a module, not a method or a lambda.
-      tasks: iterable of tuples.
+      tasks: the arguments of each call.
 
     Raises:
       ChildProcessError: a process was killed.
-      Exception: what the function raises.
+      Exception: any error of the function.
     """
-    tasks, begun, yielded = iter(tasks), 0, 0
-    working, results = {}, {}
+    waiting, begun, yielded = iter(tasks), 0, 0
+    working: dict[_Connection, int] = {}
+    results: dict[int, _Result[_T]] = {}
     while True:
       while len(working) < self._num and begun - yielded <= 2 * self._num:
-        task = next(tasks, None)
+        task = next(waiting, None)
         if task is None:
           break
         connection = self._idle.pop() if self._idle else self._start()
@@ -64,21 +84,22 @@ class Workers:
         begun += 1
       if yielded in results:
         result = results.pop(yielded)
-        if result.error:
+        if isinstance(result, _Failure):
           raise result.error
         yield result.value
         yielded += 1
       elif not working:
         return
       else:
-        for connection in multiprocessing.connection.wait(list(working)):
+        ready = multiprocessing.connection.wait(list(working))
+        for connection in [c for c in working if c in ready]:
           with self._noticing_death():
             results[working.pop(connection)] = connection.recv()
           self._idle.append(connection)
 
-  def _start(self):
+  def _start(self) -> _Connection:
     """Starts a process; returns the connection to it."""
-    # A forked process would inherit TensorFlow's threads half alive.
+    # A forked process would inherit TensorFlow's locks without its threads.
     context = multiprocessing.get_context('spawn')
     connection, its_end = context.Pipe()
     process = context.Process(target=_work, args=(its_end,))
@@ -89,70 +110,88 @@ class Workers:
     return connection
 
   @contextlib.contextmanager
-  def _noticing_death(self):
-    """Raises ChildProcessError where a connection ends."""
+  def _noticing_death(self) -> Iterator[None]:
+    """Raises ChildProcessError if a connection ends."""
     try:
       yield
     except (EOFError, OSError) as error:
+      if self._num == 1:
+        remedy = 'run the same command again when more memory is free'
+      elif self._flag:
+        remedy = (
+          f'run the same command again with {self._flag} below {self._num}'
+        )
+      else:
+        remedy = f'try again with fewer than {self._num} worker processes'
       raise ChildProcessError(
-        'A worker process was killed, perhaps for want of memory: run the '
-        f'same command again with --num_workers below {self._num}.'
+        f'a worker process was killed, perhaps for want of memory: {remedy}'
       ) from error
 
 
-class _Result(NamedTuple):
-  """What came of a task: a value or an exception."""
+class _Success(NamedTuple, Generic[_T]):
+  """The value that a task returned."""
 
-  value: object = None
-  error: Exception | None = None
+  value: _T
 
 
-def _work(connection):
-  """Does tasks until the connection ends; this is the worker."""
+class _Failure(NamedTuple):
+  """The exception that a task raised."""
+
+  error: Exception
+
+
+_Result = _Success[_T] | _Failure
+
+
+def _work(connection: _Connection) -> None:
+  """Runs tasks until the connection ends, in the worker process."""
   _end_with_parent()
-  # The parent may end it in the midst of a task, too.
+  # The parent may also close the connection during a task.
   with contextlib.suppress(EOFError, ConnectionError):
     while True:
       function, task = connection.recv()
       try:
-        result = _Result(value=function(*task))
+        result: _Result[object] = _Success(function(*task))
       except Exception as error:
-        result = _Result(error=_portable(error))
-        result.error.add_note(f'In a worker process:\n{traceback.format_exc()}')
+        portable = _portable(error)
+        portable.add_note(f'In a worker process:\n{traceback.format_exc()}')
+        result = _Failure(portable)
       connection.send(result)
 
 
-def _portable(error):
-  """Returns the error, or one of Python's own where it is none of these.
+def _portable(error: Exception) -> Exception:
+  """Returns the error, or one of Python's own kinds in its place.
 
-  Others may be such that they cannot be sent.
+  Errors of other kinds cannot always be sent to another process.
   """
   if type(error).__module__ == 'builtins':
     return error
-  for kind in (ValueError, OSError):  # What users can put right.
+  for kind in (ValueError, OSError):  # Errors that users can put right.
     if isinstance(error, kind):
       return kind(str(error))
   return RuntimeError(f'{type(error).__name__}: {error}')
 
 
-def _end_with_parent():
+def _end_with_parent() -> None:
   """Makes a worker end with its parent, and only then."""
-  # An interrupt from the keyboard reaches every process; the parent decides.
+  # An interrupt from the keyboard reaches every process. The parent decides.
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   parent = multiprocessing.parent_process()
+  assert parent is not None  # A worker is never the main process.
+  sentinel = parent.sentinel
 
-  def exit_with_parent():
-    multiprocessing.connection.wait([parent.sentinel])
+  def exit_with_parent() -> None:
+    multiprocessing.connection.wait([sentinel])
     os._exit(1)
 
   threading.Thread(target=exit_with_parent, daemon=True).start()
 
 
 @functools.cache
-def worker_tensorflow():
+def worker_tensorflow() -> types.ModuleType:
   """Returns TensorFlow, set up for one of many processes."""
-  # To look through all that TensorFlow makes, again and again, for what can be
-  # collected takes a fifth of the time of its import. None of it can.
+  # Garbage collection takes a fifth of TensorFlow's import time, and frees
+  # nothing of it.
   gc.disable()
   import tensorflow as tf
 

@@ -121,8 +121,8 @@ def test_an_error_is_raised_in_its_turn_and_tells_where():
 
 @pytest.mark.parametrize('function', [_die, _DiesWhenSent, _answer_in_part])
 def test_the_death_of_one_is_noticed_whatever_it_does(function):
-  with workers_lib.Workers(2) as workers:
-    with pytest.raises(ChildProcessError, match='--num_workers below 2'):
+  with workers_lib.Workers(2, flag='--processes') as workers:
+    with pytest.raises(ChildProcessError, match='with --processes below 2$'):
       list(workers.map(_start, [(_square, 1), (function,), (_square, 3)]))
 
 
@@ -134,8 +134,18 @@ def test_the_death_of_one_without_a_task_is_noticed():
   with workers_lib.Workers(1) as workers:
     ((pid, _),) = workers.map(_square, [(1,)])
     os.kill(pid, signal.SIGKILL)
-    with pytest.raises(ChildProcessError):
+    with pytest.raises(ChildProcessError, match='when more memory is free$'):
       list(workers.map(_square, [(1,)]))
+
+
+def test_a_message_names_no_flag_that_nobody_gave():
+  with workers_lib.Workers(2) as workers:
+    with pytest.raises(ChildProcessError) as raised:
+      list(workers.map(_die, [()]))
+  assert str(raised.value) == (
+    'a worker process was killed, perhaps for want of memory: try again with '
+    'fewer than 2 worker processes'
+  )
 
 
 def test_they_end_when_the_caller_does_not_take_all():

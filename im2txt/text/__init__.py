@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Captions as text: tokenizers, vocabularies, and which belongs to what."""
+"""Captions as text: tokenizers, vocabularies, and records of their use."""

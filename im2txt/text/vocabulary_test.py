@@ -151,9 +151,9 @@ def test_bytes_literal_that_is_no_text(tmp_path):
     ('\n \n', 'is empty'),
     ('a 9\n</S> 5\n', "start word '<S>'"),
     ('a 9\n<S> 5\n', "end word '</S>'"),
-    ('a 9\n\n<S> 5\n</S> 5\n', 'Line 2'),
-    ('{"a": 9, "b": 4}\n', 'Line 1'),
-    ('<S> five\n</S> 5\n', 'Line 1'),
+    ('a 9\n\n<S> 5\n</S> 5\n', 'line 2 of'),
+    ('{"a": 9, "b": 4}\n', 'line 1 of'),
+    ('<S> five\n</S> 5\n', 'line 1 of'),
     (b'\x89PNG\xff\xfe 4\n', 'not UTF-8'),
   ],
 )
