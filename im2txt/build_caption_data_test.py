@@ -4,7 +4,6 @@
 import collections
 import json
 import os
-import subprocess
 import sys
 
 from absl import flags
@@ -322,17 +321,8 @@ def test_input_is_never_written_over(folder):
 
 
 def test_program_ends_with_one_line_and_status_1(folder):
-  process = subprocess.run(
-    [
-      sys.executable,
-      '-m',
-      'im2txt.build_caption_data',
-      *_flags(folder, captions_file='/nowhere'),
-    ],
-    env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)),
-    capture_output=True,
-    text=True,
-    check=False,
+  process = testing.run_program(
+    'build_caption_data', *_flags(folder, captions_file='/nowhere')
   )
   assert process.returncode == 1
   assert process.stdout == ''

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of contact_sheet."""
 
+import contextlib
 import json
-import os
-import subprocess
 import sys
 import zipfile
 
 import numpy as np
 from PIL import Image
 import pytest
+
+from im2txt import testing
 
 _RESULTS = [
   {'image_id': 1, 'caption': 'a red star .'},
@@ -38,21 +39,13 @@ def fixture_files(tmp_path):
 
 
 def run(files, *flags):
-  return subprocess.run(
-    [
-      sys.executable,
-      '-m',
-      'im2txt.contact_sheet',
-      f'--annotations_file={files}/annotations.json',
-      f'--results_file={files}/results.json',
-      f'--image_dir={files}',
-      f'--output_file={files}/sheet.png',
-      *flags,
-    ],
-    env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)},
-    capture_output=True,
-    text=True,
-    check=False,
+  return testing.run_program(
+    'contact_sheet',
+    f'--annotations_file={files}/annotations.json',
+    f'--results_file={files}/results.json',
+    f'--image_dir={files}',
+    f'--output_file={files}/sheet.png',
+    *flags,
   )
 
 
@@ -123,21 +116,14 @@ def test_pictures_in_an_archive(files):
 
 
 def run_of_captions(files, *flags):
-  return subprocess.run(
-    [
-      sys.executable,
-      '-m',
-      'im2txt.contact_sheet',
+  """Runs it in the directory `files`, so that names are as they are given."""
+  with contextlib.chdir(files):
+    return testing.run_program(
+      'contact_sheet',
       '--captions_file=captions.jsonl',
       '--output_file=sheet.png',
       *flags,
-    ],
-    env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)},
-    cwd=files,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
+    )
 
 
 def test_draws_what_run_inference_printed(files):

@@ -442,7 +442,7 @@ def test_passes_over_a_damaged_checkpoint(data, train_dir, tmp_path):
 
 @pytest.fixture(scope='module', name='failures')
 def fixture_failures(tmp_path_factory, data, train_dir, model):
-  """Starts all runs that fail at once; returns a dict of processes."""
+  """Flags of runs that fail: dict from name to list."""
   path = tmp_path_factory.mktemp('failures')
   testing.write_shard(path / 'ids', [(1, testing.jpeg(), [0, 12, 1])])
   for name, fingerprint in (('stamped', '12ab'), ('shards', '34cd')):
@@ -455,28 +455,24 @@ def fixture_failures(tmp_path_factory, data, train_dir, model):
     input_file_pattern=data, checkpoint_dir=train_dir, eval_dir=path / 'eval'
   )
   (path / 'in_use').mkdir()
-  lock = locks.hold(str(path / 'in_use'), 'best')
-  lock.__enter__()
-  yield {
-    name: subprocess.Popen(
-      **testing.program('evaluate', *_flags(**common | flags))
-    )
-    for name, flags in {
-      'no files': {'input_file_pattern': path / 'no'},
-      'never': {'number_of_steps': 1000},
-      'no checkpoint': {'checkpoint_dir': path / 'no', 'run_once': True},
-      'vocabulary': {
-        'input_file_pattern': path / 'shards' / 'val',
-        'checkpoint_dir': path / 'stamped',
-        'min_global_step': 0,
-      },
-      'id': {'input_file_pattern': path / 'ids', 'min_global_step': 0},
-      'no words': {'metrics': 'cider'},
-      'no metrics': {'ranking_images': 5},
-      'in use': {'eval_dir': path / 'in_use', 'best_metric': 'perplexity'},
-    }.items()
-  }
-  lock.__exit__(None, None, None)
+  with locks.hold(str(path / 'in_use'), 'best'):
+    yield {
+      name: _flags(**common | flags)
+      for name, flags in {
+        'no files': {'input_file_pattern': path / 'no'},
+        'never': {'number_of_steps': 1000},
+        'no checkpoint': {'checkpoint_dir': path / 'no', 'run_once': True},
+        'vocabulary': {
+          'input_file_pattern': path / 'shards' / 'val',
+          'checkpoint_dir': path / 'stamped',
+          'min_global_step': 0,
+        },
+        'id': {'input_file_pattern': path / 'ids', 'min_global_step': 0},
+        'no words': {'metrics': 'cider'},
+        'no metrics': {'ranking_images': 5},
+        'in use': {'eval_dir': path / 'in_use', 'best_metric': 'perplexity'},
+      }.items()
+    }
 
 
 @pytest.mark.parametrize(
@@ -509,14 +505,8 @@ def fixture_failures(tmp_path_factory, data, train_dir, model):
   ],
 )
 def test_one_line_says_what_is_wrong(failures, name, parts):
-  process = failures[name]
-  stdout, stderr = process.communicate(timeout=300)
-  testing.assert_one_line_error(
-    subprocess.CompletedProcess(
-      process.args, process.returncode, stdout, stderr
-    ),
-    *parts,
-  )
+  result = testing.run_program('evaluate', *failures[name])
+  testing.assert_one_line_error(result, *parts)
 
 
 if __name__ == '__main__':

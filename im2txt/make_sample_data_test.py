@@ -1,21 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of make_sample_data: what it makes is what the programs download."""
 
-import os
-import subprocess
 import sys
 
 import pytest
 
-
-def run(program, *arguments):
-  return subprocess.run(
-    [sys.executable, '-m', f'im2txt.{program}', *arguments],
-    env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)},
-    capture_output=True,
-    text=True,
-    check=False,
-  )
+from im2txt import testing
 
 
 def test_prepare_takes_it(tmp_path):
@@ -26,9 +16,9 @@ def test_prepare_takes_it(tmp_path):
     '--num_val_images=20',
     str(source),
   ]
-  result = run(*make)
+  result = testing.run_program(*make)
   assert result.returncode == 0, result.stderr
-  result = run(
+  result = testing.run_program(
     'download_and_preprocess_mscoco',
     f'--base_url=file://{source}',
     '--train_shards=2',
@@ -44,7 +34,7 @@ def test_prepare_takes_it(tmp_path):
 
   # Made once.
   before = (source / 'zips' / 'val2014.zip').stat().st_mtime_ns
-  assert run(*make).returncode == 0
+  assert testing.run_program(*make).returncode == 0
   assert (source / 'zips' / 'val2014.zip').stat().st_mtime_ns == before
 
 
@@ -53,7 +43,7 @@ def test_prepare_takes_it(tmp_path):
   [(['--num_val_images=3', 'x'], '--num_val_images=3'), ([], 'one directory')],
 )
 def test_refuses(arguments, message):
-  result = run('make_sample_data', *arguments)
+  result = testing.run_program('make_sample_data', *arguments)
   assert result.returncode == 1
   assert message in result.stderr + result.stdout
 

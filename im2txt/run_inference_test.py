@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of the program run_inference, run as its users run it."""
 
-import concurrent.futures
+import functools
 import io
 import json
 import math
 import os
 import re
-import subprocess
 import sys
 
 from PIL import Image
@@ -95,20 +94,20 @@ def fixture_files(tmp_path_factory):
   return path
 
 
-def _run(checkpoint, vocab_file, input_files, *arguments, given=None):
-  process = testing.program(
+def _run(checkpoint, vocab_file, input_files, *arguments, given=''):
+  return testing.run_program(
     'run_inference',
     f'--checkpoint_path={checkpoint}',
     f'--vocab_file={vocab_file}',
     f'--input_files={input_files}',
     *arguments,
+    given=given,
   )
-  return subprocess.run(**process, input=given, timeout=600, check=False)
 
 
 @pytest.fixture(scope='module', name='runs')
 def fixture_runs(files):
-  """All runs on `files`, two at a time: dict from name to future."""
+  """Returns a function that runs a program on `files`, by the run's name."""
 
   def all_of(*names):
     return ','.join(f'{files}/{name}' for name in names)
@@ -193,11 +192,9 @@ def fixture_runs(files):
   given = {'arguments': f'{files}/x[1].jpg\n\n{files}/other.jpg\n'}
   # Beside the checkpoint.
   (files / 'word_counts.txt').write_text(words.read_text())
-  with concurrent.futures.ThreadPoolExecutor(2) as pool:
-    yield {
-      name: pool.submit(_run, *run, given=given.get(name))
-      for name, run in runs.items()
-    }
+  return functools.cache(
+    lambda name: _run(*runs[name], given=given.get(name, ''))
+  )
 
 
 def _assert_captions(stdout, expected):
@@ -241,7 +238,7 @@ def _captions(files, names, *args, exif_orientation=True, **kwargs):
 
 
 def test_text_of_every_kind_of_image_in_the_order_given(runs, files):
-  result = runs['text'].result()
+  result = runs('text')
   names = ['rgb.jpg', 'x[1].jpg', 'cmyk.jpg', 'grey.jpg', 'png.png']
   expected = _captions(files, names)
   # The images make a difference.
@@ -251,7 +248,7 @@ def test_text_of_every_kind_of_image_in_the_order_given(runs, files):
 
 
 def test_what_cannot_be_read_is_named_and_shows_in_the_status(runs, files):
-  result = runs['text'].result()
+  result = runs('text')
   assert result.returncode == 1
   lines = [line for line in result.stderr.splitlines() if 'skipped' in line]
   assert [line.split(':')[0] for line in lines] == [
@@ -265,7 +262,7 @@ def test_what_cannot_be_read_is_named_and_shows_in_the_status(runs, files):
 
 
 def test_json(runs, files):
-  result = runs['json'].result()
+  result = runs('json')
   assert result.returncode == 0, result.stderr
   # The model is of before there were stamps of vocabularies.
   assert result.stderr.count('not checked that the vocabulary file') == 1
@@ -291,13 +288,13 @@ def test_json(runs, files):
 
 
 def test_a_data_file_and_length_normalization(runs, files):
-  result = runs['data'].result()
+  result = runs('data')
   assert result.returncode == 0, result.stderr
   _assert_captions(result.stdout, _captions(files, ['other.jpg'], 1, 20, 1.0))
 
 
 def test_passes_over_a_damaged_checkpoint(runs, files):
-  result = runs['damaged'].result()
+  result = runs('damaged')
   _assert_captions(result.stdout, _captions(files, ['rgb.jpg']))
   (line,) = [line for line in result.stderr.splitlines() if 'instead' in line]
   assert line.endswith(f': using {files}/run [1]/model.ckpt-10 instead')
@@ -306,7 +303,7 @@ def test_passes_over_a_damaged_checkpoint(runs, files):
 
 
 def test_captions_without_the_unknown_word(runs, files):
-  result = runs['known'].result()
+  result = runs('known')
   assert result.returncode == 0, result.stderr
   names = ['rgb.jpg', 'other.jpg']
   assert '<UNK>' in str(_captions(files, names))
@@ -317,14 +314,14 @@ def test_captions_without_the_unknown_word(runs, files):
 
 
 def test_an_ensemble_of_a_checkpoint_and_itself(runs, files):
-  result = runs['ensemble'].result()
+  result = runs('ensemble')
   assert result.returncode == 0, result.stderr
   assert 'with an ensemble of 2 checkpoints' in result.stderr
   _assert_captions(result.stdout, _captions(files, ['rgb.jpg', 'other.jpg']))
 
 
 def test_arguments_are_files_directories_and_standard_input(runs, files):
-  result = runs['arguments'].result()
+  result = runs('arguments')
   _assert_captions(
     result.stdout,
     _captions(
@@ -363,7 +360,7 @@ def test_arguments_are_files_directories_and_standard_input(runs, files):
 
 
 def test_exif_orientation_can_be_left_out_of_account(runs, files):
-  result = runs['stored'].result()
+  result = runs('stored')
   assert result.returncode == 0
   stored = _captions(files, ['turned.jpg'], exif_orientation=False)
   assert stored != _captions(files, ['turned.jpg'])
@@ -383,7 +380,7 @@ def test_exif_orientation_can_be_left_out_of_account(runs, files):
   ],
 )
 def test_one_line_says_what_is_wrong(runs, name, parts):
-  result = runs[name].result()
+  result = runs(name)
   testing.assert_one_line_error(result, *parts)
   assert result.stdout == ''
 

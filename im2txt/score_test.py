@@ -7,7 +7,6 @@ import json
 import math
 import os
 import shutil
-import subprocess
 import sys
 import zipfile
 
@@ -760,18 +759,10 @@ def test_a_checkpoint_tells_the_tokenizer(run, model_dir, tmp_path):
 
 
 def test_program_ends_with_one_line_and_status_1(annotations):
-  process = subprocess.run(
-    [
-      sys.executable,
-      '-m',
-      'im2txt.score',
-      '--results_file=nowhere.json',
-      f'--annotations_file={annotations}',
-    ],
-    env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)),
-    capture_output=True,
-    text=True,
-    check=False,
+  process = testing.run_program(
+    'score',
+    '--results_file=nowhere.json',
+    f'--annotations_file={annotations}',
   )
   assert process.returncode == 1
   assert process.stdout == ''

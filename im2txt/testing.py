@@ -4,14 +4,23 @@
 import contextlib
 import functools
 import hashlib
+import importlib
 import io
+import logging
 import os
 import re
+import runpy
+import signal
 import subprocess
 import sys
+import tempfile
+import traceback
 import zipfile
 
+from absl import app
 from absl import flags
+from absl import logging as absl_logging
+from absl.testing import flagsaver
 import numpy as np
 from PIL import Image
 import pytest
@@ -284,9 +293,118 @@ def flags_of(module, *args):
       delattr(flags.FLAGS, name)
 
 
-def run_program(name, *args):
-  """Runs a program of im2txt to its end; returns a `CompletedProcess`."""
-  return subprocess.run(**program(name, *args), timeout=600, check=False)
+def run_program(name, *args, given=''):
+  """Runs a program of im2txt to its end, in this process.
+
+  It is run as `python -m im2txt.NAME` runs it, on standard streams of its own:
+  what TensorFlow's libraries write is in them too. Flags, handlers of signals
+  and of logging are afterwards what they were. What only a process has, such as
+  a signal or a start, is tested with `program`.
+
+  Args:
+    name: e.g. 'train'.
+    *args: its arguments.
+    given: str, its standard input.
+
+  Returns:
+    `subprocess.CompletedProcess`.
+  """
+  arguments = [name, *map(str, args)]
+  status = 0
+  with _standard_streams(given) as written, _state_of_a_program(arguments):
+    try:
+      runpy.run_module(f'im2txt.{name}', run_name='__main__', alter_sys=True)
+    except SystemExit as end:
+      status = end.code or 0
+      if not isinstance(status, int):
+        print(status, file=sys.stderr)
+        status = 1
+    except Exception:
+      traceback.print_exc()
+      status = 1
+  return subprocess.CompletedProcess(arguments, status, *written)
+
+
+@contextlib.contextmanager
+def _standard_streams(given):
+  """Gives this process other standard streams, within a context.
+
+  Args:
+    given: str, what is in standard input.
+
+  Yields:
+    list that has what was written at the end: standard output and error.
+  """
+  written = []
+  before = sys.stdin, sys.stdout, sys.stderr
+  with contextlib.ExitStack() as stack:
+    files = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(3)]
+    files[0].write(given.encode())
+    files[0].seek(0)
+    for stream in before[1:]:
+      stream.flush()
+    for number, file in enumerate(files):
+      copy = os.dup(number)
+      stack.callback(os.close, copy)
+      stack.callback(os.dup2, copy, number)
+      os.dup2(file.fileno(), number)
+    sys.stdin = open(0, encoding='utf-8', closefd=False)
+    sys.stdout = open(1, 'w', encoding='utf-8', closefd=False)
+    sys.stderr = open(
+      2,
+      'w',
+      encoding='utf-8',
+      errors='backslashreplace',
+      buffering=1,
+      closefd=False,
+    )
+    try:
+      yield written
+    finally:
+      sys.stdout.flush()
+      sys.stderr.flush()
+      sys.stdin, sys.stdout, sys.stderr = before
+      for file in files[1:]:
+        file.seek(0)
+        written.append(file.read().decode())
+
+
+@contextlib.contextmanager
+def _state_of_a_program(arguments):
+  """Undoes what a program leaves in this process, within a context.
+
+  Args:
+    arguments: list of str, the command line.
+  """
+  # What is defined once in a process stays.
+  importlib.import_module('im2txt.runtime.program')
+  app.define_help_flags()
+  root = logging.getLogger()
+  handler = absl_logging.get_absl_handler()
+  stream, handlers, level = (
+    handler.python_handler.stream,
+    root.handlers[:],
+    root.level,
+  )
+  argv, values = sys.argv, flagsaver.save_flag_values(flags.FLAGS)
+  signals = {
+    number: signal.getsignal(number)
+    for number in (signal.SIGINT, signal.SIGTERM)
+  }
+  sys.argv = arguments
+  root.handlers[:] = []
+  absl_logging.use_absl_handler()
+  handler.python_handler.stream = sys.stderr
+  try:
+    yield
+  finally:
+    for number, action in signals.items():
+      signal.signal(number, action)
+    flagsaver.restore_flag_values(values, flags.FLAGS)
+    sys.argv = argv
+    handler.python_handler.stream = stream
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 def read_until(process, pattern):

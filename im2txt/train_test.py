@@ -5,7 +5,6 @@ The tests go through the life of one model, in the order of this file: each
 goes on from the checkpoints of those before it.
 """
 
-import concurrent.futures
 import glob
 import json
 import os
@@ -157,9 +156,9 @@ def fixture_small(tmp_path_factory, data, default):
   return train_dir, log
 
 
-@pytest.fixture(scope='module', name='failures', autouse=True)
+@pytest.fixture(scope='module', name='failures')
 def fixture_failures(tmp_path_factory, data):
-  """Runs that end early, beside the tests: dict from name to future."""
+  """Flags of runs that end early: dict from name to list."""
   path = tmp_path_factory.mktemp('failures')
   old = path / 'old'
   old.mkdir()
@@ -192,63 +191,56 @@ def fixture_failures(tmp_path_factory, data):
     number_of_steps=1,
     random_inception=True,
   )
-  runs = {
-    'no files': _flags(**common | {'input_file_pattern': f'{path}/no*'}),
-    'no train_dir': _flags(**common | {'train_dir': ''}),
-    'no inception': _flags(
-      **common, inception_checkpoint_file=path / 'inception_v3.ckpt'
-    ),
-    'empty inception': _flags(
-      **common | {'random_inception': False}, inception_checkpoint_file=''
-    ),
-    'other size': _flags(**common | {'train_dir': old, 'vocab_size': 21}),
-    'vocabulary': _flags(**common | {'train_dir': stamped}),
-    'words': _flags(**common | {'vocab_size': 19}),
-    'none whole': _flags(**common | {'train_dir': lost}),
-    'configuration': _flags(**common | {'train_dir': path / 'configuration'}),
-    'stamp': _flags(
-      **common | {'input_file_pattern': f'{path}/vocabulary/*.json'}
-    ),
-    'in use': _flags(**common | {'train_dir': path / 'in_use'}),
-    'both': _flags(
-      **common, train_inception=True, feature_cache_dir=path / 'features'
-    ),
-    'groups': _flags(**common, captions_per_image=3),
-    'groups of features': _flags(
-      **common, captions_per_image=3, feature_cache_dir=path / 'features'
-    ),
-    'no cache': _flags(**common, self_critical=True),
-    'samples': _flags(
-      **common,
-      self_critical=True,
-      feature_cache_dir=path / 'features',
-      samples_per_image=3,
-    ),
-    'undistorted': _flags(**common, feature_undistorted=True),
-    'captions and samples': _flags(
-      **common,
-      self_critical=True,
-      feature_cache_dir=path / 'features',
-      samples_per_image=2,
-      captions_per_image=2,
-    ),
-    'top': _flags(**common, train_inception_from='Mixed_7c'),
-    'no vocabulary': _flags(
-      **common,
-      self_critical=True,
-      feature_cache_dir=path / 'features',
-      samples_per_image=2,
-    ),
-    'id': _flags(**common | {'input_file_pattern': path / 'ids'}),
-    'no image': _flags(**common | {'input_file_pattern': path / 'bytes'}),
-  }
-  with (
-    concurrent.futures.ThreadPoolExecutor(1) as pool,
-    locks.hold(str(path / 'in_use'), 'train'),
-  ):
+  with locks.hold(str(path / 'in_use'), 'train'):
     yield {
-      name: pool.submit(testing.run_program, 'train', *flags)
-      for name, flags in runs.items()
+      'no files': _flags(**common | {'input_file_pattern': f'{path}/no*'}),
+      'no train_dir': _flags(**common | {'train_dir': ''}),
+      'no inception': _flags(
+        **common, inception_checkpoint_file=path / 'inception_v3.ckpt'
+      ),
+      'empty inception': _flags(
+        **common | {'random_inception': False}, inception_checkpoint_file=''
+      ),
+      'other size': _flags(**common | {'train_dir': old, 'vocab_size': 21}),
+      'vocabulary': _flags(**common | {'train_dir': stamped}),
+      'words': _flags(**common | {'vocab_size': 19}),
+      'none whole': _flags(**common | {'train_dir': lost}),
+      'configuration': _flags(**common | {'train_dir': path / 'configuration'}),
+      'stamp': _flags(
+        **common | {'input_file_pattern': f'{path}/vocabulary/*.json'}
+      ),
+      'in use': _flags(**common | {'train_dir': path / 'in_use'}),
+      'both': _flags(
+        **common, train_inception=True, feature_cache_dir=path / 'features'
+      ),
+      'groups': _flags(**common, captions_per_image=3),
+      'groups of features': _flags(
+        **common, captions_per_image=3, feature_cache_dir=path / 'features'
+      ),
+      'no cache': _flags(**common, self_critical=True),
+      'samples': _flags(
+        **common,
+        self_critical=True,
+        feature_cache_dir=path / 'features',
+        samples_per_image=3,
+      ),
+      'undistorted': _flags(**common, feature_undistorted=True),
+      'captions and samples': _flags(
+        **common,
+        self_critical=True,
+        feature_cache_dir=path / 'features',
+        samples_per_image=2,
+        captions_per_image=2,
+      ),
+      'top': _flags(**common, train_inception_from='Mixed_7c'),
+      'no vocabulary': _flags(
+        **common,
+        self_critical=True,
+        feature_cache_dir=path / 'features',
+        samples_per_image=2,
+      ),
+      'id': _flags(**common | {'input_file_pattern': path / 'ids'}),
+      'no image': _flags(**common | {'input_file_pattern': path / 'bytes'}),
     }
 
 
@@ -1043,7 +1035,8 @@ def test_goes_on_from_the_newest_whole_checkpoint(adam, data, tmp_path_factory):
   ],
 )
 def test_one_line_says_what_is_wrong(failures, name, parts):
-  testing.assert_one_line_error(failures[name].result(), *parts)
+  result = testing.run_program('train', *failures[name])
+  testing.assert_one_line_error(result, *parts)
 
 
 if __name__ == '__main__':

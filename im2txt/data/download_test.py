@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of download and of the program download_and_preprocess_mscoco."""
 
+import collections
 import contextlib
 import glob
 import hashlib
@@ -10,7 +11,7 @@ import json
 import os
 import pathlib
 import re
-import subprocess
+import shutil
 import sys
 import threading
 import urllib.error
@@ -530,20 +531,8 @@ def _coco_files():
   return files
 
 
-def _run_program(*arguments, **environment):
-  return subprocess.run(
-    [sys.executable, '-m', 'im2txt.download_and_preprocess_mscoco', *arguments],
-    env=dict(
-      os.environ,
-      PYTHONPATH=os.pathsep.join(sys.path),
-      no_proxy='127.0.0.1',
-      **environment,
-    ),
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-    text=True,
-    check=False,
-  )
+def _run_program(*arguments):
+  return testing.run_program('download_and_preprocess_mscoco', *arguments)
 
 
 def test_downloads_and_leaves_packed(server, archive, tmp_path):
@@ -636,13 +625,14 @@ def test_program_from_a_server_then_again(server, tmp_path):
 
 
 @testing.needs_punkt()
-def test_program_from_files_with_other_flags(tmp_path):
+def test_program_from_files_with_other_flags(tmp_path, monkeypatch):
   for path, content in _coco_files().items():
     file = tmp_path / 'source' / path[1:]
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(content)
   directory = tmp_path / 'mscoco'
   vocabulary = tmp_path / 'words.txt'
+  monkeypatch.setenv('MSCOCO_BASE_URL', f'file://{tmp_path}/source')
   result = _run_program(
     '--train_shards=2',
     '--val_shards=1',
@@ -650,8 +640,7 @@ def test_program_from_files_with_other_flags(tmp_path):
     '--num_threads=2',
     '--num_workers=1',
     f'--word_counts_output_file={vocabulary}',
-    str(directory),
-    MSCOCO_BASE_URL=f'file://{tmp_path}/source',
+    directory,
   )
   assert result.returncode == 0, result.stderr
   assert sorted(glob.glob('*-of-*', root_dir=directory)) == [
@@ -680,15 +669,12 @@ def test_program_refuses_in_one_line(tmp_path, arguments, message):
 
 
 @testing.needs_punkt()
-def test_program_checks_the_disk_before_it_downloads(server, tmp_path):
+def test_program_checks_the_disk_before_it_downloads(
+  server, tmp_path, monkeypatch
+):
   server.files = _coco_files()
-  code = (
-    'import collections, shutil, sys\n'
-    'usage = collections.namedtuple("usage", "total used free")\n'
-    'shutil.disk_usage = lambda _: usage(9, 0, 999)\n'
-    'from im2txt import download_and_preprocess_mscoco as p\n'
-    'p.program.run(p.main, p.define_flags, takes_argument=True)\n'
-  )
+  usage = collections.namedtuple('usage', 'total used free')
+  monkeypatch.setattr(shutil, 'disk_usage', lambda _: usage(9, 0, 999))
   public = '--base_url=http://images.cocodataset.org'
   for needed, *arguments in (
     ('0.0', f'--base_url={server.url}'),
@@ -696,15 +682,7 @@ def test_program_checks_the_disk_before_it_downloads(server, tmp_path):
     ('144.2', public, '--unpack_images'),
     ('41.4', public, '--layout=compact'),
   ):
-    result = subprocess.run(
-      [sys.executable, '-c', code, *arguments, str(tmp_path)],
-      env=dict(
-        os.environ, PYTHONPATH=os.pathsep.join(sys.path), no_proxy='127.0.0.1'
-      ),
-      stderr=subprocess.PIPE,
-      text=True,
-      check=False,
-    )
+    result = _run_program(*arguments, tmp_path)
     assert result.returncode == 1
     assert result.stderr.startswith(f'error: About {needed} GB are needed')
     assert result.stderr.count('\n') == 1

@@ -3,7 +3,6 @@
 
 import dataclasses
 import os
-import subprocess
 import sys
 
 import pytest
@@ -211,20 +210,12 @@ def test_many_are_counted_and_a_few_named(folder, workers):
 
 
 def _program(folder, *arguments):
-  return subprocess.run(
-    [
-      sys.executable,
-      '-m',
-      'im2txt.validate_data',
-      '--num_workers=1',
-      f'--input_file_pattern={folder}/train-*-of-*,{folder}/val-*-of-*',
-      f'--vocab_file={folder}/words.txt',
-      *arguments,
-    ],
-    env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)),
-    capture_output=True,
-    text=True,
-    check=False,
+  return testing.run_program(
+    'validate_data',
+    '--num_workers=1',
+    f'--input_file_pattern={folder}/train-*-of-*,{folder}/val-*-of-*',
+    f'--vocab_file={folder}/words.txt',
+    *arguments,
   )
 
 
