@@ -57,17 +57,6 @@ def field(
   )
 
 
-<<<<<<< HEAD
-def kind(a_field):
-  """Returns the type of a field, without `None`: bool, int, float, str, tuple.
-
-  A tuple is one of strings.
-  """
-  if typing.get_origin(a_field.type) is tuple:
-    return tuple
-  kinds = [t for t in typing.get_args(a_field.type) if t is not type(None)]
-  return kinds[0] if kinds else a_field.type
-=======
 def kind(a_field: 'dataclasses.Field[typing.Any]') -> type:
   """Returns the type of a field without `None`: bool, int, float, str, tuple.
 
@@ -83,7 +72,6 @@ def kind(a_field: 'dataclasses.Field[typing.Any]') -> type:
       t for t in typing.get_args(of_kind) if t is not types.NoneType
     )
   return typing.cast(type, typing.get_origin(of_kind) or of_kind)
->>>>>>> lowrooms
 
 
 def define_flags(
