@@ -81,7 +81,7 @@ def make_configs(
 def prepare_model(
   options: options_lib.TrainOptions,
   configs: configuration.Configs,
-  holders: Sequence[vocabulary_stamp.Holder],
+  holders: Sequence[vocabulary_stamp.Source],
   checkpoint: checkpoints.Checkpoint | None,
 ) -> tuple[show_and_tell_model.ShowAndTellModel, encoder_stamp.Stamp | None]:
   """Builds the model and restores it from train_dir or Inception's checkpoint.
@@ -166,7 +166,7 @@ def prepare_model(
 def open_vocabulary(
   path: str,
   files: Sequence[str],
-  holders: Sequence[vocabulary_stamp.Holder],
+  holders: Sequence[vocabulary_stamp.Source],
   vocab_size: int,
 ) -> vocabulary.Vocabulary:
   """Opens the vocabulary of the shards.

@@ -28,7 +28,7 @@ def run(
   options: options_lib.TrainOptions,
   given: configuration.Given,
   files: Sequence[str],
-  holders: Sequence[vocabulary_stamp.Holder],
+  holders: Sequence[vocabulary_stamp.Source],
 ) -> int:
   """Prepares and trains. The caller holds the lock of the directory.
 
