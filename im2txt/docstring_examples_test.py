@@ -34,7 +34,7 @@ _MODULES = _modules_with_examples()
 
 def test_examples_are_found():
   assert {
-    'checkpoints.checkpoint',
+    'checkpoints.locating',
     'metrics.ptb_tokenizer',
     'text.tokenizer',
   } <= set(_MODULES)

@@ -103,13 +103,9 @@ def main(_):
   old = vocabulary.Vocabulary(FLAGS.vocab_file)
   new = vocabulary.Vocabulary(FLAGS.new_vocab_file)
   check_extends(old, new)
-  checkpoint = checkpoints.Checkpoint(FLAGS.checkpoint_path)
-  old.check_fits_model(checkpoint.model_sizes()['vocab_size'])
-  trained = vocabulary_stamp.of_checkpoint(checkpoint.prefix)
-  given = vocabulary_stamp.of_vocabulary(old)
-  vocabulary_stamp.check(
-    [given, trained], 'give the word_counts.txt that the model was trained with'
-  )
+  trained = checkpoints.load(FLAGS.checkpoint_path)
+  stamp = trained.check_vocabulary(old)
+  checkpoint = trained.checkpoint
   if not is_new_or_unfinished(FLAGS.output_dir):
     raise ValueError(
       f'--output_dir={FLAGS.output_dir} is not empty: give another'
@@ -122,24 +118,20 @@ def main(_):
   values.update(
     zip(_ROWS, new_words.add(*rows, old.unk_id, range(len(old), len(new))))
   )
-  model_config, training_config = configuration.load(
-    os.path.dirname(checkpoint.prefix)
+  model_config = dataclasses.replace(
+    trained.model_config, vocab_size=len(values[_ROWS[0]])
   )
-  sizes = {**checkpoint.model_sizes(), 'vocab_size': len(values[_ROWS[0]])}
-  configuration.save(
-    FLAGS.output_dir,
-    (dataclasses.replace(model_config, **sizes), training_config),
-  )
+  configuration.save(FLAGS.output_dir, (model_config, trained.training_config))
   vocabulary_stamp.save(
     FLAGS.output_dir,
     dataclasses.replace(
-      trained.stamp or given.stamp,
+      stamp,
       fingerprint=new.fingerprint,
       words=len(new),
       file=os.path.abspath(FLAGS.new_vocab_file),
     ),
   )
-  encoder_stamp.copy(os.path.dirname(checkpoint.prefix), FLAGS.output_dir)
+  encoder_stamp.copy(trained.directory, FLAGS.output_dir)
   # Last: a directory with a checkpoint has all that belongs to it.
   prefix = checkpoints.CheckpointManager(FLAGS.output_dir).save(values)
   logging.info(

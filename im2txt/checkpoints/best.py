@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The best checkpoint by some metric, apart from the last few that train keeps."""
 
+from collections.abc import Mapping
 import contextlib
 import dataclasses
 import glob
@@ -8,6 +9,7 @@ import math
 import os
 
 from absl import logging
+import tensorflow as tf
 
 from im2txt import checkpoints
 from im2txt import configuration
@@ -26,7 +28,7 @@ class _Best:
   metric: str
   value: float
   global_step: int
-  measured_on: dict = dataclasses.field(default_factory=dict)
+  measured_on: dict[str, object] = dataclasses.field(default_factory=dict)
 
 
 class BestCheckpoint:
@@ -53,7 +55,13 @@ class BestCheckpoint:
       measured on something else.
   """
 
-  def __init__(self, directory, metric, measured_on, defaults=None):
+  def __init__(
+    self,
+    directory: str,
+    metric: str,
+    measured_on: Mapping[str, object],
+    defaults: Mapping[str, object] | None = None,
+  ):
     self.metric = metric
     self._measured_on = measured_on
     self._defaults = defaults or {}
@@ -65,7 +73,7 @@ class BestCheckpoint:
       self._remove_all_but(self._best.global_step)
       self._remove_state_unless_of(self._best.global_step)
 
-  def _read(self):
+  def _read(self) -> _Best | None:
     """Returns the `_Best` of best.json, None if there is no best yet."""
     if not os.path.exists(self._path):
       return None
@@ -106,7 +114,12 @@ class BestCheckpoint:
     )
     return best
 
-  def offer(self, value, named_variables, train_dir):
+  def offer(
+    self,
+    value: float,
+    named_variables: Mapping[str, tf.Variable],
+    train_dir: str,
+  ) -> bool:
     """Keeps a checkpoint if it is the best so far.
 
     It is written from memory: train may have deleted its file by now.
@@ -132,7 +145,7 @@ class BestCheckpoint:
     configuration.save(self._directory, configuration.load(train_dir))
     vocabulary_stamp.copy(train_dir, self._directory)
     encoder_stamp.copy(train_dir, self._directory)
-    best = _Best(self.metric, float(value), step, self._measured_on)
+    best = _Best(self.metric, float(value), step, dict(self._measured_on))
     try:
       # The one before stays until best.json names the new one.
       checkpoints.CheckpointManager(self._directory, max_to_keep=2).save(
@@ -143,16 +156,18 @@ class BestCheckpoint:
       if not self._best or self._best.global_step != step:
         for path in glob.glob(glob.escape(self._prefix(step)) + '.*'):
           os.remove(path)
-      self._remove_state_unless_of(self._best and self._best.global_step)
+      self._remove_state_unless_of(
+        self._best.global_step if self._best else None
+      )
       raise
     self._best = best
     self._remove_all_but(step)
     return True
 
-  def _prefix(self, step):
+  def _prefix(self, step: int) -> str:
     return os.path.join(self._directory, f'{checkpoints.PREFIX}-{step}')
 
-  def _remove_state_unless_of(self, step):
+  def _remove_state_unless_of(self, step: int | None) -> None:
     """Removes a state file that names another checkpoint: none is as good."""
     path = os.path.join(self._directory, 'checkpoint')
     with contextlib.suppress(FileNotFoundError):
@@ -161,7 +176,7 @@ class BestCheckpoint:
       if f'"{checkpoints.PREFIX}-{step}"' not in latest:
         os.remove(path)
 
-  def _remove_all_but(self, step):
+  def _remove_all_but(self, step: int) -> None:
     """Removes other checkpoints, such as the parts of an interrupted one."""
     for path in glob.glob(
       glob.escape(os.path.join(self._directory, checkpoints.PREFIX)) + '-*'

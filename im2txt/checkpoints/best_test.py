@@ -158,7 +158,7 @@ def test_a_failed_save_leaves_the_best_before(train_dir, tmp_path, monkeypatch):
 
   def offer_in_vain(step):
     with monkeypatch.context() as patch:
-      patch.setattr('im2txt.checkpoints.checkpoint.write', fail)
+      patch.setattr('im2txt.checkpoints.manager.write', fail)
       with pytest.raises(OSError, match='disk full'):
         best.offer(0.6, _variables(step), str(train_dir))
 

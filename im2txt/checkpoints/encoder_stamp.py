@@ -7,13 +7,19 @@ the file beside what it gets, and `train` beside its checkpoints, where it tells
 what training started from. Checkpoints without the file are taken as they are.
 """
 
+from collections.abc import Mapping
 import dataclasses
 import hashlib
 import os
+from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from im2txt.runtime import stamps
+
+if TYPE_CHECKING:
+  import tensorflow as tf
 
 FILE_NAME = 'inception_v3.json'
 
@@ -43,7 +49,7 @@ class Stamp:
   refitted: bool = False
   licence: str = ''
 
-  def __str__(self):
+  def __str__(self) -> str:
     refitted = ', refitted' if self.refitted else ''
     return (
       f'{self.source} ({self.origin}{refitted}), fingerprint '
@@ -51,7 +57,7 @@ class Stamp:
     )
 
 
-def fingerprint(values):
+def fingerprint(values: Mapping[str, 'tf.Variable | npt.NDArray']) -> str:
   """Returns 64 hexadecimal digits that tell weights from others.
 
   Args:
@@ -73,7 +79,9 @@ copy = _FILE.copy
 remove = _FILE.remove
 
 
-def of_checkpoint(prefix, values):
+def of_checkpoint(
+  prefix: str, values: Mapping[str, 'tf.Variable | npt.NDArray']
+) -> Stamp:
   """Returns the Stamp of a checkpoint's weights.
 
   Args:

@@ -17,19 +17,32 @@ A table is that of LevelDB: blocks of sorted entries, each with a checksum, and
 at the end an index of the blocks.
 """
 
+from collections.abc import Iterator
+from collections.abc import Mapping
 import contextlib
 import math
 import os
+from typing import Protocol
+from typing import TypeVar
 import weakref
 
 from google.protobuf import message
 import google_crc32c
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
+from tensorflow.core.framework import tensor_shape_pb2
+from tensorflow.core.framework import versions_pb2
 from tensorflow.core.protobuf import tensor_bundle_pb2
 from tensorflow.core.util import saved_tensor_slice_pb2
 
 from im2txt.runtime import files
+
+# Where a block is in its file: (offset, size).
+Block = tuple[int, int]
+
+_T = TypeVar('_T')
+_M = TypeVar('_M', bound=message.Message)
 
 # The end of a table: where two of its blocks are, zeros, and the mark.
 _FOOTER_BYTES = 48
@@ -85,13 +98,21 @@ _FIELDS = {
 }
 
 
-def open_reader(prefix):
-  """Returns a reader of the checkpoint `prefix`.
+class Reader(Protocol):
+  """An open checkpoint.
 
-  Returns:
-    An object with
-      shapes: dict from name to shape, a list of int.
-      get: function from name to value, a NumPy array.
+  Attributes:
+    shapes: shape of each variable by its name in the file.
+  """
+
+  shapes: dict[str, list[int]]
+
+  def get(self, name: str) -> npt.NDArray:
+    """Returns the value of a variable by its name in the file."""
+
+
+def open_reader(prefix: str) -> Reader:
+  """Returns a reader of the checkpoint `prefix`.
 
   Raises:
     OSError: a file cannot be read.
@@ -107,12 +128,14 @@ def open_reader(prefix):
 class _V2Reader:
   """See `open_reader`."""
 
-  def __init__(self, prefix):
+  def __init__(self, prefix: str):
     entries = {key: value for key, value, _ in Table(prefix + '.index')}
     header = _parse(tensor_bundle_pb2.BundleHeaderProto, entries.pop(b'', None))
     _check_version(header.version)
     self._is_swapped = header.endianness == header.BIG
-    self.shapes, self._entries, self._data = {}, {}, {}
+    self.shapes: dict[str, list[int]] = {}
+    self._entries: dict[str, tensor_bundle_pb2.BundleEntryProto] = {}
+    self._data: dict[int, _File] = {}
     for key, value in entries.items():
       if key.startswith(_PART):
         continue
@@ -139,7 +162,7 @@ class _V2Reader:
         self._data[entry.shard_id].check_holds(entry.offset, entry.size)
         self.shapes[name], self._entries[name] = shape, entry
 
-  def get(self, name):
+  def get(self, name: str) -> npt.NDArray:
     """Returns a value."""
     entry = self._entries[name]
     with _naming(name):
@@ -153,12 +176,14 @@ class _V2Reader:
 class _V1Reader:
   """See `open_reader`."""
 
-  def __init__(self, path):
+  def __init__(self, path: str):
     self._table = Table(path)
     self._blocks = {key: block for key, _, block in self._table}
     meta = self._read(b'').meta
     _check_version(meta.versions)
-    self.shapes, self._places = {}, {}
+    self.shapes: dict[str, list[int]] = {}
+    # Name -> key, type and the field of a TensorProto that has the value.
+    self._places: dict[str, tuple[bytes, np.dtype, str]] = {}
     for tensor in meta.tensor:
       if tensor.type == _TEXT:
         continue
@@ -183,13 +208,10 @@ class _V1Reader:
         )
         if key not in self._blocks:
           raise ValueError('no value')
-        self._places[name] = (
-          key,
-          _TYPES.get(tensor.type),
-          _known(_FIELDS, tensor.type),
-        )
+        field = _known(_FIELDS, tensor.type)
+        self._places[name] = (key, _TYPES[tensor.type], field)
 
-  def get(self, name):
+  def get(self, name: str) -> npt.NDArray:
     """Returns a value."""
     key, dtype, field = self._places[name]
     with _naming(name):
@@ -211,7 +233,7 @@ class _V1Reader:
       except OverflowError as error:
         raise ValueError(f'values that are none of {dtype}') from error
 
-  def _read(self, key):
+  def _read(self, key: bytes) -> saved_tensor_slice_pb2.SavedTensorSlices:
     """Returns the SavedTensorSlices of a key."""
     value = None
     if key in self._blocks:
@@ -236,7 +258,7 @@ class Table:
     See `open_reader`; so does reading entries.
   """
 
-  def __init__(self, path):
+  def __init__(self, path: str):
     self._file = _File(path)
     footer = self._file.read(
       max(0, self._file.size - _FOOTER_BYTES), _FOOTER_BYTES
@@ -254,7 +276,7 @@ class Table:
         raise ValueError('blocks that overlap')
       end = offset + size
 
-  def __iter__(self):
+  def __iter__(self) -> Iterator[tuple[bytes, bytes, Block]]:
     last, count = None, 0
     for block in self.blocks:
       for key, value in self.entries(block):
@@ -264,7 +286,7 @@ class Table:
         last = key
         yield key, value, block
 
-  def entries(self, block):
+  def entries(self, block: Block) -> Iterator[tuple[bytes, bytes]]:
     """Yields the (key, value) of a block."""
     data = self._read(*block)
     # At the end stand the places of some keys, for a search, and their number.
@@ -284,7 +306,7 @@ class Table:
       place += rest + size
       yield key, data[place - size : place]
 
-  def _read(self, offset, size):
+  def _read(self, offset: int, size: int) -> bytes:
     """Returns the content of a block, bytes."""
     data = self._file.read(offset, size + _TRAILER_BYTES).tobytes()
     _check(data[:-4], data[-4:])
@@ -299,28 +321,28 @@ class Table:
 class _File:
   """A file that can be read as long as this is there, deleted or not."""
 
-  def __init__(self, path):
+  def __init__(self, path: str):
     self._file = open(path, 'rb')
     weakref.finalize(self, self._file.close)
     self.size = os.fstat(self._file.fileno()).st_size
 
-  def check_holds(self, offset, size):
+  def check_holds(self, offset: int, size: int) -> None:
     """Raises ValueError unless there are that many bytes at an offset."""
     if not 0 <= offset <= offset + size <= self.size:
       raise ValueError(f'{size} bytes at {offset}, in a file of {self.size}')
 
-  def read(self, offset, size):
+  def read(self, offset: int, size: int) -> npt.NDArray[np.uint8]:
     """Returns bytes at an offset, a uint8 array."""
     self.check_holds(offset, size)
     data = np.empty([size], np.uint8)
     self._file.seek(offset)
-    if self._file.readinto(data) != size:
+    if self._file.readinto(data.data) != size:
       raise ValueError('the file has become shorter')
     return data
 
 
 @contextlib.contextmanager
-def _naming(name):
+def _naming(name: str) -> Iterator[None]:
   """Puts the name of a variable before what is wrong with it."""
   try:
     yield
@@ -328,7 +350,7 @@ def _naming(name):
     raise ValueError(f'{name}: {error}') from error
 
 
-def _name(key):
+def _name(key: bytes) -> str:
   """Returns the name of a variable, a str."""
   try:
     name = key.decode()
@@ -340,14 +362,14 @@ def _name(key):
   return name
 
 
-def _known(types, number):
+def _known(types: Mapping[int, _T], number: int) -> _T:
   """Returns what a dict has for the number of a type."""
   if number not in types:
     raise ValueError(f'values of an unknown type ({number})')
   return types[number]
 
 
-def _shape(proto):
+def _shape(proto: tensor_shape_pb2.TensorShapeProto) -> list[int]:
   """Returns a list of int."""
   shape = [dim.size for dim in proto.dim]
   if proto.unknown_rank or len(shape) > 64 or min(shape, default=0) < 0:
@@ -355,7 +377,7 @@ def _shape(proto):
   return shape
 
 
-def _parse(kind, data):
+def _parse(kind: type[_M], data: bytes | None) -> _M:
   """Returns the message of a kind that bytes hold; None: there is no such."""
   try:
     if data is not None:
@@ -365,17 +387,17 @@ def _parse(kind, data):
   raise ValueError(f'a damaged or missing {kind.DESCRIPTOR.name}')
 
 
-def _check_version(versions):
+def _check_version(versions: versions_pb2.VersionDef) -> None:
   if versions.min_consumer > _VERSION or _VERSION in versions.bad_consumers:
     raise ValueError('written for a later TensorFlow')
 
 
-def _check(data, expected):
+def _check(data: bytes | npt.NDArray[np.uint8], expected: bytes) -> None:
   if files.masked(google_crc32c.value(data)) != expected:
     raise ValueError('a checksum does not fit')
 
 
-def _varint(data, place):
+def _varint(data: bytes, place: int) -> tuple[int, int]:
   """Returns (int, the place after it) of a number in 7 bits per byte."""
   value = 0
   for shift in range(0, 64, 7):
@@ -389,14 +411,14 @@ def _varint(data, place):
   raise ValueError('a number without an end')
 
 
-def _block(data, place):
+def _block(data: bytes, place: int) -> tuple[Block, int]:
   """Returns ((offset, size), the place after them)."""
   offset, place = _varint(data, place)
   size, place = _varint(data, place)
   return (offset, size), place
 
 
-def _decompress(data):
+def _decompress(data: bytes) -> bytes:
   """Returns what Snappy made these bytes of.
 
   Savers that merge files compressed what they wrote in TensorFlow 1.1.

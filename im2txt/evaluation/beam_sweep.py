@@ -1,14 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Scores of captions against the size of the beam and length normalization."""
 
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Sequence
 import dataclasses
 import hashlib
 import itertools
 import json
 import os
+from typing import Self
+from typing import TYPE_CHECKING
 
 from absl import logging
 import numpy as np
+import numpy.typing as npt
 
 from im2txt import checkpoints
 from im2txt.checkpoints import encoder_stamp
@@ -16,11 +23,21 @@ from im2txt.data import caption_files
 from im2txt.data import image_store
 from im2txt.data import shards
 from im2txt.inference_utils import captioner as captioner_lib
+from im2txt.inference_utils import search_config
 from im2txt.metrics import caption_scores
 from im2txt.metrics import summary
 from im2txt.runtime import files
 from im2txt.runtime import numpy_files
 from im2txt.runtime.progress import Progress
+from im2txt.text import vocabulary
+
+if TYPE_CHECKING:
+  from matplotlib import figure
+
+# {(beam size, length normalization factor): {metric: value}}
+Points = dict[tuple[int, float], dict[str, float]]
+# (image ids, features)
+_Features = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
 
 POINTS_FILE = 'sweep.json'
 PLOT_FILE = 'sweep.png'
@@ -30,13 +47,17 @@ _BATCH_SIZE = 32
 
 
 class Images:
-  """The images of a data set and what humans wrote of them.
+  """The images of a data set, with their references.
 
   Attributes:
     references: dict, image id -> list of captions.
   """
 
-  def __init__(self, references, batches):
+  def __init__(
+    self,
+    references: dict[int, list[str]],
+    batches: Callable[[int], Iterable[list[tuple[int, bytes]]]],
+  ):
     """Takes what the class methods have found.
 
     Args:
@@ -47,7 +68,9 @@ class Images:
     self.batches = batches
 
   @classmethod
-  def of_shards(cls, paths, max_images, vocab):
+  def of_shards(
+    cls, paths: Sequence[str], max_images: int, vocab: vocabulary.Vocabulary
+  ) -> Self:
     """Returns the images of shards; see `shards.captions_by_image`."""
     references = {
       image_id: captions
@@ -60,7 +83,9 @@ class Images:
     )
 
   @classmethod
-  def of_captions_file(cls, path, image_dir, split, max_images):
+  def of_captions_file(
+    cls, path: str, image_dir: str, split: str, max_images: int
+  ) -> Self:
     """Returns the images of a captions file.
 
     Args:
@@ -85,7 +110,7 @@ class Images:
       )
     image_store.stats(image_dir, '--image_dir')
 
-    def batches(size):
+    def batches(size: int) -> Iterator[list[tuple[int, bytes]]]:
       for start in range(0, len(entries), size):
         yield [
           (
@@ -115,12 +140,12 @@ class Sweep:
 
   def __init__(
     self,
-    directory,
-    captioner,
-    images,
-    search,
-    metrics,
-    split=caption_scores.tokenize,
+    directory: str,
+    captioner: captioner_lib.Captioner,
+    images: Images,
+    search: search_config.SearchConfig,
+    metrics: Sequence[str],
+    split: Callable[[list[str]], list[str]] = caption_scores.tokenize,
   ):
     self._directory = directory
     self._captioner = captioner
@@ -128,7 +153,7 @@ class Sweep:
     self._search = search.completed(captioner.model.config)
     self._metrics = metrics
     self._split = split
-    self._features = None
+    self._features: _Features | None = None
     os.makedirs(directory, exist_ok=True)
     settings = self._search.as_dict()
     del settings['beam_size'], settings['length_normalization_factor']
@@ -142,7 +167,7 @@ class Sweep:
     self._path = os.path.join(directory, POINTS_FILE)
     self.points = self._read()
 
-  def _read(self):
+  def _read(self) -> Points:
     """Returns {(beam size, factor): {metric: value}} of the file."""
     if not os.path.exists(self._path):
       return {}
@@ -168,7 +193,7 @@ class Sweep:
         )
     return points
 
-  def run(self, beam_sizes, factors):
+  def run(self, beam_sizes: Sequence[int], factors: Sequence[float]) -> Points:
     """Scores all points that are not finished.
 
     Args:
@@ -209,7 +234,7 @@ class Sweep:
         progress.update(1)
     return {point: self.points[point] for point in wanted}
 
-  def _write(self):
+  def _write(self) -> None:
     files.write_json(
       self._path,
       {
@@ -225,7 +250,7 @@ class Sweep:
       },
     )
 
-  def _score(self, beam_size, factor):
+  def _score(self, beam_size: int, factor: float) -> dict[str, float]:
     """Returns {metric: value} of a point."""
     image_ids, features = self._encoded()
     decoder = self._captioner.decoder.with_search(
@@ -233,7 +258,7 @@ class Sweep:
         self._search, beam_size=beam_size, length_normalization_factor=factor
       )
     )
-    n_best = {}
+    n_best: dict[int, list[str]] = {}
     for start in range(0, len(image_ids), _BATCH_SIZE):
       batch = slice(start, start + _BATCH_SIZE)
       n_best.update(
@@ -250,7 +275,7 @@ class Sweep:
     )
     return {name: scores[name] for name in self._metrics if name in scores}
 
-  def _encoded(self):
+  def _encoded(self) -> _Features:
     """Returns (image ids, features), each image encoded once for all runs."""
     if self._features:
       return self._features
@@ -283,7 +308,7 @@ class Sweep:
     return self._features
 
 
-def _weights(prefix):
+def _weights(prefix: str) -> str:
   """Returns what tells the weights of a checkpoint from others, a str."""
   checkpoint = checkpoints.Checkpoint(prefix)
   return encoder_stamp.fingerprint(
@@ -291,7 +316,7 @@ def _weights(prefix):
   )
 
 
-def tables(points, metrics):
+def tables(points: Points, metrics: Sequence[str]) -> str:
   """Returns a table per metric: a line per beam size, a column per factor.
 
   Args:
@@ -300,7 +325,7 @@ def tables(points, metrics):
   """
   parts = []
   for metric in metrics:
-    columns = {}
+    columns: dict[str, dict[str, float | str]] = {}
     for (beam_size, factor), scores in sorted(points.items()):
       columns.setdefault(f'{factor:g}', {})[f'beam {beam_size}'] = scores.get(
         metric, '-'
@@ -311,7 +336,7 @@ def tables(points, metrics):
   return '\n\n'.join(parts)
 
 
-def draw(points, metrics):
+def draw(points: Points, metrics: Sequence[str]) -> 'figure.Figure':
   """Returns a matplotlib Figure: a panel per metric, a curve per factor.
 
   Args:
@@ -323,7 +348,7 @@ def draw(points, metrics):
   result = figure.Figure(figsize=(8, 3 * len(metrics)), layout='constrained')
   grid = result.subplots(len(metrics), 1, squeeze=False)
   for (axes,), metric in zip(grid, metrics):
-    curves = {}
+    curves: dict[float, list[tuple[int, float]]] = {}
     for (beam_size, factor), scores in sorted(points.items()):
       if metric in scores:
         curves.setdefault(factor, []).append((beam_size, scores[metric]))

@@ -1,8 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Captions the same images with one model after another, and scores them."""
 
+from collections.abc import Callable
+from collections.abc import Sequence
 import html
 
+import numpy as np
+import numpy.typing as npt
+
+from im2txt import show_and_tell_model
 from im2txt.data import shards
 from im2txt.inference_utils import captioner
 from im2txt.inference_utils import likelihood
@@ -11,14 +17,18 @@ from im2txt.metrics import caption_scores
 from im2txt.metrics import ranking
 from im2txt.metrics import summary
 from im2txt.runtime.progress import Progress
+from im2txt.text import vocabulary
 from im2txt.visualization import caption_sheet
+
+# Image id -> captions, the best first.
+NBest = dict[int, list[str]]
 
 # Images whose captions are searched at once.
 _BATCH_SIZE = 32
 
 
 class CaptionEvaluator:
-  """The images of some shards and what humans wrote of them.
+  """The images of some shards, with their references.
 
   Args:
     files: shard file names.
@@ -36,14 +46,14 @@ class CaptionEvaluator:
 
   def __init__(
     self,
-    files,
-    vocab,
-    metrics,
-    search=search_config.SearchConfig(),
-    separator=' ',
-    split=caption_scores.tokenize,
-    max_images=0,
-    training=None,
+    files: Sequence[str],
+    vocab: vocabulary.Vocabulary,
+    metrics: Sequence[str],
+    search: search_config.SearchConfig = search_config.SearchConfig(),
+    separator: str = ' ',
+    split: Callable[[list[str]], list[str]] = caption_scores.tokenize,
+    max_images: int = 0,
+    training: set[str] | None = None,
   ):
     self._files = files
     self._vocab = vocab
@@ -52,15 +62,22 @@ class CaptionEvaluator:
     self._separator = separator
     self._split = split
     self._training = training
-    self._references, self._ids = {}, {}
+    self._references: dict[int, list[str]] = {}
+    self._ids: dict[int, list[list[int]]] = {}
     for image_id, (captions, ids) in shards.captions_by_image(
       files, max_images, vocab
     ).items():
       self._references[image_id], self._ids[image_id] = captions, ids
-    self._model = self._captioner = None
-    self._pictures = {}
+    self._model: show_and_tell_model.ShowAndTellModel | None = None
+    self._captioner: captioner.FeatureCaptioner | None = None
+    self._samples: dict[int, bytes] = {}
 
-  def caption(self, model, image_ids, features):
+  def caption(
+    self,
+    model: show_and_tell_model.ShowAndTellModel,
+    image_ids: npt.NDArray[np.int64],
+    features: npt.NDArray[np.float32],
+  ) -> NBest:
     """Captions images.
 
     Args:
@@ -74,12 +91,12 @@ class CaptionEvaluator:
     Raises:
       ValueError: the vocabulary is larger than the model's.
     """
-    if model is not self._model:
+    if model is not self._model or self._captioner is None:
       self._captioner = captioner.FeatureCaptioner(
         model, self._vocab, self._search, self._separator
       )
       self._model = model
-    n_best = {}
+    n_best: NBest = {}
     with Progress('Captioning', len(image_ids), 'images') as progress:
       for start in range(0, len(image_ids), _BATCH_SIZE):
         batch = slice(start, start + _BATCH_SIZE)
@@ -93,7 +110,7 @@ class CaptionEvaluator:
         progress.update(len(found))
     return n_best
 
-  def score(self, n_best):
+  def score(self, n_best: NBest) -> dict[str, float]:
     """Scores the captions of images.
 
     Args:
@@ -108,11 +125,16 @@ class CaptionEvaluator:
     )
     return {
       name: scores[name]
-      for name in self._metrics + ['best_in_training', 'n_best_in_training']
+      for name in (*self._metrics, 'best_in_training', 'n_best_in_training')
       if name in scores
     }
 
-  def rank(self, model, image_ids, features):
+  def rank(
+    self,
+    model: show_and_tell_model.ShowAndTellModel,
+    image_ids: npt.NDArray[np.int64],
+    features: npt.NDArray[np.float32],
+  ) -> dict[str, float]:
     """Ranks images and the first caption of each.
 
     Args:
@@ -129,17 +151,19 @@ class CaptionEvaluator:
       [self._ids[image_id][:1] for image_id in image_ids.tolist()],
     )
 
-  def sample(self, n_best, count):
-    """Returns some of the pictures with their captions, always the same ones.
+  def sample(
+    self, n_best: NBest, count: int
+  ) -> list[caption_sheet.CaptionedPicture]:
+    """Returns some of the images with their captions, always the same ones.
 
     Args:
       n_best: what `caption` returns, of the same images at every call.
-      count: pictures, evenly from all.
+      count: images, evenly from all.
 
     Returns:
       list of `caption_sheet.CaptionedPicture`.
     """
-    if not self._pictures:
+    if not self._samples:
       ids = list(n_best)
       count = min(count, len(ids))
       wanted = [ids[i * len(ids) // count] for i in range(count)]
@@ -148,7 +172,7 @@ class CaptionEvaluator:
         for batch in shards.image_batches(self._files, wanted, count)
         for image in batch
       )
-      self._pictures = {image_id: found[image_id] for image_id in wanted}
+      self._samples = {image_id: found[image_id] for image_id in wanted}
     return [
       caption_sheet.CaptionedPicture(
         f'image {image_id}',
@@ -159,11 +183,15 @@ class CaptionEvaluator:
           for caption in self._references[image_id]
         ],
       )
-      for image_id, data in self._pictures.items()
+      for image_id, data in self._samples.items()
     ]
 
 
-def rank(scorer, features, ids_of_image):
+def rank(
+  scorer: likelihood.Likelihood,
+  features: npt.NDArray[np.float32],
+  ids_of_image: Sequence[Sequence[list[int]]],
+) -> dict[str, float]:
   """Returns what `ranking` says of the likelihoods, and of how many.
 
   Args:
@@ -177,7 +205,7 @@ def rank(scorer, features, ids_of_image):
   with Progress('Ranking', len(features), 'images') as progress:
     done = 0
 
-    def advance(images):
+    def advance(images: int) -> None:
       nonlocal done
       progress.update(images - done)
       done = images
@@ -190,23 +218,23 @@ def rank(scorer, features, ids_of_image):
   }
 
 
-def markdown(pictures):
-  """Returns a table of captions beside those of humans, for TensorBoard.
+def markdown(samples: Sequence[caption_sheet.CaptionedPicture]) -> str:
+  """Returns a table of captions beside references, for TensorBoard.
 
   Args:
-    pictures: list of `caption_sheet.CaptionedPicture`.
+    samples: a row each.
   """
 
-  def cell(*captions):
+  def cell(*captions: str) -> str:
     # TensorBoard would take <UNK> for HTML.
     return '<br>'.join(
       html.escape(caption, quote=False).replace('|', '\\|')
       for caption in captions
     )
 
-  rows = [('picture', 'caption', 'by humans'), ('---',) * 3]
+  rows = [('image', 'caption', 'references'), ('---',) * 3]
   rows += [
-    (picture.name, cell(picture.caption), cell(*picture.humans))
-    for picture in pictures
+    (sample.name, cell(sample.caption), cell(*sample.humans))
+    for sample in samples
   ]
   return '\n'.join(map(' | '.join, rows))

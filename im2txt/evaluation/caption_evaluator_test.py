@@ -108,8 +108,8 @@ def test_the_sample_stays_the_same(files, vocab):
   evaluator = caption_evaluator.CaptionEvaluator(files, vocab, [])
   for word in ('one', 'two'):
     n_best = {image_id: [f'{word} {image_id}'] for image_id in (30, 10, 20, 40)}
-    pictures = evaluator.sample(n_best, 2)
-    assert pictures == [
+    samples = evaluator.sample(n_best, 2)
+    assert samples == [
       (
         f'image {image_id}',
         testing.jpeg(image_id),
@@ -118,8 +118,8 @@ def test_the_sample_stays_the_same(files, vocab):
       )
       for image_id in (30, 20)
     ]
-  assert caption_evaluator.markdown(pictures) == (
-    'picture | caption | by humans\n--- | --- | ---\n'
+  assert caption_evaluator.markdown(samples) == (
+    'image | caption | references\n--- | --- | ---\n'
     'image 30 | two 30 | a man<br>a green\\|blue &lt;UNK&gt;\n'
     'image 20 | two 20 | a dog'
   )
@@ -127,8 +127,8 @@ def test_the_sample_stays_the_same(files, vocab):
 
 def test_human_captions_stand_as_those_of_the_model(files, vocab):
   evaluator = caption_evaluator.CaptionEvaluator(files, vocab, [], separator='')
-  (picture,) = evaluator.sample({20: ['adog']}, 1)
-  assert picture.humans == ['adog']
+  (sample,) = evaluator.sample({20: ['adog']}, 1)
+  assert sample.humans == ['adog']
 
 
 def test_another_vocabulary_is_refused(files, vocab, tmp_path):

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The perplexity of one checkpoint after another, on the same captions."""
 
+from collections.abc import Callable
 from collections.abc import Sequence
 import dataclasses
 import math
-import os
+from typing import NamedTuple
 
 from absl import logging
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from im2txt import checkpoints
@@ -41,6 +43,14 @@ class Result:
     return math.exp(min(self.cross_entropy, 700.0))
 
 
+class _Network(NamedTuple):
+  """A model, and what of it is compiled."""
+
+  model: show_and_tell_model.ShowAndTellModel
+  encode: Callable[[tf.Tensor], tf.Tensor]
+  cross_entropies: Callable[..., tf.Tensor]
+
+
 class PerplexityEvaluator:
   """Evaluates checkpoints on fixed captions.
 
@@ -65,9 +75,9 @@ class PerplexityEvaluator:
     self._num_examples = num_examples
     self._batch_size = batch_size
     self._feature_cache_dir = feature_cache_dir
-    self._model = None
-    self._inception_fingerprint = None
-    self._data = None
+    self._network: _Network | None = None
+    self._inception_fingerprint = ''
+    self._data: image_features.CaptionedFeatures | None = None
 
   def evaluate(self, checkpoint_path: str) -> Result:
     """Evaluates a checkpoint.
@@ -79,84 +89,102 @@ class PerplexityEvaluator:
       checkpoints.CheckpointError: it cannot be used, or not any more.
       ValueError: the input cannot be used.
     """
-    checkpoint = checkpoints.Checkpoint(checkpoint_path)
-    config, _ = configuration.load(os.path.dirname(checkpoint.prefix))
-    config = dataclasses.replace(config, **checkpoint.model_sizes())
+    trained = checkpoints.load(checkpoint_path)
+    config = trained.model_config
     if self._batch_size:
       config = dataclasses.replace(config, batch_size=self._batch_size)
-    if self._model is None:
+    if self._network is None:
       vocabulary_stamp.check(
         [
           *vocabulary_stamp.of_shards(self._files),
-          vocabulary_stamp.of_checkpoint(checkpoint.prefix),
+          trained.vocabulary,
         ],
         'give shards that were made with the vocabulary of the model',
       )
-    if self._model is None or self._model.config != config:
-      self._build(config)
-    checkpoint.restore(self._model.named_variables)
-    self._encode_images(config)
+    if self._network is None or self._network.model.config != config:
+      self._network = _build(config)
+      self._inception_fingerprint = ''
+    model = self._network.model
+    trained.checkpoint.restore(model.named_variables)
+    data = self._data = self._encoded_images(self._network)
     total, captions, words = 0.0, 0, 0
-    usable = len(self._data.usable(self._num_examples))
+    usable = len(data.usable(self._num_examples))
     with Progress('Evaluating', usable, 'captions') as progress:
-      for batch in self._data.batches(config.batch_size, self._num_examples):
-        losses = self._score(*(tf.constant(x) for x in batch)).numpy()
+      for batch in data.batches(config.batch_size, self._num_examples):
+        losses = self._network.cross_entropies(
+          *(tf.constant(x) for x in batch)
+        ).numpy()
         total += float(losses.sum(dtype='float64'))
         captions += len(batch[0])
         words += losses.size
         progress.update(len(batch[0]))
     if not words:
       raise ValueError(f'no word to predict in {self._files[0]} ...')
-    return Result(int(self._model.global_step), captions, words, total / words)
+    return Result(int(model.global_step), captions, words, total / words)
 
-  def _build(self, config: configuration.ModelConfig) -> None:
-    """Builds a network of other sizes than the last one."""
-    logging.info('building the network')
-    self._model = show_and_tell_model.ShowAndTellModel(config)
-    self._inception_fingerprint = None
-    self._encode = tf.function(
-      self._model.encode_images, autograph=False, reduce_retracing=True
-    )
-    self._score = tf.function(
-      self._model.cross_entropies, autograph=False, reduce_retracing=True
-    )
-
-  def _encode_images(self, config: configuration.ModelConfig) -> None:
-    """Encodes the images unless the Inception weights are those of before."""
-    inception = self._model.inception.named_variables
+  def _encoded_images(
+    self, network: _Network
+  ) -> image_features.CaptionedFeatures:
+    """Returns the features, those of before if the Inception weights are."""
+    assert network.model.inception  # It is built with it.
+    inception = network.model.inception.named_variables
     fingerprint = encoder_stamp.fingerprint(inception)
-    if fingerprint == self._inception_fingerprint:
-      return
+    if self._data and fingerprint == self._inception_fingerprint:
+      return self._data
+    config = network.model.config
     if self._feature_cache_dir:
-      self._data = feature_cache.open_or_build(
-        self._feature_cache_dir, self._files, self._encode, inception, config
+      data = feature_cache.open_or_build(
+        self._feature_cache_dir, self._files, network.encode, inception, config
       )
     else:
-      self._data = image_features.encode_in_memory(
-        self._files, self._encode, config, limit=self._num_examples
+      data = image_features.encode_in_memory(
+        self._files, network.encode, config, limit=self._num_examples
       )
     self._inception_fingerprint = fingerprint
-    if len(self._data.captions) < self._num_examples:
+    if len(data.captions) < self._num_examples:
       logging.info(
         '%d captions (--num_eval_examples=%d)',
-        len(self._data.captions),
+        len(data.captions),
         self._num_examples,
       )
+    return data
 
-  def named_variables(self) -> dict[str, tf.Variable]:
-    """Returns the variables of the checkpoint evaluated last."""
-    return self._model.named_variables
+  @property
+  def model(self) -> show_and_tell_model.ShowAndTellModel:
+    """The model with the weights of the checkpoint evaluated last.
 
-  def model_and_images(
+    Raises:
+      ValueError: none has been evaluated.
+    """
+    if self._network is None:
+      raise ValueError('no checkpoint has been evaluated')
+    return self._network.model
+
+  def images(
     self, max_images: int | None
-  ) -> tuple[show_and_tell_model.ShowAndTellModel, np.ndarray, np.ndarray]:
-    """Returns what there is to caption with the checkpoint evaluated last.
+  ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Returns the images of the captions that are evaluated.
 
     Args:
-      max_images: of the images whose captions are evaluated, the first so
-        many; None: all.
+      max_images: the first so many; None: all.
 
     Returns:
-      (model, image ids int64 [images], features float32 [images, 2048]).
+      (image ids [images], features [images, 2048] by the checkpoint evaluated
+      last).
+
+    Raises:
+      ValueError: none has been evaluated.
     """
-    return self._model, *self._data.images(self._num_examples, max_images)
+    if self._data is None:
+      raise ValueError('no checkpoint has been evaluated')
+    return self._data.images(self._num_examples, max_images)
+
+
+def _build(config: configuration.ModelConfig) -> _Network:
+  logging.info('building the network')
+  model = show_and_tell_model.ShowAndTellModel(config)
+  return _Network(
+    model,
+    tf.function(model.encode_images, autograph=False, reduce_retracing=True),
+    tf.function(model.cross_entropies, autograph=False, reduce_retracing=True),
+  )

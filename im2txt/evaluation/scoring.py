@@ -161,7 +161,8 @@ def score_checkpoint(
   examples = shards.captions_by_image(
     sources.files, options.max_images, captioner.vocab
   )
-  n_best, features, losses = {}, [], []
+  n_best: dict[int, list[str]] = {}
+  features, losses = [], []
   with Progress('Captioning', len(examples), 'images') as progress:
     for image_ids, encoded in captioner_lib.encode_batches(
       captioner,

@@ -137,18 +137,19 @@ def _captions(
   ) -> Scores:
     del checkpoint
     start = time.time()
+    model = evaluator.model
     n_best = captions.caption(
-      *evaluator.model_and_images(options.metrics_images or None)
+      model, *evaluator.images(options.metrics_images or None)
     )
     scores = captions.score(n_best)
     if options.ranking_images:
       scores.update(
-        captions.rank(*evaluator.model_and_images(options.ranking_images))
+        captions.rank(model, *evaluator.images(options.ranking_images))
       )
     if scores:
       logging.info(
         'global step %d: %s (%d images, %.1f s)',
-        int(evaluator.named_variables()['global_step']),
+        int(model.global_step),
         ', '.join(
           f'{name} = '
           + (f'{value:.4f}' if isinstance(value, float) else str(value))
@@ -311,7 +312,7 @@ class Watcher:
       )
     elif best.offer(
       scores[best.metric],
-      self._evaluator.named_variables(),
+      self._evaluator.model.named_variables,
       os.path.dirname(prefix),
     ):
       logging.info('global step %d: the best %s so far', step, best.metric)

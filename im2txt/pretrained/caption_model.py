@@ -96,21 +96,15 @@ def write(
       got again; or float16 cannot hold a value.
     OSError: the directory cannot be written.
   """
-  checkpoint = checkpoints.Checkpoint(checkpoint_path)
-  train_dir = os.path.dirname(checkpoint.prefix)
-  model_config, training_config = configuration.load(train_dir)
-  model_config = dataclasses.replace(model_config, **checkpoint.model_sizes())
+  trained = checkpoints.load(checkpoint_path)
+  checkpoint, train_dir = trained.checkpoint, trained.directory
+  model_config, training_config = trained.model_config, trained.training_config
   decoder = {
     name: _half(checkpoint, name, value)
     for name, value in checkpoint.values(_decoder_shapes(model_config)).items()
   }
   vocab = vocabulary.Vocabulary(vocab_file)
-  vocab.check_fits_model(model_config.vocab_size)
-  given = vocabulary_stamp.of_vocabulary(vocab)
-  trained = vocabulary_stamp.of_checkpoint(checkpoint.prefix)
-  vocabulary_stamp.check(
-    [given, trained], 'give the word_counts.txt that the model was trained with'
-  )
+  stamp = trained.check_vocabulary(vocab)
   encoder, changes, changed = _encoder_of(
     checkpoint.prefix, train_dir, inception_dir or train_dir
   )
@@ -128,7 +122,7 @@ def write(
   configuration.save(directory, (model_config, training_config))
   vocabulary_stamp.save(
     directory,
-    dataclasses.replace(trained.stamp or given.stamp, file=VOCABULARY),
+    dataclasses.replace(stamp, file=VOCABULARY),
   )
   manifest = Manifest(
     _FORMAT,
