@@ -38,8 +38,8 @@ _NOT_ONE_WORD = re.compile(
   r'\b(?:%s)\b' % '|'.join(map(''.join, _TWO_WORDS)), re.IGNORECASE
 )
 
-# Abbreviations that keep their full stop: those that may end a phrase, and those
-# that stand before a name.
+# Abbreviations that keep their full stop: those that may end a phrase, and
+# those that stand before a name.
 _ABBREVIATIONS = """
     al co ct ga jr ky md mo rd rt sq sr va vt ala apr aug bhd cos dak dec esq
     est etc ext feb fla fri inc ind jan jul jun kan ltd mar mon neb nev nov oct
@@ -116,7 +116,8 @@ _REPLACED = {
   '&quot;': "''",
   '&apos;': "'",
 }
-# Removed from words; between tokens; categories of characters that are no token.
+# What is removed from words, what stands between tokens, and the categories of
+# characters that are no token.
 _SOFT_HYPHEN = '\xad'
 _SPACES = re.compile(r'(?:\s|\u200b|&nbsp;)*')
 _NOTHING = frozenset(('Cc', 'Cf', 'Cn', 'Co', 'Cs', 'Mn', 'Mc', 'Me'))
@@ -234,7 +235,7 @@ _CONTRACTION = re.compile(rf'{_APOSTROPHE}(?:s|m|d|re|ve|ll)|n{_APOSTROPHE}t')
 
 @functools.lru_cache(maxsize=None)
 def _rules() -> list[re.Pattern[str]]:
-  """Returns compiled patterns. A group marks the token if it is not the whole."""
+  """Returns patterns. A group marks the token if it is not the whole match."""
   # Superscripts, fractions and other numbers of Python are not letters.
   numbers = r'\xb2\xb3\xb9\xbc-\xbe\u2070-\u2089\u2150-\u218f\u2460-\u24ff'
   letter = rf'[^\W\d_{numbers}]'

@@ -113,7 +113,7 @@ def compare(
 
 
 def _percentiles(values: np.ndarray) -> tuple[float, float]:
-  """Returns (low, high), between which the share `CONFIDENCE` of values lies."""
+  """Returns the interval that has the share `CONFIDENCE` of the values."""
   low, high = np.quantile(
     values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
   ).tolist()
