@@ -181,7 +181,7 @@ def _checked(name: str, kind: type, value: Any, source: str) -> Value:
       f'{source}: {name}={value!r:.100} must be '
       + ('zero or above' if may_be_zero else 'above zero')
     )
-  # Inception v3 cannot read a smaller image, and the crop is at most 346 pixels.
+  # Inception v3 cannot read smaller images, and crops have at most 346 pixels.
   if name in ('image_height', 'image_width') and not 75 <= value <= 346:
     raise ValueError(f'{source}: {name}={value} must be from 75 to 346')
   if name == 'moving_average_decay' and value >= 1:

@@ -374,7 +374,7 @@ def test_exif_orientation_can_be_left_out_of_account(runs, files):
     ('value of a flag', ['write --exif_orientation=false']),
     ('no name', ['run_inference [flags] FILE...']),
     ('no vocabulary', ['--vocab_file', 'word_counts.txt', 'folder']),
-    ('beam', ['beam_size=0', 'should be 1 or more']),
+    ('beam', ['beam_size=0', 'must be 1 or more']),
     ('vocabulary', ['large has 10 words', 'vocab_size of 8']),
     ('no flag', ['--checkpoint_path is required']),
   ],

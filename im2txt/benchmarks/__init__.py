@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Speed, measured beside its limits."""
+"""Measures speed, and compares it with the limits of the machine."""

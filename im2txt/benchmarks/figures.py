@@ -1,19 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The plots of benchmark."""
+"""Plots of the results of `benchmark`."""
 
+from collections.abc import Mapping
 import os
+from typing import Any
+from typing import TYPE_CHECKING
 
 from im2txt.runtime.files import replacing
 
+if TYPE_CHECKING:
+  from matplotlib import figure as figure_lib
 
-def draw(results, directory):
-  """Draws time.png and, if it was measured, growth.png."""
+
+def draw(results: Mapping[str, Any], directory: str) -> None:
+  """Draws time.png and, if growth was measured, growth.png.
+
+  Args:
+    results: of `suite.Benchmark`.
+    directory: receives the files.
+  """
   import matplotlib
 
   matplotlib.use('Agg')
   from matplotlib import pyplot
 
-  def save(figure, name):
+  def save(figure: 'figure_lib.Figure', name: str) -> None:
     with replacing(os.path.join(directory, name)) as temporary:
       figure.savefig(temporary, format='png', dpi=100, bbox_inches='tight')
 
@@ -44,7 +55,7 @@ def draw(results, directory):
     axis.set_title(name, fontsize=9)
     axis.set_ylim(bottom=0)
     axis.set_ylabel(
-      'ms an image' if name.startswith('captioning') else 'ms a caption',
+      'ms per image' if name.startswith('captioning') else 'ms per caption',
       fontsize=8,
     )
   figure.tight_layout()

@@ -12,8 +12,8 @@ from im2txt.benchmarks import figures
 def test_draws(tmp_path):
   figures.draw(
     {
-      'captioning, parts': {'unit': 'ms an image', 'a': 1.0, 'b': 2.0},
-      'training step, parts': {'unit': 'ms a caption', 'c': 3.0},
+      'captioning, parts': {'unit': 'ms per image', 'a': 1.0, 'b': 2.0},
+      'training step, parts': {'unit': 'ms per caption', 'c': 3.0},
       'growth': {'captioning: x': [(1, 2.0)], 'training: y': [(1, 2.0)]},
     },
     str(tmp_path),

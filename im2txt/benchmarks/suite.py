@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every figure of benchmark: what is measured, beside what limits it."""
+"""The measurements of `benchmark`, each beside its limit."""
 
 import collections
+from collections.abc import Callable
 import concurrent.futures
 import dataclasses
+import functools
 import io
 import itertools
 import json
@@ -14,6 +16,7 @@ import shutil
 import statistics
 import sys
 import time
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -40,14 +43,14 @@ _TRAINING_BATCH = 32
 _CAPTIONING_BATCH = 16
 
 
-def jpegs(count):
-  """Returns the bytes of some JPEG files of 640 x 480 pixels, as COCO's are."""
+def jpegs(count: int) -> list[bytes]:
+  """Returns JPEG files of 640 x 480 pixels, the size of COCO's images."""
   rng = random.Random(0)
   noise = np.random.default_rng(0).normal(0, 12, [480, 640, 3])
   found = []
   for _ in range(min(count, 16)):
     scene = scenes.render(scenes.make_scene(rng), rng)
-    # With the grain that makes a file as long as a photo's.
+    # Noise makes the files as large as photos.
     pixels = np.asarray(scene.resize((640, 480)), np.float32) + noise
     out = io.BytesIO()
     scenes.Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(
@@ -57,9 +60,11 @@ def jpegs(count):
   return [found[i % len(found)] for i in range(count)]
 
 
-def write_random_model(directory, config):
-  """Writes a checkpoint of random weights and a vocabulary of its size."""
-  # A narrow normal keeps the signal of 94 layers finite.
+def write_random_model(
+  directory: str, config: configuration.ModelConfig
+) -> None:
+  """Writes a checkpoint of random weights and a vocabulary that fits it."""
+  # A narrow normal distribution keeps the values of 94 layers finite.
   inception = image_embedding.InceptionV3()
   values = dict(inception.named_variables)
   for name, variable in inception.named_variables.items():
@@ -74,41 +79,59 @@ def write_random_model(directory, config):
   ) as f:
     f.write('<S> 2\n</S> 2\n')
     f.writelines(f'w{i} 1\n' for i in range(config.vocab_size - 3))
-  holder = vocabulary_stamp.of_vocabulary(vocabulary.Vocabulary(f.name))
-  vocabulary_stamp.save(directory, holder.stamp)
+  stamp = vocabulary_stamp.of_vocabulary(vocabulary.Vocabulary(f.name)).stamp
+  assert stamp
+  vocabulary_stamp.save(directory, stamp)
+
+
+def _first_gradient(
+  run: Callable[[], tuple[tf.Tensor, list[tf.Tensor]]],
+) -> np.ndarray:
+  """Runs one of `training.lstm_variants`, and waits for it."""
+  return run()[1][0].numpy()
 
 
 class Benchmark:
-  """Measures one thing after another; what was found is in `results`.
+  """Measures speed and memory, one method after another.
 
   Args:
-    directory: of files that last as long as the run.
-    repeats: measurements of each figure.
-    num_images: JPEG files to caption.
-    num_prepared: images of which shards are made.
-    checkpoint_path: model to caption with; '': random weights.
+    directory: for temporary files.
+    repeats: measurements per figure.
+    num_images: number of JPEG files to caption.
+    num_prepared: number of images to make shards of.
+    checkpoint_path: model to caption with; '' for random weights.
     vocab_file: its vocabulary.
+
+  Attributes:
+    directory: see above.
+    repeats: see above.
+    config: of the model with random weights, and of training.
+    results: what was measured, by name: `value` and `unit`, and `share`, the
+      value in units of the figure named by `share_of`. `... parts` has the
+      values of parts, and `growth` has lists of points.
   """
 
   def __init__(
     self,
-    directory,
-    repeats,
-    num_images,
-    num_prepared=0,
-    checkpoint_path='',
-    vocab_file='',
-  ):
+    directory: str,
+    repeats: int,
+    num_images: int,
+    num_prepared: int = 0,
+    checkpoint_path: str = '',
+    vocab_file: str = '',
+  ) -> None:
     self.directory = directory
     self.repeats = repeats
-    self.results = {}
+    self.results: dict[str, dict[str, Any]] = {}
     self.config = configuration.ModelConfig(batch_size=_TRAINING_BATCH)
     self._prefix = checkpoint_path
     self._vocab_file = vocab_file
     self._encoded = jpegs(num_images)
     self._num_prepared = num_prepared
 
-  def _add(self, name, value, unit, share_of=None):
+  def _add(
+    self, name: str, value: float, unit: str, share_of: str | None = None
+  ) -> None:
     self.results[name] = {'value': value, 'unit': unit}
     text = f'{value:10.4g} {unit}'
     if share_of:
@@ -117,11 +140,11 @@ class Benchmark:
       text += f'  = {value / limit:.2f} x {share_of}'
     print(f'{name:45} {text}', flush=True)
 
-  def _seconds(self, fn):
+  def _seconds(self, fn: Callable[[], object]) -> float:
     return timing.median_seconds(fn, self.repeats)
 
-  def machine(self):
-    """The limits: what the rest is compared with."""
+  def machine(self) -> None:
+    """Measures the limits of the machine."""
     for name, dtype in (('float32', tf.float32), ('bfloat16', tf.bfloat16)):
       self._add(
         f'matrix products, {name}',
@@ -132,15 +155,19 @@ class Benchmark:
     dataset = tf.data.Dataset.from_tensor_slices(self._encoded).map(
       process, num_parallel_calls=os.cpu_count()
     )
-    decode = lambda: [None for _ in dataset]
+
+    def decode() -> None:
+      for _ in dataset:
+        pass
+
     self._add(
       'decoding JPEGs, all processors',
       len(self._encoded) / self._seconds(decode),
       'images/s',
     )
 
-  def training(self):
-    """The training step against the rate of matrix products."""
+  def training(self) -> None:
+    """Compares a training step with the rate of matrix products."""
     flops = training.flops_per_caption(self.config)
     self._add('training, per caption', flops / 1e9, 'GFLOP')
     size = self.config.batch_size
@@ -149,7 +176,7 @@ class Benchmark:
       ('from features', tf.float32, None),
       ('from features, bfloat16', tf.bfloat16, None),
       ('from images', tf.float32, 1),
-      ('from images, 4 captions an image', tf.float32, 4),
+      ('from images, 4 captions per image', tf.float32, 4),
     ):
       seconds[name] = self._seconds(
         training.training_step(self.config, dtype, group)
@@ -174,28 +201,28 @@ class Benchmark:
       'training from features',
     )
     self.results['training step, parts'] = {
-      'unit': 'ms a caption',
+      'unit': 'ms per caption',
       'forward': 1e3 * forward / size,
       'backward and update': 1e3 * (seconds['from features'] - forward) / size,
     }
 
-  def lstm(self):
-    """The LSTM, and other ways to compute it."""
+  def lstm(self) -> None:
+    """Compares the LSTM with other ways to compute it."""
     for name, run in training.lstm_variants(self.config).items():
       self._add(
         f'LSTM, forward and back, {name}',
-        1e3 * self._seconds(lambda run=run: run()[1][0].numpy()),
+        1e3 * self._seconds(functools.partial(_first_gradient, run)),
         'ms',
         'LSTM, forward and back, own gradient'
         if name != 'own gradient'
         else None,
       )
 
-  def _captioner(self, **kwargs):
+  def _captioner(self, **kwargs: Any) -> captioner_lib.Captioner:
     return captioner_lib.Captioner(self._prefix, self._vocab_file, **kwargs)
 
-  def captioning(self):
-    """Captioning against Inception v3 alone."""
+  def captioning(self) -> None:
+    """Compares captioning with Inception v3 alone."""
     if not self._prefix:
       self._prefix = self.directory
       self._vocab_file = os.path.join(self.directory, 'word_counts.txt')
@@ -203,7 +230,7 @@ class Benchmark:
     checkpoint = checkpoints.Checkpoint(self._prefix)
     size = _CAPTIONING_BATCH
     for precision in ('float32', 'bfloat16'):
-      # As the captioner has it: one graph, its weights constants.
+      # As in the captioner: one graph with constant weights.
       folded = folded_inception.fold(checkpoint.get, tf.as_dtype(precision))
       captioner = self._captioner(precision=precision)
       images = [captioner.decode(data) for data in self._encoded[:size]]
@@ -228,8 +255,16 @@ class Benchmark:
       if precision == 'float32':
         self._decode_and_caption(captioner, alone / size, whole / size)
 
-  def _decode_and_caption(self, captioner, inception, caption):
-    """From files on; `inception` and `caption` are seconds an image."""
+  def _decode_and_caption(
+    self, captioner: captioner_lib.Captioner, inception: float, caption: float
+  ) -> None:
+    """Measures captioning from files.
+
+    Args:
+      captioner: decodes and captions.
+      inception: seconds per image of Inception v3.
+      caption: seconds per image of captioning decoded images.
+    """
     names = []
     for i, data in enumerate(self._encoded):
       names.append(os.path.join(self.directory, f'{i}.jpg'))
@@ -237,7 +272,7 @@ class Benchmark:
         f.write(data)
     decode = self._seconds(lambda: captioner.decode(self._encoded[0]).numpy())
 
-    def run():
+    def run() -> None:
       images = image_files.read_images(
         names, captioner.decode, ahead=2 * _CAPTIONING_BATCH
       )
@@ -252,14 +287,14 @@ class Benchmark:
       'Inception v3 alone, float32',
     )
     self.results['captioning, parts'] = {
-      'unit': 'ms an image',
+      'unit': 'ms per image',
       'decoding': 1e3 * decode,
       'Inception v3': 1e3 * inception,
       'beam search': 1e3 * (caption - inception),
     }
 
-  def programs(self):
-    """Whole processes: time from a cold start, and memory."""
+  def programs(self) -> None:
+    """Measures whole processes: time from a cold start, and memory."""
     start, _ = timing.median_process(
       [sys.executable, '-c', 'import tensorflow']
     )
@@ -320,10 +355,11 @@ class Benchmark:
       self._add(f'{name}, peak memory', memory / 1e9, 'GB')
       if name == 'train from images':
         waiting = re.search(r'(\d+)% waiting for input', written)
+        assert waiting, written
         self._add(f'{name}, waiting for input', int(waiting.group(1)), '%')
 
-  def saving(self):
-    """A full checkpoint on the disk, against one that a power cut may take."""
+  def saving(self) -> None:
+    """Compares saving a checkpoint with and without flushing it to disk."""
     values = {
       **image_embedding.InceptionV3().named_variables,
       **show_and_tell_model.ShowAndTellModel(
@@ -335,15 +371,16 @@ class Benchmark:
       for i in itertools.count()
     )
 
-    def save():
-      # A new name each time, as train does: ext4 flushes what replaces a file.
+    def save() -> None:
+      # A new name each time, as in `train`: ext4 flushes a file that replaces
+      # another.
       prefix = next(prefixes)
       os.makedirs(os.path.dirname(prefix))
       checkpoints.write(prefix, values)
       shutil.rmtree(os.path.dirname(prefix))
 
     with mock.patch('os.fsync', lambda descriptor: None):
-      save()  # The first gets memory from the host of a virtual machine.
+      save()  # A virtual machine first gets memory from its host.
       self._add(
         'saving a checkpoint, not flushed to disk', self._seconds(save), 's'
       )
@@ -354,33 +391,33 @@ class Benchmark:
       'saving a checkpoint, not flushed to disk',
     )
 
-  def preparing(self):
-    """Making shards against decoding the same files, start-up left out."""
+  def preparing(self) -> None:
+    """Compares making shards with decoding the same files, without start-up."""
     few, many = self._num_prepared // 4, self._num_prepared
-    paths = [self._picture(i) for i in range(many - few)]
+    paths = [self._image(i) for i in range(many - few)]
 
-    def decode(path):
+    def decode(path: str) -> None:
       with open(path, 'rb') as f:
         tf.io.decode_jpeg(f.read(), channels=3)
 
-    # As many threads as `prepare` has workers; the decoder runs without
-    # Python's lock.
+    # As many threads as `prepare` has workers. The decoder releases Python's
+    # lock.
     executor = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
 
-    def decode_all():
+    def decode_all() -> float:
       start = time.perf_counter()
       collections.deque(executor.map(decode, paths), maxlen=0)
       return time.perf_counter() - start
 
-    def prepare(layout):
-      # What more pictures add is free of what starting takes.
+    def prepare(layout: str) -> float:
+      # The difference of two runs does not include start-up.
       return self._prepare(layout, many) - self._prepare(layout, few)
 
-    # A virtual machine first has to get the memory for what is written from its
-    # host, which takes as long as writing.
+    # The first runs take twice as long on a virtual machine, which must first
+    # get memory from its host.
     for _ in range(min(self.repeats, 3)):
       self._prepare('pairs', many)
-    # In turn, so that what slows the machine for a while slows all of them.
+    # In turn, so that other load on the machine affects all alike.
     seconds = [
       (decode_all(), prepare('pairs'), prepare('compact'))
       for _ in range(min(self.repeats, 5))
@@ -391,22 +428,22 @@ class Benchmark:
     self._add('reading and decoding JPEGs', alone, 'images/s')
     for layout, value in (('pairs', pairs), ('compact', compact)):
       self._add(
-        f'preparing {layout}, 5 captions an image',
+        f'preparing {layout}, 5 captions per image',
         value,
         'images/s',
         'reading and decoding JPEGs',
       )
 
-  def _picture(self, index):
-    """Returns the path of a JPEG file, made if it is not there."""
+  def _image(self, index: int) -> str:
+    """Returns the path of a JPEG file, and makes it if it is missing."""
     path = os.path.join(self.directory, f'prepared-{index}.jpg')
     if not os.path.exists(path):
       with open(path, 'wb') as f:
         f.write(self._encoded[index % len(self._encoded)])
     return path
 
-  def _prepare(self, layout, count):
-    """Returns the seconds that shards of so many pictures take."""
+  def _prepare(self, layout: str, count: int) -> float:
+    """Returns the seconds that it takes to make shards of some images."""
     output = os.path.join(self.directory, 'prepared')
     command = [
       sys.executable,
@@ -422,11 +459,11 @@ class Benchmark:
         json.dump(
           {
             'images': [
-              {'id': i, 'file_name': os.path.basename(self._picture(i))}
+              {'id': i, 'file_name': os.path.basename(self._image(i))}
               for i in numbers
             ],
             'annotations': [
-              {'image_id': i, 'caption': f'A picture of {j} words, all red.'}
+              {'image_id': i, 'caption': f'An image of {j} words, all red.'}
               for i in numbers
               for j in range(5)
             ],
@@ -441,12 +478,12 @@ class Benchmark:
     shutil.rmtree(output)
     return seconds
 
-  def growth(self):
-    """How the cost of a caption grows; lists of (x, milliseconds)."""
+  def growth(self) -> None:
+    """Measures how the cost per caption grows: lists of (x, milliseconds)."""
     found = self.results['growth'] = {}
     size = _CAPTIONING_BATCH
 
-    def caption_ms(batch, **settings):
+    def caption_ms(batch: int, **settings: Any) -> float:
       captioner = self._captioner(search=search_config.SearchConfig(**settings))
       images = [captioner.decode(data) for data in self._encoded[:batch]]
       return (
@@ -472,7 +509,7 @@ class Benchmark:
       (n, self._step_ms(vocab_size=n)) for n in (1000, 4000, 12000, 24000)
     ]
 
-  def _step_ms(self, **changes):
+  def _step_ms(self, **changes: Any) -> float:
     config = dataclasses.replace(self.config, **changes)
     return (
       1e3

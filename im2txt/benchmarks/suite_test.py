@@ -17,8 +17,8 @@ def test_measures_preparing(tmp_path, monkeypatch):
   benchmark.preparing()
   for name in (
     'reading and decoding JPEGs',
-    'preparing pairs, 5 captions an image',
-    'preparing compact, 5 captions an image',
+    'preparing pairs, 5 captions per image',
+    'preparing compact, 5 captions per image',
   ):
     assert benchmark.results[name]['unit'] == 'images/s', benchmark.results
 

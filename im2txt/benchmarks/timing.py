@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Medians of times, rates of the machine, time and memory of processes."""
+"""Measures the time of functions, and the time and memory of processes."""
 
+from collections.abc import Callable
+from collections.abc import Sequence
 import json
 import statistics
 import subprocess
@@ -10,8 +12,8 @@ import time
 import tensorflow as tf
 
 
-def median_seconds(fn, repeats):
-  """Returns the median time of a call of `fn`, after two that do not count."""
+def median_seconds(fn: Callable[[], object], repeats: int) -> float:
+  """Returns the median time of a call of `fn`, after two warm-up calls."""
   times = []
   for i in range(repeats + 2):
     start = time.perf_counter()
@@ -21,16 +23,16 @@ def median_seconds(fn, repeats):
   return statistics.median(times)
 
 
-def matmul_rate(dtype, repeats, size=2048):
-  """Returns the floating-point operations a second of matrix products."""
+def matmul_rate(dtype: tf.DType, repeats: int, size: int = 2048) -> float:
+  """Returns the floating-point operations per second of matrix products."""
   a = tf.cast(tf.random.normal([size, size]), dtype)
   product = tf.function(lambda: tf.reduce_sum(tf.matmul(a, a)))
   return 2 * size**3 / median_seconds(lambda: product().numpy(), repeats)
 
 
-# Starts a program and prints how it ended, its time and its peak memory. The
-# kernel counts a process's memory from its fork on, so one forked from here
-# would seem as large as this one.
+# Starts a program, and prints its exit status, time and peak memory. Peak
+# memory counts from the fork on, so a process forked from here would seem as
+# large as this one.
 _LAUNCHER = """
 import json, os, subprocess, sys, time
 start = time.perf_counter()
@@ -41,14 +43,14 @@ print(json.dumps([os.waitstatus_to_exitcode(status),
 """
 
 
-def run_process(command):
+def run_process(command: Sequence[str]) -> tuple[float, int, str]:
   """Runs a command to its end.
 
   Returns:
-    (seconds, peak resident memory in bytes, what it wrote: str).
+    (seconds; peak resident memory in bytes; the output).
 
   Raises:
-    ValueError: it failed.
+    ValueError: the command failed.
   """
   launcher = subprocess.run(
     [sys.executable, '-c', _LAUNCHER, *command],
@@ -62,10 +64,12 @@ def run_process(command):
   return seconds, memory, launcher.stderr
 
 
-def median_process(command, repeats=3):
-  """Returns the medians of seconds and memory of `run_process`.
+def median_process(
+  command: Sequence[str], repeats: int = 3
+) -> tuple[float, float]:
+  """Returns the medians of seconds and bytes of `run_process`.
 
-  A first run does not count.
+  A first run, to warm up, does not count.
   """
   run_process(command)
   seconds, memory, _ = zip(*(run_process(command) for _ in range(repeats)))

@@ -1,39 +1,49 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What training computes: steps, their operations, ways to run the LSTM."""
+"""Training steps to be measured, and other ways to run the LSTM."""
+
+from collections.abc import Callable
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
+from im2txt import configuration
 from im2txt import show_and_tell_model
 from im2txt.ops import folded_inception
 from im2txt.ops import lstm
 from im2txt.training import update
 
-# A caption of the benchmark: so many words are predicted, </S> among them.
+# Words that are predicted per caption, including </S>.
 WORDS = 12
 
 
-def flops_per_caption(config, words=WORDS):
-  """Returns the floating-point operations to train on one caption.
+def flops_per_caption(
+  config: configuration.ModelConfig, words: int = WORDS
+) -> int:
+  """Returns the floating-point operations per caption of training.
 
-  Those of the matrix products alone, 2 for a multiplication and addition: the
-  image's embedding, the LSTM (the image and `words` words) and the logits of
-  `words` words; twice as many backwards, but for the image's embedding, whose
-  input needs no gradient.
+  Only matrix products count, with 2 operations for a multiplication and an
+  addition: the embedding of the image, the LSTM for the image and the words,
+  and the logits of the words. The backward pass takes twice as many, except for
+  the embedding of the image, whose input needs no gradient.
 
   Args:
-    config: a `configuration.ModelConfig`.
+    config: sizes of the model.
     words: number of predicted words.
   """
   embedding, units = config.embedding_size, config.num_lstm_units
   image = 2 * folded_inception.FEATURE_SIZE * embedding
-  lstm = 2 * (embedding + units) * 4 * units * (words + 1)
+  recurrent = 2 * (embedding + units) * 4 * units * (words + 1)
   logits = 2 * units * config.vocab_size * words
-  return 2 * image + 3 * (lstm + logits)
+  return 2 * image + 3 * (recurrent + logits)
 
 
-def random_batch(config, num_images, captions_per_image=1):
-  """Returns (features or None, rows, input_seqs, target_seqs, mask)."""
+def random_batch(
+  config: configuration.ModelConfig,
+  num_images: int,
+  captions_per_image: int = 1,
+) -> tuple[tf.Tensor, ...]:
+  """Returns (features, rows, input_seqs, target_seqs, mask)."""
   rng = np.random.default_rng(0)
   captions = num_images * captions_per_image
   ids = rng.integers(0, config.vocab_size, [captions, WORDS + 1])
@@ -46,21 +56,25 @@ def random_batch(config, num_images, captions_per_image=1):
   )
 
 
-def training_step(config, dtype=tf.float32, captions_per_image=None):
-  """Returns a callable that takes one training step and waits for it.
+def training_step(
+  config: configuration.ModelConfig,
+  dtype: tf.DType = tf.float32,
+  captions_per_image: int | None = None,
+) -> Callable[[], np.ndarray]:
+  """Returns a function that takes one training step, and waits for it.
 
   Args:
-    config: a `configuration.ModelConfig`.
-    dtype: of the decoder's matrix products.
-    captions_per_image: None to train from features; else from images, each
-      with so many captions of the batch.
+    config: sizes of the model and the batch.
+    dtype: of the matrix products of the decoder.
+    captions_per_image: number of captions per image of the batch; None to train
+      from features instead of images.
   """
   from_images = captions_per_image is not None
   model = show_and_tell_model.ShowAndTellModel(
     config, with_inception=from_images, training_dtype=dtype
   )
   group = captions_per_image or 1
-  features, rows, *captions = random_batch(
+  features, rows, inputs, targets, mask = random_batch(
     config, config.batch_size // group, group
   )
   images = tf.random.uniform(
@@ -68,37 +82,39 @@ def training_step(config, dtype=tf.float32, captions_per_image=None):
   )
 
   @tf.function(autograph=False)
-  def step():
+  def step() -> tf.Tensor:
     encode = (
       (lambda: tf.gather(model.encode_images(images, True), rows))
       if from_images
       else (lambda: features)
     )
-    return update.sgd_step(model, encode, *captions, tf.constant(0.01), 5.0)[
-      'total_loss'
-    ]
+    return update.sgd_step(
+      model, encode, inputs, targets, mask, tf.constant(0.01), 5.0
+    )['total_loss']
 
   return lambda: step().numpy()
 
 
-def forward_pass(config):
-  """Returns a callable that computes a batch's losses, without gradients."""
+def forward_pass(config: configuration.ModelConfig) -> Callable[[], np.ndarray]:
+  """Returns a function that computes the loss of a batch, without gradients."""
   model = show_and_tell_model.ShowAndTellModel(config, with_inception=False)
   features, _, *captions = random_batch(config, config.batch_size)
   losses = tf.function(lambda: model.losses(features, *captions)[0])
   return lambda: losses().numpy()
 
 
-def lstm_variants(config):
+def lstm_variants(
+  config: configuration.ModelConfig,
+) -> dict[str, Callable[[], tuple[tf.Tensor, list[tf.Tensor]]]]:
   """Returns ways to run the LSTM forward and back over a batch of captions.
 
   Args:
-    config: a `configuration.ModelConfig`.
+    config: sizes of the LSTM and the batch.
 
   Returns:
-    dict, name -> callable without arguments that returns (outputs
-    [steps, batch, units] of ones as inputs, gradients of their sum by inputs,
-    kernel and bias). All but Keras have the same weights.
+    Functions by name. Each returns (the outputs [steps, batch, units] for
+    inputs of ones; the gradients of their sum by inputs, kernel and bias). All
+    but Keras have the same weights.
   """
   steps, batch = WORDS + 1, config.batch_size
   size, units = config.embedding_size, config.num_lstm_units
@@ -110,13 +126,13 @@ def lstm_variants(config):
   bias = tf.zeros([4 * units])
   peephole = tf.zeros([units])
 
-  def ours(x, kernel, bias):
+  def ours(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
     outputs = lstm.lstm_sequence(
       tf.reshape(x, [-1, size]), tf.fill([steps], batch), kernel, bias
     )
     return tf.reshape(outputs, [steps, batch, units])
 
-  def block_lstm(x, kernel, bias):
+  def block_lstm(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
     return tf.raw_ops.BlockLSTM(
       seq_len_max=tf.constant(steps, tf.int64),
       x=x,
@@ -131,7 +147,7 @@ def lstm_variants(config):
       cell_clip=-1.0,
     ).h
 
-  def unrolled(x, kernel, bias):
+  def unrolled(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
     from_inputs = tf.unstack(
       tf.reshape(
         tf.matmul(tf.reshape(x, [-1, size]), kernel[:size]) + bias,
@@ -147,12 +163,15 @@ def lstm_variants(config):
   layer = tf.keras.layers.LSTM(units, return_sequences=True, time_major=True)
   layer(x)
 
-  def keras(x, kernel, bias):
+  def keras(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
     del kernel, bias  # The layer has its own.
     return layer(x)
 
-  def run(fn, weights):
-    def outputs_and_gradients():
+  def run(
+    fn: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor],
+    weights: Sequence[tf.Tensor],
+  ) -> Callable[[], tuple[tf.Tensor, list[tf.Tensor]]]:
+    def outputs_and_gradients() -> tuple[tf.Tensor, list[tf.Tensor]]:
       with tf.GradientTape() as tape:
         tape.watch([x, *weights])
         outputs = fn(x, kernel, bias)

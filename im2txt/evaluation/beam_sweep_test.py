@@ -320,11 +320,11 @@ def test_program(run, files):
   'arguments, message',
   [
     ({}, 'give either --captions_file or --input_file_pattern'),
-    ({'beam_sizes': '1,0'}, '--beam_sizes=1,0: beam_size=0 should be 1'),
+    ({'beam_sizes': '1,0'}, '--beam_sizes=1,0: beam_size=0 must be 1'),
     ({'beam_sizes': 'x'}, '--beam_sizes=x: invalid literal'),
     ({'length_normalization_factors': ''}, 'is empty: give one number'),
-    ({'metrics': 'cidre'}, "'cidre' is none of bleu_1"),
-    ({'required_words': 'zebra'}, "'zebra' is no word of the vocabulary"),
+    ({'metrics': 'cidre'}, "'cidre' must be one of bleu_1"),
+    ({'required_words': 'zebra'}, "'zebra' is not a word of the vocabulary"),
   ],
 )
 def test_wrong_flags_are_refused(run, files, arguments, message):

@@ -1,22 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Beam search in the TensorFlow graph, for a batch of images at once.
 
-With the settings of 2016 it finds what `caption_generator.CaptionGenerator`
-finds, except where captions have equal scores: their order there is that of a
-heap, which has no counterpart in tensors. Such images are marked for the caller
-to search again.
+With the settings of 2016 it finds the same captions as
+`caption_generator.CaptionGenerator`, unless captions have equal scores. There
+their order is that of a heap, which cannot be reproduced with tensors. Such
+images are marked, and the caller must search them again.
 
-Beyond these there are
-  rules      that strike out words, see `decoding_rules`;
-  groups     of the beam, which avoid one another's words: Vijayakumar et al.
-             2018, "Diverse Beam Search", with the Hamming diversity;
-  banks      for words that a caption must hold: Hokamp and Liu 2017, "Lexically
-             Constrained Decoding with Grid Beam Search". Bank i has a whole
-             beam of partial captions with i of the words, so that captions
-             which have to take in an unlikely word do not compete with those
-             that have it still before them. Only the last bank's may end.
+Other settings add
+  rules      that exclude words, see `decoding_rules`;
+  groups     of the beam, which avoid the words of other groups: Vijayakumar et
+             al. 2018, "Diverse Beam Search", with the Hamming diversity;
+  banks      for words that a caption must contain: Hokamp and Liu 2017,
+             "Lexically Constrained Decoding with Grid Beam Search". Bank i has
+             a whole beam of partial captions with i of the words. So a caption
+             with an unlikely required word does not compete with captions that
+             do not have it yet. Only captions of the last bank may end.
 """
 
+from collections.abc import Sequence
 import typing
 
 import numpy as np
@@ -24,14 +25,16 @@ import tensorflow as tf
 
 from im2txt.inference_utils import caption_generator
 from im2txt.inference_utils import decoding_rules
+from im2txt.inference_utils import search_config
 
 _IMPOSSIBLE = np.float64('-inf')
-# Scores this close count as equal: above the rounding error of sums and
-# logarithms in float64, far below what float32 probabilities can tell apart.
+# Scores that differ by less count as equal. This is above the rounding error of
+# sums and logarithms in float64, and far below the resolution of float32
+# probabilities.
 _EQUAL = 1e-9
-# Words of which the best is found first, when the best of all are sought.
+# Words per chunk, see `top_words`.
 _CHUNK = 64
-# Leaves a float32 softmax room to exceed 1 by rounding, at every step.
+# A float32 softmax may exceed 1 by a rounding error at every step.
 _SLACK = 1e-5
 
 
@@ -39,16 +42,16 @@ class Captions(typing.NamedTuple):
   """The captions of a batch of images, best first.
 
   Attributes:
-    sentences: int32 [batch, beam_size, max_caption_length], word ids; what
-      follows the end of a caption means nothing.
-    lengths: int32 [batch, beam_size], words of each caption with both special
-      ones; 0 where fewer captions were found.
+    sentences: int32 [batch, beam_size, max_caption_length], word ids. Ids after
+      the end of a caption have no meaning.
+    lengths: int32 [batch, beam_size], words per caption, including <S> and
+      </S>; 0 if fewer captions were found.
     log_probabilities: float64 [batch, beam_size].
-    scores: float64 [batch, beam_size], what captions are ranked by.
-    ambiguous: bool [batch], True where captions with equal scores may have
-      been put in another order than by `CaptionGenerator`, or one kept for
-      another: the rest then says nothing about that image. Never so with
-      rules, groups or banks, of which `CaptionGenerator` knows nothing.
+    scores: float64 [batch, beam_size], by which captions are ranked.
+    ambiguous: bool [batch], True if captions have equal scores, so that
+      `CaptionGenerator` might order or choose them differently. The other
+      fields are then not valid for this image. Always False with rules, groups
+      or banks, which `CaptionGenerator` does not support.
   """
 
   sentences: tf.Tensor
@@ -59,9 +62,9 @@ class Captions(typing.NamedTuple):
 
 
 class _Partial(typing.NamedTuple):
-  """Partial captions, best first in each bank; impossible ones fill it.
+  """Partial captions, best first in each bank, padded with impossible ones.
 
-  n is banks times width, the latter the captions of one bank.
+  n is banks times width, where width is the number of captions per bank.
   """
 
   sentences: tf.Tensor  # int32 [batch, n, max_caption_length].
@@ -71,7 +74,7 @@ class _Partial(typing.NamedTuple):
 
 
 class _Found(typing.NamedTuple):
-  """Captions that may be returned, best first; impossible ones fill the list."""
+  """Captions that may be returned, best first, padded with impossible ones."""
 
   sentences: tf.Tensor
   lengths: tf.Tensor
@@ -84,27 +87,26 @@ class _Group(typing.NamedTuple):
 
   partial: _Partial
   complete: _Found  # [batch, width].
-  # The partial captions before no word could follow, [batch, n].
+  # The last partial captions that a word could follow, [batch, n].
   last: _Found
 
 
-def _equal(a, b):
-  # Not so for two impossible ones: their difference is no number.
+def _equal(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+  # Two impossible scores are not equal: their difference is NaN.
   return tf.abs(a - b) <= _EQUAL
 
 
-def _best(scores, n):
+def _best(scores: tf.Tensor, n: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
   """Returns the n best of each row.
 
   Args:
     scores: float64 [batch, candidates].
-    n: int.
+    n: how many to return.
 
   Returns:
-    (scores float64 [batch, n], their columns int32 [batch, n], bool [batch]
-    whether the best of those left out is as good as the last one kept).
-    Where there are fewer than n, the rest scores as impossible and its columns
-    mean nothing.
+    (float64 [batch, n], their scores; int32 [batch, n], their columns; bool
+    [batch], whether the next best is as good as the last one kept). If there
+    are fewer than n, the rest has impossible scores and meaningless columns.
   """
   padded = tf.pad(scores, [[0, 0], [0, n + 1]], constant_values=_IMPOSSIBLE)
   best, columns = tf.math.top_k(padded, n + 1)
@@ -112,20 +114,20 @@ def _best(scores, n):
   return best[:, :n], columns, _equal(best[:, n - 1], best[:, n])
 
 
-def top_words(softmax, n):
-  """Returns what `tf.math.top_k` does, in a fifth of the time.
+def top_words(softmax: tf.Tensor, n: int) -> tuple[tf.Tensor, tf.Tensor]:
+  """Returns the same as `tf.math.top_k`, in a fifth of the time.
 
-  The n best words are in the n chunks of words whose own best are best: a word
-  elsewhere has at least n before it, one in each of these. With equal ones the
-  first counts, of chunks as of words.
+  The top n words lie in the n chunks with the largest maxima: any other word is
+  beaten by one word in each of these. Of equal words, and of equal chunks, the
+  first counts as larger.
 
   Args:
     softmax: float32 [rows, vocab_size], not below 0.
-    n: int, at most vocab_size.
+    n: at most vocab_size.
 
   Returns:
-    (float32 [rows, n], int32 [rows, n]), the largest of each row, equal ones in
-    the order of their columns; and the columns.
+    (float32 [rows, n], the largest values of each row, equal ones in the order
+    of their columns; int32 [rows, n], the columns).
   """
   vocab_size = softmax.shape[1]
   num_chunks = -(-vocab_size // _CHUNK)
@@ -149,73 +151,78 @@ def top_words(softmax, n):
   )
 
 
-def _rows(tensors, rows):
+def _rows(tensors: Sequence[tf.Tensor], rows: tf.Tensor) -> list[tf.Tensor]:
   """Gathers `rows` [batch, n] of each of the tensors [batch, m, ...]."""
   return [tf.gather(t, rows, batch_dims=1) for t in tensors]
 
 
 def beam_search(
-  step_fn, initial_states, start_id, end_id, search, rules=(), required_ids=()
-):
+  step_fn: decoding_rules.StepFn,
+  initial_states: tf.Tensor,
+  start_id: int,
+  end_id: int,
+  search: search_config.SearchConfig,
+  rules: Sequence[decoding_rules.Rule] = (),
+  required_ids: Sequence[int] = (),
+) -> Captions:
   """Searches captions for a batch of images; to be traced.
 
-  The search ends early, with the result of the full one: a group is settled
-  as soon as its list of complete captions is full and no partial caption can
-  grow into one that enters it. That is known from the best partial one alone.
-  A word's log probability is never above 0 (the probabilities of all words
-  need not sum to 1, as where one may not be chosen), and a penalty never below,
-  so whatever descends from a partial caption of log probability p has one of at
-  most p; and a score is that divided by length ** factor, which for a negative
-  number is the closer to 0 the longer the caption, so it is at most
-  p / max_caption_length ** factor. That bound grows with p. Where it is below
-  the worst complete score for the best partial caption, it is so for all, and
-  the list stays as it is whatever further steps do; partial captions do not
-  count beside complete ones. An image is settled when all its groups are: until
-  then each goes on, as others avoid its words. The loop ends when all images
-  are settled.
+  The search ends early, with the same result as the full search. A group is
+  settled as soon as its list of complete captions is full and no partial
+  caption can grow into one that enters the list. The best partial caption
+  decides this:
+    The log probability of a word is at most 0, and a penalty is at least 0.
+    (The probabilities need not sum to 1, as some words may be excluded.) So a
+    caption that grows from a partial one of log probability p has at most p.
+    Its score is its log probability divided by length ** factor. This is
+    negative, and closest to 0 for the longest caption. So the score is at most
+    p / max_caption_length ** factor, and this bound grows with p.
+    If the bound of the best partial caption is below the worst complete score,
+    so are the bounds of all others. Then no later step changes the list.
+  An image is settled when all its groups are. Until then each group goes on, as
+  later groups avoid its words. The loop ends when all images are settled.
 
   Args:
-    step_fn: callable (words int64 [n], states float32 [n, state_size]) ->
-      (softmax float32 [n, vocab_size], new states), all tensors. A word of
-      probability 0 is never tried.
+    step_fn: the model. A word of probability 0 is never tried.
     initial_states: float32 [batch, state_size], after the image was fed.
     start_id: id of <S>.
     end_id: id of </S>.
-    search: a `search_config.SearchConfig`.
-    rules: list, see `decoding_rules`.
-    required_ids: ids of words that captions must hold, see the module. There
-      must be a rule that no caption ends without them.
+    search: settings of the search.
+    rules: see `decoding_rules`.
+    required_ids: ids of words that captions must contain, see the module. A
+      rule must prevent that captions end without them.
 
   Returns:
-    `Captions`.
+    The captions of each image.
   """
   search = search.completed()
   max_caption_length = search.max_caption_length
   num_groups, banks = search.beam_groups, len(required_ids) + 1
+  assert search.beam_size and search.length_normalization_factor is not None
+  factor = max(search.length_normalization_factor, 0.0)
   width = search.beam_size // num_groups
   rows = banks * width  # Of one group.
   is_as_in_2016 = not rules and num_groups == banks == 1
   batch = initial_states.shape[0] or tf.shape(initial_states)[0]
   state_size = initial_states.shape[1]
   divisors = tf.constant(
-    [
-      float(n) ** max(search.length_normalization_factor, 0.0)
-      for n in range(max_caption_length + 1)
-    ],
+    [float(n) ** factor for n in range(max_caption_length + 1)],
     tf.float64,
   )
   columns = tf.range(max_caption_length)
 
-  def joined(tensors):
+  def joined(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
     """Concatenates the rows of the groups."""
     return tensors[0] if num_groups == 1 else tf.concat(tensors, axis=1)
 
-  def parted(tensor):
+  def parted(tensor: tf.Tensor) -> list[tf.Tensor]:
     """The inverse of `joined`."""
     return [tensor] if num_groups == 1 else tf.split(tensor, num_groups, axis=1)
 
-  def likeliest(softmax, sentences, counts):
-    """Returns the words that are tried next.
+  def likeliest(
+    softmax: tf.Tensor, sentences: tf.Tensor, counts: tf.Tensor | None
+  ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
+    """Returns the words to try next.
 
     Args:
       softmax: float32 [batch * rows, vocab_size].
@@ -223,16 +230,16 @@ def beam_search(
       counts: see `extend`.
 
     Returns:
-      (words int32 [batch, rows, tries], log probabilities float64 likewise,
-      banks int32 likewise that captions are in with these words, None if there
-      is but one).
+      (int32 [batch, rows, tries], words; float64 likewise, their log
+      probabilities; int32 likewise, the banks of the captions with these words,
+      None if there is only one bank).
     """
     ranked = softmax
     if counts is not None:
       ranked *= tf.repeat(
         tf.exp(-search.beam_group_penalty * counts), rows, axis=0
       )
-    # Among equally probable words the smaller ids, as in the other search.
+    # Of equally probable words the smaller id comes first, as in 2016.
     probabilities, words = top_words(ranked, min(width, softmax.shape[1]))
     if counts is not None:
       probabilities = tf.gather(softmax, words, batch_dims=1)
@@ -276,21 +283,27 @@ def beam_search(
       bank,
     )
 
-  def extend(t, group, softmax, states, counts):
-    """Extends the captions of a group, which are of t words, by one.
+  def extend(
+    t: tf.Tensor,
+    group: _Group,
+    softmax: tf.Tensor,
+    states: tf.Tensor,
+    counts: tf.Tensor | None,
+  ) -> tuple[_Group, tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Extends the captions of a group, which have t words, by one word.
 
     Args:
       t: int32, the place of the new word.
-      group: `_Group`.
+      group: the group to extend.
       softmax: float32 [batch, rows, vocab_size].
       states: float32 [batch, rows, state_size].
-      counts: float32 [batch, vocab_size], how many partial captions of earlier
-        groups have the word in this place; None if there is no such group.
+      counts: float32 [batch, vocab_size], the number of partial captions of
+        earlier groups with this word in this place; None for the first group.
 
     Returns:
-      (`_Group`, bool [batch] whether its complete captions can still change,
-      whether a complete caption that was left out is as good as one kept, and
-      whether a partial one is).
+      (the new group; bool [batch], whether its complete captions can still
+      change; bool [batch], whether a complete caption that was dropped is as
+      good as one kept; bool [batch], the same for partial captions).
     """
     partial = group.partial
     words, log_probabilities, bank = likeliest(
@@ -307,7 +320,7 @@ def beam_search(
       )
     ends = tf.equal(words, end_id)
 
-    # A caption ends in one way at most, and no penalty is on that.
+    # A caption can end in one way at most. The end word has no penalty.
     ended = tf.reduce_max(
       tf.where(ends, log_probabilities, _IMPOSSIBLE), axis=2
     )
@@ -321,7 +334,7 @@ def beam_search(
       *(tf.concat(pair, 1) for pair in zip(group.complete, candidates))
     )
     scores, kept, complete_tied = _best(candidates.scores, width)
-    complete = _Found(*_rows(candidates[:-1], kept), scores)
+    complete = _Found(*_rows([*candidates[:-1], candidates.scores], kept))
 
     flat = [batch, rows * tries]
     scores = tf.reshape(
@@ -382,15 +395,20 @@ def beam_search(
       tf.reduce_any(tf.reshape(partial_tied, [batch, banks]), axis=1),
     )
 
-  def _any_in_bank(scores):
+  def _any_in_bank(scores: tf.Tensor) -> tf.Tensor:
     """Returns bool [batch, banks], of scores [batch, rows]."""
     return (
       tf.reduce_max(tf.reshape(scores, [batch, banks, width]), axis=2)
       > _IMPOSSIBLE
     )
 
-  def advance(t, live, ambiguous, groups):
-    """Extends the captions of t words by one; returns all, one step on."""
+  def advance(
+    t: tf.Tensor,
+    live: tf.Tensor,
+    ambiguous: tf.Tensor,
+    groups: Sequence[_Group],
+  ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tuple[_Group, ...]]:
+    """Extends all captions, which have t words, by one word."""
     sentences = tf.reshape(
       joined([g.partial.sentences for g in groups]), [-1, max_caption_length]
     )
@@ -424,7 +442,7 @@ def beam_search(
 
   nothing = tf.fill([batch, rows], _IMPOSSIBLE)
   blank = tf.fill([batch, rows, max_caption_length], start_id)
-  # The start word is one caption, not many equal ones.
+  # All but one of the captions of only the start word are impossible.
   start = tf.concat([tf.zeros([batch, 1], tf.float64), nothing[:, 1:]], 1)
   group = _Group(
     _Partial(
@@ -452,8 +470,8 @@ def beam_search(
     ),
   )
 
-  # Partial captions only count when no caption was completed, and those of the
-  # last bank that has any.
+  # Partial captions count only if there are no complete ones. They are taken
+  # from the last bank that has any.
   complete = _Found(*map(joined, zip(*(g.complete for g in groups))))
   bank = tf.reduce_max(
     tf.where(_any_in_bank(groups[0].last.scores), tf.range(banks), 0), axis=1
@@ -473,12 +491,12 @@ def beam_search(
     )
   )
   if num_groups > 1:
-    # Each group ranked its own with penalties.
+    # Scores within a group include penalties, so rank all captions without.
     scores = found.log_probabilities / tf.where(
       has_complete, tf.gather(divisors, found.lengths), 1.0
     )
-    scores, kept, _ = _best(scores, search.beam_size)
-    found = _Found(*_rows(found[:-1], kept), scores)
+    scores, kept, _ = _best(scores, num_groups * width)
+    found = _Found(*_rows(found, kept))._replace(scores=scores)
   if is_as_in_2016:
     ambiguous |= tf.reduce_any(
       _equal(found.scores[:, :-1], found.scores[:, 1:]), axis=1
@@ -492,17 +510,8 @@ def beam_search(
   )
 
 
-def _count_words(partial, t, vocab_size):
-  """Returns how many partial captions have each word in place t.
-
-  Args:
-    partial: `_Partial`.
-    t: int32.
-    vocab_size: int.
-
-  Returns:
-    float32 [batch, vocab_size].
-  """
+def _count_words(partial: _Partial, t: tf.Tensor, vocab_size: int) -> tf.Tensor:
+  """Returns float32 [batch, vocab_size], captions with each word in place t."""
   return tf.math.bincount(
     partial.sentences[:, :, t],
     tf.cast(partial.log_probabilities > _IMPOSSIBLE, tf.float32),
@@ -512,16 +521,16 @@ def _count_words(partial, t, vocab_size):
   )
 
 
-def _of_bank(found, bank, banks):
+def _of_bank(found: _Found, bank: tf.Tensor, banks: int) -> _Found:
   """Returns the captions of one bank per image.
 
   Args:
-    found: `_Found` [batch, banks * width].
-    bank: int32 [batch].
-    banks: int.
+    found: captions, [batch, banks * width].
+    bank: int32 [batch], the bank of each image.
+    banks: number of banks.
 
   Returns:
-    `_Found` [batch, width].
+    Captions, [batch, width].
   """
   if banks == 1:
     return found

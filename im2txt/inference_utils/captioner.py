@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images or their features in, captions out."""
+"""Captions images, or features of images, with a trained model."""
 
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Sequence
 import contextlib
 import dataclasses
 import math
@@ -24,11 +28,12 @@ from im2txt.inference_utils import sampling
 from im2txt.inference_utils import search_config
 from im2txt.ops import folded_inception
 from im2txt.ops import image_processing
+from im2txt.runtime import progress as progress_lib
 from im2txt.runtime import quiet_tensorflow
 from im2txt.text import vocabulary
 from im2txt.text import vocabulary_stamp
 
-# Images that take more bytes than this are decoded one at a time.
+# Images that take more bytes in memory are decoded one at a time.
 _LARGE = 150_000_000
 
 
@@ -37,46 +42,48 @@ class ScoredCaption:
   """A caption in words.
 
   Attributes:
-    text: words without <S> and </S>, joined by blanks, or by what the
-      tokenizer of the training captions wants.
-    log_probability: natural logarithm, float.
+    text: words without <S> and </S>, joined by the separator of the tokenizer.
+    log_probability: natural logarithm of the probability.
   """
 
   text: str
   log_probability: float
 
   @property
-  def probability(self):
+  def probability(self) -> float:
     return math.exp(self.log_probability)
 
 
 class FeatureCaptioner:
-  """Captions images whose features are known.
+  """Captions images from their features.
 
   Args:
-    model: a `ShowAndTellModel` or an `ensemble.Ensemble`; its variables may
-      change between calls.
-    vocab: the `Vocabulary` that the model was trained with.
-    search: a `SearchConfig`.
-    separator: what stands between words, see `vocabulary_stamp.Stamp`.
+    model: its variables may change between calls.
+    vocab: the vocabulary that the model was trained with.
+    search: settings of the search.
+    separator: between words, see `vocabulary_stamp.Stamp`.
 
   Attributes:
-    search: the `SearchConfig`, completed by the model's configuration.
+    search: settings, completed by the configuration of the model.
 
   Raises:
-    ValueError: the settings make no sense, or the vocabulary is larger than the
-      model's.
+    ValueError: settings are invalid, or the vocabulary has more words than the
+      model.
   """
 
   def __init__(
-    self, model, vocab, search=search_config.SearchConfig(), separator=' '
-  ):
+    self,
+    model: ensemble.Model,
+    vocab: vocabulary.Vocabulary,
+    search: search_config.SearchConfig = search_config.SearchConfig(),
+    separator: str = ' ',
+  ) -> None:
     vocab.check_fits_model(model.config.vocab_size)
     self._model = model
     self._vocab = vocab
     self._separator = separator
     self.search = search = search.completed(model.config)
-    step_fn = model.inference_step
+    step_fn: decoding_rules.StepFn = model.inference_step
     allowed = decoding_rules.allowed_words(
       search, vocab, model.config.vocab_size
     )
@@ -97,22 +104,31 @@ class FeatureCaptioner:
       search,
     )
     required = decoding_rules.required_ids(search, vocab)
-    options = dict(
-      start_id=vocab.start_id,
-      end_id=vocab.end_id,
-      search=search,
-      rules=decoding_rules.rules(search, vocab.end_id, required),
-    )
+    rules = decoding_rules.rules(search, vocab.end_id, required)
 
-    def search_graph(features, first_image):
+    def search_graph(
+      features: tf.Tensor, first_image: tf.Tensor
+    ) -> tuple[tf.Tensor, beam_search.Captions, tf.Tensor]:
       states = model.initial_state(features)
       if search.sample:
         captions = sampling.sample(
-          step_fn, states, first_image=first_image, **options
+          step_fn,
+          states,
+          vocab.start_id,
+          vocab.end_id,
+          search,
+          rules,
+          first_image,
         )
       else:
         captions = beam_search.beam_search(
-          step_fn, states, required_ids=required, **options
+          step_fn,
+          states,
+          vocab.start_id,
+          vocab.end_id,
+          search,
+          rules,
+          required,
         )
       return states, captions, self._texts(captions)
 
@@ -125,16 +141,18 @@ class FeatureCaptioner:
       ],
     )
 
-  def caption(self, features, first_image=0):
+  def caption(
+    self, features: np.ndarray | tf.Tensor, first_image: int = 0
+  ) -> list[list[ScoredCaption]]:
     """Captions a batch of images.
 
     Args:
       features: float32 [batch, feature_size of the model], of Inception v3.
-      first_image: number of images captioned before these; a sample depends on
-        it, and nothing else.
+      first_image: number of images captioned before these. Only a sample
+        depends on it.
 
     Returns:
-      For each image a list of `ScoredCaption`s, best first.
+      For each image its captions, best first.
     """
     states, found, texts = self._search(features, first_image)
     results = []
@@ -146,7 +164,7 @@ class FeatureCaptioner:
       found.lengths.numpy(),
     ):
       if ambiguous:
-        # Only the heap of the Python search knows the order of equal scores.
+        # The Python search orders equal scores as in 2016.
         (searched,) = self._generator.beam_search(state[tf.newaxis])
         results.append(
           [ScoredCaption(self.text(c.sentence), c.logprob) for c in searched]
@@ -161,20 +179,22 @@ class FeatureCaptioner:
         )
     return results
 
-  def with_search(self, search):
-    """Returns another captioner of the same model, with a `SearchConfig`."""
+  def with_search(
+    self, search: search_config.SearchConfig
+  ) -> 'FeatureCaptioner':
+    """Returns another captioner of the same model, with other settings."""
     return FeatureCaptioner(self._model, self._vocab, search, self._separator)
 
-  def text(self, sentence):
-    """Joins the words of a list of ids, without <S> and a final </S>."""
+  def text(self, sentence: Sequence[int]) -> str:
+    """Returns the words of a list of ids, without <S> and a final </S>."""
     words = sentence[1:]
     if words and words[-1] == self._vocab.end_id:
       words = words[:-1]
     return self._separator.join(self._vocab.id_to_word(w) for w in words)
 
-  def _texts(self, captions):
-    """`text` in the graph, for `beam_search.Captions`: string [batch, beam]."""
-    # A model may have more ids than there are words.
+  def _texts(self, captions: beam_search.Captions) -> tf.Tensor:
+    """Like `text`, in the graph; returns string [batch, beam]."""
+    # A model may have more ids than the vocabulary has words.
     words = self._vocab.words + [self._vocab.id_to_word(len(self._vocab))]
     looked_up = tf.gather(
       words, tf.minimum(captions.sentences, len(self._vocab))
@@ -192,10 +212,12 @@ class FeatureCaptioner:
     )
 
 
-def _with_allowed_words_only(step_fn, allowed):
-  """Returns `step_fn`, its probabilities times `allowed` [vocab_size]."""
+def _with_allowed_words_only(
+  step_fn: decoding_rules.StepFn, allowed: np.ndarray
+) -> decoding_rules.StepFn:
+  """Returns `step_fn` with probabilities times `allowed`, [vocab_size]."""
 
-  def step(words, states):
+  def step(words: tf.Tensor, states: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     softmax, states = step_fn(words, states)
     return softmax * allowed, states
 
@@ -203,28 +225,27 @@ def _with_allowed_words_only(step_fn, allowed):
 
 
 class ImageDecoder:
-  """Makes of image files what a model takes.
+  """Decodes image files to the size that a model takes.
 
   Args:
-    height: pixels, of what is made.
-    width: likewise.
+    height: of the result, in pixels.
+    width: of the result, in pixels.
   """
 
-  def __init__(self, height, width):
-    size = dict(height=height, width=width)
+  def __init__(self, height: int, width: int) -> None:
 
-    def process_decoded(image):
+    def process_decoded(image: tf.Tensor) -> tf.Tensor:
       return image_processing.crop_image(
-        image_processing.resize_image(image), **size
+        image_processing.resize_image(image), height=height, width=width
       )
 
-    def process(encoded, orientation, ratio):
+    def process(encoded: tf.Tensor, orientation: int, ratio: int) -> tf.Tensor:
       image = tf.io.decode_jpeg(encoded, channels=3, ratio=ratio)
       return process_decoded(image_processing.turn(image, orientation))
 
-    # A graph for each orientation and ratio.
+    # There is one graph for each orientation and ratio.
     self._process = tf.function(process, autograph=False)
-    # Now, lest each of the threads that decode does so.
+    # Trace here once, not in every decoding thread.
     self._process.get_concrete_function(tf.TensorSpec([], tf.string), 1, 1)
     self._process_decoded = tf.function(
       process_decoded,
@@ -233,30 +254,32 @@ class ImageDecoder:
     )
     self._large = threading.Lock()
 
-  def decode(self, encoded_image, exif_orientation=True):
-    """Decodes the bytes of an image file; any thread may call it.
+  def decode(
+    self, encoded_image: bytes, exif_orientation: bool = True
+  ) -> tf.Tensor:
+    """Decodes the bytes of an image file. Any thread may call it.
 
-    The kinds are `image_formats.READ`; of an animation the first frame is
-    taken, transparent pixels become white.
+    `image_formats.READ` lists the formats. The first frame of an animation is
+    taken, and transparent pixels become white.
 
     Args:
       encoded_image: bytes of the file.
-      exif_orientation: whether the image is turned as its EXIF data say. In
-        2016 it was not, nor were the images that the model was trained with.
+      exif_orientation: whether to turn the image upright by its EXIF data. The
+        program of 2016 did not, neither in training nor for captions.
 
     Returns:
-      float32 [height, width, 3], what `Captioner` takes.
+      float32 [height, width, 3], for `Captioner.encode` and `caption`.
 
     Raises:
-      TypeError: it is no bytes, but the name of a file, say.
-      ValueError: the bytes are no such image, damaged, or of an image that
-        takes too much memory.
+      TypeError: the argument is not bytes, but for example the name of a file.
+      ValueError: the format is unknown, the file is damaged, or the image takes
+        too much memory.
     """
     if not isinstance(encoded_image, (bytes, bytearray, memoryview)):
       raise TypeError(
         'decode takes the bytes of an image file, not '
-        f'{encoded_image!r:.80}: open the file in mode "rb" and give what '
-        'read() returns'
+        f'{encoded_image!r:.80}: open the file in mode "rb" and pass the '
+        'result of read()'
       )
     encoded_image = bytes(encoded_image)
     header = image_formats.read_header(encoded_image)
@@ -264,7 +287,7 @@ class ImageDecoder:
     if not exif_orientation:
       header = header._replace(orientation=1)
     elif header.orientation > 1:
-      # There are copies while it is turned.
+      # Turning the image takes copies of it.
       header = header._replace(bytes_per_pixel=header.bytes_per_pixel + 6)
     whole = header
     while (
@@ -272,7 +295,7 @@ class ImageDecoder:
       and ratio < 8
       and (header.width * header.height > header.most_pixels)
     ):
-      # No model looks this closely.
+      # The image will be resized to far fewer pixels anyway.
       ratio *= 2
       header = header._replace(
         width=-(-whole.width // ratio), height=-(-whole.height // ratio)
@@ -291,12 +314,14 @@ class ImageDecoder:
           'pixels: make the image smaller'
         ) from e
 
-  def _decode(self, encoded, header, ratio):
-    """Decodes an image whose size is checked, a JPEG at 1/ratio of it."""
+  def _decode(
+    self, encoded: bytes, header: image_formats.Header, ratio: int
+  ) -> tf.Tensor:
+    """Decodes an image whose size was checked. A JPEG is scaled by 1/ratio."""
     if header.kind in image_formats.READ_BY_PILLOW:
       image = image_formats.decode_with_pillow(encoded, header.kind)
     elif header.has_alpha:
-      # As a view: numpy() would copy it.
+      # A memoryview does not copy the image, as numpy() would.
       image = image_formats.over_white(
         np.asarray(memoryview(tf.io.decode_png(encoded, channels=4)))
       )
@@ -309,19 +334,19 @@ class ImageDecoder:
 
 
 class _Member:
-  """A checkpoint of an ensemble, or the only one.
+  """One of the checkpoints of a `Captioner`.
 
   Args:
     path: see `checkpoints.resolve`.
 
   Attributes:
     prefix: of the checkpoint.
-    checkpoint: the `checkpoints.Checkpoint`.
-    model: the `ShowAndTellModel`, without Inception.
-    vocabulary: the `vocabulary_stamp.Source` of its vocabulary.
+    checkpoint: the checkpoint.
+    model: without Inception.
+    vocabulary: tells which vocabulary the model was trained with.
   """
 
-  def __init__(self, path):
+  def __init__(self, path: str) -> None:
     self.checkpoint = checkpoints.Checkpoint(path)
     self.prefix = self.checkpoint.prefix
     config, _ = configuration.load(os.path.dirname(self.prefix))
@@ -331,25 +356,28 @@ class _Member:
       config, with_inception=False
     )
 
-  def restore(self):
-    """Fills the model's variables from the checkpoint."""
+  def restore(self) -> None:
+    """Restores the variables of the model from the checkpoint."""
     variables = self.model.named_variables
     if 'global_step' not in self.checkpoint.shapes:
-      # A caption does not depend on it; some converters dropped it.
+      # Captions do not depend on the step, and some converters dropped it.
       del variables['global_step']
     self.checkpoint.restore(variables)
 
-  def encoder_fingerprint(self):
-    """Returns what tells its Inception v3 from others, a str."""
+  def encoder_fingerprint(self) -> str:
+    """Returns the fingerprint of its Inception v3."""
     return encoder_stamp.fingerprint(
       {name: self.checkpoint.get(name) for name in folded_inception.variables()}
     )
 
-  def encoder(self, dtype):
-    """Returns its Inception v3: images [batch, height, width, 3] -> features.
+  def encoder(self, dtype: tf.DType) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Returns its Inception v3, a function from images to features.
+
+    Args:
+      dtype: of the computation, tf.float32 or tf.bfloat16.
 
     Raises:
-      ValueError: the checkpoint's Inception v3 cannot be used.
+      ValueError: the Inception v3 of the checkpoint cannot be used.
     """
     config = self.model.config
     try:
@@ -373,15 +401,15 @@ class _Member:
       ) from e
 
 
-def _check_of_one_kind(members):
-  """Checks that models can write captions together.
+def _check_of_one_kind(members: Sequence[_Member]) -> None:
+  """Checks that models can form an ensemble.
 
   Args:
-    members: list of `_Member`.
+    members: of the ensemble.
 
   Raises:
-    ValueError: two differ in vocabulary or in the size of images; both are
-      named.
+    ValueError: two differ in vocabulary or in the size of images. The message
+      names both.
   """
   vocabulary_stamp.check(
     [member.vocabulary for member in members],
@@ -399,39 +427,38 @@ def _check_of_one_kind(members):
 
 
 class Captioner:
-  """A checkpoint or several, and their vocabulary, ready to caption.
+  """Captions images with a checkpoint, or with an ensemble of several.
 
-  Several are an ensemble: at each word their probabilities are averaged. They
-  may differ in all but the vocabulary and the size of images; those with equal
+  An ensemble averages the probabilities of its members for each word. The
+  members must have the same vocabulary and size of images. Those with equal
   encoders share one.
 
   Args:
     checkpoint_path: see `checkpoints.split_paths`; or a list of paths.
     vocab_file: the word_counts.txt that the model was trained with.
-    search: a `SearchConfig`.
-    precision: 'float32', or 'bfloat16' to compute Inception in that: faster
-      where the processor has such instructions, with features good to 2 or 3
-      digits.
+    search: settings of the search.
+    precision: 'float32' or 'bfloat16', of Inception. bfloat16 is faster if the
+      processor supports it, and features have 2 or 3 correct digits.
 
   Attributes:
-    vocab: the `Vocabulary`.
-    prefixes: of the checkpoints, a list of str.
-    global_step: of the (first) checkpoint, an int.
-    model: the `ShowAndTellModel`, without Inception, or the `Ensemble`.
-    decoder: the `FeatureCaptioner`, for results of `encode`.
+    vocab: the vocabulary.
+    prefixes: of the checkpoints.
+    global_step: of the first checkpoint.
+    model: a model without Inception, or an ensemble.
+    decoder: captions the results of `encode`.
 
   Raises:
-    ValueError: the checkpoint or the vocabulary cannot be used, or do not fit
-      each other.
+    ValueError: the checkpoint or the vocabulary cannot be used, or they do not
+      fit each other.
   """
 
   def __init__(
     self,
-    checkpoint_path,
-    vocab_file,
-    search=search_config.SearchConfig(),
-    precision='float32',
-  ):
+    checkpoint_path: str | Sequence[str],
+    vocab_file: str,
+    search: search_config.SearchConfig = search_config.SearchConfig(),
+    precision: str = 'float32',
+  ) -> None:
     self.vocab = vocabulary.Vocabulary(vocab_file)
     if isinstance(checkpoint_path, str):
       checkpoint_path = checkpoints.split_paths(checkpoint_path)
@@ -445,7 +472,7 @@ class Captioner:
       'give the word_counts.txt that the model was trained with',
     )
     first_of = members
-    self.model = members[0].model
+    self.model: ensemble.Model = members[0].model
     if len(members) > 1:
       fingerprints = [member.encoder_fingerprint() for member in members]
       distinct = list(dict.fromkeys(fingerprints))
@@ -467,18 +494,20 @@ class Captioner:
     config = members[0].model.config
     self._images = ImageDecoder(config.image_height, config.image_width)
 
-  def decode(self, encoded_image, exif_orientation=True):
-    """See `ImageDecoder.decode`; `encode` and `caption` take the result."""
+  def decode(
+    self, encoded_image: bytes, exif_orientation: bool = True
+  ) -> tf.Tensor:
+    """See `ImageDecoder.decode`. `encode` and `caption` take the result."""
     return self._images.decode(encoded_image, exif_orientation)
 
-  def encode(self, images):
+  def encode(self, images: Sequence[tf.Tensor]) -> tf.Tensor:
     """Encodes a batch of images with Inception v3.
 
     Args:
-      images: list of results of `decode`.
+      images: results of `decode`.
 
     Returns:
-      float32 [batch, 2048 for each encoder].
+      float32 [batch, 2048 * encoders].
 
     Raises:
       TypeError: an image is the name or the bytes of a file.
@@ -490,20 +519,22 @@ class Captioner:
         'encode and caption take a list of results of decode, '
         f'not {images!r:.80}'
       )
-    images = tf.stack(images)
+    batch = tf.stack(images)
     if len(self._encoders) == 1:
-      return self._encoders[0](images)
-    return tf.concat([encode(images) for encode in self._encoders], axis=1)
+      return self._encoders[0](batch)
+    return tf.concat([encode(batch) for encode in self._encoders], axis=1)
 
-  def caption(self, images, first_image=0):
+  def caption(
+    self, images: Sequence[tf.Tensor], first_image: int = 0
+  ) -> list[list[ScoredCaption]]:
     """Captions a batch of images.
 
     Args:
-      images: list of results of `decode`.
+      images: results of `decode`.
       first_image: see `FeatureCaptioner.caption`.
 
     Returns:
-      For each image a list of `ScoredCaption`s, best first.
+      For each image its captions, best first.
 
     Raises:
       TypeError: see `encode`.
@@ -511,19 +542,22 @@ class Captioner:
     return self.decoder.caption(self.encode(images), first_image)
 
 
-def encode_batches(captioner, batches, progress):
-  """Yields (image ids, features) of batches of images, as training saw them.
+def encode_batches(
+  captioner: Captioner,
+  batches: Iterable[Sequence[tuple[int, bytes]]],
+  progress: progress_lib.Progress,
+) -> Iterator[tuple[list[int], np.ndarray]]:
+  """Encodes batches of images as in training, without turning them by EXIF.
 
   Images that cannot be decoded are left out with a warning.
 
   Args:
-    captioner: a `Captioner`.
-    batches: iterable of lists of (image id, bytes of the file).
-    progress: its `update` is called with the number of images of each batch
-      when what was yielded has been used.
+    captioner: encodes the images.
+    batches: batches of (image id, bytes of the file).
+    progress: is updated after each batch, when its features have been used.
 
   Yields:
-    list of image ids, float32 array as `Captioner.encode` returns.
+    (image ids; float32 [images, 2048 * encoders], their features).
   """
   for batch in batches:
     images = {}

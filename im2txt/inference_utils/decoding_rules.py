@@ -1,28 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which words may come next in a caption: functions in the graph.
+"""Rules that exclude words from captions: functions in the graph.
 
 A rule takes (softmax float32 [n, vocab_size], sentences int32 [n,
-max_caption_length], t) and returns the softmax with 0 for each word that may
-not be the word in place t of the caption. What a sentence has from place t on
-are start words.
+max_caption_length], t). It returns the softmax with 0 for each word that is not
+allowed in place t of the caption. From place t on, sentences hold start words.
 """
+
+from collections.abc import Callable
+from collections.abc import Sequence
 
 from absl import logging
 import numpy as np
 import tensorflow as tf
 
+from im2txt.inference_utils import search_config
+from im2txt.text import vocabulary
 
-def allowed_words(search, vocab, vocab_size):
-  """Returns which words captions may hold, whatever comes before.
+# Takes words int64 [n] and states float32 [n, state_size]. Returns the softmax
+# float32 [n, vocab_size] and the new states.
+StepFn = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+Rule = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
+
+
+def allowed_words(
+  search: search_config.SearchConfig,
+  vocab: vocabulary.Vocabulary,
+  vocab_size: int,
+) -> np.ndarray | None:
+  """Returns which words are allowed at all.
 
   Args:
-    search: a completed `SearchConfig`.
-    vocab: the `Vocabulary`.
-    vocab_size: int, ids of the model; may be more than there are words.
+    search: completed settings.
+    vocab: the vocabulary.
+    vocab_size: number of word ids of the model, at least the number of words.
 
   Returns:
-    float32 [vocab_size], 1 for a word that is allowed and else 0; None if all
-    are.
+    float32 [vocab_size], 1 for words that are allowed and 0 for others; None if
+    all are allowed.
 
   Raises:
     ValueError: a forbidden word is the end word.
@@ -50,37 +64,41 @@ def allowed_words(search, vocab, vocab_size):
   return allowed
 
 
-def required_ids(search, vocab):
-  """Returns the ids of the words that every caption must hold, a list.
+def required_ids(
+  search: search_config.SearchConfig, vocab: vocabulary.Vocabulary
+) -> list[int]:
+  """Returns the ids of the words that every caption must contain.
 
   Args:
-    search: a `SearchConfig`.
-    vocab: the `Vocabulary`.
+    search: settings of the search.
+    vocab: the vocabulary.
 
   Raises:
-    ValueError: there is no such word, or it is a special one.
+    ValueError: a word is not in the vocabulary, or is a special word.
   """
   special = (vocab.start_id, vocab.end_id, vocab.unk_id)
   ids = [vocab.word_to_id(word) for word in search.required_words]
   for word, word_id in zip(search.required_words, ids):
     if word_id in special:
       raise ValueError(
-        f'required_words={",".join(search.required_words)}: {word!r} is no '
-        f'word of the vocabulary file {vocab.file}: give words as they stand '
-        'there'
+        f'required_words={",".join(search.required_words)}: {word!r} is not a '
+        f'word of the vocabulary file {vocab.file}: give words as they are '
+        'written there'
       )
   return ids
 
 
-def rules(search, end_id, required=()):
-  """Returns the rules of a search, a list.
+def rules(
+  search: search_config.SearchConfig, end_id: int, required: Sequence[int] = ()
+) -> list[Rule]:
+  """Returns the rules of a search.
 
   Args:
-    search: a completed `SearchConfig`.
+    search: completed settings.
     end_id: id of </S>.
     required: ids of words without which no caption may end.
   """
-  found = []
+  found: list[Rule] = []
   if search.min_caption_length > 2:
     found.append(_not_shorter(search.min_caption_length, end_id))
   if search.repeated_words == 'apart':
@@ -94,12 +112,12 @@ def rules(search, end_id, required=()):
   return found
 
 
-def contains(sentences, ids):
+def contains(sentences: tf.Tensor, ids: Sequence[int]) -> tf.Tensor:
   """Returns which words are in captions.
 
   Args:
     sentences: int32 [n, max_caption_length].
-    ids: list of int.
+    ids: word ids.
 
   Returns:
     bool [n, ids].
@@ -109,13 +127,15 @@ def contains(sentences, ids):
   )
 
 
-def _without(softmax, words, also=None):
+def _without(
+  softmax: tf.Tensor, words: tf.Tensor, also: tf.Tensor | None = None
+) -> tf.Tensor:
   """Returns the softmax with 0 for some words of each row.
 
   Args:
     softmax: float32 [n, vocab_size].
-    words: int32 [n, m].
-    also: bool [n, m], which of `words` count; None: all.
+    words: int32 [n, m], the words.
+    also: bool [n, m], which of `words` are excluded; None for all.
   """
   rows = tf.repeat(
     tf.range(tf.shape(words)[0])[:, tf.newaxis], tf.shape(words)[1], axis=1
@@ -130,8 +150,8 @@ def _without(softmax, words, also=None):
   )
 
 
-def _not_shorter(min_caption_length, end_id):
-  def rule(softmax, sentences, t):
+def _not_shorter(min_caption_length: int, end_id: int) -> Rule:
+  def rule(softmax: tf.Tensor, sentences: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
     ends = tf.fill([tf.shape(sentences)[0], 1], end_id)
     return _without(
       softmax, ends, tf.fill(tf.shape(ends), t + 1 < min_caption_length)
@@ -140,8 +160,8 @@ def _not_shorter(min_caption_length, end_id):
   return rule
 
 
-def _not_without(required, end_id):
-  def rule(softmax, sentences, _):
+def _not_without(required: Sequence[int], end_id: int) -> Rule:
+  def rule(softmax: tf.Tensor, sentences: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
     ends = tf.fill([tf.shape(sentences)[0], 1], end_id)
     return _without(
       softmax,
@@ -152,19 +172,25 @@ def _not_without(required, end_id):
   return rule
 
 
-def _not_twice_in_a_row(softmax, sentences, t):
+def _not_twice_in_a_row(
+  softmax: tf.Tensor, sentences: tf.Tensor, t: tf.Tensor
+) -> tf.Tensor:
   return _without(softmax, sentences[:, t - 1 : t])
 
 
-def _no_word_twice(softmax, sentences, _):
+def _no_word_twice(
+  softmax: tf.Tensor, sentences: tf.Tensor, _: tf.Tensor
+) -> tf.Tensor:
   return _without(softmax, sentences)
 
 
-def _no_trigram_twice(softmax, sentences, t):
-  # Before the second word there is nothing to repeat, and no place t - 2.
+def _no_trigram_twice(
+  softmax: tf.Tensor, sentences: tf.Tensor, t: tf.Tensor
+) -> tf.Tensor:
+  # The first word has no place t - 2, and nothing to repeat.
   first = sentences[:, tf.maximum(t - 2, 0)][:, tf.newaxis]
   second = sentences[:, t - 1][:, tf.newaxis]
   same = (sentences[:, :-2] == first) & (sentences[:, 1:-1] == second)
-  # The third word must be one of the caption.
+  # The third word must lie before place t.
   is_before = tf.range(2, tf.shape(sentences)[1]) < t
   return _without(softmax, sentences[:, 2:], same & is_before)

@@ -126,7 +126,7 @@ def test_required_words_are_of_the_vocabulary(vocab, word):
   ) == [4, 0]
   with pytest.raises(
     ValueError,
-    match=f"cat,{word}: '{word}' is no word of "
+    match=f"cat,{word}: '{word}' is not a word of "
     'the vocabulary file .*word_counts.txt',
   ):
     decoding_rules.required_ids(

@@ -1,40 +1,45 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several models that write one caption together."""
+"""An ensemble: several models that write one caption together."""
 
+from collections.abc import Sequence
 import math
 
 import tensorflow as tf
 
+from im2txt import show_and_tell_model
 from im2txt.ops import folded_inception
 
 
 class Ensemble:
   """Models whose probabilities are averaged word by word.
 
-  It takes the place of a `ShowAndTellModel` where captions are searched or
-  scored. Its features are those of its encoders side by side, and its state
-  those of its members.
+  It replaces a `ShowAndTellModel` in searching and scoring captions. Its
+  features are the concatenated features of its encoders, and its state is the
+  concatenated states of its members.
 
   Args:
-    models: list of `ShowAndTellModel`s of one vocabulary.
-    encoders: list of int, the number of the encoder, from 0, whose features
-      each model takes. Models whose encoders are equal share one.
+    models: models of one vocabulary.
+    encoders: for each model, the number of the encoder, from 0, whose features
+      it takes. Models with equal encoders share one.
 
   Attributes:
-    config: the `configuration.ModelConfig` of the first model, which says how
-      captions are searched unless one is told.
-    feature_size: columns of the features, an int.
-    state_size: columns of the state, an int.
-    members: list of (`ShowAndTellModel`, slice of its columns of features).
+    config: of the first model. It has the defaults of the search.
+    feature_size: size of the features.
+    state_size: size of the state.
+    members: each model, and its columns of the features.
 
   Raises:
     ValueError: the models have vocabularies of different sizes.
   """
 
-  def __init__(self, models, encoders):
+  def __init__(
+    self,
+    models: Sequence[show_and_tell_model.ShowAndTellModel],
+    encoders: Sequence[int],
+  ) -> None:
     self.config = models[0].config
     if len({model.config.vocab_size for model in models}) > 1:
-      raise ValueError('the models of an ensemble should have one vocabulary')
+      raise ValueError('the models of an ensemble must have one vocabulary')
     size = folded_inception.FEATURE_SIZE
     self.feature_size = size * (max(encoders) + 1)
     self.members = [
@@ -44,7 +49,7 @@ class Ensemble:
     self._state_sizes = [model.state_size for model in models]
     self.state_size = sum(self._state_sizes)
 
-  def initial_state(self, features):
+  def initial_state(self, features: tf.Tensor) -> tf.Tensor:
     """Feeds the image to all models.
 
     Args:
@@ -61,7 +66,9 @@ class Ensemble:
       axis=1,
     )
 
-  def inference_step(self, words, state):
+  def inference_step(
+    self, words: tf.Tensor, state: tf.Tensor
+  ) -> tuple[tf.Tensor, tf.Tensor]:
     """Feeds one word of each caption to all models.
 
     Args:
@@ -69,8 +76,8 @@ class Ensemble:
       state: float32 [batch, state_size].
 
     Returns:
-      (float32 [batch, vocab_size], the mean of the models' probabilities; new
-      state as `state`).
+      (float32 [batch, vocab_size], the mean of the probabilities; the new
+      state, like `state`).
     """
     softmax, states = zip(
       *(
@@ -82,7 +89,13 @@ class Ensemble:
     )
     return tf.add_n(softmax) / len(softmax), tf.concat(states, axis=1)
 
-  def cross_entropies(self, features, input_seqs, target_seqs, input_mask):
+  def cross_entropies(
+    self,
+    features: tf.Tensor,
+    input_seqs: tf.Tensor,
+    target_seqs: tf.Tensor,
+    input_mask: tf.Tensor,
+  ) -> tf.Tensor:
     """Scores captions word by word; see `ShowAndTellModel.cross_entropies`.
 
     Args:
@@ -92,7 +105,7 @@ class Ensemble:
       input_mask: int [batch, time].
 
     Returns:
-      float32 [words], minus the logarithm of the mean of the probabilities.
+      float32 [words], the negative logarithm of the mean of the probabilities.
     """
     return -mean_of_logarithms(
       [
@@ -104,15 +117,18 @@ class Ensemble:
     )
 
 
-def mean_of_logarithms(log_probabilities):
+def mean_of_logarithms(log_probabilities: Sequence[tf.Tensor]) -> tf.Tensor:
   """Returns the logarithm of the mean of probabilities.
 
   Args:
-    log_probabilities: list of float32 tensors of one shape, the logarithms of
-      the probabilities.
+    log_probabilities: float32 tensors of one shape.
   """
   if len(log_probabilities) == 1:
     return log_probabilities[0]
   return tf.reduce_logsumexp(tf.stack(log_probabilities), axis=0) - math.log(
     len(log_probabilities)
   )
+
+
+# What captions are searched and scored with.
+Model = show_and_tell_model.ShowAndTellModel | Ensemble

@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds image files, reads and decodes them ahead of the model."""
+"""Finds image files, and reads and decodes them ahead of the model."""
 
 import collections
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Sequence
 from concurrent import futures
 import os
 import stat
 from typing import NamedTuple
+from typing import TypeVar
 
 from im2txt.data import image_formats
 from im2txt.runtime import files as files_lib
@@ -13,31 +17,34 @@ from im2txt.runtime import files as files_lib
 _MOST_BYTES = image_formats.MOST_FILE_BYTES
 
 
+_Image = TypeVar('_Image')
+
+
 class Found(NamedTuple):
-  """Which files some names stand for.
+  """The files that some names stand for.
 
   Attributes:
-    files: list of str.
-    missing: dict, name that stands for no file -> why.
-    passed_over: dict, directory -> names in it that are no images by their
-      suffix.
+    files: the files.
+    missing: for each name that stands for no file, the reason.
+    passed_over: for each directory, the names in it without the suffix of an
+      image.
   """
 
-  files: list
-  missing: dict
-  passed_over: dict
+  files: list[str]
+  missing: dict[str, str]
+  passed_over: dict[str, list[str]]
 
 
-def find(names):
+def find(names: Sequence[str]) -> Found:
   """Finds the image files that names stand for.
 
   Args:
-    names: list of str, each a file, a directory (the files in it with a suffix
-      of `image_formats.SUFFIXES`, sorted) or a pattern. One that exists is
-      taken literally, brackets and all.
+    names: files, directories or patterns. A directory stands for the files in
+      it with a suffix of `image_formats.SUFFIXES`, sorted. A name that exists
+      is not a pattern, even if it has brackets.
 
   Returns:
-    `Found`, the files in the order of the names.
+    The files, in the order of the names.
   """
   found = Found([], {}, {})
   for name in names:
@@ -56,14 +63,14 @@ def find(names):
   return found
 
 
-def _find_inside(directory, found):
+def _find_inside(directory: str, found: Found) -> None:
   """Adds the images of a directory to a `Found`."""
   try:
     names = [
       name for name in sorted(os.listdir(directory)) if not name.startswith('.')
     ]
   except OSError as e:
-    found.missing[directory] = e.strerror
+    found.missing[directory] = e.strerror or str(e)
     return
   images = [
     name for name in names if name.lower().endswith(image_formats.SUFFIXES)
@@ -76,34 +83,37 @@ def _find_inside(directory, found):
     found.missing[directory] = 'a directory without images'
 
 
-def _read(name):
+def _read(name: str) -> bytes:
   """Returns the bytes of a file; raises ValueError if it is too large."""
   with open(name, 'rb') as f:
     status = os.fstat(f.fileno())
     if stat.S_ISREG(status.st_mode) and status.st_size <= _MOST_BYTES:
       return f.read()
-    data = f.read(_MOST_BYTES + 1)  # Of a pipe the size is not known.
+    data = f.read(_MOST_BYTES + 1)  # A pipe does not tell its size.
   if len(data) > _MOST_BYTES:
     raise ValueError(
-      f'the file is larger than the {_MOST_BYTES // 10**6} MB that are read'
+      f'the file is larger than {_MOST_BYTES // 10**6} MB, the most that is '
+      'read'
     )
   return data
 
 
-def read_images(files, decode, ahead):
+def read_images(
+  files: Sequence[str], decode: Callable[[bytes], _Image], ahead: int
+) -> Iterator[tuple[str, _Image | OSError | ValueError]]:
   """Reads and decodes files in other threads, while the caller captions.
 
   Args:
-    files: list of names.
-    decode: callable from a file's bytes to an image; raises ValueError.
-    ahead: images that may wait for the caller.
+    files: names of the files.
+    decode: decodes the bytes of a file, or raises ValueError.
+    ahead: largest number of images that wait for the caller.
 
   Yields:
-    (name, image) in the order of `files`; an OSError or ValueError in the
-    place of what cannot be read or decoded.
+    (name, image) in the order of `files`. If a file cannot be read or decoded,
+    the error takes the place of the image.
   """
 
-  def read(name):
+  def read(name: str) -> _Image | OSError | ValueError:
     try:
       return decode(_read(name))
     except MemoryError:
@@ -111,8 +121,8 @@ def read_images(files, decode, ahead):
     except (OSError, ValueError) as e:
       return e
 
-  waiting = collections.deque()
-  # No more threads than processors: large photos take much memory on the way.
+  waiting: collections.deque[tuple[str, futures.Future]] = collections.deque()
+  # No more threads than processors, as decoding large photos takes much memory.
   with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
     for name in files:
       waiting.append((name, pool.submit(read, name)))

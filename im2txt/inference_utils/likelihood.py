@@ -1,43 +1,50 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How likely a model finds captions of images."""
+"""The likelihood of captions, given images."""
 
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Sequence
 import dataclasses
 
 import numpy as np
 import tensorflow as tf
 
+from im2txt import show_and_tell_model
 from im2txt.inference_utils import ensemble
 from im2txt.ops import lstm
 
 # Pairs of image and node whose distributions over the vocabulary are in memory
-# at a time: 50 MB at 12,000 words. More is no faster.
+# at a time: 50 MB with 12,000 words. More rows are not faster.
 _ROWS = 1024
-# LSTM states in memory at a time, 4 KB each at 512 units and 16 KB on the way.
+# LSTM states in memory at a time. With 512 units each takes 4 KB, and 16 KB
+# while it is computed.
 _STATES = 8192
 
 
 class Likelihood:
-  """Scores captions of images whose features are known.
+  """Scores captions of images, given the features of the images.
 
   Args:
-    model: a `ShowAndTellModel` or an `ensemble.Ensemble`.
+    model: gives the probabilities.
   """
 
-  def __init__(self, model):
+  def __init__(self, model: ensemble.Model) -> None:
     self._members = getattr(model, 'members', [(model, slice(None))])
     self._cross_entropies = tf.function(
       model.cross_entropies, autograph=False, reduce_retracing=True
     )
 
-  def cross_entropies(self, features, captions):
-    """Scores captions word by word, each of its own image.
+  def cross_entropies(
+    self, features: np.ndarray, captions: Sequence[Sequence[int]]
+  ) -> np.ndarray:
+    """Scores captions word by word, each with its own image.
 
     Args:
       features: float32 [captions, feature_size of the model].
-      captions: list of lists of int, ids with those of <S> and </S>.
+      captions: word ids, including <S> and </S>.
 
     Returns:
-      float32 [words], nats; a caption has as many as ids, less one.
+      float32 [words], in nats. A caption of n ids has n - 1 words here.
     """
     time = max(len(caption) for caption in captions) - 1
     sequences = np.zeros([len(captions), time + 1], np.int64)
@@ -49,19 +56,24 @@ class Likelihood:
       features, sequences[:, :-1], sequences[:, 1:], mask
     ).numpy()
 
-  def log_likelihoods(self, features, captions, progress=lambda images: None):
+  def log_likelihoods(
+    self,
+    features: np.ndarray,
+    captions: Sequence[Sequence[int]],
+    progress: Callable[[int], object] = lambda images: None,
+  ) -> np.ndarray:
     """Scores every caption with every image.
 
-    Captions that begin with the same words share the work for these: they are
-    put in a tree, one level of which is fed to the LSTM at a time. Neither the
-    product of word embedding and kernel nor that of an LSTM's state and kernel
-    is then done twice, and a softmax is normalized once for all that may
-    follow. The scores are the same as if each caption was scored alone.
+    Captions that start with the same words share the work for these. They form
+    a tree, and the LSTM reads one level of it at a time. So no product of a
+    word embedding or a state with the kernel is computed twice, and a softmax
+    is normalized only once for all words that may follow. The scores are those
+    of captions that are scored one by one.
 
     Args:
       features: float32 [images, feature_size of the model].
-      captions: list of lists of int, ids with those of <S> and </S>.
-      progress: called with the number of images done, now and then.
+      captions: word ids, including <S> and </S>.
+      progress: is called now and then with the number of images done.
 
     Returns:
       float64 [images, captions], natural logarithms of probabilities.
@@ -91,11 +103,15 @@ class _MemberScorer:
   """Scores the edges of a tree of captions with one model.
 
   Args:
-    model: a `ShowAndTellModel`.
-    levels: list of `_Level`.
+    model: the model.
+    levels: the tree.
   """
 
-  def __init__(self, model, levels):
+  def __init__(
+    self,
+    model: show_and_tell_model.ShowAndTellModel,
+    levels: 'Sequence[_Level]',
+  ) -> None:
     self._model = model
     self._levels = levels
     self._advance = tf.function(
@@ -115,8 +131,8 @@ class _MemberScorer:
       for level in levels
     ]
 
-  def edges(self, features):
-    """Yields float32 [images, edges], log probabilities, for each level.
+  def edges(self, features: np.ndarray) -> Iterator[np.ndarray]:
+    """Yields for each level the log probabilities, float32 [images, edges].
 
     Args:
       features: float32 [images, 2048].
@@ -143,15 +159,15 @@ class _MemberScorer:
 
 @dataclasses.dataclass
 class _Level:
-  """The n-th word of all captions that have one: nodes, and what follows each.
+  """A level of the tree: the n-th words of captions, and the words after them.
 
   Attributes:
-    parents: int32 [nodes], nodes of the level before.
-    words: int64 [nodes].
-    edge_nodes: int32 [edges], ascending.
+    parents: int32 [nodes], nodes of the previous level.
+    words: int64 [nodes], the word of each node.
+    edge_nodes: int32 [edges], the node of each edge, ascending.
     edge_words: int32 [edges], the word that follows the node.
-    captions: int [captions that have an edge here].
-    edges: int, likewise, the edge of each.
+    captions: int [n], the captions that have an edge in this level.
+    edges: int [n], the edge of each of these captions.
   """
 
   parents: np.ndarray
@@ -162,16 +178,16 @@ class _Level:
   edges: np.ndarray
 
 
-def _prefix_tree(captions):
-  """Returns the _Levels of captions, of the first word to the last but one."""
-  captions = [np.asarray(caption) for caption in captions]
+def _prefix_tree(captions: Sequence[Sequence[int]]) -> list[_Level]:
+  """Returns the levels for the first word to the last but one."""
+  arrays = [np.asarray(caption) for caption in captions]
   levels = []
-  alive = np.arange(len(captions))
-  above = np.zeros(len(captions), int)  # Of each caption alive, its node.
-  for position in range(max(map(len, captions)) - 1):
-    has_next = np.array([len(captions[i]) > position + 1 for i in alive])
+  alive = np.arange(len(arrays))
+  above = np.zeros(len(arrays), int)  # The node of each caption in `alive`.
+  for position in range(max(map(len, arrays)) - 1):
+    has_next = np.array([len(arrays[i]) > position + 1 for i in alive])
     alive, above = alive[has_next], above[has_next]
-    words = [captions[i][position : position + 2] for i in alive]
+    words = [arrays[i][position : position + 2] for i in alive]
     nodes, node_of = np.unique(
       [(parent, pair[0]) for parent, pair in zip(above, words)],
       axis=0,
@@ -196,14 +212,20 @@ def _prefix_tree(captions):
   return levels
 
 
-def _advance(c, h, parents, word_gates, state_kernel):
+def _advance(
+  c: tf.Tensor,
+  h: tf.Tensor,
+  parents: tf.Tensor,
+  word_gates: tf.Tensor,
+  state_kernel: tf.Tensor,
+) -> tuple[tf.Tensor, tf.Tensor]:
   """Feeds the words of a level to the LSTM.
 
   Args:
-    c: float32 [images, nodes above, units].
-    h: likewise.
+    c: float32 [images, nodes of the previous level, units].
+    h: float32 [images, nodes of the previous level, units].
     parents: int32 [nodes].
-    word_gates: float32 [nodes, 4 * units], the words' part of the gates.
+    word_gates: float32 [nodes, 4 * units], what words add to the gates.
     state_kernel: float32 [units, 4 * units].
 
   Returns:
@@ -215,7 +237,13 @@ def _advance(c, h, parents, word_gates, state_kernel):
   return lstm.next_state(gates, tf.gather(c, parents, axis=1))
 
 
-def _log_probabilities(h, edge_nodes, edge_words, weights, biases):
+def _log_probabilities(
+  h: tf.Tensor,
+  edge_nodes: tf.Tensor,
+  edge_words: tf.Tensor,
+  weights: tf.Tensor,
+  biases: tf.Tensor,
+) -> tf.Tensor:
   """Returns the log probabilities of edges, float32 [images, edges].
 
   Args:

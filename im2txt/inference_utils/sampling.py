@@ -1,39 +1,49 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Captions drawn at random in the TensorFlow graph, for a batch of images."""
+"""Samples captions in the TensorFlow graph, for a batch of images."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from im2txt.inference_utils import beam_search
+from im2txt.inference_utils import decoding_rules
+from im2txt.inference_utils import search_config
 
 
 def sample(
-  step_fn, initial_states, start_id, end_id, search, rules=(), first_image=0
-):
-  """Draws captions for a batch of images; to be traced.
+  step_fn: decoding_rules.StepFn,
+  initial_states: tf.Tensor,
+  start_id: int,
+  end_id: int,
+  search: search_config.SearchConfig,
+  rules: Sequence[decoding_rules.Rule] = (),
+  first_image: int | tf.Tensor = 0,
+) -> beam_search.Captions:
+  """Samples captions for a batch of images; to be traced.
 
-  What is drawn for an image depends on the seed and on the number of the image
-  alone, not on the batch that it is in.
+  The samples of an image depend only on the seed and the number of the image,
+  not on its batch.
 
   Args:
-    step_fn: see `beam_search.beam_search`, as the next three.
-    initial_states: likewise.
-    start_id: likewise.
-    end_id: likewise.
-    search: a `search_config.SearchConfig`; `beam_size` captions are drawn per
-      image.
-    rules: list, see `decoding_rules`.
-    first_image: int, the number of the first image of the batch.
+    step_fn: the model.
+    initial_states: float32 [batch, state_size], after the image was fed.
+    start_id: id of <S>.
+    end_id: id of </S>.
+    search: settings. `beam_size` captions are sampled per image.
+    rules: see `decoding_rules`.
+    first_image: the number of the first image of the batch.
 
   Returns:
-    `beam_search.Captions`. Log probabilities are those that the model gives:
-    neither the temperature nor what is left out changes them.
+    The captions of each image. Log probabilities are those of the model, and do
+    not depend on temperature, `top_k` and `top_p`.
   """
   search = search.completed()
+  assert search.beam_size and search.length_normalization_factor is not None
+  factor = max(search.length_normalization_factor, 0.0)
   time, count = search.max_caption_length, search.beam_size
   batch = tf.shape(initial_states)[0]
-  # A number per word is all the chance there is, so those of an image can be
-  # drawn by a seed of its own.
+  # One random number per word, from a seed of each image.
   uniform = tf.map_fn(
     lambda image: tf.random.stateless_uniform(
       [count, time], tf.stack([search.sampling_seed, image]), dtype=tf.float64
@@ -44,12 +54,19 @@ def sample(
   uniform = tf.reshape(uniform, [-1, time])
   columns = tf.range(time)
 
-  def advance(t, sentences, lengths, log_probabilities, ended, states):
+  def advance(
+    t: tf.Tensor,
+    sentences: tf.Tensor,
+    lengths: tf.Tensor,
+    log_probabilities: tf.Tensor,
+    ended: tf.Tensor,
+    states: tf.Tensor,
+  ) -> tuple[tf.Tensor, ...]:
     softmax, states = step_fn(tf.cast(sentences[:, t - 1], tf.int64), states)
     for rule in rules:
       softmax = rule(softmax, sentences, t)
     words = draw(filtered(softmax, search), uniform[:, t])
-    # Where no word may follow, the caption stays as it is.
+    # If no word may follow, the caption stays as it is.
     ended |= tf.reduce_max(softmax, axis=1) <= 0
     sentences = tf.where(
       (columns == t) & ~ended[:, tf.newaxis], words[:, tf.newaxis], sentences
@@ -85,10 +102,7 @@ def sample(
     ),
   )
   divisors = tf.constant(
-    [
-      max(n, 1) ** max(search.length_normalization_factor, 0.0)
-      for n in range(time + 1)
-    ],
+    [max(n, 1) ** factor for n in range(time + 1)],
     tf.float64,
   )
   sentences, lengths, log_probabilities, scores = (
@@ -101,28 +115,32 @@ def sample(
     )
   )
   order = tf.argsort(scores, axis=1, direction='DESCENDING', stable=True)
+  sentences, lengths, log_probabilities, scores = (
+    tf.gather(x, order, batch_dims=1)
+    for x in (sentences, lengths, log_probabilities, scores)
+  )
   return beam_search.Captions(
-    *(
-      tf.gather(x, order, batch_dims=1)
-      for x in (sentences, lengths, log_probabilities, scores)
-    ),
-    ambiguous=tf.zeros([batch], tf.bool),
+    sentences, lengths, log_probabilities, scores, tf.zeros([batch], tf.bool)
   )
 
 
-def filtered(softmax, search):
-  """Returns what words are drawn by, float32 [n, vocab_size], no sum of 1.
+def filtered(
+  softmax: tf.Tensor, search: search_config.SearchConfig
+) -> tf.Tensor:
+  """Applies temperature, `top_k` and `top_p`, in this order.
 
-  First the temperature, then the k likeliest, then of these the fewest that
-  have a share p. Words as likely as the last one that is kept are kept too.
+  Words as likely as the last one that is kept are kept too.
 
   Args:
     softmax: float32 [n, vocab_size].
-    search: a `search_config.SearchConfig`.
+    search: settings of the search.
+
+  Returns:
+    float32 [n, vocab_size], weights of words. They need not sum to 1.
   """
   weights = softmax
   if search.temperature != 1.0:
-    # Of the likeliest word first, which then cannot become 0.
+    # Divide by the largest weight first, so that it cannot underflow to 0.
     weights = tf.math.divide_no_nan(
       weights, tf.reduce_max(weights, axis=1, keepdims=True)
     ) ** (1.0 / search.temperature)
@@ -142,15 +160,15 @@ def filtered(softmax, search):
   return weights
 
 
-def draw(weights, uniform):
+def draw(weights: tf.Tensor, uniform: tf.Tensor) -> tf.Tensor:
   """Draws a word per row.
 
   Args:
-    weights: float32 [n, vocab_size], what words are as likely as.
-    uniform: float64 [n], in [0, 1), the chance.
+    weights: float32 [n, vocab_size], proportional to the probabilities.
+    uniform: float64 [n], random numbers in [0, 1).
 
   Returns:
-    int32 [n]; a word without weight only where all words are.
+    int32 [n], words. The word has weight 0 only if all words have.
   """
   sums = tf.cumsum(tf.cast(weights, tf.float64), axis=1)
   words = tf.searchsorted(

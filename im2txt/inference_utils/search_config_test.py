@@ -95,34 +95,37 @@ def test_a_program_may_do_without_some_flags():
 @pytest.mark.parametrize(
   'settings, message',
   [
-    ({'beam_size': 0}, 'beam_size=0 should be 1 or more'),
-    ({'beam_size': True}, 'beam_size=True should be of type int'),
-    ({'max_caption_length': 0}, 'max_caption_length=0 should be 1 or more'),
-    ({'max_caption_length': None}, 'should be of type int'),
+    ({'beam_size': 0}, 'beam_size=0 must be 1 or more'),
+    ({'beam_size': True}, 'beam_size=True must be of type int'),
+    ({'max_caption_length': 0}, 'max_caption_length=0 must be 1 or more'),
+    ({'max_caption_length': None}, 'must be of type int'),
     ({'length_normalization_factor': float('nan')}, 'a finite number'),
     (
       {'min_caption_length': 21},
-      'min_caption_length=21 is above max_caption_length=20',
+      'min_caption_length=21 must not be above max_caption_length=20',
     ),
-    ({'repeated_words': 'often'}, 'often is none of allow, apart, never'),
-    ({'forbidden_words': 'dog'}, 'should be of type tuple'),
-    ({'required_words': ('',)}, 'should be words'),
+    ({'repeated_words': 'often'}, 'often must be one of allow, apart, never'),
+    ({'forbidden_words': 'dog'}, 'must be of type tuple'),
+    ({'required_words': ('',)}, 'must be words'),
     (
       {'required_words': ('a', 'b'), 'max_caption_length': 3},
       'required_words=a,b are too many for max_caption_length=3',
     ),
-    ({'required_words': ('a',), 'forbidden_words': ('a',)}, 'forbidden too'),
-    ({'required_words': ('a', 'a')}, 'there twice'),
+    (
+      {'required_words': ('a',), 'forbidden_words': ('a',)},
+      "'a' must be given once, and not in forbidden_words too",
+    ),
+    ({'required_words': ('a', 'a')}, "'a' must be given once"),
     (
       {'beam_groups': 2, 'beam_size': 3},
-      'beam_groups=2 should divide beam_size=3',
+      'beam_groups=2 must divide beam_size=3',
     ),
     ({'beam_group_penalty': 1.0}, 'beam_group_penalty=1.0 needs beam_groups'),
     ({'top_k': 3}, 'top_k=3 needs sample'),
-    ({'sample': True, 'temperature': 0.0}, 'temperature=0.0 should be above 0'),
-    ({'sample': True, 'top_p': 1.5}, 'top_p=1.5 should be 1 or less'),
-    ({'sample': True, 'required_words': ('a',)}, 'sample does not go with'),
-    ({'sample': True, 'sampling_seed': -1}, 'sampling_seed=-1 should be 0'),
+    ({'sample': True, 'temperature': 0.0}, 'temperature=0.0 must be above 0'),
+    ({'sample': True, 'top_p': 1.5}, 'top_p=1.5 must be 1 or less'),
+    ({'sample': True, 'required_words': ('a',)}, 'sample cannot be used with'),
+    ({'sample': True, 'sampling_seed': -1}, 'sampling_seed=-1 must be 0'),
   ],
 )
 def test_wrong_settings_are_refused(settings, message):
@@ -133,7 +136,7 @@ def test_wrong_settings_are_refused(settings, message):
 def test_an_error_names_the_flag():
   with pytest.raises(ValueError, match='^--top_k=3 needs sample$'):
     parse('--top_k=3')
-  with pytest.raises(ValueError, match='^--beam_size=0 should be 1 or more$'):
+  with pytest.raises(ValueError, match='^--beam_size=0 must be 1 or more$'):
     parse('--beam_size=0')
 
 

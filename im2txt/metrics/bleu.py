@@ -6,6 +6,7 @@ Translation", with the closest length of the references. The digits are those
 of pycocoevalcap's scorer, its tiny constants included.
 """
 
+from collections.abc import Sequence
 import math
 
 import numpy as np
@@ -14,22 +15,24 @@ from im2txt.metrics import ngrams
 
 VERSION = '1'
 
-# In the place of zeros: nothing right of nothing said is 0.
+# Added to counts, so that a caption without n-grams scores 0.
 _SMALL = 1e-9
 _TINY = 1e-15
 
 
-def statistics(candidates, references):
+def statistics(
+  candidates: ngrams.Captions, references: ngrams.Captions
+) -> np.ndarray:
   """Counts what BLEU is computed from.
 
   Args:
-    candidates: `ngrams.Captions`, one per image.
-    references: likewise, those of each image together.
+    candidates: one caption per image.
+    references: one or more captions per image.
 
   Returns:
-    int64 [images, 2 + 2 * MAX_N]: words of the caption, words of the reference
-    whose length is closest, n-grams of the caption for each n, and how many of
-    these are right.
+    int64 [images, 2 + 2 * MAX_N]: words of the caption; words of the reference
+    of the closest length; for each n, the n-grams of the caption; and for each
+    n, those that are in a reference.
   """
   images = len(candidates.lengths)
   difference = np.abs(
@@ -59,20 +62,22 @@ def statistics(candidates, references):
   )
 
 
-def scores(rows):
-  """Returns BLEU-1, BLEU-2, ... of each of some sums of statistics.
+def scores(rows: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
+  """Returns BLEU-1, BLEU-2, ... of rows of statistics.
 
   Args:
-    rows: [n, 2 + 2 * MAX_N], what `statistics` gives, or sums of that.
+    rows: [n, 2 + 2 * MAX_N], rows of `statistics`, or sums of them.
 
   Returns:
     float64 [n, MAX_N].
   """
-  # Python's powers: NumPy's may differ in the last digit.
+  # In Python, as NumPy's powers may differ in the last digit.
   return np.array([_score(*row) for row in np.asarray(rows).tolist()])
 
 
-def _score(length, reference_length, *counts):
+def _score(
+  length: float, reference_length: float, *counts: float
+) -> list[float]:
   said, right = counts[: ngrams.MAX_N], counts[ngrams.MAX_N :]
   values, product = [], 1.0
   for n in range(ngrams.MAX_N):

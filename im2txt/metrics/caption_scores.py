@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """BLEU, METEOR, ROUGE-L, CIDEr-D and SPICE, as MSCOCO's evaluation scores them.
 
-BLEU, ROUGE-L, CIDEr-D and the Penn Treebank tokenizer are this package's own
-and give the digits of pycocoevalcap's. METEOR and SPICE are Java programs that
-come with pycocoevalcap.
+This package implements BLEU, ROUGE-L, CIDEr-D and the Penn Treebank tokenizer,
+and its scores equal those of pycocoevalcap to the last digit. METEOR and SPICE
+are Java programs of pycocoevalcap.
 """
 
 from collections.abc import Callable
-from collections.abc import Hashable
+from collections.abc import Iterable
+from collections.abc import Mapping
 from collections.abc import Sequence
 import functools
 import importlib.util
@@ -15,6 +16,7 @@ import os
 import shutil
 import subprocess
 from typing import NamedTuple
+from typing import TypeVar
 
 from absl import logging
 import numpy as np
@@ -28,32 +30,38 @@ from im2txt.metrics import rouge
 
 tokenize = ptb_tokenizer.tokenize
 
+# Tokenizes captions: tokens joined by blanks.
+Split = Callable[[Sequence[str]], Sequence[str]]
+
+# The id of an image.
+_Id = TypeVar('_Id', bound=int | str)
+
 
 class Statistics(NamedTuple):
   """What some metrics of a set of images are computed from.
 
   Attributes:
-    metrics: tuple of their names.
-    rows: float64 [images, columns]; their sum over images is what counts.
-    scores: function from float64 [n, columns], n such sums over as many images,
+    metrics: their names.
+    rows: float64 [images, columns]. Scores depend on the sum of the rows only.
+    scores: function from float64 [n, columns], n sums over equally many images,
       to float64 [n, metrics].
   """
 
-  metrics: tuple
+  metrics: tuple[str, ...]
   rows: np.ndarray
-  scores: Callable
+  scores: Callable[[np.ndarray], np.ndarray]
 
 
 class Found(NamedTuple):
-  """What a scorer finds.
+  """The result of a scorer.
 
   Attributes:
-    scores: float [metrics], of all images.
+    scores: float [metrics], of all images together.
     image_scores: float64 [images, metrics].
     statistics: what both are computed from.
   """
 
-  scores: Sequence[float]
+  scores: Sequence[float] | np.ndarray
   image_scores: np.ndarray
   statistics: Statistics
 
@@ -69,23 +77,23 @@ class TokenizedCaptions:
 
   def __init__(
     self,
-    ids: Sequence[Hashable],
+    ids: Sequence[int | str],
     candidates: Sequence[str],
     references: Sequence[Sequence[str]],
-  ):
+  ) -> None:
     self.ids = ids
     self.candidates = candidates
     self.references = references
 
   @functools.cached_property
   def counts(self) -> tuple[ngrams.Captions, ngrams.Captions]:
-    """The n-grams of candidates and of references, counted once for all."""
+    """The n-grams of candidates and references, counted once only."""
     return ngrams.pair(self.candidates, self.references)
 
   def for_pycocoevalcap(
     self,
-  ) -> tuple[dict[Hashable, Sequence[str]], dict[Hashable, list[str]]]:
-    """Returns (references, candidates) as its scorers take them."""
+  ) -> tuple[dict[int | str, Sequence[str]], dict[int | str, list[str]]]:
+    """Returns (references, candidates) in the form that its scorers take."""
     return (
       dict(zip(self.ids, self.references)),
       {i: [caption] for i, caption in zip(self.ids, self.candidates)},
@@ -96,11 +104,11 @@ class Scorer(NamedTuple):
   """One or more metrics that are computed together.
 
   Attributes:
-    name: in signatures.
-    version: likewise.
-    metrics: their names.
-    find: what computes them.
-    needs_java: whether a Java program does the work.
+    name: for signatures.
+    version: for signatures.
+    metrics: names of the metrics.
+    find: computes the metrics.
+    needs_java: whether a Java program computes them.
   """
 
   name: str
@@ -144,28 +152,27 @@ def _spice(captions: TokenizedCaptions) -> Found:
   from pycocoevalcap.spice.spice import Spice
 
   references, candidates = captions.for_pycocoevalcap()
-
   try:
     value, details = Spice().compute_score(references, candidates)
   except subprocess.CalledProcessError as error:
     raise OSError(
-      f"SPICE's Java program failed ({error}): it needs 8 GB of "
-      'memory, and a Java that it knows, such as 8'
+      f"SPICE's Java program failed ({error}): it needs 8 GB of memory and an "
+      'old version of Java, such as 8'
     ) from error
-  # It sorts the images.
-  of = {
+  # SPICE sorts the images.
+  by_image = {
     image_id: scores['All']['f']
     for image_id, scores in zip(sorted(references), details)
   }
-  mean = _by_mean('spice', np.array([of[i] for i in captions.ids]))
+  mean = _by_mean('spice', np.array([by_image[i] for i in captions.ids]))
   return mean._replace(scores=[value])
 
 
 def _by_mean(metric: str, values: np.ndarray) -> Found:
-  """Returns what a metric gives whose score is the mean over the images."""
+  """Returns the result of a metric that is a mean over the images."""
   column = values[:, np.newaxis]
   return Found(
-    [np.mean(values)],
+    [float(np.mean(values))],
     column,
     Statistics((metric,), column, lambda sums: sums / len(values)),
   )
@@ -173,7 +180,7 @@ def _by_mean(metric: str, values: np.ndarray) -> Found:
 
 _BLEU = ('bleu_1', 'bleu_2', 'bleu_3', 'bleu_4')
 
-# Every metric that there is. In the order of the tables of score.
+# All metrics, in the order of the tables of `score`.
 SCORERS = (
   Scorer('bleu', bleu.VERSION, _BLEU, _bleu),
   Scorer('meteor', meteor.VERSION, ('meteor',), _meteor, needs_java=True),
@@ -183,12 +190,12 @@ SCORERS = (
 )
 METRICS = tuple(metric for scorer in SCORERS for metric in scorer.metrics)
 
-# pycocoevalcap fetches these over HTTP when SPICE is made; we never do.
+# pycocoevalcap would download these over HTTP. This package never does.
 _SPICE_MODELS = ('lib', 'stanford-corenlp-3.6.0-models.jar')
 
 
-def unavailable():
-  """Returns what cannot be computed on this machine, dict metric -> reason."""
+def unavailable() -> dict[str, str]:
+  """Returns, by metric, why it cannot be computed on this machine."""
   reasons = {}
   if not importlib.util.find_spec('pycocoevalcap'):
     reasons['meteor'] = reasons['spice'] = (
@@ -203,21 +210,21 @@ def unavailable():
   elif not os.path.exists(os.path.join(_package('spice'), *_SPICE_MODELS)):
     reasons['spice'] = (
       "its language models are not installed: Stanford CoreNLP 3.6.0's two "
-      f'jars belong into {os.path.join(_package("spice"), "lib")}'
+      f'jars must be in {os.path.join(_package("spice"), "lib")}'
     )
   return reasons
 
 
-def has_java():
-  """Returns whether there is a Java to run."""
+def has_java() -> bool:
+  """Returns whether Java is installed."""
   return shutil.which('java') is not None
 
 
-def shortcomings(metrics=METRICS):
-  """Returns lines for the user: which metrics are left out, and why.
+def shortcomings(metrics: Iterable[str] = METRICS) -> list[str]:
+  """Returns one line per unavailable metric, with the reason.
 
   Args:
-    metrics: names out of METRICS.
+    metrics: names from METRICS.
   """
   return [
     f'no {metric}: {reason}'
@@ -227,70 +234,67 @@ def shortcomings(metrics=METRICS):
 
 
 class Measured(NamedTuple):
-  """Scores of captions, with all that tells how sure they are.
+  """Scores of captions, with what is needed for their confidence intervals.
 
   Attributes:
-    scores: dict, name of the metric -> float, in the order of METRICS.
-    image_ids: list of the images.
-    image_scores: dict, name of the metric -> float64 [images]. The scores of
-      BLEU and METEOR are not the means of these.
-    statistics: list of `Statistics`, of all these metrics.
-    num_references: int, of all images.
+    scores: by metric, in the order of METRICS.
+    image_ids: ids of the images.
+    image_scores: by metric, float64 [images]. BLEU and METEOR are not the means
+      of these.
+    statistics: of all these metrics.
+    num_references: number of references of all images together.
   """
 
-  scores: dict
-  image_ids: list
-  image_scores: dict
-  statistics: list
+  scores: dict[str, float]
+  image_ids: Sequence[int | str]
+  image_scores: dict[str, np.ndarray]
+  statistics: list[Statistics]
   num_references: int
 
 
-def score(references, candidates, metrics=METRICS, split=tokenize):
-  """Scores one caption per image against those of humans.
-
-  Args:
-    references: see `measure`, as the others.
-    candidates: likewise.
-    metrics: likewise.
-    split: likewise.
-
-  Returns:
-    dict, name of the metric -> float, in the order of METRICS.
-
-  Raises:
-    ValueError: the images are not the same, none, or one has no reference.
-  """
+def score(
+  references: Mapping[_Id, Sequence[str]],
+  candidates: Mapping[_Id, str],
+  metrics: Iterable[str] = METRICS,
+  split: Split = tokenize,
+) -> dict[str, float]:
+  """Returns `measure(...).scores`, which takes the same arguments."""
   return measure(references, candidates, metrics, split).scores
 
 
-def measure(references, candidates, metrics=METRICS, split=tokenize):
-  """Scores one caption per image against those of humans, and each image.
+def measure(
+  references: Mapping[_Id, Sequence[str]],
+  candidates: Mapping[_Id, str],
+  metrics: Iterable[str] = METRICS,
+  split: Split = tokenize,
+) -> Measured:
+  """Scores one caption per image against the references.
 
-  Corpus scores, as COCO's evaluation server gives them: 0 to 1, CIDEr 0 to 10.
-  The n-grams' weights in CIDEr come from `references`, so that it depends on
-  the set of images; with one image it is 0.
+  Scores are from 0 to 1, CIDEr from 0 to 10, as on COCO's evaluation server.
+  CIDEr takes the weights of n-grams from `references`, so it depends on the set
+  of images. With one image it is 0.
 
   Args:
-    references: dict, image id -> list of str, one or more captions.
-    candidates: dict, image id -> str, for the same images.
-    metrics: names out of METRICS; those that are `unavailable` are left out,
-      and with a warning those whose Java program fails.
-    split: what tokenizes a list of captions, as `tokenize` does.
+    references: one or more captions of each image, by image id.
+    candidates: the caption of each image, by image id, for the same images.
+    metrics: names from METRICS. Those that are `unavailable` are left out.
+      Those whose Java program fails are left out with a warning.
+    split: tokenizes captions.
 
   Returns:
-    `Measured`.
+    The scores, of all images together and of each.
 
   Raises:
-    ValueError: the images are not the same, none, or one has no reference.
+    ValueError: the images differ, there are none, or one has no reference.
   """
   if not candidates or references.keys() != candidates.keys():
     raise ValueError(
-      f'{len(candidates)} images with a caption and {len(references)} with '
-      'references to score against: they must be the same, and not none'
+      f'{len(candidates)} images have a caption and {len(references)} have '
+      'references: they must be the same images, one or more'
     )
   for image_id, captions in references.items():
     if not captions:
-      raise ValueError(f'image {image_id} has no caption to score against')
+      raise ValueError(f'image {image_id} has no reference')
   wanted = set(metrics) - unavailable().keys()
   logging.info(
     'scoring captions of %d images: %s',
@@ -298,7 +302,8 @@ def measure(references, candidates, metrics=METRICS, split=tokenize):
     ', '.join(name for name in METRICS if name in wanted),
   )
   ids = list(references)
-  # Apart, as COCO's code does: the next caption can matter to the tokenizer.
+  # References first, then candidates, as in COCO's code: the tokenizer may look
+  # at the next caption.
   tokens = iter(
     split([caption for captions in references.values() for caption in captions])
   )
@@ -306,19 +311,20 @@ def measure(references, candidates, metrics=METRICS, split=tokenize):
     [next(tokens) for _ in captions] for captions in references.values()
   ]
   mine = split([candidates[image_id] for image_id in ids])
-  captions = TokenizedCaptions(ids, mine, theirs)
-  found = []
+  tokenized = TokenizedCaptions(ids, mine, theirs)
+  found: list[Found] = []
   for scorer in SCORERS:
     if wanted.isdisjoint(scorer.metrics):
       continue
     try:
-      found.append(scorer.find(captions))
-    # Whatever it is that a Java program fails of, the other scores are good.
+      found.append(scorer.find(tokenized))
+    # A Java program may fail in any way. The other scores are still valid.
     except Exception as error:
       if not scorer.needs_java:
         raise
       logging.warning('no %s: %s: %s', scorer.name, type(error).__name__, error)
-  scores, image_scores = {}, {}
+  scores: dict[str, float] = {}
+  image_scores: dict[str, np.ndarray] = {}
   for f in found:
     scores.update(zip(f.statistics.metrics, map(float, f.scores)))
     image_scores.update(zip(f.statistics.metrics, f.image_scores.T))
@@ -332,12 +338,14 @@ def measure(references, candidates, metrics=METRICS, split=tokenize):
   )
 
 
-def signature(measured, tokenizer=f'ptb-{ptb_tokenizer.VERSION}'):
-  """Returns what scores depend on, a line to print beside them.
+def signature(
+  measured: Measured, tokenizer: str = f'ptb-{ptb_tokenizer.VERSION}'
+) -> str:
+  """Returns a line that tells what the scores depend on.
 
   Args:
-    measured: `Measured`.
-    tokenizer: name and version of what split the captions.
+    measured: the scores.
+    tokenizer: its name and version.
   """
   ran = [
     scorer
@@ -354,8 +362,9 @@ def signature(measured, tokenizer=f'ptb-{ptb_tokenizer.VERSION}'):
   return '|'.join(f'{name}:{value}' for name, value in fields.items())
 
 
-def _package(name):
+def _package(name: str) -> str:
   """Returns the directory of a package of pycocoevalcap."""
+  spec = importlib.util.find_spec('pycocoevalcap')
+  assert spec and spec.submodule_search_locations
   # It has no __init__.py, so it may be in several places.
-  places = importlib.util.find_spec('pycocoevalcap').submodule_search_locations
-  return os.path.join(list(places)[0], name)
+  return os.path.join(list(spec.submodule_search_locations)[0], name)

@@ -156,7 +156,7 @@ def test_equals_pycocoevalcap_on_5000_generated_pairs():
   assert 0.1 < measured.scores['bleu_4'] < 0.9
 
 
-def test_equals_pycocoevalcap_on_captions_of_humans():
+def test_equals_pycocoevalcap_on_references():
   references = {}
   with open(
     testing.reference_path('..', 'flickr8k', 'captions_val.json'),
@@ -262,16 +262,16 @@ def test_without_pycocoevalcap(monkeypatch):
 
 
 @pytest.mark.parametrize(
-  'references, candidates',
+  'references, candidates, part',
   [
-    ({}, {}),
-    ({1: ['a']}, {2: 'a'}),
-    ({1: ['a'], 2: ['a']}, {1: 'a'}),
-    ({1: []}, {1: 'a'}),
+    ({}, {}, '^0 images have a caption and 0 have references: they must be'),
+    ({1: ['a']}, {2: 'a'}, 'they must be the same images'),
+    ({1: ['a'], 2: ['a']}, {1: 'a'}, 'they must be the same images'),
+    ({1: []}, {1: 'a'}, '^image 1 has no reference$'),
   ],
 )
-def test_refuses_what_does_not_go_together(references, candidates):
-  with pytest.raises(ValueError, match='to score against'):
+def test_refuses_what_does_not_go_together(references, candidates, part):
+  with pytest.raises(ValueError, match=part):
     caption_scores.score(references, candidates)
 
 

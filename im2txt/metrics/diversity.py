@@ -1,8 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How varied captions are, and how many of them were seen in training."""
+"""The diversity of captions, and the share of them that was in training."""
 
 import collections
+from collections.abc import Collection
+from collections.abc import Mapping
+from collections.abc import Sequence
+from collections.abc import Set
 import math
+from typing import TypeVar
 
 import numpy as np
 
@@ -10,20 +15,22 @@ from im2txt.metrics import bleu
 from im2txt.metrics import cider
 from im2txt.metrics import ngrams
 
+_Id = TypeVar('_Id', bound=int | str)
+
 MEASURES = ('distinct_captions', 'vocabulary_used', 'mean_length')
 # Of several captions per image.
 SET_MEASURES = ('oracle_cider', 'mbleu_4', 'self_cider')
 
 
-def diversity(captions):
+def diversity(captions: Sequence[str]) -> dict[str, float]:
   """Measures how varied the captions of a set of images are.
 
   Args:
-    captions: list of str, tokens joined by blanks, one caption an image.
+    captions: one caption per image, tokens joined by blanks.
 
   Returns:
-    dict of MEASURES: `distinct_captions` (int), `vocabulary_used` (int,
-    different words), `mean_length` (float, words a caption).
+    MEASURES: `distinct_captions`, `vocabulary_used` (number of different
+    words), `mean_length` (words per caption).
   """
   words = [word for caption in captions for word in caption.split()]
   return dict(
@@ -34,33 +41,39 @@ def diversity(captions):
   )
 
 
-def share_in_training(captions, training_captions):
-  """Returns the share of captions that are in the training set, word by word.
+def share_in_training(
+  captions: Sequence[str], training_captions: Set[str]
+) -> float:
+  """Returns the share of captions that are in the training set.
 
-  One minus this is their novelty (section 4.3.6 of the paper: 0.8 of the best
-  captions of MSCOCO's model were in its training set, half of the 15 best).
+  One minus this is their novelty. In section 4.3.6 of the paper, 80 % of the
+  best captions were in the training set, and half of the 15 best.
 
   Args:
-    captions: list of str, tokens joined by blanks.
-    training_captions: set of str, likewise.
+    captions: tokens joined by blanks.
+    training_captions: tokens joined by blanks.
 
   Returns:
-    float in [0, 1]; 0 of no captions.
+    A share in [0, 1]; 0 if there are no captions.
   """
   found = sum(caption in training_captions for caption in captions)
   return found / max(len(captions), 1)
 
 
-def of_sets(references, n_best, measures=SET_MEASURES):
+def of_sets(
+  references: Mapping[_Id, Sequence[str]],
+  n_best: Mapping[_Id, Sequence[str]],
+  measures: Collection[str] = SET_MEASURES,
+) -> dict[str, float]:
   """Measures sets of captions, several per image.
 
   Args:
-    references: dict, image id -> list of str, tokens joined by blanks.
-    n_best: dict, image id -> list of str, likewise, for the same images.
-    measures: names out of SET_MEASURES.
+    references: captions of each image, by image id, tokens joined by blanks.
+    n_best: likewise, for the same images.
+    measures: names from SET_MEASURES.
 
   Returns:
-    dict, name -> float; empty if no image has two captions.
+    The measures, by name; empty if no image has two captions.
   """
   if all(len(captions) < 2 for captions in n_best.values()):
     return {}
@@ -72,26 +85,28 @@ def of_sets(references, n_best, measures=SET_MEASURES):
   return {name: functions[name]() for name in SET_MEASURES if name in measures}
 
 
-def oracle_cider(references, n_best):
-  """Returns what CIDEr would be if the best caption of each image was known.
+def oracle_cider(
+  references: Mapping[_Id, Sequence[str]], n_best: Mapping[_Id, Sequence[str]]
+) -> tuple[float, dict[_Id, str]]:
+  """Returns what CIDEr would be if the best caption of each image were chosen.
 
   Args:
     references: see `of_sets`.
-    n_best: likewise.
+    n_best: see `of_sets`.
 
   Returns:
-    (mean over images of the best CIDEr-D, dict image id -> caption that has
-    it).
+    (the mean over images of the best CIDEr-D; the best caption of each image,
+    by image id).
   """
   of_images = [references[image_id] for image_id in n_best]
-  scores = []
+  by_rank = []
   for rank in range(max(map(len, n_best.values()))):
-    # Where there are fewer captions, the last one again.
+    # An image with fewer captions repeats its last one.
     candidates = [
       captions[min(rank, len(captions) - 1)] for captions in n_best.values()
     ]
-    scores.append(cider.scores(*ngrams.pair(candidates, of_images)))
-  scores = np.array(scores)
+    by_rank.append(cider.scores(*ngrams.pair(candidates, of_images)))
+  scores = np.array(by_rank)
   chosen = {
     image_id: captions[min(rank, len(captions) - 1)]
     for (image_id, captions), rank in zip(
@@ -101,41 +116,46 @@ def oracle_cider(references, n_best):
   return float(scores.max(axis=0).mean()), chosen
 
 
-def mbleu(n_best):
-  """Returns how much the captions of an image are like one another.
+def mbleu(n_best: Mapping[_Id, Sequence[str]]) -> list[float]:
+  """Returns how similar the captions of an image are.
 
-  The BLEU of each caption against the others of its image, averaged over all
-  captions: 1 where these are equal. Images with one caption do not count.
+  This is the BLEU of each caption against the others of its image, averaged
+  over all captions. It is 1 if they are equal. Images with one caption do not
+  count.
 
   Args:
     n_best: see `of_sets`.
 
   Returns:
-    list of 4 floats, of BLEU-1 to BLEU-4.
+    The means of BLEU-1 to BLEU-4.
   """
   candidates, others = [], []
   for captions in n_best.values():
     for i, caption in enumerate(captions):
       if len(captions) > 1:
         candidates.append(caption)
-        others.append(captions[:i] + captions[i + 1 :])
+        others.append([*captions[:i], *captions[i + 1 :]])
   scores = bleu.scores(bleu.statistics(*ngrams.pair(candidates, others)))
   return scores.mean(axis=0).tolist()
 
 
-def self_cider(references, n_best):
-  """Returns how many different things the captions of an image tell.
+def self_cider(
+  references: Mapping[_Id, Sequence[str]], n_best: Mapping[_Id, Sequence[str]]
+) -> float:
+  """Returns how different the captions of an image are.
 
   Wang and Chan 2019, "Describing like Humans: on Diversity in Image
-  Captioning", section 4.2: of the matrix of the CIDEr that each two of an
-  image's m captions have, -log_m(r), where r is the share of the square root
-  of the largest eigenvalue in those of all. 0 where all captions are equal, 1
-  where no two have a word in common. Mean over the images with two captions or
-  more.
+  Captioning", section 4.2. Take the matrix of the CIDEr between each two of the
+  m captions of an image, and the square roots of its eigenvalues. With r, the
+  share of the largest root in their sum, the diversity is -log_m(r). It is 0 if
+  all captions are equal, and 1 if no two have a word in common.
 
   Args:
-    references: see `of_sets`; they tell how rare n-grams are.
-    n_best: likewise.
+    references: see `of_sets`. The weights of n-grams come from these.
+    n_best: see `of_sets`.
+
+  Returns:
+    The mean over the images with two captions or more.
   """
   frequencies = collections.Counter(
     ngram
@@ -148,14 +168,14 @@ def self_cider(references, n_best):
       continue
     kernel = _cider_kernel(captions, frequencies, len(references))
     roots = np.sqrt(np.clip(np.linalg.eigvalsh(kernel), 0.0, None))
-    # Captions of words that are all as good as none tell the same.
+    # If all words weigh nothing, the captions count as equal.
     share = roots[-1] / roots.sum() if roots[-1] > 0 else 1.0
     found.append(-math.log(share) / math.log(len(captions)))
   return float(np.mean(found))
 
 
-def _ngrams(caption):
-  """Returns how often each n-gram, a tuple, is in a caption, a str."""
+def _ngrams(caption: str) -> collections.Counter[tuple[str, ...]]:
+  """Returns how often each n-gram is in a caption."""
   words = caption.split()
   return collections.Counter(
     tuple(words[start : start + n])
@@ -164,13 +184,17 @@ def _ngrams(caption):
   )
 
 
-def _cider_kernel(captions, frequencies, num_images):
+def _cider_kernel(
+  captions: Sequence[str],
+  frequencies: collections.Counter[tuple[str, ...]],
+  num_images: int,
+) -> np.ndarray:
   """Returns the CIDEr (not CIDEr-D) of each two captions, from 0 to 1.
 
   Args:
-    captions: list of str.
-    frequencies: Counter, in how many images' references an n-gram is.
-    num_images: int, images with references.
+    captions: tokens joined by blanks.
+    frequencies: number of images that have a reference with the n-gram.
+    num_images: images with references.
 
   Returns:
     float64 [captions, captions].

@@ -1,35 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
-"""METEOR 1.5 of captions: matches by its Java program, and what follows.
+"""METEOR 1.5 of captions. Its Java program finds the matches.
 
 Denkowski and Lavie 2014, "Meteor Universal: Language Specific Translation
 Evaluation for Any Target Language", with its parameters for English.
 """
 
+from collections.abc import Mapping
+from collections.abc import Sequence
 import contextlib
+from typing import TypeVar
 
 import numpy as np
+
+_Id = TypeVar('_Id', bound=int | str)
 
 VERSION = '1.5'
 
 _ALPHA, _BETA, _GAMMA, _DELTA = 0.85, 0.2, 0.6, 0.75
-# Of matches by the word, its stem, its synonyms, and paraphrases.
+# Of matches of words, stems, synonyms and paraphrases.
 _WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])
-# A line of the program: words of caption and reference, function words of both,
-# for each kind of match content words of both and function words of both, and
-# chunks and matched words of both.
+# The program prints a line of counts per image: words of both (of caption and
+# reference), function words of both; for each kind of match, matched content
+# words of both and matched function words of both; chunks, and matched words of
+# both.
 _COLUMNS = 4 + 4 * len(_WEIGHTS) + 3
 
 
-def measure(references, candidates):
-  """Runs the program.
+def measure(
+  references: Mapping[_Id, Sequence[str]],
+  candidates: Mapping[_Id, Sequence[str]],
+) -> tuple[float, np.ndarray, np.ndarray]:
+  """Scores captions by the Java program.
 
   Args:
-    references: dict, image id -> list of str, tokens joined by blanks.
-    candidates: dict, image id -> list of one such str, for the same images.
+    references: captions of each image, by image id, tokens joined by blanks.
+    candidates: a list of one caption per image, likewise, for the same images.
 
   Returns:
-    (METEOR of all images, float; float64 [images], of each; float64 [images,
-    columns], what `scores` takes).
+    (METEOR of all images together; float64 [images], of each image; float64
+    [images, columns], the counts that `scores` takes).
 
   Raises:
     ImportError: pycocoevalcap is not installed.
@@ -37,12 +46,12 @@ def measure(references, candidates):
   """
   from pycocoevalcap.meteor import meteor
 
-  lines = []
+  lines: list[str] = []
 
   class Meteor(meteor.Meteor):
-    """Remembers what the program says of each image."""
+    """Keeps the counts that the program prints for each image."""
 
-    def _stat(self, hypothesis_str, reference_list):
+    def _stat(self, hypothesis_str: str, reference_list: list[str]) -> str:
       lines.append(super()._stat(hypothesis_str, reference_list))
       return lines[-1]
 
@@ -54,14 +63,14 @@ def measure(references, candidates):
       f"METEOR's Java program failed ({error}): it needs 2 GB of memory"
     ) from error
   finally:
-    # An error leaves it taken, and its destructor would wait for it forever, or
-    # complain of a pipe that nobody reads.
+    # After an error the lock is still held, and the destructor would wait for
+    # it forever, or report a broken pipe.
     if scorer.lock.locked():
       scorer.lock.release()
     with contextlib.suppress(OSError):
       scorer.meteor_p.stdin.close()
   rows = np.array([line.split() for line in lines], np.float64)
-  # A caption that is one chunk, all of it a reference, is in no pieces.
+  # A caption that equals the reference counts as not fragmented.
   whole = (
     (rows[:, -3] == 1)
     & (rows[:, -2] == rows[:, 0])
@@ -71,23 +80,28 @@ def measure(references, candidates):
   return score, np.array(values), rows
 
 
-def scores(rows):
-  """Returns METEOR of each of some sums of the program's counts.
+def scores(rows: np.ndarray) -> np.ndarray:
+  """Returns METEOR of rows of counts.
 
   Args:
-    rows: float64 [n, columns], what `measure` gives, or sums of that.
+    rows: float64 [n, columns], rows of `measure`, or sums of them.
 
   Returns:
     float64 [n].
   """
   rows = np.asarray(rows, np.float64)
   if rows.shape[1:] != (_COLUMNS,):
-    raise ValueError(f'{rows.shape[1:]} counts per row, not {_COLUMNS}')
+    raise ValueError(f'{rows.shape[1:]} counts per row, must be {_COLUMNS}')
   length, reference_length, function, reference_function = rows[:, :4].T
   matches = rows[:, 4:-3].reshape([-1, len(_WEIGHTS), 4])
   chunks, matched, reference_matched = rows[:, -3:].T
 
-  def share(content, function_matches, words, function_words):
+  def share(
+    content: np.ndarray,
+    function_matches: np.ndarray,
+    words: np.ndarray,
+    function_words: np.ndarray,
+  ) -> np.ndarray:
     found = (_DELTA * content + (1 - _DELTA) * function_matches) @ _WEIGHTS
     of = _DELTA * (words - function_words) + (1 - _DELTA) * function_words
     return np.divide(found, of, out=np.zeros_like(of), where=of > 0)

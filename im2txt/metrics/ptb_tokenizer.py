@@ -1,24 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Penn Treebank tokens that COCO's evaluation scores, without Java.
+"""The Penn Treebank tokenizer of COCO's evaluation, without Java.
 
-COCO's evaluation code runs Stanford CoreNLP 3.4.1's PTBTokenizer on captions,
-lower-cases the tokens and leaves punctuation out. Scores depend on the tokens,
-so this module gives the same ones; ptb_tokenizer_test.py compares the two where
-there is a Java. Text that it splits otherwise: telephone numbers, some runs of
+COCO's evaluation code runs the PTBTokenizer of Stanford CoreNLP 3.4.1 on
+captions, lower-cases the tokens and removes punctuation. Scores depend on the
+tokens, so this module must give the same ones. ptb_tokenizer_test.py compares
+the two if Java is installed. They differ for telephone numbers, some runs of
 signs, and scripts that the program of 2014 does not know.
 
-At each place the rule that reaches furthest wins, what it looks ahead at
-included; of those that reach equally far, the first.
+At each place the rule with the longest match wins, lookahead included. Among
+equally long matches, the first rule wins.
 """
 
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Sequence
 import functools
 import re
 import unicodedata
 
-# Goes up when some caption gets other tokens.
+# Increase this when the tokens of any caption change.
 VERSION = '1'
 
-# A caption of letters, digits, commas and a full stop at the end: nine of ten.
+# Letters, digits, commas and a full stop at the end: nine captions of ten.
 _PLAIN = re.compile(
   r'[a-z]+[0-9]*(?:(?:-| , |, | )[a-z]+[0-9]*)*(?P<stop> ?\.)?'
 )
@@ -35,8 +38,8 @@ _NOT_ONE_WORD = re.compile(
   r'\b(?:%s)\b' % '|'.join(map(''.join, _TWO_WORDS)), re.IGNORECASE
 )
 
-# Short forms that keep their full stop: what may stand at the end of a phrase,
-# and what stands before a name.
+# Abbreviations that keep their full stop: those that may end a phrase, and
+# those that stand before a name.
 _ABBREVIATIONS = """
     al co ct ga jr ky md mo rd rt sq sr va vt ala apr aug bhd cos dak dec esq
     est etc ext feb fla fri inc ind jan jul jun kan ltd mar mon neb nev nov oct
@@ -48,12 +51,13 @@ _TITLES = """
     cpl dept det dr drs elec ens ft gen gov govs hon insp invt jos lieut lt maj
     messrs mlle mme mr mrs ms msgr mt natl pfc ph pres prof profs pvt rep reps
     rev sen sens sfc sgt spc st ste supt supts treas vs wm""".split()
-# Those that do so with a capital only, and those not in capitals.
+# Abbreviations only if they are capitalized, and only if they are not in
+# capitals.
 _CAPITALIZED = 'ark az del ill la mass miss ore pa tex wash'.split()
 _UNCAPITALIZED = 'ppte pptes ppty pptys pte ptes pty ptys'.split()
 _UNCAPITALIZED_TITLES = 'mfg mtg'.split()
 _BEFORE_NUMBERS = 'art ca fig figs no nos op pp prop'.split()
-# After these a single letter and a full stop were the end of a sentence.
+# Before one of these, a single letter with a full stop ends a sentence.
 _SENTENCE_STARTS = """
     A About According After An As At But Earlier He Her Here However If In It
     Last Many More Now Once One Other Our She Since So Some Such That The Their
@@ -61,7 +65,7 @@ _SENTENCE_STARTS = """
 _FILES = """
     bat bmp c cgi class cpp dll doc docx exe gif gz h htm html jar java jpeg jpg
     mov mp3 pdf php pl png ppt ps py sql tar txt wav x xml zip""".split()
-# Words with an apostrophe that no rule would leave whole.
+# Words with an apostrophe that the rules would split.
 _WHOLE = """
     c'mon cap'n d'ya d'ye dunkin' e'er j' d' l' ma'am nat'l o'clock o'er ol'
     s'mores somethin'""".split()
@@ -112,41 +116,43 @@ _REPLACED = {
   '&quot;': "''",
   '&apos;': "'",
 }
-# In words; and what is no token at all.
+# What is removed from words, what stands between tokens, and the categories of
+# characters that are no token.
 _SOFT_HYPHEN = '\xad'
 _SPACES = re.compile(r'(?:\s|\u200b|&nbsp;)*')
 _NOTHING = frozenset(('Cc', 'Cf', 'Cn', 'Co', 'Cs', 'Mn', 'Mc', 'Me'))
 
 
-def tokenize(captions):
+def tokenize(captions: Sequence[str]) -> list[str]:
   """Tokenizes captions as COCO's evaluation does.
 
   >>> tokenize(['A man, riding.', "It isn't red (it's 5'4)"])
   ['a man riding', "it is n't red -lrb- it 's 5 4 -rrb-"]
 
   Args:
-    captions: list of str. Their order matters a little, as it does there: of
-      one that ends in "B." or "no." the first word of the next tells whether
-      the full stop stays.
+    captions: the captions. Their order matters a little, as in COCO's code: if
+      one ends in "B." or "no.", the first word of the next caption decides
+      whether the full stop stays.
 
   Returns:
-    List of str, tokens joined by blanks. A blank in a token, such as "1 1/2",
-    is U+00A0.
+    The tokens of each caption, joined by blanks. A blank in a token, such as
+    "1 1/2", is U+00A0.
   """
   lines = [
     ' '.join(caption.replace(_SOFT_HYPHEN, '').split()) for caption in captions
   ]
   tokenized, following = [], ''
   for line in reversed(lines):
-    tokenized.append(_plain(line.lower()))
-    if tokenized[-1] is None:
-      tokenized[-1] = ' '.join(_tokens(line, following))
+    tokens = _plain(line.lower())
+    if tokens is None:
+      tokens = ' '.join(_tokens(line, following))
+    tokenized.append(tokens)
     following = line or following
   return tokenized[::-1]
 
 
-def _plain(line):
-  """Returns the tokens of a simple caption, None if it is not simple."""
+def _plain(line: str) -> str | None:
+  """Returns the tokens of a simple caption; None if it is not simple."""
   match = _PLAIN.fullmatch(line)
   if not match or _NOT_ONE_WORD.search(line):
     return None
@@ -161,7 +167,7 @@ def _plain(line):
 
 
 @functools.lru_cache(maxsize=None)
-def _with_stop():
+def _with_stop() -> frozenset[str]:
   """Returns all words that may keep a full stop at the end of a caption."""
   return frozenset(
     _ABBREVIATIONS
@@ -173,15 +179,15 @@ def _with_stop():
   )
 
 
-def _tokens(line, following):
-  """Yields the tokens of a caption but punctuation.
+def _tokens(line: str, following: str) -> Iterator[str]:
+  """Yields the tokens of a caption except punctuation.
 
   Args:
-    line: str, the caption.
-    following: str, the next caption that is not empty.
+    line: the caption.
+    following: the next caption that is not empty.
   """
   text = f'{line}\n{following}\n'
-  position = _SPACES.match(text).end()
+  position = _after_spaces(text, 0)
   while position < len(line):
     match = _PLAIN_WORD.match(text, position)
     if match and not _NOT_ONE_WORD.fullmatch(match[0]):
@@ -195,11 +201,17 @@ def _tokens(line, following):
     token = _normalized(text[position:end].lower())
     if token and token not in _PUNCTUATION:
       yield token
-    position = _SPACES.match(text, end).end()
+    position = _after_spaces(text, end)
 
 
-def _normalized(token):
-  """Returns a token as the Treebank writes it; '' of what is none."""
+def _after_spaces(text: str, position: int) -> int:
+  match = _SPACES.match(text, position)
+  assert match  # The pattern matches the empty string too.
+  return match.end()
+
+
+def _normalized(token: str) -> str:
+  """Returns a token as the Treebank writes it; '' if it is no token."""
   if token in _REPLACED:
     return _REPLACED[token]
   if len(token) == 1 and (
@@ -222,9 +234,9 @@ _CONTRACTION = re.compile(rf'{_APOSTROPHE}(?:s|m|d|re|ve|ll)|n{_APOSTROPHE}t')
 
 
 @functools.lru_cache(maxsize=None)
-def _rules():
-  """Returns compiled patterns, the token in them a group where not all."""
-  # Not superscripts, fractions and what else counts as a number to Python.
+def _rules() -> list[re.Pattern[str]]:
+  """Returns patterns. A group marks the token if it is not the whole match."""
+  # Superscripts, fractions and other numbers of Python are not letters.
   numbers = r'\xb2\xb3\xb9\xbc-\xbe\u2070-\u2089\u2150-\u218f\u2460-\u24ff'
   letter = rf'[^\W\d_{numbers}]'
   sign = rf'[^\W_{numbers}]'
@@ -235,7 +247,7 @@ def _rules():
   tag = r'</?[A-Za-z!?_][^<>\\\n]*>'
   part = f'(?:[dDoOlL]{apostrophe}{sign}{sign}+|{word})'  # O'Neil
 
-  def any_of(words, *cases):
+  def any_of(words: Sequence[str], *cases: Callable[[str], str]) -> str:
     words = [case(word) for word in words for case in cases or [str]]
     return '(?:%s)' % '|'.join(sorted(words, key=len, reverse=True)).replace(
       "'", apostrophe
@@ -247,7 +259,7 @@ def _rules():
     any_of(_UNCAPITALIZED, str, str.capitalize),
   ]
   return [
-    # Contractions, before the words that reach as far.
+    # Contractions come first, because words may match equally long.
     *(
       _any_case(rf'(?P<token>{first}){second}') for first, second in _TWO_WORDS
     ),
@@ -301,5 +313,5 @@ def _rules():
   ]
 
 
-def _any_case(pattern):
+def _any_case(pattern: str) -> re.Pattern[str]:
   return re.compile(pattern, re.IGNORECASE)

@@ -1,30 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How well a score of images and captions finds the ones that belong together."""
+"""Image-caption retrieval: how well a score finds the pairs that match."""
 
 import numpy as np
 
 RECALL_AT = (1, 5, 10)
 
 
-def ranking(scores, image_of_caption):
+def ranking(
+  scores: np.ndarray, image_of_caption: np.ndarray
+) -> dict[str, float]:
   """Ranks captions by image and images by caption (section 4.3.7 of the paper).
 
-  The rank of an image's captions is that of the best of them. Ties count
-  against: a score that is the same everywhere finds nothing.
+  An image with several captions gets the rank of the best of them. Ties count
+  as wrong, so a score that is the same for all pairs finds nothing.
 
   Args:
     scores: float [images, captions], higher is better.
     image_of_caption: int [captions], the row of `scores` that each caption
-      belongs to; an image may have any number of captions, but one.
+      belongs to. An image has one caption or more.
 
   Returns:
-    dict of float: `image_to_caption_recall_1` (share of images with one of
-    their own captions in the first place), `_recall_5`, `_recall_10`,
-    `image_to_caption_median_rank` (1 is best), and the same of
-    `caption_to_image_` for the images of each caption.
+    `image_to_caption_recall_1`, the share of images that have one of their own
+    captions in the first place; `_recall_5` and `_recall_10` likewise;
+    `image_to_caption_median_rank`, where 1 is best; and the same with
+    `caption_to_image_`.
 
   Raises:
-    ValueError: the shapes do not fit, there is a NaN, or an image without a
+    ValueError: the shapes do not fit, there is a NaN, or an image has no
       caption.
   """
   scores = np.asarray(scores)
@@ -32,14 +34,14 @@ def ranking(scores, image_of_caption):
   images = np.arange(len(scores))
   if scores.ndim != 2 or image_of_caption.shape != scores.shape[1:]:
     raise ValueError(
-      f'scores of shape {scores.shape} do not go with the images of '
-      f'{image_of_caption.shape} captions'
+      f'scores of shape {scores.shape} do not fit image_of_caption of shape '
+      f'{image_of_caption.shape}'
     )
   if np.isnan(scores).any():
     raise ValueError('a score is not a number')
   if not np.array_equal(np.unique(image_of_caption), images):
     raise ValueError(
-      'every image needs a caption, and every caption one of the '
+      'every image must have a caption, and every caption one of the '
       f'{len(images)} images'
     )
   own = scores[image_of_caption, np.arange(scores.shape[1])]
@@ -54,8 +56,8 @@ def ranking(scores, image_of_caption):
   }
 
 
-def _summary(name, ranks):
-  """Returns the recalls and the median of ranks, which count from 1."""
+def _summary(name: str, ranks: np.ndarray) -> dict[str, float]:
+  """Returns the recalls and the median of ranks. Ranks start at 1."""
   summary = {
     f'{name}_recall_{k}': float((ranks <= k).mean()) for k in RECALL_AT
   }

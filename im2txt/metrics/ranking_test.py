@@ -55,10 +55,10 @@ def test_perfect_and_blind_scores():
 @pytest.mark.parametrize(
   'scores, owner, part',
   [
-    (np.zeros([2, 3]), [0, 1], 'do not go with'),
-    (np.zeros([2]), [0, 1], 'do not go with'),
-    (np.zeros([2, 2]), [0, 2], 'every image needs a caption'),
-    (np.zeros([2, 2]), [1, 1], 'every image needs a caption'),
+    (np.zeros([2, 3]), [0, 1], 'do not fit image_of_caption'),
+    (np.zeros([2]), [0, 1], 'do not fit image_of_caption'),
+    (np.zeros([2, 2]), [0, 2], 'every image must have a caption'),
+    (np.zeros([2, 2]), [1, 1], 'every image must have a caption'),
     ([[0, np.nan], [0, 0]], [0, 1], 'not a number'),
   ],
 )

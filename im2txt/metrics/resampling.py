@@ -1,35 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How sure scores and their differences are: images drawn again, or swapped.
+"""Confidence intervals of scores, and tests of their differences.
 
 Koehn 2004, "Statistical Significance Tests for Machine Translation
 Evaluation", for the bootstrap; Riezler and Maxwell 2005, "On Some Pitfalls in
 Automatic Evaluation and Significance Testing for MT", for the randomization.
-Each resample sums what is known of each image, so captions are counted once.
-The n-grams' weights in CIDEr stay those of all images.
+Each resample sums the statistics of the images, so n-grams are counted once
+only. CIDEr keeps the weights of n-grams of the whole set.
 """
 
+from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+
+from im2txt.metrics import caption_scores
 
 RESAMPLES = 1000
 CONFIDENCE = 0.95
 SEED = 12345
 
 _VALUES_AT_ONCE = 1 << 23
-# Sums in another order differ by less.
+# Above the rounding errors of sums.
 _ROUNDING = 1e-12
 
 
 class Difference(NamedTuple):
-  """By how much one set of captions scores higher than another.
+  """The difference between the scores of two sets of captions.
 
   Attributes:
-    value: float.
-    low: float, of the interval that holds the difference with `CONFIDENCE`.
-    high: float.
-    p_value: float, how often a difference as large, of either sign, comes about
-      where it is by chance which of two captions is whose.
+    value: the first score minus the second.
+    low: lower end of the interval of `CONFIDENCE`.
+    high: upper end of the interval.
+    p_value: probability of a difference as large, of either sign, if captions
+      of the two sets are swapped at random.
   """
 
   value: float
@@ -38,16 +42,20 @@ class Difference(NamedTuple):
   p_value: float
 
 
-def intervals(measured, resamples=RESAMPLES, seed=SEED):
-  """Returns the interval that holds each score with `CONFIDENCE`.
+def intervals(
+  measured: caption_scores.Measured,
+  resamples: int = RESAMPLES,
+  seed: int = SEED,
+) -> dict[str, tuple[float, float]]:
+  """Returns the interval of `CONFIDENCE` of each score.
 
   Args:
-    measured: `caption_scores.Measured`.
-    resamples: sets of images to draw.
-    seed: int, which ones.
+    measured: the scores.
+    resamples: number of sets of images to draw.
+    seed: of the draws.
 
   Returns:
-    dict, name of the metric -> (low, high).
+    (low, high) by metric.
   """
   return {
     name: _percentiles(values)
@@ -57,31 +65,36 @@ def intervals(measured, resamples=RESAMPLES, seed=SEED):
   }
 
 
-def compare(measured, baseline, resamples=RESAMPLES, seed=SEED):
+def compare(
+  measured: caption_scores.Measured,
+  baseline: caption_scores.Measured,
+  resamples: int = RESAMPLES,
+  seed: int = SEED,
+) -> dict[str, Difference]:
   """Compares two sets of captions of the same images.
 
-  The interval is that of the paired bootstrap, the p value that of approximate
+  The interval comes from the paired bootstrap, and the p value from approximate
   randomization.
 
   Args:
-    measured: `caption_scores.Measured`.
-    baseline: likewise, what is compared with.
-    resamples: sets of images to draw, and ways to swap captions.
-    seed: int, which ones.
+    measured: the scores of the first set.
+    baseline: the scores of the second set.
+    resamples: number of sets of images to draw, and of random swaps.
+    seed: of the draws and swaps.
 
   Returns:
-    dict, name of a metric that both have -> `Difference`.
+    The differences, by metric, of the metrics that both have.
 
   Raises:
-    ValueError: the images are not the same.
+    ValueError: the images differ.
   """
   if measured.image_ids != baseline.image_ids:
-    raise ValueError('captions of different images cannot be compared')
+    raise ValueError('both sets of captions must be of the same images')
   images = len(measured.image_ids)
   drawn, theirs = (
     _scores(m, _draws(images, resamples, seed)) for m in (measured, baseline)
   )
-  # Where 1, the captions are swapped.
+  # A weight of 1 swaps the captions of an image.
   ours, others = (
     _scores(m, _swaps(images, resamples, seed), other)
     for m, other in ((measured, baseline), (baseline, measured))
@@ -99,16 +112,17 @@ def compare(measured, baseline, resamples=RESAMPLES, seed=SEED):
   return differences
 
 
-def _percentiles(values):
-  """Returns (low, high) of the middle of values, two float."""
-  return tuple(
-    np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]).tolist()
-  )
+def _percentiles(values: np.ndarray) -> tuple[float, float]:
+  """Returns the interval that has the share `CONFIDENCE` of the values."""
+  low, high = np.quantile(
+    values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
+  ).tolist()
+  return low, high
 
 
-def _draws(images, resamples, seed):
+def _draws(images: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
   """Yields float64 [some, images], how often each image is drawn."""
-  # Of RandomState NumPy promises that its numbers stay.
+  # NumPy guarantees that the numbers of RandomState never change.
   random = np.random.RandomState(seed)
   for rows in _parts(images, resamples):
     yield np.stack(
@@ -119,36 +133,39 @@ def _draws(images, resamples, seed):
     ).astype(np.float64)
 
 
-def _swaps(images, resamples, seed):
-  """Yields float64 [some, images], 1 for half of the images, by chance."""
+def _swaps(images: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+  """Yields float64 [some, images], 0 or 1 at random."""
   random = np.random.RandomState(seed)
   for rows in _parts(images, resamples):
     yield random.randint(2, size=[rows, images]).astype(np.float64)
 
 
-def _parts(images, resamples):
-  """Yields how many resamples to take at once, as memory allows."""
+def _parts(images: int, resamples: int) -> Iterator[int]:
+  """Yields how many resamples to take at once, to limit memory."""
   most = max(_VALUES_AT_ONCE // images, 1)
   for done in range(0, resamples, most):
     yield min(most, resamples - done)
 
 
-def _scores(measured, weights, swapped=None):
+def _scores(
+  measured: caption_scores.Measured,
+  weights: Iterable[np.ndarray],
+  swapped: caption_scores.Measured | None = None,
+) -> dict[str, np.ndarray]:
   """Scores weighted sets of images.
 
   Args:
-    measured: `caption_scores.Measured`.
-    weights: yields float64 [some, images].
-    swapped: None, or the `Measured` of which images of weight 1 are taken in
-      the place of `measured`.
+    measured: statistics of the images.
+    weights: parts of the weights, float64 [some, images].
+    swapped: if given, it replaces `measured` for images of weight 1.
 
   Returns:
-    dict, name of the metric -> float64 [resamples].
+    float64 [resamples], by metric.
   """
   others = (
     {} if swapped is None else {s.metrics: s.rows for s in swapped.statistics}
   )
-  sums = {
+  sums: dict[tuple[str, ...], list[np.ndarray]] = {
     s.metrics: []
     for s in measured.statistics
     if swapped is None or s.metrics in others
@@ -163,7 +180,7 @@ def _scores(measured, weights, swapped=None):
         if swapped is None
         else rows.sum(axis=0) + part @ (others[statistics.metrics] - rows)
       )
-  values = {}
+  values: dict[str, np.ndarray] = {}
   for statistics in measured.statistics:
     if statistics.metrics in sums:
       scores = statistics.scores(np.concatenate(sums[statistics.metrics]))

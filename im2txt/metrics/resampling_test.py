@@ -137,7 +137,7 @@ def test_p_values_of_chance_are_even():
 
 
 def test_other_images_are_refused():
-  with pytest.raises(ValueError, match='different images'):
+  with pytest.raises(ValueError, match='must be of the same images'):
     resampling.compare(
       _measured(*_captions(8, 4, 0.5)), _measured(*_captions(8, 5, 0.5))
     )

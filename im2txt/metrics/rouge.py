@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """ROUGE-L of captions, as COCO's evaluation computes it.
 
-Lin 2004, "ROUGE: A Package for Automatic Evaluation of Summaries", with the
-best precision and the best recall over the references, and beta 1.2.
+Lin 2004, "ROUGE: A Package for Automatic Evaluation of Summaries". It takes the
+best precision and the best recall over the references, with beta 1.2.
 """
+
+from collections.abc import Mapping
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -12,12 +15,14 @@ VERSION = 'L-1'
 _BETA = 1.2
 
 
-def scores(candidates, references):
+def scores(
+  candidates: Sequence[str], references: Sequence[Sequence[str]]
+) -> np.ndarray:
   """Returns the ROUGE-L of each image.
 
   Args:
-    candidates: list of str, tokens joined by blanks, one caption per image.
-    references: list over images of lists of str.
+    candidates: one caption per image, tokens joined by blanks.
+    references: one or more captions per image, likewise.
 
   Returns:
     float64 [images].
@@ -25,10 +30,10 @@ def scores(candidates, references):
   return np.array([_score(*pair) for pair in zip(candidates, references)])
 
 
-def _score(candidate, references):
-  # As pycocoevalcap does: a caption without words has one, the empty one.
+def _score(candidate: str, references: Sequence[str]) -> float:
+  # As in pycocoevalcap, an empty caption has one word, the empty one.
   words = candidate.split(' ')
-  places = {}
+  places: dict[str, int] = {}
   for i, word in enumerate(words):
     places[word] = places.get(word, 0) | 1 << i
   precision = recall = 0.0
@@ -42,17 +47,19 @@ def _score(candidate, references):
   return (1 + _BETA**2) * precision * recall / (recall + _BETA**2 * precision)
 
 
-def _longest_common_subsequence(places, length, others):
+def _longest_common_subsequence(
+  places: Mapping[str, int], length: int, others: Sequence[str]
+) -> int:
   """Returns the length of the longest common subsequence of two captions.
 
-  A bit for each word of the first, so that a word of the second costs a few
-  operations on integers (Hyyro 2004, "Bit-parallel LCS-length computation
-  revisited").
+  Integers have a bit for each word of the first caption, so each word of the
+  second takes only a few operations (Hyyro 2004, "Bit-parallel LCS-length
+  computation revisited").
 
   Args:
-    places: dict, word -> int whose bits tell where the first has it.
-    length: words of the first.
-    others: list of str, words of the second.
+    places: by word, an integer whose bits tell where the first caption has it.
+    length: number of words of the first caption.
+    others: words of the second caption.
   """
   everywhere = (1 << length) - 1
   unmatched = everywhere

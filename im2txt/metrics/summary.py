@@ -1,21 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All scores of a set of captions, and a table of those of several sets."""
+"""All scores of a set of captions, and tables of scores of several sets."""
 
+from collections.abc import Callable
+from collections.abc import Collection
+from collections.abc import Mapping
 from collections.abc import Sequence
+from collections.abc import Set
+from typing import Any
+from typing import TypeVar
 
 from im2txt.metrics import caption_scores
 from im2txt.metrics import diversity
 from im2txt.metrics import resampling
 
+_Id = TypeVar('_Id', bound=int | str)
+
 METRICS = caption_scores.METRICS + diversity.MEASURES + diversity.SET_MEASURES
 
 
 def check_names(names: Sequence[str], flag: str) -> None:
-  """Raises ValueError if one of the names is no metric.
+  """Raises ValueError if a name is not a metric.
 
   Args:
     names: of metrics.
-    flag: which gave them, e.g. '--metrics'.
+    flag: where they come from, for example '--metrics'.
   """
   for name in names:
     if name == 'perplexity':
@@ -24,56 +32,56 @@ def check_names(names: Sequence[str], flag: str) -> None:
       )
     if name not in METRICS:
       raise ValueError(
-        f'{flag}={",".join(names)}: {name!r} is none of {", ".join(METRICS)}'
+        f'{flag}={",".join(names)}: {name!r} must be one of '
+        + ', '.join(METRICS)
       )
 
 
 def summarize(
-  references,
-  n_best,
-  training=None,
-  metrics=METRICS,
-  split=caption_scores.tokenize,
-):
-  """Returns the first of what `measure` returns."""
+  references: Mapping[_Id, Sequence[str]],
+  n_best: Mapping[_Id, Sequence[str]],
+  training: Set[str] | None = None,
+  metrics: Collection[str] = METRICS,
+  split: caption_scores.Split = caption_scores.tokenize,
+) -> dict[str, float]:
+  """Returns the first result of `measure`, which takes the same arguments."""
   return measure(references, n_best, training, metrics, split)[0]
 
 
 def measure(
-  references,
-  n_best,
-  training=None,
-  metrics=METRICS,
-  split=caption_scores.tokenize,
-):
-  """Returns the scores that need captions only.
+  references: Mapping[_Id, Sequence[str]],
+  n_best: Mapping[_Id, Sequence[str]],
+  training: Set[str] | None = None,
+  metrics: Collection[str] = METRICS,
+  split: caption_scores.Split = caption_scores.tokenize,
+) -> tuple[dict[str, float], caption_scores.Measured]:
+  """Computes the scores that need only captions.
 
   Args:
-    references: dict, image id -> captions of humans; may have more images.
-    n_best: dict, image id -> list of captions, the best first.
-    training: set of training captions, tokenized by `split`; None if not
-      known.
-    metrics: names out of METRICS to be computed.
-    split: what tokenizes a list of captions.
+    references: captions of each image, by image id. There may be more images
+      than in `n_best`.
+    n_best: captions of each image, by image id, the best first.
+    training: training captions, tokenized by `split`; None if not known.
+    metrics: names from METRICS.
+    split: tokenizes captions.
 
   Returns:
-    (dict, `caption_scores.Measured`). The first, name -> number: `images`, the
-    scores of the best captions, `diversity.diversity` of these (unless
-    `metrics` are others), `diversity.of_sets` of all captions, and with
-    `training` also `best_in_training` and `n_best_in_training`, the shares
-    found there.
+    (scores by name; more about the scores of the best captions). The first has
+    `images`, the number of images; the scores and the diversity of the best
+    captions; `diversity.of_sets` of all captions; and with `training`
+    `best_in_training` and `n_best_in_training`, the shares of captions that are
+    in the training set.
 
   Raises:
     ValueError: an image has no reference.
   """
-  strangers = [image_id for image_id in n_best if image_id not in references]
-  if strangers:
+  unknown = [image_id for image_id in n_best if image_id not in references]
+  if unknown:
     raise ValueError(
-      f'{len(strangers)} images have no caption to score against, such as '
-      f'image_id {strangers[0]!r}: give the references of the same '
-      'images'
+      f'{len(unknown)} images have no reference, such as image_id '
+      f'{unknown[0]!r}: give the references of the same images'
     )
-  # Whatever the order of the captions, as COCO's code has it.
+  # In the order of the references, as in COCO's code.
   best = {
     image_id: n_best[image_id][0]
     for image_id in references
@@ -82,17 +90,17 @@ def measure(
   measured = caption_scores.measure(
     {image_id: references[image_id] for image_id in best}, best, metrics, split
   )
-  scores = {'images': len(best), **measured.scores}
+  scores: dict[str, float] = {'images': len(best), **measured.scores}
   if training is None and not set(metrics) & {
     *diversity.MEASURES,
     *diversity.SET_MEASURES,
   }:
     return scores, measured
   tokenized = _split_sets(n_best, split)
-  best = [captions[0] for captions in tokenized.values()]
+  first = [captions[0] for captions in tokenized.values()]
   scores.update(
     (name, value)
-    for name, value in diversity.diversity(best).items()
+    for name, value in diversity.diversity(first).items()
     if name in metrics
   )
   if set(metrics) & set(diversity.SET_MEASURES):
@@ -106,7 +114,7 @@ def measure(
       )
     )
   if training is not None:
-    scores['best_in_training'] = diversity.share_in_training(best, training)
+    scores['best_in_training'] = diversity.share_in_training(first, training)
     scores['n_best_in_training'] = diversity.share_in_training(
       [text for captions in tokenized.values() for text in captions], training
     )
@@ -114,26 +122,25 @@ def measure(
 
 
 def compare(
-  references,
-  captions,
-  measured,
-  split=caption_scores.tokenize,
-  resamples=resampling.RESAMPLES,
-  seed=resampling.SEED,
-):
-  """Compares the captions of two runs, of the images that both have.
+  references: Mapping[_Id, Sequence[str]],
+  captions: tuple[Mapping[_Id, str], Mapping[_Id, str]],
+  measured: Sequence[caption_scores.Measured],
+  split: caption_scores.Split = caption_scores.tokenize,
+  resamples: int = resampling.RESAMPLES,
+  seed: int = resampling.SEED,
+) -> tuple[dict[str, resampling.Difference], int]:
+  """Compares the captions of two runs on the images that both have.
 
   Args:
-    references: dict, image id -> captions of humans.
-    captions: pair of dict, image id -> caption: of a run, and of what it is
-      compared with.
-    measured: pair of their `caption_scores.Measured`.
-    split: what tokenizes a list of captions.
+    references: captions of each image, by image id.
+    captions: of a run and of its baseline, by image id.
+    measured: scores of the run and of its baseline.
+    split: tokenizes captions.
     resamples: see `resampling.compare`.
-    seed: likewise.
+    seed: see `resampling.compare`.
 
   Returns:
-    (what `resampling.compare` returns, number of images).
+    (differences by metric; number of images that both have).
 
   Raises:
     ValueError: no image has captions of both.
@@ -155,16 +162,19 @@ def compare(
       )
       for m, of_run in zip(measured, captions)
     ]
-  return resampling.compare(*measured, resamples, seed), len(common)
+  ours, theirs = measured
+  return resampling.compare(ours, theirs, resamples, seed), len(common)
 
 
-def image_rows(name, measured, captions):
-  """Returns what there is to say of each image, a list of dict.
+def image_rows(
+  name: str, measured: caption_scores.Measured, captions: Mapping[Any, str]
+) -> list[dict[str, Any]]:
+  """Returns for each image a dict of run, image id, caption and scores.
 
   Args:
-    name: str, of the run.
-    measured: its `caption_scores.Measured`.
-    captions: dict, image id -> caption.
+    name: of the run.
+    measured: its scores.
+    captions: its captions, by image id.
   """
   scores = {
     metric: values.tolist() for metric, values in measured.image_scores.items()
@@ -180,13 +190,13 @@ def image_rows(name, measured, captions):
   ]
 
 
-def comparison_table(differences):
-  """Returns a table of differences, a line for each score.
+def comparison_table(differences: Mapping[str, resampling.Difference]) -> str:
+  """Returns a table of differences, with a line per score.
 
   Args:
-    differences: dict, name of the score -> `resampling.Difference`.
+    differences: by name of the score.
   """
-  columns = {
+  columns: dict[str, Callable[[resampling.Difference], str]] = {
     'difference': lambda d: f'{d.value:+.4f}',
     'interval': lambda d: f'{d.low:+.4f} to {d.high:+.4f}',
     'p': lambda d: f'{d.p_value:.4f}',
@@ -199,8 +209,10 @@ def comparison_table(differences):
   )
 
 
-def _split_sets(sets, split):
-  """Returns a dict of lists of captions with all captions tokenized."""
+def _split_sets(
+  sets: Mapping[_Id, Sequence[str]], split: caption_scores.Split
+) -> dict[_Id, list[str]]:
+  """Returns the captions of each image, tokenized."""
   tokens = iter(
     split([text for captions in sets.values() for text in captions])
   )
@@ -210,11 +222,11 @@ def _split_sets(sets, split):
   }
 
 
-def table(runs):
-  """Returns a table of scores, a line each, a column for each run.
+def table(runs: Mapping[str, Mapping[str, float | str]]) -> str:
+  """Returns a table of scores, with a line per score and a column per run.
 
   Args:
-    runs: dict, name -> dict, name of the score -> number.
+    runs: for each run, by its name, the scores by their names.
   """
   names = list(
     dict.fromkeys(name for scores in runs.values() for name in scores)

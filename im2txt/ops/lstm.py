@@ -232,7 +232,7 @@ def _loop(
 
 
 def _rows_before(counts: tf.Tensor) -> tf.Tensor:
-  """Returns int32, for each packed row from step 1 on, its previous step's row."""
+  """Returns the row of the previous step of each row from step 1 on, int32."""
   rows = tf.range(counts[0], tf.reduce_sum(counts))
   return rows - tf.repeat(counts[:-1], counts[1:])
 

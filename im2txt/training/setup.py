@@ -136,6 +136,7 @@ def prepare_model(
     train_inception_from=options.train_inception_from,
     training_dtype=tf.as_dtype(options.precision),
   )
+  assert model.inception
   if checkpoint:
     unused = checkpoint.restore(model.named_variables)
     if unused:
@@ -211,15 +212,17 @@ def open_features(
     config: size of the images.
     files: shard file names.
   """
+  inception = model.inception
+  assert inception
   # The features do not depend on the blocks that are trained.
   variables = {
     name: variable
-    for name, variable in model.inception.named_variables.items()
-    if name.split('/')[1] not in model.inception.trained_blocks
+    for name, variable in inception.named_variables.items()
+    if name.split('/')[1] not in inception.trained_blocks
   }
   if options.feature_precision != 'float32' or options.train_inception_from:
     encode_fn = folded_inception.make_encoder(
-      lambda name: model.inception.named_variables[name].numpy(),
+      lambda name: inception.named_variables[name].numpy(),
       options.feature_precision,
       options.train_inception_from,
     )

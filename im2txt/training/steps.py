@@ -82,6 +82,7 @@ def make_step_fn(
     if source == IMAGES:
       return model.encode_images(batch.inputs, True, seeds)
     if source == BLOCK_INPUTS:
+      assert model.inception
       return model.inception.encode_from_block(
         batch.inputs, model.training_dtype
       )

@@ -85,7 +85,7 @@ def run(
       f'{stamp.words}'
     )
   configuration.save(options.train_dir, configs)
-  # The shards do not tell which vocabulary an older checkpoint was trained with.
+  # The shards do not tell which vocabulary an older checkpoint had.
   if stamp and not int(model.global_step):
     vocabulary_stamp.save(options.train_dir, stamp)
   if encoder:
