@@ -145,7 +145,7 @@ class Sweep:
     images: Images,
     search: search_config.SearchConfig,
     metrics: Sequence[str],
-    split: Callable[[list[str]], list[str]] = caption_scores.tokenize,
+    split: caption_scores.Split = caption_scores.tokenize,
   ):
     self._directory = directory
     self._captioner = captioner

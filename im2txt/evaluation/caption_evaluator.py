@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Captions the same images with one model after another, and scores them."""
 
-from collections.abc import Callable
 from collections.abc import Sequence
 import html
 
@@ -51,7 +50,7 @@ class CaptionEvaluator:
     metrics: Sequence[str],
     search: search_config.SearchConfig = search_config.SearchConfig(),
     separator: str = ' ',
-    split: Callable[[list[str]], list[str]] = caption_scores.tokenize,
+    split: caption_scores.Split = caption_scores.tokenize,
     max_images: int = 0,
     training: set[str] | None = None,
   ):
@@ -214,7 +213,7 @@ def rank(
   return {
     'ranking_images': len(features),
     'ranking_captions': len(captions),
-    **ranking.ranking(scores, owners),
+    **ranking.ranking(scores, np.array(owners)),
   }
 
 

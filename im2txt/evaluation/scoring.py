@@ -5,7 +5,6 @@ A run is a set of captions, one per image. TensorFlow is imported only where a
 model captions.
 """
 
-from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -63,7 +62,7 @@ class Sources:
   files: list[str]
   prefixes: list[str]
   stamp: vocabulary_stamp.Stamp | None
-  split: Callable[[list[str]], list[str]]
+  split: caption_scores.Split
   references: References | None
   training: set[str] | None
 
@@ -106,7 +105,7 @@ def open_sources(options: score_options.ScoreOptions) -> Sources:
 
 
 def training_captions(
-  file_pattern: str, split: Callable[[list[str]], list[str]]
+  file_pattern: str, split: caption_scores.Split
 ) -> set[str] | None:
   """Returns the captions of --train_file_pattern, None without.
 
@@ -171,10 +170,10 @@ def score_checkpoint(
       ),
       progress,
     ):
-      for image_id, captions in zip(
+      for image_id, found in zip(
         image_ids, captioner.decoder.caption(encoded, len(n_best))
       ):
-        n_best[image_id] = [caption.text for caption in captions]
+        n_best[image_id] = [caption.text for caption in found]
       features.append(encoded)
       pairs = [
         (row, ids)
@@ -212,8 +211,8 @@ def score_checkpoint(
         ],
       )
     )
-  captions = {i: of_image[0] for i, of_image in sorted(n_best.items())}
-  return Run(captions, scores, measured), references
+  best = {i: captions[0] for i, captions in sorted(n_best.items())}
+  return Run(best, scores, measured), references
 
 
 def references_of_shards(files: Sequence[str]) -> References:
@@ -314,12 +313,12 @@ def compare(
   *names, baseline = runs
   comparisons = {}
   for name in names:
-    pair = (runs[name], runs[baseline])
+    run, other = runs[name], runs[baseline]
     try:
       comparisons[name], images = summary.compare(
         references,
-        tuple(run.captions for run in pair),
-        tuple(run.measured for run in pair),
+        (run.captions, other.captions),
+        (run.measured, other.measured),
         sources.split,
         options.resamples,
         options.resampling_seed,

@@ -16,7 +16,6 @@ import numpy as np
 import tensorflow as tf
 
 from im2txt import checkpoints
-from im2txt import configuration
 from im2txt import show_and_tell_model
 from im2txt.checkpoints import encoder_stamp
 from im2txt.data import image_formats
@@ -347,13 +346,12 @@ class _Member:
   """
 
   def __init__(self, path: str) -> None:
-    self.checkpoint = checkpoints.Checkpoint(path)
-    self.prefix = self.checkpoint.prefix
-    config, _ = configuration.load(os.path.dirname(self.prefix))
-    config = dataclasses.replace(config, **self.checkpoint.model_sizes())
-    self.vocabulary = vocabulary_stamp.of_checkpoint(self.prefix)
+    trained = checkpoints.load(path)
+    self.checkpoint = trained.checkpoint
+    self.prefix = trained.prefix
+    self.vocabulary = trained.vocabulary
     self.model = show_and_tell_model.ShowAndTellModel(
-      config, with_inception=False
+      trained.model_config, with_inception=False
     )
 
   def restore(self) -> None:

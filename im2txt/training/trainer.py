@@ -66,7 +66,7 @@ def run(
     options.train_dir, configs.training.max_checkpoints_to_keep
   )
   manager.take_over(
-    checkpoint and checkpoint.prefix,
+    checkpoint.prefix if checkpoint else None,
     checkpoint.passed_over if checkpoint else [],
   )
   if int(model.global_step) >= options.number_of_steps:
