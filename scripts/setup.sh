@@ -78,10 +78,11 @@ check_bazel() {
   local version
   ! has_space || return 0
   version="$(bazel --version)" || die "bazel --version failed: see above"
-  # Bazel 8 ignores WORKSPACE and has no rules for Python of its own. That of
+  # From Bazel 7 on MODULE.bazel is read, and no longer WORKSPACE alone. That of
   # Debian's bazel-bootstrap says no number.
-  if [[ "${version}" =~ ^bazel\ ([0-9]+)\. ]] && ((BASH_REMATCH[1] >= 8)); then
-    die "'${version}' is too new: install Bazelisk, which takes the version" \
+  if [[ "${version}" =~ ^bazel\ ([0-9]+)\. ]] && ((BASH_REMATCH[1] >= 7)); then
+    say "'${version}' gets rules_python from the Bazel Central Registry, which" \
+      "was not tried; if it fails, install Bazelisk, which takes the version" \
       "that .bazeliskrc names, or Debian's bazel-bootstrap"
   fi
 }

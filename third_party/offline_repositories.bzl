@@ -89,6 +89,14 @@ _REPOSITORIES = {
         "test",
         "toolchain",
     ]),
+    # BUILD files load these by the name that they have in rules_python.
+    "rules_python": {
+        "python/BUILD": _PUBLIC,
+        "python/defs.bzl": "".join([
+            "%s = native.%s\n" % (rule, rule)
+            for rule in ["py_binary", "py_library", "py_test"]
+        ]),
+    },
     "rules_proto": _exporting("proto", ["lang_toolchain", "library"]),
 }
 

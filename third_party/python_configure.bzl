@@ -17,7 +17,7 @@ if importlib.util.find_spec('tensorflow') is None:
 # Without stub_shebang a program's first line asks for `python`, which a fresh
 # Debian does not have. The program then runs on interpreter_path all the same.
 _BUILD = """
-load("@bazel_tools//tools/python:toolchain.bzl", "py_runtime_pair")
+{loads}
 
 py_runtime(
     name = "python3",
@@ -34,9 +34,24 @@ py_runtime_pair(
 toolchain(
     name = "toolchain",
     toolchain = ":runtimes",
-    toolchain_type = "@bazel_tools//tools/python:toolchain_type",
+    toolchain_type = "{toolchain_type}",
 )
 """
+
+# Where the rules for runtimes are: in Bazel, and from Bazel 8 on in rules_python.
+_NATIVE = {
+    "loads": """
+load("@bazel_tools//tools/python:toolchain.bzl", "py_runtime_pair")
+""",
+    "toolchain_type": "@bazel_tools//tools/python:toolchain_type",
+}
+_RULES_PYTHON = {
+    "loads": """
+load("@rules_python//python:py_runtime.bzl", "py_runtime")
+load("@rules_python//python:py_runtime_pair.bzl", "py_runtime_pair")
+""",
+    "toolchain_type": "@rules_python//python:toolchain_type",
+}
 
 def _python_configure_impl(ctx):
     root = ctx.path(Label("//:WORKSPACE")).dirname
@@ -55,10 +70,16 @@ def _python_configure_impl(ctx):
     if problem:
         fail("%s %s: run scripts/setup.sh" % (python, problem))
     ctx.file("WORKSPACE", 'workspace(name = "%s")\n' % ctx.name)
-    ctx.file("BUILD", _BUILD.format(interpreter = repr(python)))
+    rules = _RULES_PYTHON if ctx.attr.rules_python else _NATIVE
+    ctx.file("BUILD", _BUILD.format(interpreter = repr(python), **rules))
 
 python_configure = repository_rule(
     implementation = _python_configure_impl,
+    attrs = {
+        "rules_python": attr.bool(
+            doc = "Whether the rules are those of rules_python.",
+        ),
+    },
     doc = "A registered toolchain of the environment's Python 3.",
     environ = ["PYTHON_BIN_PATH"],
     local = True,
