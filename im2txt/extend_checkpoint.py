@@ -107,6 +107,7 @@ def main(_: Sequence[str]) -> None:
   check_extends(old, new)
   trained = checkpoints.load(FLAGS.checkpoint_path)
   stamp = trained.check_vocabulary(old)
+  assert stamp  # A vocabulary file always has one.
   checkpoint = trained.checkpoint
   if not is_new_or_unfinished(FLAGS.output_dir):
     raise ValueError(
@@ -116,7 +117,7 @@ def main(_: Sequence[str]) -> None:
   os.makedirs(FLAGS.output_dir, exist_ok=True)
   values = {name: checkpoint.get(name) for name in checkpoint.shapes}
   # Some converters dropped the step, and `train` needs it.
-  values.setdefault('global_step', np.int32(0))
+  values.setdefault('global_step', np.zeros([], np.int32))
   values.update(
     zip(
       _ROWS,
@@ -143,7 +144,7 @@ def main(_: Sequence[str]) -> None:
     ),
   )
   encoder_stamp.copy(trained.directory, FLAGS.output_dir)
-  # Last: a directory with a checkpoint has all that belongs to it.
+  # The checkpoint is saved last, so its directory is then complete.
   prefix = checkpoints.CheckpointManager(FLAGS.output_dir).save(values)
   logging.info(
     '%d new words, %d in all, in %s', len(new) - len(old), len(new), prefix
