@@ -692,7 +692,7 @@ def test_program_checks_the_disk_before_it_downloads(
 def test_program_needs_a_directory():
   result = _run_program()
   assert result.returncode == 1
-  assert 'Give one directory' in result.stdout + result.stderr
+  assert 'give one directory' in result.stdout + result.stderr
 
 
 if __name__ == '__main__':
