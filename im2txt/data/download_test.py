@@ -684,7 +684,9 @@ def test_program_checks_the_disk_before_it_downloads(
   ):
     result = _run_program(*arguments, tmp_path)
     assert result.returncode == 1
-    assert result.stderr.startswith(f'error: About {needed} GB are needed')
+    assert result.stderr.startswith(
+      f'error: {tmp_path}/raw-data needs about {needed} GB, and '
+    )
     assert result.stderr.count('\n') == 1
   assert os.listdir(tmp_path / 'raw-data') == []
 
