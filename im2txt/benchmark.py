@@ -1,22 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures what training and captioning reach of what the machine can do.
+"""Measures the speed of training and captioning beside the machine's limits.
 
   benchmark --output_dir=DIR
 
-First the machine's own limits: the rate of matrix products, of Inception v3
-alone and of decoding JPEGs. Beside them, in the same run: the training step
-from cached features and from images, the LSTM beside other ways to compute it,
-captioning, preparing shards, and the programs as whole processes with their
-peak memory. Each figure is a median after a warm-up.
+It first measures the limits of the machine: the rate of matrix products, of
+Inception v3 alone and of decoding JPEGs. In the same run it measures the
+training step from cached features and from images, the LSTM and other ways to
+compute it, captioning, saving checkpoints, preparing shards, and whole programs
+with their peak memory. Each figure is a median after a warm-up.
 
-A table is printed; DIR gets benchmark.json, time.png (where the time goes) and
-growth.png (how cost grows with batch, beam, caption length and vocabulary).
+It prints a table, and writes into DIR benchmark.json, time.png (parts of the
+time) and growth.png (how the cost grows with sizes of batch, beam, caption and
+vocabulary).
 
 Without --checkpoint_path the model has random weights of the default size. Its
-captions never end by themselves, so the search takes all of its steps: the
-slowest case.
+captions never end, so the search takes all of its steps. This is the slowest
+case.
 """
 
+from collections.abc import Sequence
 import os
 import tempfile
 
@@ -32,37 +34,44 @@ from im2txt.runtime.files import write_json
 FLAGS = flags.FLAGS
 
 
-def define_flags():
-  flags.DEFINE_string('output_dir', '', 'Directory for the JSON and the plots.')
+def define_flags() -> None:
   flags.DEFINE_string(
-    'checkpoint_path', '', 'Model to caption with; empty: random weights.'
+    'output_dir', '', 'Directory for the JSON file and the plots.'
+  )
+  flags.DEFINE_string(
+    'checkpoint_path',
+    '',
+    'Model to caption with. The default is random weights.',
   )
   flags.DEFINE_string('vocab_file', '', 'Vocabulary of --checkpoint_path.')
   flags.DEFINE_integer(
-    'repeats', 7, 'Measurements, of which the median counts.', lower_bound=1
+    'repeats', 7, 'Measurements per figure; the median counts.', lower_bound=1
   )
   flags.DEFINE_integer(
-    'num_images', 64, 'JPEG files to caption.', lower_bound=32
+    'num_images', 64, 'Number of JPEG files to caption.', lower_bound=32
   )
   flags.DEFINE_integer(
     'num_prepared',
     2000,
-    'Images of which shards are made, 1 MB of disk each. 0 measures none.',
+    'Number of images to make shards of, 1 MB of disk each. 0 skips this.',
+    lower_bound=0,
   )
-  flags.DEFINE_bool('growth', True, 'Whether to measure what growth.png shows.')
+  flags.DEFINE_bool('growth', True, 'Whether to measure and draw growth.png.')
 
 
-def main(_):
+def main(_: Sequence[str]) -> None:
   program.require(FLAGS, 'output_dir')
   if bool(FLAGS.checkpoint_path) != bool(FLAGS.vocab_file):
-    raise ValueError('--checkpoint_path and --vocab_file go together')
-  # Of fewer, the time is lost in that of starting.
+    raise ValueError(
+      '--checkpoint_path and --vocab_file must be given together'
+    )
+  # With fewer images, start-up takes most of the time.
   if 0 < FLAGS.num_prepared < 1000:
     raise ValueError(
-      f'--num_prepared={FLAGS.num_prepared} should be 0, or 1000 or more'
+      f'--num_prepared={FLAGS.num_prepared} must be 0, or 1000 or more'
     )
   os.makedirs(FLAGS.output_dir, exist_ok=True)
-  tf.random.set_seed(1)  # Other weights end captions elsewhere.
+  tf.random.set_seed(1)  # The length of captions depends on the weights.
   with tempfile.TemporaryDirectory() as directory:
     benchmark = suite.Benchmark(
       directory,

@@ -1,45 +1,47 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""Makes the sharded TFRecords and the vocabulary of any captioned pictures.
+r"""Makes sharded TFRecords and a vocabulary of your own captioned images.
 
 Captions come in the formats that `caption_files` reads: COCO's JSON of any
 year, Flickr8k's and Flickr30k's files, Karpathy's dataset_*.json, CSV and
-JSONL. Which picture is to train on and which to validate on is said in one of
-three ways:
+JSONL. Images are assigned to the splits train, val and test in one of three
+ways:
 
-  by a file for each:
+  by a captions file per split:
     --train_captions_file=captions_train2017.json \
     --val_captions_file=captions_val2017.json
-  by lists of picture names:
+  by lists of image names:
     --captions_file=Flickr8k.token.txt \
     --train_list=Flickr_8k.trainImages.txt \
     --val_list=Flickr_8k.devImages.txt
-  by the file itself:
+  by the captions file itself:
     --captions_file=dataset_flickr8k.json
 
-CSV has a line per caption after a first line that names the columns; JSONL has
-an object with these keys per line:
+The first line of a CSV file names the columns, and each other line is a
+caption. Each line of a JSONL file is an object. The columns or keys are:
 
   file      name of the image in --image_dir; or image, file_name, filename
-  caption   in quotes if it has a comma; in JSONL perhaps a list
-  split     train, val or test; not needed with lists or a file for each
+  caption   in quotes if it has a comma; in JSONL it may be a list
+  split     train, val or test; not needed with lists or a file per split
   image_id  a number, if the images have one
 
   file,caption,split
   1.jpg,"A red kite, high above the beach.",train
 
-The output is that of build_mscoco_data: the shards of the parts that there are,
-and the vocabulary. The number of shards suits the data (256 of a training set
-of MSCOCO's size, one of a hundred photos) unless it is given. Beside them the
-captions of each part, train_annotations.json and so on, in COCO's format: they
-tell which file an image_id is, and `score` takes them. An interrupted run goes
-on where it stopped when it is started again.
+The output is that of build_mscoco_data: shards of the splits, and the
+vocabulary. By default the number of shards depends on the amount of data: 256
+for a training set of MSCOCO's size, one for a hundred photos. Beside the shards
+are the captions of each split in COCO's format: train_annotations.json and so
+on. They tell the file of each image_id, and `score` reads them. If a run is
+interrupted, the same command resumes it.
 
---tokenizer is for captions in other languages than English, and
---extend_vocab_file for a model that is to learn more words.
+Use --tokenizer for captions in languages other than English, and
+--extend_vocab_file for a model that will learn more words.
 """
 
 import collections
+from collections.abc import Sequence
 import os
+from typing import Any
 
 from absl import flags
 
@@ -54,7 +56,7 @@ from im2txt.runtime.progress import log
 FLAGS = flags.FLAGS
 
 
-def define_flags():
+def define_flags() -> None:
   flags.DEFINE_string(
     'captions_file',
     '',
@@ -64,7 +66,7 @@ def define_flags():
   flags.DEFINE_string(
     'image_dir',
     '',
-    'Directory of the pictures that the captions files name, or a .zip file '
+    'Directory of the images that the captions files name, or a .zip file '
     'of it.',
   )
   flag_dataclasses.define_flags(build_options.BuildOptions)
@@ -72,38 +74,37 @@ def define_flags():
     flags.DEFINE_string(
       f'{split}_captions_file',
       '',
-      f'Captions file of the {split} part alone, in the place of '
-      '--captions_file.',
+      f'Captions file of the {split} split, instead of --captions_file.',
     )
     flags.DEFINE_string(
       f'{split}_list',
       '',
-      f'File of the image names of the {split} part, one per line, for '
-      '--captions_file; images in no list are left out.',
+      f'File of the image names of the {split} split, one per line, for '
+      '--captions_file. Images that are in no list are left out.',
     )
     flags.DEFINE_string(
       f'{split}_image_dir',
       '',
-      f'Directory of the images of the {split} part, if not --image_dir.',
+      f'Directory of the images of the {split} split, if not --image_dir.',
     )
     FLAGS[
       f'{split}_shards'
-    ].help += ' Fewer for a small one, unless this is given.'
+    ].help += ' By default there are fewer for a small split.'
   FLAGS.set_default('output_dir', '')
-  # In output_dir unless given.
+  # The default is in output_dir, see `build`.
   FLAGS.set_default('word_counts_output_file', '')
 
 
-def _of_splits(name):
-  """Returns {split: value} of the flags --{split}_{name} that were given."""
+def _of_splits(name: str) -> dict[str, str]:
+  """Returns the values of the flags --{split}_{name} given, by split."""
   values = {
     split: getattr(FLAGS, f'{split}_{name}') for split in caption_files.SPLITS
   }
   return {split: value for split, value in values.items() if value}
 
 
-def _input_files():
-  """Returns (split or None, flag, path) of the captions files."""
+def _input_files() -> list[tuple[str | None, str, str]]:
+  """Returns (split or None, flag, path) of each captions file."""
   if FLAGS.captions_file:
     return [
       (None, '--captions_file', path)
@@ -115,11 +116,11 @@ def _input_files():
   ]
 
 
-def load_parts():
-  """Returns {split: list of Entry with ids} as the flags say.
+def load_parts() -> dict[str, list[caption_files.Entry]]:
+  """Returns the entries of each split, with image ids.
 
   Raises:
-    ValueError: the flags do not go together, or the files not with them.
+    ValueError: flags or files do not fit each other.
   """
   lists = _of_splits('list')
   if bool(FLAGS.captions_file) == bool(_of_splits('captions_file')):
@@ -129,10 +130,11 @@ def load_parts():
     )
   if lists and not FLAGS.captions_file:
     raise ValueError(
-      f'--{min(lists)}_list is for --captions_file: a captions '
-      'file of one part needs no list'
+      f'--{min(lists)}_list needs --captions_file: leave it out for captions '
+      'files of one split each'
     )
-  splits, entries = [], []
+  splits: list[str | None] = []
+  entries: list[caption_files.Entry] = []
   for split, flag, path in _input_files():
     found = caption_files.read(path, flag)
     log(f'Loaded captions of {len(found)} images from {path}')
@@ -157,16 +159,20 @@ def load_parts():
     },
   )
   if left:
-    log(f'{left} images are in none of the lists: left out.')
+    log(f'{left} images are in none of the lists: left out')
   return parts
 
 
-def _image_dir(split):
+def _image_dir(split: str) -> str:
   return getattr(FLAGS, f'{split}_image_dir') or FLAGS.image_dir
 
 
-def _num_shards(split, images, options):
-  """Returns the flag --{split}_shards, or what suits the images."""
+def _num_shards(
+  split: str,
+  images: Sequence[build_lib.Image],
+  options: build_options.BuildOptions,
+) -> int:
+  """Returns --{split}_shards if it was given, or a number for these images."""
   default = getattr(options, f'{split}_shards')
   if FLAGS[f'{split}_shards'].present:
     return default
@@ -178,33 +184,36 @@ def _num_shards(split, images, options):
     options,
   )
   log(
-    f'The {split} part goes into {number} shard(s), '
-    f'{split}-?????-of-{number:05d}, as --{split}_shards is not given.'
+    f'The {split} split has {number} shard(s), '
+    f'{split}-?????-of-{number:05d}: --{split}_shards is not given'
   )
   return number
 
 
-def load_datasets(options):
-  """Returns (list of Dataset, their `stat_images`) as the flags say.
+def load_datasets(
+  options: build_options.BuildOptions,
+) -> tuple[list[build_lib.Dataset], list[Any]]:
+  """Returns (the data sets; `stat_images` of all their images).
 
   Args:
-    options: build_options.BuildOptions.
+    options: layout and number of shards.
 
   Raises:
-    ValueError: there is nothing to train on, or a picture is missing.
+    ValueError: there is no image to train on, or an image is missing.
   """
   datasets, stats = [], []
   for split, entries in load_parts().items():
     directory = _image_dir(split)
-    images = build_lib.captioned(entries, directory, f'the {split} part')
+    images = build_lib.captioned(entries, directory, f'the {split} split')
     if not images:
       if split == 'train':
-        raise ValueError('no image is in the train part')
+        raise ValueError(
+          'no image is in the train split: see the start of --help'
+        )
       continue
     if not directory:
       raise ValueError(
-        f'give --image_dir or --{split}_image_dir, the '
-        'directory of the pictures'
+        f'give --image_dir or --{split}_image_dir, the directory of the images'
       )
     stats += build_lib.stat_images(split, images, directory)
     datasets.append(
@@ -214,19 +223,22 @@ def load_datasets(options):
   twice = [path for path, count in counts.items() if count > 1]
   if twice:
     raise ValueError(
-      f'{len(twice)} pictures are there more than once: '
-      f'{caption_files.first(twice)}. Give each to one part, '
-      'under one id.'
+      f'{len(twice)} images are there more than once: '
+      f'{caption_files.first(twice)}: give each to one split, with one id'
     )
   return datasets, stats
 
 
-def annotations_path(dataset, options):
+def annotations_path(
+  dataset: build_lib.Dataset, options: build_options.BuildOptions
+) -> str:
   return os.path.join(options.output_dir, f'{dataset.name}_annotations.json')
 
 
-def write_annotations(dataset, options):
-  """Writes the captions of a data set as a COCO captions file."""
+def write_annotations(
+  dataset: build_lib.Dataset, options: build_options.BuildOptions
+) -> None:
+  """Writes the captions of a data set to a COCO captions file."""
   content = {
     'images': [
       {
@@ -250,8 +262,8 @@ def write_annotations(dataset, options):
   files.write_json(annotations_path(dataset, options), content, indent=None)
 
 
-def build():
-  """Builds what the flags say."""
+def build() -> None:
+  """Builds the shards and the vocabulary."""
   program.require(FLAGS, 'output_dir')
   FLAGS.set_default(
     'word_counts_output_file', os.path.join(FLAGS.output_dir, 'word_counts.txt')
@@ -264,14 +276,14 @@ def build():
       os.path.abspath(annotations_path(d, options)) for d in datasets
     ]:
       raise ValueError(
-        f'{flag}={path} would be written over: give another --output_dir'
+        f'{flag}={path} would be overwritten: give another --output_dir'
       )
   build_lib.build_datasets(datasets, stats, options)
   for dataset in datasets:
     write_annotations(dataset, options)
 
 
-def main(_):
+def main(_: Sequence[str]) -> None:
   program.run_resumable(build)
 
 

@@ -182,11 +182,11 @@ def test_shards_suit_the_data_unless_given(folder, capsys):
   ) == ['train-00000-of-00001', 'val-00000-of-00002', 'val-00001-of-00002']
   output = capsys.readouterr().out
   assert (
-    'The train part goes into 1 shard(s), train-?????-of-00001, as '
-    '--train_shards is not given.'
+    'The train split has 1 shard(s), train-?????-of-00001: '
+    '--train_shards is not given\n'
   ) in output
-  assert 'The val part' not in output
-  assert '1 captions of the val part are blank' in output
+  assert 'The val split' not in output
+  assert '1 captions of the val split are blank' in output
   annotations = json.loads(
     (folder / 'out' / 'val_annotations.json').read_text()
   )
@@ -285,7 +285,7 @@ def test_unknown_tokenizers_are_refused(folder):
       {'captions_file': None, 'train_captions_file': 'x'},
       '--train_list is for --captions_file',
     ),
-    ({'train_list': None}, 'no image is in the train part'),
+    ({'train_list': None}, 'no image is in the train split'),
     ({'train_list': None, 'val_list': None}, '0.jpg is in no split'),
     ({'image_dir': None}, 'give --image_dir or --train_image_dir'),
     ({'image_dir': '/nowhere'}, 'no image directory /nowhere'),
@@ -315,7 +315,7 @@ def test_input_is_never_written_over(folder):
   (folder / 'out').mkdir()
   path = folder / 'out' / 'train_annotations.json'
   path.write_text(_TOKENS, encoding='utf-8')
-  with pytest.raises(ValueError, match='would be written over'):
+  with pytest.raises(ValueError, match='would be overwritten'):
     _build(folder, captions_file=path)
   assert path.read_text(encoding='utf-8') == _TOKENS
 

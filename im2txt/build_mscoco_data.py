@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes the sharded TFRecords and the vocabulary of MSCOCO (or data like it).
+"""Makes sharded TFRecords and a vocabulary of MSCOCO, or of data like it.
 
-The pictures are in train_image_dir and val_image_dir; the captions in JSON
-files as COCO publishes them. Written into output_dir:
+The images are in train_image_dir and val_image_dir, and the captions in JSON
+files as COCO publishes them. The program writes into output_dir:
 
   train-00000-of-00256 ... train-00255-of-00256
   val-00000-of-00004 ... val-00003-of-00004
   test-00000-of-00008 ... test-00007-of-00008
 
-and vocabulary.json, which tells their vocabulary from others; and that, a line
-`word count` each, into word_counts_output_file.
-An interrupted run goes on where it stopped when it is started again.
+and vocabulary.json, which identifies the vocabulary. It writes the vocabulary
+to word_counts_output_file, with a line `word count` per word. If a run is
+interrupted, the same command resumes it.
 """
+
+from collections.abc import Sequence
 
 from absl import flags
 
@@ -20,16 +22,16 @@ from im2txt.runtime import flag_dataclasses
 from im2txt.runtime import program
 
 
-def define_flags():
+def define_flags() -> None:
   flag_dataclasses.define_flags(mscoco.Options)
 
 
-def options_from_flags():
-  """Returns the mscoco.Options that the flags say."""
+def options_from_flags() -> mscoco.Options:
+  """Returns the options given by flags."""
   return flag_dataclasses.from_flags(flags.FLAGS, mscoco.Options)
 
 
-def main(_):
+def main(_: Sequence[str]) -> None:
   program.run_resumable(lambda: mscoco.build(options_from_flags()))
 
 

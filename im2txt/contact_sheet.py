@@ -1,22 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draws pictures with their captions on one sheet, a PNG file.
+"""Draws images with their captions on one sheet, a PNG file.
 
   contact_sheet --annotations_file=captions_val2014.json \
       --image_dir=val2014 --results_file=results.json --output_file=sheet.png
 
 The captions are a COCO results file, which `score --results_output` writes:
-[{"image_id": 42, "caption": "a man"}, ...]. Under each picture stands its
-caption, and in grey one that a human wrote. A caption that a human wrote too,
-word for word, is green; how many are is printed.
+[{"image_id": 42, "caption": "a man"}, ...]. Under each image is its caption
+and, in grey, one of its references. A caption that equals a reference is green.
+The number of these is printed.
 
   contact_sheet --captions_file=captions.jsonl --output_file=sheet.png
 
-Pictures that nobody has captioned, as `run_inference --output_format=json`
-wrote them: each with the first of its captions.
+This draws images without references. captions.jsonl is the output of
+`run_inference --output_format=json`, and each image has its first caption.
 """
 
+from collections.abc import Mapping
+from collections.abc import Sequence
 import json
 import os
+from typing import NamedTuple
 
 from absl import flags
 
@@ -29,54 +32,75 @@ from im2txt.visualization import caption_sheet
 FLAGS = flags.FLAGS
 
 
-def define_flags():
+class Captioned(NamedTuple):
+  """An image and its captions.
+
+  Attributes:
+    path: of the image.
+    caption: to show.
+    references: may be empty.
+  """
+
+  path: str
+  caption: str
+  references: Sequence[str]
+
+
+def define_flags() -> None:
   flags.DEFINE_string(
-    'annotations_file', '', 'COCO captions JSON file of the pictures.'
+    'annotations_file', '', 'COCO captions JSON file of the images.'
   )
   flags.DEFINE_string(
-    'image_dir', '', 'Directory of the pictures, or a .zip file of it.'
+    'image_dir', '', 'Directory of the images, or a .zip file of it.'
   )
   flags.DEFINE_string(
-    'results_file', '', 'COCO results JSON file, the captions to show.'
+    'results_file', '', 'COCO results JSON file with the captions to show.'
   )
   flags.DEFINE_string(
     'captions_file',
     '',
-    'What run_inference --output_format=json printed, in the place of '
-    '--annotations_file, --image_dir and --results_file. Its names of '
-    'pictures are relative to the current directory.',
+    'Output of run_inference --output_format=json, instead of '
+    '--annotations_file, --image_dir and --results_file. Its names of images '
+    'are relative to the current directory.',
   )
   flags.DEFINE_string('output_file', '', 'PNG file to write.')
   flags.DEFINE_integer(
-    'num_images', 24, 'Pictures on the sheet, evenly from the whole file.'
+    'num_images',
+    24,
+    'Images on the sheet, taken evenly from the whole file.',
+    lower_bound=1,
   )
-  flags.DEFINE_integer('columns', 6, 'Pictures side by side.')
+  flags.DEFINE_integer('columns', 6, 'Images per row.', lower_bound=1)
 
 
-def find_pictures(entries, results, image_dir):
-  """Puts captions, human captions and files together.
+def find_images(
+  entries: Sequence[caption_files.Entry],
+  results: Mapping[int, str],
+  image_dir: str,
+) -> list[Captioned]:
+  """Joins captions, references and files.
 
   Args:
-    entries: list of `caption_files.Entry`.
-    results: dict, image id -> caption.
+    entries: images and their references.
+    results: captions by image id.
     image_dir: directory of the files, or a .zip file of it.
 
   Returns:
-    List of (path, caption, list of human captions), in the order of results.
+    The images, in the order of the results.
 
   Raises:
-    ValueError: the results are of other pictures.
+    ValueError: the results have other images.
   """
   known = {entry.image_id: entry for entry in entries}
-  strangers = [image_id for image_id in results if image_id not in known]
-  if strangers:
+  unknown = [image_id for image_id in results if image_id not in known]
+  if unknown:
     raise ValueError(
-      f'--results_file={FLAGS.results_file} is not of the pictures of '
-      f'--annotations_file={FLAGS.annotations_file}: that has no image '
-      + caption_files.first(strangers)
+      f'--results_file={FLAGS.results_file} must be of the images of '
+      f'--annotations_file={FLAGS.annotations_file}, which has no image '
+      + caption_files.first(unknown)
     )
   return [
-    (
+    Captioned(
       os.path.join(image_dir, known[image_id].file_name),
       caption,
       known[image_id].captions,
@@ -85,29 +109,29 @@ def find_pictures(entries, results, image_dir):
   ]
 
 
-def read_captions(path):
-  """Reads what `run_inference --output_format=json` prints.
+def read_captions(path: str) -> list[Captioned]:
+  """Reads the output of `run_inference --output_format=json`.
 
   Args:
     path: path of the file.
 
   Returns:
-    List of (path, caption, []) as of `find_pictures`, in the order of the file.
+    The images, without references, in the order of the file.
 
   Raises:
-    ValueError: it is no such file, or has no picture.
+    ValueError: the file has another format, or no image.
   """
   try:
-    # Editors on Windows put a mark at the start.
+    # Editors on Windows write a byte order mark.
     with open(path, encoding='utf-8-sig') as f:
       found = []
       for line in filter(str.strip, f):
-        picture = json.loads(line)
+        image = json.loads(line)
         found.append(
-          (
-            str(picture['image']),
+          Captioned(
+            str(image['image']),
             caption_files.whole_characters(
-              str(picture['captions'][0]['caption'])
+              str(image['captions'][0]['caption'])
             ),
             [],
           )
@@ -118,58 +142,59 @@ def read_captions(path):
     ) from error
   except (ValueError, TypeError, LookupError, RecursionError) as error:
     raise ValueError(
-      f'--captions_file={path} is not what run_inference '
-      f'--output_format=json prints ({type(error).__name__}: {error})'
+      f'--captions_file={path} must be the output of run_inference '
+      f'--output_format=json ({type(error).__name__}: {error})'
     ) from error
   if not found:
     raise ValueError(f'--captions_file={path} has no caption')
   return found
 
 
-def main(_):
+def main(_: Sequence[str]) -> None:
   of_coco = ('annotations_file', 'image_dir', 'results_file')
   if FLAGS.captions_file:
     for name in of_coco:
       if FLAGS[name].value:
         raise ValueError(
-          f'--captions_file={FLAGS.captions_file} and '
-          f'--{name}={FLAGS[name].value} do not go together: '
-          'leave one out'
+          f'--captions_file={FLAGS.captions_file} cannot be used with '
+          f'--{name}={FLAGS[name].value}: leave one out'
         )
     program.require(FLAGS, 'output_file')
   else:
     program.require(FLAGS, *of_coco, 'output_file')
-  for name in ('num_images', 'columns'):
-    if FLAGS[name].value < 1:
-      raise ValueError(f'--{name}={FLAGS[name].value} should be 1 or more')
+
   program.require_output_directories(FLAGS, 'output_file')
   if FLAGS.captions_file:
     found = read_captions(FLAGS.captions_file)
-    remedy = 'start this where run_inference was started, or give it full names'
+    remedy = (
+      'run this in the directory where run_inference ran, or give '
+      'run_inference full names'
+    )
   else:
-    image_store.stats(FLAGS.image_dir, '--image_dir')  # Is there such a thing?
-    found = find_pictures(
+    # Raises if it is missing.
+    image_store.stats(FLAGS.image_dir, '--image_dir')
+    found = find_images(
       caption_files.read_coco(FLAGS.annotations_file, '--annotations_file'),
       caption_files.read_results(FLAGS.results_file, '--results_file'),
       FLAGS.image_dir,
     )
     remedy = (
-      'give --image_dir the directory of the pictures, or a .zip file of it'
+      'give --image_dir the directory of the images, or a .zip file of it'
     )
   count = min(FLAGS.num_images, len(found))
   shown = []
-  for path, caption, humans in (
+  for path, caption, references in (
     found[i * len(found) // count] for i in range(count)
   ):
     try:
       shown.append(
         caption_sheet.CaptionedPicture(
-          path, image_store.read(path), caption, humans
+          path, image_store.read(path), caption, references
         )
       )
     except OSError as error:
       raise ValueError(
-        f'cannot read the picture {path} ({error}): {remedy}'
+        f'cannot read the image {path} ({error}): {remedy}'
       ) from error
   png = caption_sheet.draw(shown, min(FLAGS.columns, count), num_humans=1)
   with replacing(FLAGS.output_file) as temporary:
@@ -177,13 +202,11 @@ def main(_):
       f.write(png)
   if not FLAGS.captions_file:
     same = sum(
-      caption_sheet.is_human(caption, humans) for _, caption, humans in found
+      caption_sheet.is_human(caption, references)
+      for _, caption, references in found
     )
-    print(
-      f'{same} of {len(found)} captions are one of the human captions of '
-      'their picture, word for word.'
-    )
-  print(f'{count} pictures with their captions: {FLAGS.output_file}')
+    print(f'{same} of {len(found)} captions equal a reference of their image.')
+  print(f'{count} images with their captions: {FLAGS.output_file}')
 
 
 if __name__ == '__main__':

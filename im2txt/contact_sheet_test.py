@@ -52,7 +52,7 @@ def run(files, *flags):
 def test_draws_the_sheet_and_counts(files):
   result = run(files, '--columns=2')
   assert result.returncode == 0, result.stderr
-  assert result.stdout.startswith('1 of 2 captions are one of the human')
+  assert result.stdout.startswith('1 of 2 captions equal a reference')
   with Image.open(files / 'sheet.png') as sheet:
     assert sheet.format == 'PNG' and sheet.width > sheet.height > 100
     # Pictures are grey, the first caption green, the second black.
@@ -69,7 +69,7 @@ def test_draws_the_sheet_and_counts(files):
     (
       'results.json',
       '[{"image_id": 9, "caption": "a"}]',
-      'not of the pictures',
+      'must be of the images',
     ),
     ('results.json', '[]', 'has no caption'),
     ('results.json', '[', 'results_file'),
@@ -145,12 +145,12 @@ def test_draws_what_run_inference_printed(files):
     )
     result = run_of_captions(files)
     assert result.returncode == 0, result.stderr
-    assert result.stdout == '2 pictures with their captions: sheet.png\n'
+    assert result.stdout == '2 images with their captions: sheet.png\n'
     with Image.open(files / 'sheet.png') as sheet:
       return np.asarray(sheet.convert('RGB'))
 
   sheet = write('a red star .', 'a dog')
-  # Below the pictures all is black or white: no caption is a human's.
+  # Below the images all is black or white: no caption is green or grey.
   text = sheet[-20:].astype(int)
   assert (text.min(axis=(0, 1)) < 99).all() and not np.ptp(text, axis=2).any()
   # The first caption alone stands there.
@@ -164,22 +164,26 @@ def test_draws_what_run_inference_printed(files):
     (
       '{"image": "3.jpg", "captions": [{"caption": "a"}]}',
       [],
-      'cannot read the picture 3.jpg',
+      'cannot read the image 3.jpg',
     ),
     (
       '{"image": "1.jpg", "captions": []}',
       [],
-      'not what run_inference --output_format=json prints',
+      'must be the output of run_inference --output_format=json',
     ),
-    ('[' * 100_000, [], 'prints (RecursionError'),
+    ('[' * 100_000, [], '=json (RecursionError'),
     (
       'Captions for image 1.jpg:',
       [],
-      'not what run_inference --output_format=json prints',
+      'must be the output of run_inference --output_format=json',
     ),
     ('', [], '--captions_file=captions.jsonl has no caption'),
     ('{}', ['--captions_file=none'], 'cannot read --captions_file=none'),
-    ('{}', ['--image_dir=.'], '--image_dir=. do not go together'),
+    (
+      '{}',
+      ['--image_dir=.'],
+      'cannot be used with --image_dir=.: leave one out',
+    ),
   ],
 )
 def test_refuses_other_captions_in_one_line(files, content, flags, message):

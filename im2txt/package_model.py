@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""Packages a trained model for get_model: small files, for others.
+r"""Packages a trained model as small files, to share it. See get_model.
 
   package_model --checkpoint_path=model/train \
       --vocab_file=data/word_counts.txt --output_dir=package
 
-The package holds the decoder, in float16, and names the encoder: Inception v3
-as get_inception gets it. If that was trained on, the package also holds what
-changed in it.
+The package has the decoder, in float16, and the name of the encoder: Inception
+v3 as get_inception gets it. If the encoder was trained further, the package
+also has the changes.
 """
 
+from collections.abc import Sequence
 import os
+from typing import Any
 
 from absl import flags
 from absl import logging
@@ -21,7 +23,7 @@ from im2txt.runtime import program
 FLAGS = flags.FLAGS
 
 
-def define_flags():
+def define_flags() -> None:
   flags.DEFINE_string(
     'checkpoint_path',
     '',
@@ -33,24 +35,25 @@ def define_flags():
   flags.DEFINE_string(
     'output_dir',
     '',
-    'Directory for the package. Files of other names in it stay.',
+    'Directory for the package. Files in it with other names stay.',
   )
   flags.DEFINE_string(
     'inception_dir',
     '',
-    'Directory that get_inception left, of the encoder that the model was '
-    'trained on. Needed where train did not write inception_v3.json beside '
-    'the checkpoint, or where Inception v3 was trained too.',
+    'Directory made by get_inception, of the encoder that the model was '
+    'trained on. It is needed if there is no inception_v3.json beside the '
+    'checkpoint, or if Inception v3 was trained too.',
   )
   flags.DEFINE_string(
     'scores_file',
     '',
-    'JSON object of scores for the manifest, such as --output_json of score.',
+    'JSON object of scores for the manifest, such as the --output_json of '
+    'score.',
   )
 
 
-def _scores(path):
-  """Returns the JSON object in a file, a dict; empty for no file."""
+def _scores(path: str) -> dict[str, Any]:
+  """Returns the JSON object in a file; empty if the path is ''."""
   if not path:
     return {}
   try:
@@ -58,11 +61,11 @@ def _scores(path):
   except (OSError, ValueError) as error:
     raise ValueError(f'--scores_file={path} cannot be read: {error}') from error
   if not isinstance(scores, dict):
-    raise ValueError(f'--scores_file={path} holds no JSON object of scores')
+    raise ValueError(f'--scores_file={path} must hold a JSON object of scores')
   return scores
 
 
-def main(_):
+def main(_: Sequence[str]) -> None:
   program.require(FLAGS, 'checkpoint_path', 'vocab_file', 'output_dir')
   manifest = caption_model.write(
     FLAGS.output_dir,

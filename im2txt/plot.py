@@ -3,11 +3,13 @@
 
   plot --logdirs=data/model,data/other_model --output=curves.png
 
-Loss, perplexity, BLEU-4, CIDEr and learning rate, each against the step and
-against the time since a run began; panels without data are omitted.
-Directories are searched recursively, so that of a model gives the curves of its
-train and its eval directory.
+The panels are loss, perplexity, BLEU-4, CIDEr and learning rate, each against
+the step and against the time since the start of the run. Panels without data
+are omitted. Directories are searched recursively, so the directory of a model
+gives the curves of its train and eval directories.
 """
+
+from collections.abc import Sequence
 
 from absl import flags
 
@@ -18,16 +20,16 @@ from im2txt.visualization import curves
 FLAGS = flags.FLAGS
 
 
-def define_flags():
+def define_flags() -> None:
   flags.DEFINE_string(
     'logdirs',
     '',
-    'Directories with event files in or below them, separated by commas.',
+    'Directories with event files, searched recursively, separated by commas.',
   )
   flags.DEFINE_string('output', '', 'PNG file to write.')
 
 
-def main(_):
+def main(_: Sequence[str]) -> None:
   program.require(FLAGS, 'logdirs', 'output')
   result = curves.draw(curves.find_runs(files.split_names(FLAGS.logdirs)))
   with files.replacing(FLAGS.output) as temporary:

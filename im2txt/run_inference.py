@@ -3,18 +3,21 @@
 
   run_inference --checkpoint_path=DIR_OR_PREFIX[,...] [FLAG...] FILE...
 
-Several checkpoints are an ensemble, which averages their probabilities.
-FILE is an image, a directory (the images in it, by their suffixes) or - for
-names from standard input, one on each line. JPEG, PNG, GIF, BMP, WebP, TIFF and
-AVIF are read; of an animation the first frame.
+Several checkpoints form an ensemble, which averages their probabilities. FILE
+is an image, a directory (of images, by their suffixes), or - to read names from
+standard input, one per line. The formats are JPEG, PNG, GIF, BMP, WebP, TIFF
+and AVIF. The first frame of an animation is captioned.
 """
 
+from collections.abc import Sequence
 import contextlib
 import functools
+import io
 import itertools
 import json
 import os
 import sys
+from typing import cast
 import warnings
 
 from absl import flags
@@ -34,7 +37,7 @@ FLAGS = flags.FLAGS
 _VOCABULARY = 'word_counts.txt'
 
 
-def define_flags():
+def define_flags() -> None:
   flags.DEFINE_string(
     'checkpoint_path',
     '',
@@ -44,42 +47,43 @@ def define_flags():
   flags.DEFINE_string(
     'vocab_file',
     '',
-    'Vocabulary the model was trained with. Without it '
-    'word_counts.txt beside the checkpoint is taken.',
+    'Vocabulary the model was trained with. The default is word_counts.txt '
+    'beside the checkpoint.',
   )
   flags.DEFINE_string(
     'input_files',
     '',
-    'Image files, directories or file patterns, separated by commas. '
-    'Arguments that are no flags are such too, each as it stands.',
+    'Image files, directories or file patterns, separated by commas. Further '
+    'ones can be given as arguments, which may contain commas.',
   )
   flags.DEFINE_bool(
     'exif_orientation',
     True,
-    'Turn images as their EXIF data say. false: take them as they are '
-    'stored, as in 2016, when the images to train on were not turned '
-    'either.',
+    'Turn images upright by their EXIF data. The program of 2016 did not, '
+    'neither in training nor for captions.',
   )
   search_config.define_flags()
   flags.DEFINE_enum(
     'output_format',
     'text',
     ['text', 'json'],
-    'text as in 2016, or a JSON object a line: {"image": file, "captions": '
+    'text as in 2016; or json, an object per line: {"image": file, "captions": '
     '[{"caption", "probability", "log_probability"}]}.',
   )
-  flags.DEFINE_integer('inference_batch_size', 16, 'Images captioned at once.')
+  flags.DEFINE_integer(
+    'inference_batch_size', 16, 'Images per batch.', lower_bound=1
+  )
   flags.DEFINE_enum(
     'precision',
     'float32',
     ['float32', 'bfloat16'],
-    'Of Inception v3. bfloat16 is faster on processors that have it (AVX512 '
-    'BF16, AMX) and changes some captions.',
+    'Precision of Inception v3. bfloat16 is faster on processors that support '
+    'it (AVX512 BF16, AMX), and changes some captions.',
   )
 
 
-def vocab_file(checkpoint_path):
-  """Returns --vocab_file, or what lies beside the checkpoint.
+def vocab_file(checkpoint_path: str) -> str:
+  """Returns --vocab_file, or the vocabulary beside the checkpoint.
 
   Raises:
     ValueError: there is neither.
@@ -92,15 +96,15 @@ def vocab_file(checkpoint_path):
     if os.path.exists(found):
       return found
   raise ValueError(
-    f'--vocab_file is required: no {_VOCABULARY} lies beside '
+    f'--vocab_file is required: there is no {_VOCABULARY} beside '
     f'--checkpoint_path={checkpoint_path}'
   )
 
 
-def input_names(arguments):
-  """Returns the names that --input_files and the arguments give, a list."""
-  names = []
-  for name in files_lib.split_names(FLAGS.input_files) + arguments:
+def input_names(arguments: Sequence[str]) -> list[str]:
+  """Returns the names given by --input_files and by arguments."""
+  names: list[str] = []
+  for name in [*files_lib.split_names(FLAGS.input_files), *arguments]:
     if name == '-':
       names.extend(
         filter(
@@ -112,14 +116,14 @@ def input_names(arguments):
   return names
 
 
-def find_files(names):
-  """Finds the files to caption; tells what is left out on standard error.
+def find_files(names: Sequence[str]) -> tuple[list[str], int]:
+  """Finds the files to caption, and prints those that are left out.
 
   Args:
-    names: list of str, see `image_files.find`.
+    names: see `image_files.find`.
 
   Returns:
-    (list of files, number of names without a file).
+    (the files; number of names without a file).
 
   Raises:
     ValueError: there is no file.
@@ -127,9 +131,8 @@ def find_files(names):
   found = image_files.find(names)
   for directory, others in found.passed_over.items():
     print(
-      f'{directory}: {len(others)} passed over, no images by their suffix: '
-      + ', '.join(others[:5])
-      + (', ...' if len(others) > 5 else ''),
+      f'{directory}: {len(others)} passed over, without the suffix of an '
+      'image: ' + ', '.join(others[:5]) + (', ...' if len(others) > 5 else ''),
       file=sys.stderr,
     )
   for name, reason in found.missing.items():
@@ -144,7 +147,11 @@ def find_files(names):
   return found.files, len(found.missing)
 
 
-def print_captions(filename, captions, output_format):
+def print_captions(
+  filename: str,
+  captions: Sequence[captioner_lib.ScoredCaption],
+  output_format: str,
+) -> None:
   """Prints the captions of one image."""
   if output_format == 'json':
     print(
@@ -170,21 +177,19 @@ def print_captions(filename, captions, output_format):
     print(f'  {i}) {caption.text} (p={caption.probability:f})', flush=True)
 
 
-def main(argv):
+def main(argv: Sequence[str]) -> int:
   program.require(FLAGS, 'checkpoint_path')
   if not FLAGS.input_files and not argv[1:]:
     raise ValueError(
       'name the images: run_inference [flags] FILE... (see --help)'
     )
-  if FLAGS.inference_batch_size < 1:
-    raise ValueError('--inference_batch_size should be 1 or more')
-  # The names of files may be no UTF-8. In JSON, what is replaced is valid.
-  sys.stdout.reconfigure(
+  # Names of files need not be UTF-8. The output must be, if it is JSON.
+  cast(io.TextIOWrapper, sys.stdout).reconfigure(
     errors='backslashreplace'
     if FLAGS.output_format == 'json'
     else 'surrogateescape'
   )
-  # Pillow's, of damaged EXIF data, for one.
+  # Pillow warns, for example, of damaged EXIF data.
   warnings.filterwarnings('ignore', module=r'PIL\.')
   search = search_config.from_flags(FLAGS)
   vocabulary = vocab_file(FLAGS.checkpoint_path)
@@ -208,7 +213,7 @@ def main(argv):
   size = FLAGS.inference_batch_size
   with contextlib.ExitStack() as stack:
     bar = None
-    # Captions that appear on the terminal themselves tell enough.
+    # On a terminal the captions themselves show the progress.
     if len(files) > size and not sys.stdout.isatty():
       bar = stack.enter_context(
         progress.Progress('Captioning', len(files), 'images')

@@ -343,7 +343,10 @@ def test_arguments_are_files_directories_and_standard_input(runs, files):
     if 'skipped' in line or 'passed over' in line
   ]
   assert [line.split(':', 1) for line in lines] == [
-    [f'{files}/folder', ' 1 passed over, no images by their suffix: notes.txt'],
+    [
+      f'{files}/folder',
+      ' 1 passed over, without the suffix of an image: notes.txt',
+    ],
     [
       f'skipped {files}/rgb.jpg,{files}/other.jpg',
       ' no such file; a comma separates files in --input_files only',

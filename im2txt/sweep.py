@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""Scores captions against the size of the beam and length normalization.
+r"""Scores captions for several sizes of the beam and length normalizations.
 
   sweep --checkpoint_path=train_dir --vocab_file=word_counts.txt \
       --captions_file=captions.json --image_dir=images --output_dir=sweep
 
-Each image is encoded once. The scores are printed and drawn (sweep.png), and
-each is in sweep.json as soon as it is known: the same command goes on from
-there.
+Each image is encoded once. The scores are printed, and drawn in sweep.png. Each
+score is saved in sweep.json at once, so the same command resumes an interrupted
+run.
 """
 
+from collections.abc import Callable
+from collections.abc import Sequence
 import os
+from typing import Any
+from typing import TypeVar
 
 from absl import flags
 
@@ -27,8 +31,10 @@ from im2txt.text import vocabulary_stamp
 
 FLAGS = flags.FLAGS
 
+_Number = TypeVar('_Number', int, float)
 
-def define_flags():
+
+def define_flags() -> None:
   flags.DEFINE_string(
     'checkpoint_path',
     '',
@@ -41,7 +47,7 @@ def define_flags():
   flags.DEFINE_string(
     'captions_file',
     '',
-    'Captions to score against, in any format that build_caption_data reads.',
+    'References, in any format that build_caption_data reads.',
   )
   flags.DEFINE_string(
     'image_dir',
@@ -52,13 +58,13 @@ def define_flags():
     'split',
     '',
     ['', *caption_files.SPLITS],
-    'Only the images that --captions_file has in this split.',
+    'Take only the images of this split of --captions_file.',
   )
   flags.DEFINE_string(
     'input_file_pattern',
     '',
-    'File pattern of sharded TFRecord files, in the place of '
-    '--captions_file and --image_dir.',
+    'File pattern of sharded TFRecord files, instead of --captions_file and '
+    '--image_dir.',
   )
   flags.DEFINE_string(
     'output_dir',
@@ -71,15 +77,15 @@ def define_flags():
   flags.DEFINE_list(
     'length_normalization_factors',
     ['0', '0.3', '0.7', '1'],
-    'Each beam is searched with each of these.',
+    'Length normalizations to try with each size of the beam.',
   )
   flags.DEFINE_list(
     'metrics',
     ['bleu_4', 'cider', 'mean_length', 'distinct_captions'],
-    f'Scores, any of {", ".join(summary.METRICS)}.',
+    f'Scores to compute, any of {", ".join(summary.METRICS)}.',
   )
   flags.DEFINE_integer(
-    'max_images', 0, 'Take only so many images; 0: all.', lower_bound=0
+    'max_images', 0, 'Number of images to take; 0 for all.', lower_bound=0
   )
   search_config.define_flags(
     without=(
@@ -96,22 +102,23 @@ def define_flags():
   )
 
 
-def numbers(name, kind):
-  """Returns the values of a flag, a list without repetitions.
+def numbers(name: str, kind: Callable[[str], _Number]) -> list[_Number]:
+  """Returns the values of a flag, without repetitions.
 
   Args:
     name: of the flag.
     kind: int or float.
 
   Raises:
-    ValueError: one is no number, or no search can have it.
+    ValueError: a value is not a number, or not valid for a search.
   """
   setting = name.removesuffix('s')
-  values = []
+  values: list[_Number] = []
   for text in getattr(FLAGS, name):
     try:
       values.append(kind(text))
-      search_config.SearchConfig(**{setting: values[-1]})
+      checked: dict[str, Any] = {setting: values[-1]}
+      search_config.SearchConfig(**checked)
     except ValueError as error:
       raise ValueError(
         f'--{name}={",".join(getattr(FLAGS, name))}: {error}'
@@ -121,7 +128,7 @@ def numbers(name, kind):
   return list(dict.fromkeys(values))
 
 
-def check_metrics():
+def check_metrics() -> None:
   """Raises ValueError if one of --metrics cannot be computed."""
   summary.check_names(FLAGS.metrics, '--metrics')
   unavailable = caption_scores.unavailable()
@@ -134,7 +141,7 @@ def check_metrics():
     raise ValueError('--metrics is empty: give one or more')
 
 
-def main(_):
+def main(_: Sequence[str]) -> None:
   program.require(FLAGS, 'checkpoint_path', 'vocab_file', 'output_dir')
   if bool(FLAGS.input_file_pattern) == bool(FLAGS.captions_file):
     raise ValueError('give either --captions_file or --input_file_pattern')

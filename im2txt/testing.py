@@ -21,6 +21,7 @@ import tempfile
 import traceback
 import types
 from typing import Any
+from typing import Protocol
 from typing import TYPE_CHECKING
 import zipfile
 
@@ -35,8 +36,17 @@ import pytest
 from im2txt.runtime import numpy_files
 
 if TYPE_CHECKING:
-  from im2txt import show_and_tell_model
+  import tensorflow as tf
+
   from im2txt.pretrained import inception_wheel as wheels
+
+
+class _Model(Protocol):
+  """What `assign_decoder` needs of a `ShowAndTellModel`."""
+
+  @property
+  def named_variables(self) -> Mapping[str, 'tf.Variable']: ...
+
 
 # The source tree, or Bazel's copy of it.
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -168,7 +178,7 @@ def training_batch(vectors: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:
 
 
 def assign_decoder(
-  model: 'show_and_tell_model.ShowAndTellModel',
+  model: _Model,
 ) -> dict[str, np.ndarray]:
   """Gives a model the decoder that was used in the 2016 program's searches.
 

@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""Reads shards and their vocabulary back and tells whether they are sound.
+r"""Checks shards and their vocabulary.
 
   validate_data --vocab_file=word_counts.txt \
       --input_file_pattern='train-?????-of-00256,val-?????-of-00004'
 
-Prints what is in each split, and a line for each kind of thing that is wrong:
-ids out of range or not those of their words, captions without start or end
-word, images that cannot be decoded, that are in more than one split or share
-an id, shards damaged or missing. The exit status is 0 if nothing is wrong, and
-1 otherwise.
+It prints the contents of each split, and a line per kind of error: word ids
+that are out of range or not those of their words; captions without start or end
+word; images that cannot be decoded, are in more than one split or share an id;
+and shards that are damaged or missing. The exit status is 0 if nothing is
+wrong, and 1 otherwise.
 """
 
+from collections.abc import Mapping
+from collections.abc import Sequence
 import dataclasses
 
 from absl import flags
@@ -23,12 +25,12 @@ from im2txt.runtime import workers as workers_lib
 FLAGS = flags.FLAGS
 
 
-def define_flags():
+def define_flags() -> None:
   flags.DEFINE_string(
     'input_file_pattern',
     '',
-    'File patterns of sharded TFRecord files, separated by commas; those of '
-    'all splits to find images that are in more than one.',
+    'File patterns of sharded TFRecord files, separated by commas. Give those '
+    'of all splits to find images that are in more than one.',
   )
   flags.DEFINE_string('vocab_file', '', 'Vocabulary made with the shards.')
   flags.DEFINE_string('start_word', '<S>', 'Word that begins every caption.')
@@ -39,16 +41,18 @@ def define_flags():
     'Word that stands for words outside the vocabulary.',
   )
   flags.DEFINE_integer(
-    'num_workers', 0, 'Number of processes, 0 for one per core.'
+    'num_workers', 0, 'Number of processes; 0 for one per core.', lower_bound=0
   )
 
 
-def report(splits, problems):
+def report(
+  splits: Mapping[str, validation.Split], problems: validation.Problems
+) -> list[str]:
   """Returns the lines to print.
 
   Args:
-    splits: dict, name -> validation.Split.
-    problems: validation.Problems.
+    splits: by name.
+    problems: what is wrong.
   """
   lines = [
     f'{name}: '
@@ -65,13 +69,9 @@ def report(splits, problems):
   )
 
 
-def main(_):
+def main(_: Sequence[str]) -> int:
   program.require(FLAGS, 'input_file_pattern', 'vocab_file')
-  if FLAGS.num_workers < 0:
-    raise ValueError(
-      f'--num_workers={FLAGS.num_workers} must be a number of '
-      'processes, or 0 for one per core'
-    )
+
   files = shards.list_files(FLAGS.input_file_pattern)
   with workers_lib.Workers(FLAGS.num_workers) as workers:
     splits, problems = validation.validate(

@@ -684,7 +684,9 @@ def test_program_checks_the_disk_before_it_downloads(
   ):
     result = _run_program(*arguments, tmp_path)
     assert result.returncode == 1
-    assert result.stderr.startswith(f'error: About {needed} GB are needed')
+    assert result.stderr.startswith(
+      f'error: {tmp_path}/raw-data needs about {needed} GB, and '
+    )
     assert result.stderr.count('\n') == 1
   assert os.listdir(tmp_path / 'raw-data') == []
 
@@ -692,7 +694,7 @@ def test_program_checks_the_disk_before_it_downloads(
 def test_program_needs_a_directory():
   result = _run_program()
   assert result.returncode == 1
-  assert 'Give one directory' in result.stdout + result.stderr
+  assert 'give one directory' in result.stdout + result.stderr
 
 
 if __name__ == '__main__':

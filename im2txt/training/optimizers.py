@@ -20,7 +20,7 @@ _AVERAGE_WARMUP = 10
 
 
 class Change(NamedTuple):
-  """What an optimizer is told of one variable.
+  """The input of an optimizer for one variable.
 
   Attributes:
     name: of the variable, as in a checkpoint.
