@@ -47,7 +47,7 @@ def report(splits, problems):
   """Returns the lines to print.
 
   Args:
-    splits: dict, name -> validation.Split.
+    splits: dict, name -> validation.SplitCounts.
     problems: validation.Problems.
   """
   lines = [
@@ -73,7 +73,7 @@ def main(_):
       'processes, or 0 for one per core'
     )
   files = shards.list_files(FLAGS.input_file_pattern)
-  with workers_lib.Workers(FLAGS.num_workers) as workers:
+  with workers_lib.Workers(FLAGS.num_workers, '--num_workers') as workers:
     splits, problems = validation.validate(
       files,
       FLAGS.vocab_file,
