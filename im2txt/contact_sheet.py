@@ -163,7 +163,7 @@ def main(_):
   ):
     try:
       shown.append(
-        caption_sheet.CaptionedPicture(
+        caption_sheet.CaptionedImage(
           path, image_store.read(path), caption, humans
         )
       )
@@ -171,13 +171,14 @@ def main(_):
       raise ValueError(
         f'cannot read the picture {path} ({error}): {remedy}'
       ) from error
-  png = caption_sheet.draw(shown, min(FLAGS.columns, count), num_humans=1)
+  png = caption_sheet.draw(shown, min(FLAGS.columns, count), num_references=1)
   with replacing(FLAGS.output_file) as temporary:
     with open(temporary, 'wb') as f:
       f.write(png)
   if not FLAGS.captions_file:
     same = sum(
-      caption_sheet.is_human(caption, humans) for _, caption, humans in found
+      caption_sheet.is_reference(caption, humans)
+      for _, caption, humans in found
     )
     print(
       f'{same} of {len(found)} captions are one of the human captions of '

@@ -137,7 +137,7 @@ class CaptionEvaluator:
       count: pictures, evenly from all.
 
     Returns:
-      list of `caption_sheet.CaptionedPicture`.
+      list of `caption_sheet.CaptionedImage`.
     """
     if not self._pictures:
       ids = list(n_best)
@@ -150,7 +150,7 @@ class CaptionEvaluator:
       )
       self._pictures = {image_id: found[image_id] for image_id in wanted}
     return [
-      caption_sheet.CaptionedPicture(
+      caption_sheet.CaptionedImage(
         f'image {image_id}',
         data,
         n_best[image_id][0],
@@ -194,7 +194,7 @@ def markdown(pictures):
   """Returns a table of captions beside those of humans, for TensorBoard.
 
   Args:
-    pictures: list of `caption_sheet.CaptionedPicture`.
+    pictures: list of `caption_sheet.CaptionedImage`.
   """
 
   def cell(*captions):
@@ -206,7 +206,7 @@ def markdown(pictures):
 
   rows = [('picture', 'caption', 'by humans'), ('---',) * 3]
   rows += [
-    (picture.name, cell(picture.caption), cell(*picture.humans))
+    (picture.name, cell(picture.caption), cell(*picture.references))
     for picture in pictures
   ]
   return '\n'.join(map(' | '.join, rows))
