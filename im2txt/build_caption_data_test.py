@@ -276,6 +276,13 @@ def test_unknown_tokenizers_are_refused(folder):
     _build(folder, tokenizer='spacy')
 
 
+def test_numbers_out_of_range_are_refused(folder):
+  with pytest.raises(
+    flags.Error, match='--train_shards=0: 0 is not a positive'
+  ):
+    _build(folder, train_shards=0)
+
+
 @pytest.mark.parametrize(
   'changes, part',
   [
@@ -288,8 +295,10 @@ def test_unknown_tokenizers_are_refused(folder):
     ({'train_list': None}, 'no image is in the train split'),
     ({'train_list': None, 'val_list': None}, '0.jpg is in no split'),
     ({'image_dir': None}, 'give --image_dir or --train_image_dir'),
-    ({'image_dir': '/nowhere'}, 'no image directory /nowhere'),
-    ({'train_shards': 0}, '--train_shards=0'),
+    (
+      {'image_dir': '/nowhere'},
+      '--train_image_dir=/nowhere: there is no such dir',
+    ),
   ],
 )
 def test_refused_before_any_work(folder, changes, part):
@@ -326,7 +335,7 @@ def test_program_ends_with_one_line_and_status_1(folder):
   )
   assert process.returncode == 1
   assert process.stdout == ''
-  assert process.stderr.startswith('error: Cannot read the captions file /now')
+  assert process.stderr.startswith('error: cannot read the captions file /now')
   assert process.stderr.count('\n') == 1
 
 

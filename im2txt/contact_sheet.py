@@ -188,7 +188,7 @@ def main(_: Sequence[str]) -> None:
   ):
     try:
       shown.append(
-        caption_sheet.CaptionedPicture(
+        caption_sheet.CaptionedImage(
           path, image_store.read(path), caption, references
         )
       )
@@ -196,13 +196,13 @@ def main(_: Sequence[str]) -> None:
       raise ValueError(
         f'cannot read the image {path} ({error}): {remedy}'
       ) from error
-  png = caption_sheet.draw(shown, min(FLAGS.columns, count), num_humans=1)
+  png = caption_sheet.draw(shown, min(FLAGS.columns, count), num_references=1)
   with replacing(FLAGS.output_file) as temporary:
     with open(temporary, 'wb') as f:
       f.write(png)
   if not FLAGS.captions_file:
     same = sum(
-      caption_sheet.is_human(caption, references)
+      caption_sheet.is_reference(caption, references)
       for _, caption, references in found
     )
     print(f'{same} of {len(found)} captions equal a reference of their image.')

@@ -99,7 +99,7 @@ def test_a_picture_that_is_none_leaves_the_others(files):
   result = run(files)
   assert result.returncode == 1 and not (files / 'sheet.png').exists()
   (line,) = [line for line in result.stderr.splitlines() if line]
-  assert line.startswith('error: cannot decode the picture ')
+  assert line.startswith('error: cannot decode the image ')
 
 
 def test_pictures_in_an_archive(files):

@@ -92,6 +92,7 @@ def _archives(base_url: str, raw_dir: str) -> list[download.Archive]:
       folder,
       growth=growth,
       unpack=folder == 'annotations' or flags.FLAGS.unpack_images,
+      flag='--base_url',
     )
     if base_url == _PUBLIC_URL:
       archive = archive._replace(size=size, checksum=('md5', md5))
@@ -101,7 +102,7 @@ def _archives(base_url: str, raw_dir: str) -> list[download.Archive]:
       archive = (
         archive._replace(size=os.path.getsize(here))
         if os.path.exists(here)
-        else download.described(archive)
+        else download.look_up(archive)
       )
     archives.append(archive)
   return archives
@@ -154,7 +155,7 @@ def _download_and_build(directory: str) -> None:
       if archive.folder != 'annotations':
         flags.FLAGS.set_default(
           archive.folder.replace('2014', '_image_dir'),
-          download.place(archive, raw_dir),
+          download.location(archive, raw_dir),
         )
   mscoco.build(build_mscoco_data.options_from_flags())
 

@@ -50,6 +50,7 @@ def main(argv: Sequence[str]) -> None:
     {'train': FLAGS.num_train_images, 'val': FLAGS.num_val_images},
     FLAGS.seed,
     FLAGS.num_workers,
+    '--num_workers',
   )
   log(f'The sample data is in {argv[1]}')
 

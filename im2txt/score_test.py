@@ -125,11 +125,11 @@ def test_one_run_is_the_top_level(run, annotations, tmp_path):
     ('[{"image_id": 1', 'results.json is not'),
     ('{"image_id": 1}', "no 'caption'"),
     ('{"scores": 1}', 'results.json is not .*, whole'),
-    ('[{"image_id": 1}]', "Entry 1 of .*results.json .*no 'caption'"),
+    ('[{"image_id": 1}]', "entry 1 of .*results.json .*no 'caption'"),
     ('[{"image_id": 1, "caption": null}]', "no 'caption'"),
     ('[{"image_id": 1, "caption": 3}]', 'caption 3, no text'),
-    ('[{"image_id": 1, "caption": "a"}, 2]', 'Entry 2 .*no JSON object'),
-    ('{"image_id": 1, "caption": "a"}\n{"image_', 'Entry 2 '),
+    ('[{"image_id": 1, "caption": "a"}, 2]', 'entry 2 .*not a JSON object'),
+    ('{"image_id": 1, "caption": "a"}\n{"image_', 'entry 2 '),
     ('[{"image_id": "1.jpg", "caption": "a"}]', "image id '1.jpg', not a num"),
     ('[{"image_id": NaN, "caption": "a"}]', 'image id nan, not a number'),
     ('[{"image_id": true, "caption": "a"}]', 'image id True, not a number'),
@@ -767,7 +767,7 @@ def test_program_ends_with_one_line_and_status_1(annotations):
   assert process.returncode == 1
   assert process.stdout == ''
   assert process.stderr.splitlines()[-1] == (
-    'error: Cannot read the captions file nowhere.json (No such file or '
+    'error: cannot read the captions file nowhere.json (No such file or '
     'directory): give --results_file the path of one.'
   )
 

@@ -46,7 +46,7 @@ def define_flags() -> None:
 
 
 def report(
-  splits: Mapping[str, validation.Split], problems: validation.Problems
+  splits: Mapping[str, validation.SplitCounts], problems: validation.Problems
 ) -> list[str]:
   """Returns the lines to print.
 
@@ -73,7 +73,7 @@ def main(_: Sequence[str]) -> int:
   program.require(FLAGS, 'input_file_pattern', 'vocab_file')
 
   files = shards.list_files(FLAGS.input_file_pattern)
-  with workers_lib.Workers(FLAGS.num_workers) as workers:
+  with workers_lib.Workers(FLAGS.num_workers, '--num_workers') as workers:
     splits, problems = validation.validate(
       files,
       FLAGS.vocab_file,

@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images and captions in, sharded TFRecords and a vocabulary out.
+"""Builds sharded TFRecords and a vocabulary from images and captions.
 
 The records, their order, the cut into shards and the vocabulary are those of
-the 2016 program. The work is done by processes; what they write depends on the
-input and the options only, never on how many they are.
+the 2016 program. Worker processes do the work. Their output depends on the
+input and the options only, never on the number of processes.
 
 See `shards` for the record format.
 """
 
 import collections
+from collections.abc import Collection
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
 import hashlib
 import json
 import os
@@ -17,7 +21,10 @@ import re
 import shutil
 import sys
 import tempfile
+from typing import Any
+from typing import Generic
 from typing import NamedTuple
+from typing import TypeVar
 
 import numpy as np
 
@@ -33,44 +40,71 @@ from im2txt.runtime import workers as workers_lib
 from im2txt.runtime.progress import log
 from im2txt.runtime.progress import Progress
 from im2txt.text import tokenizer
+from im2txt.text import vocabulary
 from im2txt.text import vocabulary_stamp
 
-# Bump when the same input gives other files, so that none is taken as done.
+# Increase this number when the same input gives other files, so that files of
+# an earlier version do not count as done.
 _FORMAT = 1
 _SHARD = r'(train|val|test)-\d{5}-of-\d{5}'
 _SHUFFLE_SEED = 12345
 _CAPTIONS_PER_TASK = 1000
-# Share of words above which the vocabulary is too small. MSCOCO has below 1 %.
+# Share of unknown words above which the vocabulary is too small. MSCOCO has
+# less than 1 %.
 _MANY_UNKNOWN = 0.1
 
 
-class Image(NamedTuple):
-  """A picture and captions of it (str, or lists of tokens)."""
+# A caption: str, or list of str after tokenization.
+_Caption = TypeVar('_Caption')
+
+
+class Image(NamedTuple, Generic[_Caption]):
+  """An image and its captions: texts, or lists of tokens."""
 
   image_id: int
   path: str
-  captions: list
+  captions: list[_Caption]
 
 
-class Dataset(NamedTuple):
-  """The pictures of one of the three data sets, and its number of shards."""
+class Dataset(NamedTuple, Generic[_Caption]):
+  """The images of one of the three data sets, and its number of shards."""
 
   name: str
-  images: list
+  images: list[Image[_Caption]]
   num_shards: int
 
 
-def build_datasets(datasets, stats, options):
-  """Builds data sets and the vocabulary of the first; see `build`.
+class ImageStat(NamedTuple):
+  """The state of an image's file.
+
+  Attributes:
+    image_id: id of the image.
+    path: path of the file; see `image_store`.
+    size: bytes of the file.
+    mark: a number that changes with the content; see `image_store.stats`.
+  """
+
+  image_id: int
+  path: str
+  size: int
+  mark: int
+
+
+def build_datasets(
+  datasets: Sequence[Dataset[str]],
+  stats: Sequence[ImageStat],
+  options: build_options.BuildOptions,
+) -> None:
+  """Builds data sets and the vocabulary of the first.
 
   Args:
-    datasets: list of Dataset, that to train on first.
-    stats: `stat_images` of all their pictures.
-    options: BuildOptions, checked by `check_options`.
+    datasets: the data sets; the training set comes first.
+    stats: `stat_images` of all their images.
+    options: options that `check_options` has checked.
 
   Raises:
-    ValueError: see `build`; or another program builds there.
-    OSError: reading or writing failed on the way.
+    ValueError: the input cannot be used, or another program builds there.
+    OSError: reading or writing failed.
   """
   _check_vocabulary_options(datasets[0], options)
   _check_writable('output_dir', options.output_dir)
@@ -82,8 +116,12 @@ def build_datasets(datasets, stats, options):
     _build_datasets(datasets, stats, options)
 
 
-def _build_datasets(datasets, stats, options):
-  """Does what `build_datasets` says, with the lock held."""
+def _build_datasets(
+  datasets: Sequence[Dataset[str]],
+  stats: Sequence[ImageStat],
+  options: build_options.BuildOptions,
+) -> None:
+  """Implements `build_datasets`, with the lock held."""
   _check_no_other_shards(datasets, options)
   journal = journal_lib.Journal(
     options.output_dir, _fingerprint(datasets, stats, options)
@@ -102,7 +140,7 @@ def _build_datasets(datasets, stats, options):
     _save_stamp(vocab, journal, options)
     log('Everything is built from the same input already.')
     for dataset in datasets:
-      _log_finished(dataset, journal.undecodable)
+      _log_finished(dataset, journal.undecodable or {})
     return
   _remove_outdated(
     missing
@@ -112,24 +150,28 @@ def _build_datasets(datasets, stats, options):
       if re.fullmatch(rf'\.{_SHARD}\.tmp', name)
     ]
   )
-  with workers_lib.Workers(options.num_workers) as workers:
-    if journal.undecodable is None:
-      journal.add_undecodable(
-        jpeg_check.find_undecodable(
-          workers, [image.path for d in datasets for image in d.images]
-        )
+  with workers_lib.Workers(options.num_workers, '--num_workers') as workers:
+    undecodable = journal.undecodable
+    if undecodable is None:
+      undecodable = jpeg_check.find_undecodable(
+        workers, [image.path for d in datasets for image in d.images]
       )
-    _check_something_is_left(datasets, journal.undecodable)
-    datasets = _tokenized(workers, datasets, options)
-    vocab = create_vocabulary(datasets[0], options)
+      journal.add_undecodable(undecodable)
+    _check_something_is_left(datasets, undecodable)
+    tokenized = _tokenized(workers, datasets, options)
+    vocab = create_vocabulary(tokenized[0], options)
     journal.add_file(options.word_counts_output_file)
     _save_stamp(vocab, journal, options)
-    for dataset in datasets:
-      _write_dataset(workers, dataset, vocab, journal, options)
+    for part in tokenized:
+      _write_dataset(workers, part, vocab, journal, undecodable, options)
 
 
-def _save_stamp(vocab, journal, options):
-  """Writes beside the shards of which vocabulary they are, once."""
+def _save_stamp(
+  vocab: vocabulary.Vocabulary,
+  journal: journal_lib.Journal,
+  options: build_options.BuildOptions,
+) -> None:
+  """Writes beside the shards which vocabulary they use, unless it is there."""
   path = os.path.join(options.output_dir, vocabulary_stamp.FILE_NAME)
   if not journal.is_done(path):
     vocabulary_stamp.save(
@@ -144,16 +186,18 @@ def _save_stamp(vocab, journal, options):
     journal.add_file(path)
 
 
-def captioned(entries, image_dir, source):
-  """Returns the images that have captions, as a list of Image.
+def captioned(
+  entries: Sequence[caption_files.Entry], image_dir: str, source: str
+) -> list[Image[str]]:
+  """Returns the images that have captions.
 
-  A caption without a word would teach nothing: it is left out, as is an image
-  that has no other. Both are counted.
+  Blank captions are left out, and so are images without another caption. Both
+  are counted.
 
   Args:
-    entries: list of `caption_files.Entry`.
-    image_dir: directory of the pictures, or a .zip file of it.
-    source: str, what the entries are of, for messages.
+    entries: entries of captions files, with image ids.
+    image_dir: directory of the images, or a .zip file of them.
+    source: name of the entries' source, for messages.
 
   Raises:
     ValueError: an entry names a file outside of the directory.
@@ -164,14 +208,16 @@ def captioned(entries, image_dir, source):
   if outside:
     raise ValueError(
       f'{len(outside)} file names of {source} are not of files in '
-      f'{image_dir}: {caption_files.first(map(ascii, outside))}. Give names '
-      'below the image directory, without "..".'
+      f'{image_dir}: {caption_files.first(map(ascii, outside))}; give names '
+      'below the image directory, without ".."'
     )
-  images, blank = [], 0
+  images: list[Image[str]] = []
+  blank = 0
   for entry in entries:
     captions = [caption for caption in entry.captions if caption.strip()]
     blank += len(entry.captions) - len(captions)
     if captions:
+      assert entry.image_id is not None  # See `caption_files.numbered`.
       images.append(
         Image(
           entry.image_id, os.path.join(image_dir, entry.file_name), captions
@@ -187,8 +233,8 @@ def captioned(entries, image_dir, source):
   return images
 
 
-def _is_outside(file_name):
-  """Returns whether a name is of no file below the image directory."""
+def _is_outside(file_name: str) -> bool:
+  """Returns whether a name leads out of the image directory."""
   return (
     os.path.isabs(file_name)
     or '..' in file_name.split('/')
@@ -196,67 +242,70 @@ def _is_outside(file_name):
   )
 
 
-def stat_images(split_name, images, image_dir):
-  """Returns [id, path, bytes, mark of the content] of every picture.
+def stat_images(
+  split_name: str, images: Sequence[Image[str]], image_dir: str
+) -> list[ImageStat]:
+  """Returns the state of the file of every image.
 
   Args:
     split_name: 'train' or 'val', to name the flags in messages.
-    images: list of Image.
-    image_dir: directory of the pictures, or a .zip file of it.
+    images: the images.
+    image_dir: directory of the images, or a .zip file of them.
 
   Raises:
-    ValueError: the directory or the file of a picture is missing.
+    ValueError: the directory or the file of an image is missing.
   """
   flag = f'--{split_name}_image_dir'
   stat = image_store.stats(image_dir, flag)
-  stats, missing = [], []
+  stats: list[ImageStat] = []
+  missing: list[str] = []
   for image in images:
     try:
-      stats.append([image.image_id, image.path, *stat(image.path)])
+      stats.append(ImageStat(image.image_id, image.path, *stat(image.path)))
     except OSError:
       missing.append(image.path)
   if missing:
     raise ValueError(
       f'{len(missing)} of {len(images)} images are missing in {image_dir}: '
-      f'{caption_files.first(map(os.path.basename, missing))}. Give {flag} '
-      f'the directory that belongs to the {split_name} captions file, whole.'
+      f'{caption_files.first(map(os.path.basename, missing))}; give {flag} '
+      f'the complete directory of the {split_name} captions file'
     )
   return stats
 
 
-def _check_vocabulary_options(train, options):
+def _check_vocabulary_options(
+  train: Dataset[str], options: build_options.BuildOptions
+) -> None:
   """Raises ValueError if the special words would be too rare to be kept."""
   captions = sum(len(image.captions) for image in train.images)
   if captions < options.min_word_count and not options.extend_vocab_file:
     raise ValueError(
       f'--min_word_count={options.min_word_count} is more than the '
-      f'{captions} captions to train on: no word would be left. Give a '
-      'smaller one.'
+      f'{captions} captions to train on, so no word would be left: give a '
+      'smaller number'
     )
 
 
-def _check_writable(flag, directory):
-  """Makes a directory if need be; raises ValueError if it takes no file."""
+def _check_writable(flag: str, directory: str) -> None:
+  """Makes a directory if missing; raises ValueError if it is not writable."""
   try:
     os.makedirs(directory, exist_ok=True)
     with tempfile.TemporaryFile(dir=directory):
       pass
   except OSError as error:
     raise ValueError(
-      f'Cannot write into {directory} ({error.strerror}): give --{flag} a '
-      'place where files can be made.'
+      f'cannot write into {directory} ({error.strerror}): give --{flag} a '
+      'path where files can be made'
     ) from error
 
 
-def _check_no_other_shards(datasets, options):
-  """Raises ValueError if there are shards that this build does not write.
+def _check_no_other_shards(
+  datasets: Sequence[Dataset[str]], options: build_options.BuildOptions
+) -> None:
+  """Raises ValueError if there are shards of another build.
 
-  One vocabulary.json tells of all shards in a directory: with others in it,
-  it would tell of them too.
-
-  Args:
-    datasets: list of Dataset.
-    options: BuildOptions.
+  A directory has one vocabulary.json for all its shards, so it would be wrong
+  for shards of another vocabulary.
   """
   own = {os.path.basename(path) for path in _shard_paths(datasets, options)}
   others = sorted(
@@ -267,13 +316,15 @@ def _check_no_other_shards(datasets, options):
   if others:
     raise ValueError(
       f'--output_dir={options.output_dir} holds {len(others)} shard(s) of '
-      f'another build ({caption_files.first(others)}), whose vocabulary may '
-      'be another: remove them, or give another --output_dir'
+      f'another build ({caption_files.first(others)}), which may have '
+      'another vocabulary: remove them, or give another --output_dir'
     )
 
 
-def _check_something_is_left(datasets, undecodable):
-  """Raises ValueError if no picture of a data set can be decoded."""
+def _check_something_is_left(
+  datasets: Sequence[Dataset[str]], undecodable: Mapping[str, str]
+) -> None:
+  """Raises ValueError if no image of some data set can be decoded."""
   for dataset in datasets:
     if dataset.images and all(
       image.path in undecodable for image in dataset.images
@@ -286,9 +337,13 @@ def _check_something_is_left(datasets, undecodable):
       )
 
 
-def _check_space(stats, datasets, options):
+def _check_space(
+  stats: Sequence[ImageStat],
+  datasets: Sequence[Dataset[str]],
+  options: build_options.BuildOptions,
+) -> None:
   """Raises ValueError if the disk is too small for the shards."""
-  sizes = {path: size for _, path, size, _ in stats}
+  sizes = {stat.path: stat.size for stat in stats}
   needed = sum(
     sizes[example.path]
     for dataset in datasets
@@ -296,18 +351,19 @@ def _check_space(stats, datasets, options):
   )
   free = shutil.disk_usage(options.output_dir).free
   for path in _shard_paths(datasets, options):
-    if os.path.exists(path):  # Kept, or replaced.
+    if os.path.exists(path):  # It is kept or replaced.
       free += os.path.getsize(path)
   if needed > free:
     raise ValueError(
-      f'The shards need {needed / 1e9:.1f} GB in {options.output_dir}, where '
-      f'{free / 1e9:.1f} GB are free: make room or give another '
-      '--output_dir.'
+      f'the shards need {needed / 1e9:.1f} GB in {options.output_dir}, where '
+      f'{free / 1e9:.1f} GB are free: make room, or give another --output_dir'
     )
 
 
-def _examples(images, layout):
-  """Returns what becomes a record: list of Image, by layout of one caption."""
+def _examples(
+  images: Sequence[Image[_Caption]], layout: str
+) -> list[Image[_Caption]]:
+  """Returns an image for every record: with one caption or all, by layout."""
   if layout == 'compact':
     return list(images)
   return [
@@ -317,27 +373,31 @@ def _examples(images, layout):
   ]
 
 
-def shuffled_examples(images, layout):
-  """Returns an Image for every record, in the order of the 2016 program."""
+def shuffled_examples(
+  images: Sequence[Image[_Caption]], layout: str
+) -> list[Image[_Caption]]:
+  """Returns an image for every record, in the order of the 2016 program."""
   examples = _examples(images, layout)
   random.Random(_SHUFFLE_SEED).shuffle(examples)
   return examples
 
 
-def shard_ranges(num_examples, num_shards, num_threads):
-  """Returns [start, end) of every shard, a list of pairs of int.
+def shard_ranges(
+  num_examples: int, num_shards: int, num_threads: int
+) -> list[tuple[int, int]]:
+  """Returns [start, end) of the examples of every shard.
 
-  The 2016 program first gave each thread its part, then cut that; rounding
-  makes this differ from cutting once.
+  The 2016 program first gave each thread a part, then cut the part. Because of
+  rounding this differs from cutting once.
 
   Args:
-    num_examples: int, records of the data set.
-    num_shards: int, a multiple of `num_threads` or less than it.
-    num_threads: int, parts that are cut into shards.
+    num_examples: records of the data set.
+    num_shards: a multiple of `num_threads`, or less than it.
+    num_threads: number of parts that are cut into shards.
   """
   num_threads = min(num_shards, num_threads)
   parts = np.linspace(0, num_examples, num_threads + 1).astype(int)
-  ranges = []
+  ranges: list[tuple[int, int]] = []
   for part in range(num_threads):
     edges = (
       np.linspace(parts[part], parts[part + 1], num_shards // num_threads + 1)
@@ -348,14 +408,18 @@ def shard_ranges(num_examples, num_shards, num_threads):
   return ranges
 
 
-def _shard_path(dataset, shard, options):
+def _shard_path(
+  dataset: Dataset[Any], shard: int, options: build_options.BuildOptions
+) -> str:
   return os.path.join(
     options.output_dir,
     f'{dataset.name}-{shard:05d}-of-{dataset.num_shards:05d}',
   )
 
 
-def _shard_paths(datasets, options):
+def _shard_paths(
+  datasets: Sequence[Dataset[Any]], options: build_options.BuildOptions
+) -> list[str]:
   return [
     _shard_path(dataset, shard, options)
     for dataset in datasets
@@ -363,9 +427,18 @@ def _shard_paths(datasets, options):
   ]
 
 
-def _fingerprint(datasets, stats, options):
+def _fingerprint(
+  datasets: Sequence[Dataset[str]],
+  stats: Sequence[ImageStat],
+  options: build_options.BuildOptions,
+) -> str:
   """Returns a digest of everything that the output depends on."""
-  content = [_FORMAT, tokenizer.version(options.tokenizer), stats, datasets]
+  content: list[object] = [
+    _FORMAT,
+    tokenizer.version(options.tokenizer),
+    stats,
+    datasets,
+  ]
   for name in (
     'train_shards',
     'val_shards',
@@ -387,21 +460,25 @@ def _fingerprint(datasets, stats, options):
   return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-def _remove_outdated(paths):
-  """Removes possible shards of other input: interrupted, they would mix."""
+def _remove_outdated(paths: Sequence[str]) -> None:
+  """Removes shards of other input, which an interrupted build would mix in."""
   outdated = [path for path in paths if os.path.exists(path)]
   for path in outdated:
     os.remove(path)
   if outdated:
     files.sync(os.path.dirname(outdated[0]))
     log(
-      f'Removed {len(outdated)} shards that are not of a finished build from '
+      f'Removed {len(outdated)} shards that are not from a finished build of '
       'this input.'
     )
 
 
-def _tokenized(workers, datasets, options):
-  """Returns the Datasets with tokens, special words included, as captions."""
+def _tokenized(
+  workers: workers_lib.Workers,
+  datasets: Sequence[Dataset[str]],
+  options: build_options.BuildOptions,
+) -> list[Dataset[list[str]]]:
+  """Returns the data sets with captions as tokens, special words included."""
   captions = [
     caption
     for dataset in datasets
@@ -412,48 +489,56 @@ def _tokenized(workers, datasets, options):
   tasks = (
     (captions[i : i + _CAPTIONS_PER_TASK], options.tokenizer) for i in starts
   )
-  tokens = []
+  tokens: list[list[str]] = []
   with Progress('Tokenizing', len(captions), 'captions') as progress:
     for result in workers.map(_tokenize, tasks):
       for words in result:
-        # Half a million captions have few words: keep each once.
+        # Half a million captions have few distinct words: keep one copy of
+        # each.
         tokens.append(
           [options.start_word, *map(sys.intern, words), options.end_word]
         )
       progress.update(len(result))
   log(f'Tokenized {len(captions)} captions.')
-  tokens = iter(tokens)
+  remaining = iter(tokens)
   return [
-    dataset._replace(
-      images=[
-        image._replace(captions=[next(tokens) for _ in image.captions])
+    Dataset(
+      dataset.name,
+      [
+        Image(
+          image.image_id, image.path, [next(remaining) for _ in image.captions]
+        )
         for image in dataset.images
-      ]
+      ],
+      dataset.num_shards,
     )
     for dataset in datasets
   ]
 
 
-def _tokenize(captions, name):
+def _tokenize(captions: Sequence[str], name: str) -> list[list[str]]:
   return [tokenizer.tokenize(caption, name) for caption in captions]
 
 
-def create_vocabulary(train, options):
-  """Writes the vocabulary file and returns the Vocabulary.
+def create_vocabulary(
+  train: Dataset[list[str]], options: build_options.BuildOptions
+) -> vocabulary.Vocabulary:
+  """Writes the vocabulary file and returns the vocabulary.
 
-  Words by number of occurrences, equal ones in the order first seen; those
-  seen less than `min_word_count` times are left out. With `extend_vocab_file`
-  its words come first, the unknown one too, whatever their number.
+  Words are sorted by number of occurrences; words with equal numbers are in the
+  order first seen. Words seen less than `min_word_count` times are left out.
+  The words of `extend_vocab_file`, its unknown word too, come before them,
+  however often they occur.
 
   Args:
-    train: Dataset with tokens.
-    options: Options.
+    train: the training set, with tokens.
+    options: the options.
   """
-  counter = collections.Counter()
+  counter: collections.Counter[str] = collections.Counter()
   for image in train.images:
     for tokens in image.captions:
       counter.update(tokens)
-  old = []
+  old: list[str] = []
   if options.extend_vocab_file:
     old = build_options.read_vocabulary(
       options.extend_vocab_file, options
@@ -479,13 +564,17 @@ def create_vocabulary(train, options):
   return vocab
 
 
-def _warn_of_unknown_words(counter, vocab, options):
-  """Warns if much of the captions to train on is unknown words.
+def _warn_of_unknown_words(
+  counter: Mapping[str, int],
+  vocab: vocabulary.Vocabulary,
+  options: build_options.BuildOptions,
+) -> None:
+  """Warns if many words of the training captions are unknown.
 
   Args:
-    counter: dict, word -> its number in the captions, special ones included.
-    vocab: Vocabulary.
-    options: Options.
+    counter: how often each word occurs, special words included.
+    vocab: the vocabulary.
+    options: the options.
   """
   counts = {
     word: count
@@ -501,14 +590,29 @@ def _warn_of_unknown_words(counter, vocab, options):
   if share > _MANY_UNKNOWN:
     log(
       f'Warning: {share:.0%} of the words of the training captions are not '
-      f'in the vocabulary, so become {options.unknown_word}: give a smaller '
-      f'--min_word_count than {options.min_word_count}. 1 or 2 suits a few '
-      'hundred captions.'
+      f'in the vocabulary, so they become {options.unknown_word}: give a '
+      f'smaller --min_word_count than {options.min_word_count}. For a few '
+      'hundred captions 1 or 2 is suitable.'
     )
 
 
-def _write_dataset(workers, dataset, vocab, journal, options):
-  """Writes the shards of a data set that are not there yet."""
+class _Record(NamedTuple):
+  """A record to write: an image, and the tokens and ids of its captions."""
+
+  image_id: int
+  path: str
+  captions: list[tuple[list[str], list[int]]]
+
+
+def _write_dataset(
+  workers: workers_lib.Workers,
+  dataset: Dataset[list[str]],
+  vocab: vocabulary.Vocabulary,
+  journal: journal_lib.Journal,
+  undecodable: Collection[str],
+  options: build_options.BuildOptions,
+) -> None:
+  """Writes the missing shards of a data set."""
   examples = shuffled_examples(dataset.images, options.layout)
   parts = [
     examples[start:end]
@@ -525,13 +629,13 @@ def _write_dataset(workers, dataset, vocab, journal, options):
       f"'{dataset.name}' are there already."
     )
 
-  def tasks():
+  def tasks() -> Iterator[tuple[str, str, list[_Record]]]:
     for i in todo:
       yield (
         paths[i],
         options.layout,
         [
-          (
+          _Record(
             image.image_id,
             image.path,
             [
@@ -540,7 +644,7 @@ def _write_dataset(workers, dataset, vocab, journal, options):
             ],
           )
           for image in parts[i]
-          if image.path not in journal.undecodable
+          if image.path not in undecodable
         ],
       )
 
@@ -553,11 +657,11 @@ def _write_dataset(workers, dataset, vocab, journal, options):
     for i, _ in zip(todo, workers.map(_write_shard, tasks())):
       journal.add_file(paths[i])
       progress.update(pairs[i])
-  _log_finished(dataset, journal.undecodable)
+  _log_finished(dataset, undecodable)
 
 
-def _log_finished(dataset, undecodable):
-  """Prints what became of a data set; the last line is the 2016 program's."""
+def _log_finished(dataset: Dataset[Any], undecodable: Collection[str]) -> None:
+  """Prints a summary of a data set; the last line is the 2016 program's."""
   pairs = sum(len(image.captions) for image in dataset.images)
   skipped = [image for image in dataset.images if image.path in undecodable]
   if skipped:
@@ -572,23 +676,23 @@ def _log_finished(dataset, undecodable):
   )
 
 
-def _write_shard(path, layout, records):
+def _write_shard(path: str, layout: str, records: Sequence[_Record]) -> None:
   """Writes one shard under a temporary name, then gives it its own.
 
   Args:
     path: path of the shard.
-    layout: str, as in BuildOptions.
-    records: list of (image id, path of the picture, [(tokens, ids), ...]).
+    layout: see BuildOptions.
+    records: the images and captions.
 
   Raises:
-    OSError: a picture cannot be read or the shard not written.
+    OSError: an image cannot be read, or the shard cannot be written.
   """
   with files.replacing(path) as temporary:
     with shards.Writer(temporary) as writer:
-      for image_id, image_path, captions in records:
-        data = image_store.read(image_path)
+      for record in records:
+        data = image_store.read(record.path)
         writer.write(
-          shards.serialize_compact(image_id, data, captions)
+          shards.serialize_compact(record.image_id, data, record.captions)
           if layout == 'compact'
-          else shards.serialize(image_id, data, *captions[0])
+          else shards.serialize(record.image_id, data, *record.captions[0])
         )

@@ -154,16 +154,16 @@ def test_read_coco_takes_no_other(tmp_path):
       "KeyError: 'sentences'",
     ),
     ('{"images": [1]}', 'AttributeError'),
-    ('{"file": "a.jpg"}', 'Line 1 '),
-    ('{"file": "a.jpg", "caption": "x"}\n{"file"', 'Line 2 '),
-    ('{"file": "a.jpg", "caption": "x"}\n[1]', 'Line 2 '),
-    ('{"file": "a.jpg", "caption": 3}', 'Line 1 '),
-    ('[{"image": "a.jpg", "caption": "x"}, {"image": "a.jpg"}]', 'Entry 2 '),
-    ('[1]', 'Entry 1 '),
+    ('{"file": "a.jpg"}', 'line 1 '),
+    ('{"file": "a.jpg", "caption": "x"}\n{"file"', 'line 2 '),
+    ('{"file": "a.jpg", "caption": "x"}\n[1]', 'line 2 '),
+    ('{"file": "a.jpg", "caption": 3}', 'line 1 '),
+    ('[{"image": "a.jpg", "caption": "x"}, {"image": "a.jpg"}]', 'entry 2 '),
+    ('[1]', 'entry 1 '),
     ('[' * 100000, 'is not JSON'),
     (
       '[{"image": "a.jpg", "caption": "x", "image_id": -1}]',
-      'Entry 1 .*image id -1, not a number from 0',
+      'entry 1 .*image id -1, not a number from 0',
     ),
     (
       '[{"image": "a.jpg", "caption": "x", "image_id": "9999999999999999999"}]',
@@ -173,13 +173,13 @@ def test_read_coco_takes_no_other(tmp_path):
       '{"images": [{"filename": "a.jpg", "split": "val", "imgid": "one"}]}',
       "image id 'one', not a number",
     ),
-    ('a.jpg#0\tx\nb.jpg x\n', 'Line 2 '),
-    ('image_name| comment_number| comment\na.jpg| x\n', 'Line 2 '),
-    ('file,caption\na.jpg,a man, a dog\n', 'Line 2 '),
-    ('file,caption\na.jpg,x\nb.jpg\n', 'Line 3 '),
-    ('file,caption\na.jpg,"x\n', 'Line 2 '),
-    ('name,text\na.jpg,x\n', 'Line 2 '),
-    ('file,caption,image_id\na.jpg,x,y\n', 'Line 2 '),
+    ('a.jpg#0\tx\nb.jpg x\n', 'line 2 '),
+    ('image_name| comment_number| comment\na.jpg| x\n', 'line 2 '),
+    ('file,caption\na.jpg,a man, a dog\n', 'line 2 '),
+    ('file,caption\na.jpg,x\nb.jpg\n', 'line 3 '),
+    ('file,caption\na.jpg,"x\n', 'line 2 '),
+    ('name,text\na.jpg,x\n', 'line 2 '),
+    ('file,caption,image_id\na.jpg,x,y\n', 'line 2 '),
     ('file,caption,split\na.jpg,x,val\na.jpg,y,test\n', 'another split'),
   ],
 )
@@ -235,9 +235,9 @@ def test_numbers_only_what_has_none():
   assert [e.image_id for e in caption_files.numbered([b, a])] == [1, 2]
   with_ids = [a._replace(image_id=9), b._replace(image_id=0)]
   assert caption_files.numbered(with_ids) == with_ids
-  with pytest.raises(ValueError, match='1 pictures have no image_id, .* b'):
+  with pytest.raises(ValueError, match='1 images have no image_id, .* b'):
     caption_files.numbered([with_ids[0], b])
-  with pytest.raises(ValueError, match='another has too, such as 9'):
+  with pytest.raises(ValueError, match='another image has too, such as 9'):
     caption_files.numbered([with_ids[0], b._replace(image_id=9)])
 
 

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The file that COCO's evaluation server takes: a zip of two results files.
+"""Writes the file that COCO's evaluation server takes.
 
-It holds captions_val2014_NAME_results.json and
-captions_test2014_NAME_results.json, both of all images of their part.
+It is a zip of captions_val2014_NAME_results.json and
+captions_test2014_NAME_results.json, each with captions of all images of its
+part.
 """
 
+from collections.abc import Mapping
 import json
 import re
 import zipfile
@@ -14,30 +16,32 @@ from im2txt.runtime import files
 
 IMAGES = {'val2014': 40504, 'test2014': 40775}
 
-# The first day that a zip can tell: the same captions make the same file.
+# The first date that a zip can have: the same captions make the same file.
 _DATE = (1980, 1, 1, 0, 0, 0)
 
 
-def check_name(name, flag):
-  """Raises ValueError if a name of results cannot stand in a file name."""
+def check_name(name: str, flag: str) -> None:
+  """Raises ValueError if a name cannot be part of a file name."""
   if not re.fullmatch(r'[A-Za-z0-9][A-Za-z0-9_.-]*', name):
     raise ValueError(
-      f'{flag}={name} should be letters, digits, "-", "_" and '
-      '".", and begin with a letter or digit'
+      f'{flag}={name} must consist of letters, digits, "-", "_" and ".", and '
+      'begin with a letter or digit'
     )
 
 
-def write(path, name, parts):
+def write(
+  path: files.StrPath, name: str, parts: Mapping[str, Mapping[int, str]]
+) -> list[str]:
   """Writes the zip.
 
   Args:
-    path: of the zip.
-    name: str, of whoever made the captions, as `check_name` takes it.
-    parts: dict with the keys of IMAGES -> dict, image id -> caption.
+    path: path of the zip.
+    name: name of the results, as `check_name` accepts it.
+    parts: for each key of IMAGES, the captions by image id.
 
   Returns:
-    list of str, a line for each part that is not of as many images as the
-    server wants.
+    A line for each part that does not have as many images as the server
+    requires.
 
   Raises:
     ValueError: an image is in both parts.

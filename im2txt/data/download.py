@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Archives from a server, whole and checked, unpacked once if they are to be.
+"""Resumable, verified archive downloads, optionally unpacked.
 
-A directory that holds archives and what they contain has, for each archive
-X.zip that makes the folder X:
+For each archive X.zip that contains the folder X, a directory holds:
 
-  .X.zip.part  a download that is not finished; a later run goes on with it
-  X.zip        the archive, checked
-  .X.zip.unzip a folder being unpacked; begun anew when interrupted
-  .X.zip.done  stamp: where X.zip came from
-  X/           what the archive holds, complete, if it is unpacked
+  .X.zip.part  an unfinished download; a later run resumes it
+  X.zip        the archive, verified
+  .X.zip.unzip a folder being unpacked; an interrupted run starts it again
+  .X.zip.done  a stamp that says where X.zip came from
+  X/           the content of the archive, complete, if it is unpacked
 """
 
 import hashlib
@@ -18,6 +17,8 @@ import os
 import shutil
 import stat
 import time
+from typing import Any
+from typing import IO
 from typing import NamedTuple
 import urllib.error
 import urllib.parse
@@ -31,29 +32,29 @@ from im2txt.runtime.progress import Progress
 
 _CHUNK = 1 << 20
 _TIMEOUT_SECONDS = 60
-# Failures in a row without a byte between them, and what to wait after each.
+# Waits between failures in a row, in which not one byte arrived.
 _WAITS_SECONDS = (1, 2, 4, 8, 16, 32)
 _TRIES = len(_WAITS_SECONDS) + 1
-# No archive of images or checkpoints is larger; one whose size nobody tells ends
+# No archive of images or checkpoints is larger. A download of unknown size ends
 # here at the latest.
 _MOST_BYTES = 100 << 30
-# Bytes unpacked per byte packed, at most: captions take a tenth of their size.
+# Largest ratio of unpacked to packed bytes. Captions shrink to a tenth.
 _MOST_GROWTH = 100
 # Lists of checksums that a server may keep beside its archives.
 _SUMS = {'SHA256SUMS': 'sha256', 'MD5SUMS': 'md5'}
 
 
 class UnreachableError(ConnectionError):
-  """A server that does not answer, or a connection that breaks for good.
+  """A server does not answer, or the connection breaks again and again.
 
   Attributes:
-    reason: str, in a few words.
+    reason: the reason in a few words.
   """
 
-  def __init__(self, url, reason):
+  def __init__(self, url: str, reason: str) -> None:
     super().__init__(
-      f'Cannot download {url} ({reason}): the same command goes '
-      'on with what is there already.'
+      f'cannot download {url} ({reason}): run the same command again later; '
+      'it goes on from here'
     )
     self.reason = reason
 
@@ -62,31 +63,41 @@ class Archive(NamedTuple):
   """A zip archive on a server and the one folder that it makes.
 
   Attributes:
-    url: where it is.
+    url: address of the archive.
     folder: top folder inside the archive.
     size: bytes, None if not known.
     checksum: (algorithm, hexadecimal digest), None if not known.
-    growth: unpacked size over packed size, about.
-    unpack: whether the folder is wanted; if not, the archive will do.
+    growth: approximate ratio of unpacked to packed size.
+    unpack: whether to unpack the folder.
+    flag: the flag that gave the server, for messages; '' if there is none.
   """
 
   url: str
   folder: str
-  size: int = None
-  checksum: tuple = None
+  size: int | None = None
+  checksum: tuple[str, str] | None = None
   growth: float = 1.1
   unpack: bool = True
+  flag: str = ''
+
+  def error(self, reason: str, advice: str) -> ValueError:
+    """Returns an error with advice, which needs the flag, if there is one."""
+    return ValueError(
+      f'{self.url}: {reason}'
+      + (f'; give {self.flag} {advice}' if self.flag else '')
+    )
 
   @property
-  def name(self):
+  def name(self) -> str:
+    """Name of the archive's file."""
     return self.url.rpartition('/')[2]
 
 
-def is_done(archive, directory):
-  """Returns whether nothing is left to do for what is wanted of the archive.
+def is_done(archive: Archive, directory: str) -> bool:
+  """Returns whether the archive, or its folder, is in `directory`, complete.
 
-  A folder gets its name when it is complete, so one without a stamp is either
-  that or was put there by the user; it is not touched in either case.
+  A folder gets its name when it is complete. So a folder without a stamp is
+  complete, or the user put it there. It is not touched in either case.
   """
   return is_unpacked(archive, directory) or (
     not archive.unpack
@@ -95,44 +106,48 @@ def is_done(archive, directory):
   )
 
 
-def is_unpacked(archive, directory):
+def is_unpacked(archive: Archive, directory: str) -> bool:
   """Returns whether the archive's folder is in `directory`, complete."""
   return os.path.isdir(os.path.join(directory, archive.folder))
 
 
-def place(archive, directory):
-  """Returns where the pictures are: the archive's folder, or the archive."""
+def location(archive: Archive, directory: str) -> str:
+  """Returns the path of the archive's folder if unpacked, or of the archive."""
   if is_unpacked(archive, directory):
     return os.path.join(directory, archive.folder)
   return _path(archive, directory)
 
 
-def source(archive, directory):
+def source(archive: Archive, directory: str) -> str | None:
   """Returns the URL that a finished archive came from, None if not known."""
   return _read_stamp(archive, directory).get('url')
 
 
-def described(archive, tries=_TRIES, timeout=_TIMEOUT_SECONDS):
-  """Returns the archive with its size and checksum as the server tells them.
+def look_up(
+  archive: Archive, tries: int = _TRIES, timeout: float = _TIMEOUT_SECONDS
+) -> Archive:
+  """Returns the archive with the size and checksum that the server states.
 
-  For an archive whose size or checksum nobody knew before: the size is the
-  server's, the checksum from a file SHA256SUMS or MD5SUMS beside it, if any.
+  The checksum is from a file SHA256SUMS or MD5SUMS beside the archive, if there
+  is one.
 
   Args:
-    archive: Archive.
-    tries: int, how often to ask a server that does not answer.
+    archive: an archive of unknown size or checksum.
+    tries: how often to ask a server that does not answer.
     timeout: seconds to wait for an answer.
 
   Raises:
-    ValueError: the archive is not there.
-    UnreachableError: there is no answer.
+    ValueError: the server does not have the archive.
+    UnreachableError: the server does not answer.
   """
-  with _open(archive.url, tries, timeout=timeout) as response:
+  with _open(archive, archive.url, tries, timeout=timeout) as response:
     size = _int_or_none(response.headers.get('Content-Length'))
   checksum = None
   for name, algorithm in _SUMS.items():
     try:
-      with _open(archive.url.rpartition('/')[0] + '/' + name, 1) as response:
+      with _open(
+        archive, archive.url.rpartition('/')[0] + '/' + name, 1
+      ) as response:
         lines = response.read(_CHUNK).decode('utf-8', 'replace').splitlines()
     except ValueError:
       continue
@@ -148,31 +163,31 @@ def described(archive, tries=_TRIES, timeout=_TIMEOUT_SECONDS):
   return archive._replace(size=size, checksum=checksum)
 
 
-def space_needed(archive, directory):
-  """Returns the bytes that getting the archive, and its folder, will take."""
+def space_needed(archive: Archive, directory: str) -> int:
+  """Returns the bytes of disk that `obtain` will take."""
   if is_done(archive, directory) or not archive.size:
     return 0
-  needed = archive.size * archive.growth if archive.unpack else 0
+  needed = archive.size * archive.growth if archive.unpack else 0.0
   if not os.path.exists(_path(archive, directory)):
     needed += archive.size - _size(_part(archive, directory))
   return int(needed)
 
 
-def obtain(archive, directory):
-  """Gets the archive, and unpacks it if it is to be, unless that is done.
+def obtain(archive: Archive, directory: str) -> None:
+  """Downloads the archive, and unpacks it if wanted, unless that is done.
 
   Args:
-    archive: Archive.
-    directory: str, exists.
+    archive: the archive.
+    directory: an existing directory.
 
   Raises:
-    ValueError: the server has no such archive, or another one than expected.
+    ValueError: the server does not have this archive.
     OSError: the download or the disk failed; a later call goes on.
   """
   if is_done(archive, directory):
     url = source(archive, directory)
     log(
-      f'{place(archive, directory)} is there already'
+      f'{location(archive, directory)} is there already'
       + (f' (from {url}).' if url else '.')
     )
     return
@@ -184,27 +199,27 @@ def obtain(archive, directory):
     _save_stamp(archive, directory, path)
 
 
-def _path(archive, directory):
+def _path(archive: Archive, directory: str) -> str:
   return os.path.join(directory, archive.name)
 
 
-def _part(archive, directory):
+def _part(archive: Archive, directory: str) -> str:
   return os.path.join(directory, f'.{archive.name}.part')
 
 
-def _stamp(archive, directory):
+def _stamp(archive: Archive, directory: str) -> str:
   return os.path.join(directory, f'.{archive.name}.done')
 
 
-def _save_stamp(archive, directory, path):
+def _save_stamp(archive: Archive, directory: str, path: str) -> None:
   files.write_json(
     _stamp(archive, directory),
     {'url': archive.url, 'bytes': os.path.getsize(path)},
   )
 
 
-def _read_stamp(archive, directory):
-  """Returns what the stamp says, a dict; empty without a sound stamp."""
+def _read_stamp(archive: Archive, directory: str) -> dict[str, Any]:
+  """Returns the content of the stamp; {} if it is missing or damaged."""
   try:
     with open(_stamp(archive, directory), encoding='utf-8') as f:
       stamp = json.load(f)
@@ -213,11 +228,11 @@ def _read_stamp(archive, directory):
   return stamp if isinstance(stamp, dict) else {}
 
 
-def _size(path):
+def _size(path: str) -> int:
   return os.path.getsize(path) if os.path.exists(path) else 0
 
 
-def _int_or_none(text):
+def _int_or_none(text: str | None) -> int | None:
   return int(text) if text and text.isdecimal() else None
 
 
@@ -225,9 +240,17 @@ def _int_or_none(text):
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-  """Follows a server to http and https, and never from https to http."""
+  """Follows redirections to http and https, but never from https to http."""
 
-  def redirect_request(self, req, fp, code, msg, headers, newurl):
+  def redirect_request(
+    self,
+    req: urllib.request.Request,
+    fp: IO[bytes],
+    code: int,
+    msg: str,
+    headers: http.client.HTTPMessage,
+    newurl: str,
+  ) -> urllib.request.Request | None:
     scheme = urllib.parse.urlsplit(newurl).scheme
     if scheme != 'https' and (scheme, req.type) != ('http', 'http'):
       raise urllib.error.HTTPError(
@@ -240,22 +263,29 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _opener():
+def _opener() -> urllib.request.OpenerDirector:
   return urllib.request.build_opener(_Redirects)
 
 
-def _open(url, tries, start=0, timeout=_TIMEOUT_SECONDS):
+def _open(
+  archive: Archive,
+  url: str,
+  tries: int,
+  start: int = 0,
+  timeout: float = _TIMEOUT_SECONDS,
+) -> Any:
   """Returns the response to a GET of `url` from byte `start`.
 
   Args:
-    url: str.
-    tries: int, how often to ask a server that does not answer.
-    start: int, a range is asked for if it is not 0.
+    archive: the archive, for messages.
+    url: address of the archive, or of a file beside it.
+    tries: how often to ask a server that does not answer.
+    start: first byte; if it is not 0, a range is requested.
     timeout: seconds to wait for an answer.
 
   Raises:
-    ValueError: the server says that it has not got that.
-    UnreachableError: there is no answer.
+    ValueError: the server says that it does not have the file.
+    UnreachableError: the server does not answer.
   """
   headers = {'User-Agent': 'im2txt'}
   if start:
@@ -267,20 +297,20 @@ def _open(url, tries, start=0, timeout=_TIMEOUT_SECONDS):
       )
     except urllib.error.HTTPError as error:
       with error:
-        # Only these say that asking again may help.
+        # For other codes, asking again does not help.
         if error.code < 500 and error.code not in (408, 429):
-          raise ValueError(
-            f'{url}: the server answers {error.code} {error.reason}. Give '
-            '--base_url the place of the archives.'
+          raise archive._replace(url=url).error(
+            f'the server answers {error.code} {error.reason}',
+            'the address of the archives',
           ) from error
         reason = f'{error.code} {error.reason}'
     except urllib.error.URLError as error:
-      # A missing file:// is no passing trouble.
+      # A missing file:// stays missing.
       if urllib.parse.urlsplit(url).scheme == 'file':
-        raise ValueError(
-          f'{url}: {error.reason}. Give --base_url the place of the archives.'
+        raise archive._replace(url=url).error(
+          str(error.reason), 'the address of the archives'
         ) from error
-      reason = error.reason
+      reason = str(error.reason)
     except (OSError, http.client.HTTPException) as error:
       reason = str(error) or type(error).__name__
     if attempt + 1 < tries:
@@ -288,16 +318,16 @@ def _open(url, tries, start=0, timeout=_TIMEOUT_SECONDS):
   raise UnreachableError(url, reason)
 
 
-def _download(archive, directory, path):
-  """Leaves the checked archive at `path`."""
+def _download(archive: Archive, directory: str, path: str) -> None:
+  """Downloads and verifies the archive as `path`."""
   if os.path.exists(path):
     if fault(archive, path) is None:
       log(f'{path} is there already.')
       return
-    log(f'{path} is not what it should be: downloading it again.')
+    log(f'{path} is damaged or another file: downloading it again.')
     os.remove(path)
   part = _part(archive, directory)
-  # One more time for a file that was damaged on the way or is an old part.
+  # A second try in case the file was damaged on the way, or the part is old.
   for attempt in range(2):
     transfer(archive, part)
     wrong = fault(archive, part)
@@ -308,14 +338,13 @@ def _download(archive, directory, path):
     os.remove(part)
     if not attempt:
       log(f'{archive.url}: {wrong}. Downloading it again.')
-  raise ValueError(
-    f'{archive.url}: {wrong}, twice. The server has another file than it '
-    'should: give --base_url another place.'
+  raise archive.error(
+    f'{wrong}, twice: the server has another file', 'another address'
   )
 
 
-def transfer(archive, part):
-  """Downloads what is missing of `part`, as often as the line breaks."""
+def transfer(archive: Archive, part: str) -> None:
+  """Downloads the rest of `part`, again whenever the connection breaks."""
   failures = 0
   while True:
     start = _size(part)
@@ -334,27 +363,27 @@ def transfer(archive, part):
     time.sleep(_WAITS_SECONDS[min(failures, len(_WAITS_SECONDS) - 1)])
 
 
-def _transfer_once(archive, part, start):
+def _transfer_once(archive: Archive, part: str, start: int) -> str | None:
   """Appends to `part` until the file or the connection ends.
 
   Args:
-    archive: Archive.
+    archive: the archive.
     part: path of the unfinished file.
-    start: int, its size.
+    start: size of the unfinished file.
 
   Returns:
     None if the file is complete, else what went wrong.
   """
   try:
-    response = _open(archive.url, _TRIES, start)
+    response = _open(archive, archive.url, _TRIES, start)
   except ValueError as error:
     if getattr(error.__cause__, 'code', None) != 416:
       raise
-    # There is nothing after what we have, so it is of another file.
+    # The server's file ends before, so the part belongs to another file.
     os.remove(part)
-    return 'the server cannot go on from there'
+    return 'the server cannot resume the download'
   with response:
-    # A server that does not know ranges sends everything from the beginning.
+    # A server without ranges sends everything from the beginning.
     if start and not (
       response.status == 206
       and response.headers.get('Content-Range', '').startswith(
@@ -365,9 +394,9 @@ def _transfer_once(archive, part, start):
     length = _int_or_none(response.headers.get('Content-Length'))
     total = archive.size if length is None else start + length
     if archive.size is not None and total != archive.size:
-      raise ValueError(
-        f'{archive.url} has {total} bytes where {archive.size} are expected: '
-        'give --base_url a place with the right archives.'
+      raise archive.error(
+        f'{total} bytes where {archive.size} are expected',
+        'an address with the right archives',
       )
     if total is not None and total > _MOST_BYTES:
       raise _too_large(archive)
@@ -392,20 +421,20 @@ def _transfer_once(archive, part, start):
   return None
 
 
-def _too_large(archive):
-  return ValueError(
-    f'{archive.url} has more than the {_MOST_BYTES >> 30} GB that are '
-    'downloaded: give --base_url a place with the right archives.'
+def _too_large(archive: Archive) -> ValueError:
+  return archive.error(
+    f'it has more than {_MOST_BYTES >> 30} GB, the most that is downloaded',
+    'an address with the right archives',
   )
 
 
-def fault(archive, path):
-  """Returns what is wrong with `path` as the archive, None if it is right."""
+def fault(archive: Archive, path: str) -> str | None:
+  """Returns why `path` is not the archive, None if it is."""
   size = os.path.getsize(path)
   if archive.size is not None and size != archive.size:
     return f'{size} bytes where {archive.size} are expected'
   if archive.checksum is None:
-    # The archive's own checksums are the only ones then.
+    # Only the archive's own checksums are left.
     try:
       with zipfile.ZipFile(path) as archive_file:
         damaged = archive_file.testzip()
@@ -429,8 +458,8 @@ def fault(archive, path):
 # Unpacking -------------------------------------------------------------------
 
 
-def _unzip(archive, directory, path):
-  """Unpacks the archive's folder under another name, then names it."""
+def _unzip(archive: Archive, directory: str, path: str) -> None:
+  """Unpacks the archive's folder under a temporary name, then renames it."""
   staging = os.path.join(directory, f'.{archive.name}.unzip')
   shutil.rmtree(staging, ignore_errors=True)
   os.mkdir(staging)
@@ -444,7 +473,7 @@ def _unzip(archive, directory, path):
           zip_file.extract(member, staging)
           progress.update(1)
     files.sync_tree(staging)
-    # Before the folder, which shows that nothing is left to do.
+    # Before the folder, whose presence means that all is done.
     _save_stamp(archive, directory, path)
     files.rename(
       (
@@ -454,7 +483,8 @@ def _unzip(archive, directory, path):
     )
   except image_store.BAD_ZIP as error:
     raise ValueError(
-      f'Cannot unpack {path} ({error}): remove it to have it downloaded again.'
+      f'cannot unpack {path} ({error}): remove it, and run the same command '
+      'again'
     ) from error
   finally:
     shutil.rmtree(staging, ignore_errors=True)
@@ -464,41 +494,42 @@ def _unzip(archive, directory, path):
   )
 
 
-def _safe_members(zip_file, archive, size):
+def _safe_members(
+  zip_file: zipfile.ZipFile, archive: Archive, size: int
+) -> list[zipfile.ZipInfo]:
   """Returns the members in the archive's folder.
 
   Args:
-    zip_file: ZipFile.
-    archive: Archive.
-    size: int, bytes of the archive.
+    zip_file: the opened archive.
+    archive: the archive.
+    size: bytes of the archive.
 
   Raises:
-    ValueError: there are none, one would be written somewhere else, or they
-      would take far more room than the archive.
+    ValueError: there are none, a member would be written outside the folder, or
+      they would take far more room than the archive.
   """
-  members = []
+  members: list[zipfile.ZipInfo] = []
   for member in zip_file.infolist():
     parts = member.filename.replace('\\', '/').split('/')
-    # extract() would mend such names; an archive that has them is no archive
-    # of pictures.
+    # extract() would change such names, but no archive of images has them.
     if (
       '..' in parts or not parts[0] or stat.S_ISLNK(member.external_attr >> 16)
     ):
       raise ValueError(
         f'{archive.url} would write {member.filename!r}, outside of its '
-        'folder: do not trust this archive.'
+        'folder: do not trust this archive'
       )
     if parts[0] == archive.folder and len(parts) > 1:
       members.append(member)
   if not members:
-    raise ValueError(
-      f'{archive.url} has no folder {archive.folder}/: give '
-      '--base_url the place of the right archives.'
+    raise archive.error(
+      f'there is no folder {archive.folder}/ in it',
+      'an address with the right archives',
     )
   unpacked = sum(member.file_size for member in members)
   if unpacked > _MOST_GROWTH * size:
     raise ValueError(
       f'{archive.url} would unpack {size} bytes to {unpacked}: do not trust '
-      'this archive.'
+      'this archive'
     )
   return members

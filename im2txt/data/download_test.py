@@ -131,6 +131,7 @@ def fixture_archive(server):
     'train2014',
     len(content),
     ('md5', hashlib.md5(content).hexdigest()),
+    flag='--base_url',
   )
 
 
@@ -334,21 +335,21 @@ def test_unreachable_server(archive, tmp_path, server):
 
 
 @pytest.mark.parametrize('name', ['SHA256SUMS', 'MD5SUMS'])
-def test_described_reads_sums_beside_the_archive(server, archive, name):
+def test_look_up_reads_sums_beside_the_archive(server, archive, name):
   content = server.files['/zips/train2014.zip']
   algorithm = {'SHA256SUMS': 'sha256', 'MD5SUMS': 'md5'}[name]
   digest = hashlib.new(algorithm, content).hexdigest()
   server.files[f'/zips/{name}'] = (
     f'{"0" * 32}  other.zip\n{digest} *train2014.zip\n'.encode()
   )
-  found = download.described(archive._replace(size=None, checksum=None))
+  found = download.look_up(archive._replace(size=None, checksum=None))
   assert found.size == len(content)
   assert found.checksum == (algorithm, digest)
 
 
 def test_without_sums_the_archive_checks_itself(server, archive, tmp_path):
   bare = archive._replace(size=None, checksum=None)
-  described = download.described(bare)
+  described = download.look_up(bare)
   assert described.checksum is None
   content = bytearray(server.files['/zips/train2014.zip'])
   content[5000] ^= 1
@@ -382,7 +383,7 @@ def test_an_archive_that_reaches_outside_is_refused(server, tmp_path, name):
   server.files['/x/train2014.zip'] = _zip(
     {'train2014/a.jpg': b'a', name: b'/etc/passwd'}
   )
-  archive = download.described(
+  archive = download.look_up(
     download.Archive(server.url + '/x/train2014.zip', 'train2014')
   )
   target = tmp_path / 'in' / 'raw'
@@ -398,7 +399,7 @@ def test_an_archive_that_unpacks_to_too_much_is_refused(server, tmp_path):
   with zipfile.ZipFile(buffer, 'w', zipfile.ZIP_DEFLATED) as archive_file:
     archive_file.writestr('train2014/a.jpg', bytes(1 << 20))
   server.files['/x/train2014.zip'] = buffer.getvalue()
-  archive = download.described(
+  archive = download.look_up(
     download.Archive(server.url + '/x/train2014.zip', 'train2014')
   )
   with pytest.raises(ValueError, match='would unpack .* do not trust'):
@@ -411,7 +412,7 @@ def test_a_device_in_an_archive_becomes_a_file(server, tmp_path):
   device.external_attr = 0o020666 << 16
   server.files['/x/train2014.zip'] = _zip({device: b'a'})
   download.obtain(
-    download.described(
+    download.look_up(
       download.Archive(server.url + '/x/train2014.zip', 'train2014')
     ),
     str(tmp_path),
@@ -427,7 +428,7 @@ def test_a_download_without_end_is_refused(
   server.files['/x/a.zip'] = bytes(2000)
   if not tells:
     monkeypatch.setattr(download, '_int_or_none', lambda _: None)
-  with pytest.raises(ValueError, match='has more than the'):
+  with pytest.raises(ValueError, match='it has more than'):
     download.obtain(
       download.Archive(server.url + '/x/a.zip', 'a'), str(tmp_path)
     )
@@ -486,7 +487,7 @@ def test_a_damaged_stamp_is_none(archive, tmp_path):
 
 def test_an_archive_of_something_else_is_refused(server, tmp_path):
   server.files['/x/train2014.zip'] = _zip({'train2017/a.jpg': b'a'})
-  archive = download.described(
+  archive = download.look_up(
     download.Archive(server.url + '/x/train2014.zip', 'train2014')
   )
   with pytest.raises(ValueError, match='no folder train2014/'):
@@ -543,7 +544,7 @@ def test_downloads_and_leaves_packed(server, archive, tmp_path):
     '.train2014.zip.done',
     'train2014.zip',
   ]
-  assert download.place(packed, tmp_path) == str(tmp_path / 'train2014.zip')
+  assert download.location(packed, tmp_path) == str(tmp_path / 'train2014.zip')
   assert download.is_done(packed, tmp_path)
   assert not download.is_done(archive, tmp_path)
   assert download.space_needed(packed, tmp_path) == 0
@@ -554,7 +555,7 @@ def test_downloads_and_leaves_packed(server, archive, tmp_path):
   download.obtain(archive, str(tmp_path))
   assert server.requests_seen == []
   assert _is_unpacked(tmp_path)
-  assert download.place(packed, tmp_path) == str(tmp_path / 'train2014')
+  assert download.location(packed, tmp_path) == str(tmp_path / 'train2014')
   os.remove(tmp_path / 'train2014.zip')
   assert download.is_done(packed, tmp_path)
 

@@ -1,31 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Image files by their first bytes: kind, size, orientation, memory to decode.
+"""Headers of image files: kind, size, orientation, memory to decode.
 
-Nothing is decoded to learn these, so a small file that claims to be a huge
-image is refused before it takes any memory. What TensorFlow decodes (JPEG, PNG,
-GIF) stays with it; Pillow decodes the other kinds.
+Headers are read without decoding, so a small file that claims to be a huge
+image is refused before it takes any memory. TensorFlow decodes JPEG, PNG and
+GIF; Pillow decodes the other kinds.
 """
 
+from collections.abc import Callable
 import contextlib
 import importlib
 import io
 import math
 import re
 import struct
+from typing import Any
 from typing import NamedTuple
+from typing import TYPE_CHECKING
 import warnings
 
 import numpy as np
 
-# Larger files are not read: their bytes stand beside what they are decoded to.
+if TYPE_CHECKING:
+  from PIL import Image as PilImage
+
+# Larger files are not read: their bytes are in memory beside the decoded image.
 MOST_FILE_BYTES = 200_000_000
-# Decoding one image may take so many bytes. With it two threads that decode
-# images of one kind stay below 2 GB, the model included.
+# Decoding one image may take this many bytes. Two threads that decode images of
+# one kind then stay below 2 GB, the model included.
 _MOST_BYTES = 580_000_000
-# TensorFlow refuses a JPEG of more bytes than this, decoded.
+# TensorFlow refuses a JPEG that takes more bytes than this when decoded.
 _MOST_BYTES_OF_JPEG = 2**29 - 1
 
-# Bytes that decoding takes per pixel, as measured.
+# Measured bytes per pixel that decoding takes.
 _BYTES = {
   'JPEG': 3,
   'PNG': 3,
@@ -35,9 +41,10 @@ _BYTES = {
   'WebP': 24,
   'AVIF': 24,
 }
-# A JPEG of several scans keeps the coefficients of all three channels.
+# For a JPEG of several scans the decoder keeps the coefficients of all three
+# channels.
 _BYTES_OF_COEFFICIENTS = 6
-# A PNG with alpha is decoded to four channels and then put over white.
+# A PNG with alpha is decoded to four channels and then blended with white.
 _BYTES_OF_ALPHA_PNG = 10
 
 _PILLOW = {
@@ -47,7 +54,7 @@ _PILLOW = {
   'AVIF': ('AvifImagePlugin', 'AvifImageFile'),
 }
 READ_BY_PILLOW = frozenset(_PILLOW)
-# What Pillow raises at damaged files, as Image.open knows it, and in loading.
+# Errors that Pillow raises for damaged files, when opening and when loading.
 _DAMAGED = (
   AttributeError,
   EOFError,
@@ -62,7 +69,7 @@ _DAMAGED = (
   struct.error,
 )
 
-# The kinds that are recognized but not read.
+# Kinds that are recognized but not read.
 _OTHERS = [
   (b'\xff\x0a', 'JPEG XL image'),
   (b'\x00\x00\x00\x0cJXL ', 'JPEG XL image'),
@@ -92,8 +99,8 @@ _HEIC_BRANDS = {
 }
 
 READ = 'JPEG, PNG, GIF, BMP, WebP, TIFF, AVIF'
-# Of the files in a directory that are taken for images. HEIC is there to be
-# refused by name.
+# Suffixes of the files in a directory that are read as images. HEIC is here so
+# that it is refused by name.
 SUFFIXES = (
   '.jpg',
   '.jpeg',
@@ -115,19 +122,18 @@ _ORIENTATION_TAG = 274
 
 
 class Header(NamedTuple):
-  """What the first bytes of an image file say.
+  """The header of an image file.
 
   Attributes:
-    kind: str, one of `READ`.
+    kind: one of `READ`.
     width: pixels as stored, before any turn; of the first frame.
-    height: likewise.
-    bytes_per_pixel: that decoding takes.
-    orientation: int from 1, upright, to 8, as in EXIF.
-    has_alpha: whether a PNG has transparent pixels, perhaps.
-    is_sequential: whether a JPEG can be decoded at a smaller size in
-      accordingly less memory.
-    first_frame_end: of a GIF of several frames, bytes up to the end of the
-      first; None of another file.
+    height: pixels as stored, before any turn; of the first frame.
+    bytes_per_pixel: bytes that decoding takes.
+    orientation: from 1, upright, to 8, as in EXIF.
+    has_alpha: whether a PNG may have transparent pixels.
+    is_sequential: whether decoding a JPEG at a smaller size takes less memory.
+    first_frame_end: bytes up to the end of the first frame, for a GIF of several
+      frames; None for other files.
   """
 
   kind: str
@@ -140,28 +146,28 @@ class Header(NamedTuple):
   first_frame_end: int | None = None
 
   @property
-  def num_bytes(self):
+  def num_bytes(self) -> int:
     """Bytes that decoding takes."""
     return self.width * self.height * self.bytes_per_pixel
 
   @property
-  def most_pixels(self):
+  def most_pixels(self) -> int:
     """Pixels of the largest image of this kind that is decoded."""
     most = _MOST_BYTES // self.bytes_per_pixel
     return min(most, _MOST_BYTES_OF_JPEG // 3) if self.kind == 'JPEG' else most
 
-  def check_size(self):
+  def check_size(self) -> None:
     """Raises ValueError if the image is too large to be decoded."""
     if self.width * self.height > self.most_pixels:
       side = math.isqrt(self.most_pixels)
       raise ValueError(
-        f'too large, {self.width} x {self.height} pixels: make it smaller, '
-        f'at most {side} x {side} for this kind of {self.kind}'
+        f'too large, {self.width} x {self.height} pixels: make it at most '
+        f'{side} x {side} pixels, for this kind of {self.kind}'
       )
 
 
-def kind_of(data):
-  """Returns what the first bytes of a file are of: str, None if unknown.
+def kind_of(data: bytes) -> str | None:
+  """Returns the kind of a file by its first bytes, None if unknown.
 
   >>> kind_of(b'GIF89a')
   'GIF'
@@ -199,15 +205,15 @@ def kind_of(data):
   )
 
 
-def read_header(data):
-  """Returns the `Header` of an image file.
+def read_header(data: bytes) -> Header:
+  """Returns the header of an image file.
 
   Args:
-    data: bytes of the file.
+    data: content of the file.
 
   Raises:
-    ValueError: the file is empty, of a kind that is not read, or its header
-      is damaged.
+    ValueError: the file is empty, of a kind that is not read, has a damaged
+      header, or is a JPEG of several scans without an end.
   """
   if not data:
     raise ValueError('the file is empty')
@@ -216,52 +222,55 @@ def read_header(data):
     raise ValueError(f'not an image of a kind that is read ({READ})')
   if kind not in _BYTES:
     raise ValueError(f'{kind}: this kind is not read; convert images to JPEG')
-  read = {'JPEG': _jpeg_header, 'PNG': _png_header, 'GIF': _gif_header}.get(
-    kind, _pillow_header
-  )
+  readers: dict[str, Callable[[bytes], Header]] = {
+    'JPEG': _jpeg_header,
+    'PNG': _png_header,
+    'GIF': _gif_header,
+  }
+  read = readers.get(kind, _pillow_header)
   try:
     return read(data)
   except (IndexError, struct.error) as e:
     raise ValueError(f'damaged {kind} image: it ends in its header') from e
 
 
-def check_for_decode_jpeg(data):
-  """Checks that `tf.io.decode_jpeg` may be given the bytes of an image file.
+def check_for_decode_jpeg(data: bytes) -> None:
+  """Checks that an image file is safe to give to `tf.io.decode_jpeg`.
 
   Args:
-    data: bytes of the file.
+    data: content of the file.
 
   Raises:
-    ValueError: it would refuse them, or take too much memory first.
+    ValueError: the decoder would refuse the file, or take too much memory first.
   """
   header = read_header(data)
   if header.kind in READ_BY_PILLOW:
     raise ValueError(f'not a JPEG file but {header.kind}')
   if header.first_frame_end is not None:
-    # All frames would be decoded before it refuses them.
+    # The decoder would decode all frames before it refuses them.
     raise ValueError('an animated GIF')
   header.check_size()
 
 
-def first_frame(data, header):
-  """Returns the bytes of a file without further frames of an animated GIF."""
+def first_frame(data: bytes, header: Header) -> bytes:
+  """Returns the content of a file, of an animated GIF the first frame only."""
   if header.first_frame_end is None:
     return data
   return data[: header.first_frame_end] + b';'
 
 
-def decode_with_pillow(data, kind):
+def decode_with_pillow(data: bytes, kind: str) -> np.ndarray:
   """Decodes an image that TensorFlow does not read.
 
   Args:
-    data: bytes of the file; its size has been checked.
-    kind: of `read_header`.
+    data: content of the file; its size has been checked.
+    kind: kind of the file, of `read_header`.
 
   Returns:
     uint8 [height, width, 3], the first frame over white, not turned.
 
   Raises:
-    ValueError: it is damaged or has pixels that are not read.
+    ValueError: the image is damaged or has pixels that are not read.
   """
   with _opened(data, kind) as image:
     try:
@@ -274,25 +283,25 @@ def decode_with_pillow(data, kind):
       ) from e
 
 
-def _reason(error):
-  """Returns what Pillow says, less the address of the bytes in memory."""
+def _reason(error: BaseException) -> str:
+  """Returns Pillow's message without the address of the bytes in memory."""
   return re.sub(r' <_io\.BytesIO object at \w+>', '', str(error))
 
 
-def thumbnail(data, longest_side):
-  """Decodes an image of any kind with Pillow, small, to be looked at.
+def thumbnail(data: bytes, longest_side: int) -> np.ndarray:
+  """Decodes an image of any kind with Pillow, small, for people to look at.
 
-  Other decoders give other pixels, so no model is given these.
+  The pixels are not for a model: they differ from those of other decoders.
 
   Args:
-    data: bytes of the file.
-    longest_side: pixels of the result at most.
+    data: content of the file.
+    longest_side: largest width or height of the result in pixels.
 
   Returns:
     uint8 [height, width, 3], the first frame over white, upright.
 
   Raises:
-    ValueError: the bytes are no image that is read, damaged or too large.
+    ValueError: the image is of a kind that is not read, damaged or too large.
   """
   from PIL import Image
 
@@ -309,8 +318,10 @@ def thumbnail(data, longest_side):
   }
   try:
     with warnings.catch_warnings():
-      warnings.simplefilter('ignore')  # Of large images and damaged EXIF data.
-      with Image.open(io.BytesIO(data)) as image:
+      # Pillow warns of large images and damaged EXIF data.
+      warnings.simplefilter('ignore')
+      with Image.open(io.BytesIO(data)) as opened:
+        image: PilImage.Image = opened
         if _is_of_16_bits(image):
           image = Image.fromarray(_pixels(image))
         image.thumbnail((longest_side, longest_side))
@@ -324,18 +335,18 @@ def thumbnail(data, longest_side):
     ) from e
 
 
-def _is_of_16_bits(image):
+def _is_of_16_bits(image: 'PilImage.Image') -> bool:
   return image.mode.startswith('I;16')
 
 
-def _pixels(image):
-  """Returns uint8 [height, width, 3] of a PIL.Image.Image, over white.
+def _pixels(image: 'PilImage.Image') -> np.ndarray:
+  """Returns the pixels of an image over white, uint8 [height, width, 3].
 
   Raises:
-    ValueError: its pixels are of 32 bits.
+    ValueError: the pixels have 32 bits.
   """
   if _is_of_16_bits(image):
-    # Pillow's own conversion would make most of them white.
+    # Pillow's own conversion would make most pixels white.
     grey = (np.asarray(image) >> 8).astype(np.uint8)
     return np.repeat(grey[:, :, np.newaxis], 3, axis=2)
   if image.mode in ('I', 'F'):
@@ -345,8 +356,8 @@ def _pixels(image):
   return np.asarray(image.convert('RGB'))
 
 
-def over_white(image):
-  """Puts an image with transparent pixels on a white ground.
+def over_white(image: np.ndarray) -> np.ndarray:
+  """Blends an image with transparent pixels into a white background.
 
   Args:
     image: uint8 [height, width, 4], red, green, blue and opacity.
@@ -355,7 +366,7 @@ def over_white(image):
     uint8 [height, width, 3].
   """
   result = np.empty([*image.shape[:2], 3], np.uint8)
-  # In strips, which take little memory.
+  # In strips, to save memory.
   for start in range(0, len(image), 64):
     strip = image[start : start + 64].astype(np.uint16)
     alpha = strip[:, :, 3:]
@@ -365,12 +376,12 @@ def over_white(image):
   return result
 
 
-def _valid(orientation):
+def _valid(orientation: Any) -> int:
   return orientation if orientation in range(1, 9) else 1
 
 
-def _exif_orientation(exif):
-  """Returns the orientation that a block of EXIF says, 1 if it says none."""
+def _exif_orientation(exif: bytes) -> int:
+  """Returns the orientation in a block of EXIF data, 1 if there is none."""
   from PIL import Image
 
   values = Image.Exif()
@@ -381,9 +392,10 @@ def _exif_orientation(exif):
     return 1
 
 
-def _jpeg_header(data):
+def _jpeg_header(data: bytes) -> Header:
   """Reads the markers of a JPEG up to its first scan, as libjpeg does."""
-  place, orientation, frame = 2, 1, None
+  place, orientation = 2, 1
+  frame: tuple[int, int, int, int] | None = None
   while True:
     place = data.find(b'\xff', place)
     if place < 0:
@@ -398,7 +410,8 @@ def _jpeg_header(data):
       raise IndexError
     (length,) = struct.unpack_from('>H', data, place)
     if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-      frame = (marker, *struct.unpack_from('>HHB', data, place + 3))
+      height, width, channels = struct.unpack_from('>HHB', data, place + 3)
+      frame = (marker, height, width, channels)
     elif marker == 0xE1 and data[place + 2 : place + 8] == b'Exif\0\0':
       orientation = _exif_orientation(data[place + 2 : place + length])
     elif marker == 0xDA:
@@ -407,6 +420,10 @@ def _jpeg_header(data):
       kind, height, width, channels = frame
       # Progressive, or a scan for each channel.
       sequential = kind in (0xC0, 0xC1) and data[place + 2] == channels
+      # libjpeg reads all scans first. If it finds no end, TensorFlow refuses the
+      # file, but libjpeg prints a line of its own.
+      if not sequential and data.find(b'\xff\xd9', place) < 0:
+        raise ValueError('damaged JPEG image: its end is missing')
       return Header(
         'JPEG',
         width,
@@ -418,7 +435,7 @@ def _jpeg_header(data):
     place += max(length, 2)
 
 
-def _png_header(data):
+def _png_header(data: bytes) -> Header:
   """Reads the header of a PNG and looks for chunks of alpha and EXIF."""
   width, height, _, color_type = struct.unpack_from('>IIBB', data, 16)
   has_alpha = color_type in (4, 6)
@@ -441,12 +458,12 @@ def _png_header(data):
   )
 
 
-def _gif_header(data):
+def _gif_header(data: bytes) -> Header:
   """Reads the blocks of a GIF up to the second frame."""
   width, height, packed = struct.unpack_from('<HHB', data, 6)
   place = 13 + _color_table(packed)
   end = None
-  # Where the blocks break off, the decoder says what it makes of the rest.
+  # If the blocks break off, the decoder decides about the rest.
   with contextlib.suppress(IndexError):
     while data[place] in b',!':
       is_frame = data[place] == ord(',')
@@ -466,13 +483,14 @@ def _gif_header(data):
   return Header('GIF', width, height, _BYTES['GIF'])
 
 
-def _color_table(packed):
-  """Returns the bytes of the table that a GIF's flags announce."""
+def _color_table(packed: int) -> int:
+  """Returns the size of the color table that a GIF's flags announce."""
   return 3 << ((packed & 7) + 1) if packed & 0x80 else 0
 
 
-def _pillow_header(data):
+def _pillow_header(data: bytes) -> Header:
   kind = kind_of(data)
+  assert kind is not None
   with _opened(data, kind) as image:
     # Pillow turns a TIFF itself.
     orientation = (
@@ -481,10 +499,11 @@ def _pillow_header(data):
     return Header(kind, *image.size, _BYTES[kind], orientation)
 
 
-def _opened(data, kind):
-  """Returns a PIL.Image.Image that is not decoded yet."""
+def _opened(data: bytes, kind: str) -> 'PilImage.Image':
+  """Opens an image without decoding it."""
   module, name = _PILLOW[kind]
-  # Image.open would load all of Pillow's formats, and warn of large images.
+  # Image.open would load all of Pillow's formats, and would warn of large
+  # images.
   plugin = importlib.import_module(f'PIL.{module}')
   try:
     return getattr(plugin, name)(io.BytesIO(data))

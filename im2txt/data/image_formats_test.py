@@ -9,6 +9,7 @@ import zlib
 import numpy as np
 from PIL import Image
 import pytest
+import tensorflow as tf
 
 from im2txt import testing
 from im2txt.data import image_formats
@@ -171,6 +172,25 @@ def test_a_file_that_is_cut_anywhere_is_damaged_or_has_a_header(kind):
       assert 'damaged' in str(e) or 'not read' in str(e) or 'is read' in str(e)
     else:
       assert header[:3] == (kind, 30, 20)
+
+
+def test_a_jpeg_of_several_scans_needs_an_end(capfd):
+  noise = Image.fromarray(
+    np.random.default_rng(0).integers(0, 256, [20, 30, 3], np.uint8)
+  )
+  data = _encode(noise, 'JPEG', progressive=True)
+  assert image_formats.read_header(data).kind == 'JPEG'
+  assert image_formats.read_header(data + b'harmless').kind == 'JPEG'
+  for length in (len(data) - 1, len(data) - 2, len(data) - 300):
+    with pytest.raises(ValueError, match='damaged JPEG .*: its end is missing'):
+      image_formats.read_header(data[:length])
+    # TensorFlow refuses just these files, but libjpeg prints a line first.
+    with pytest.raises(tf.errors.InvalidArgumentError):
+      tf.io.decode_jpeg(data[:length])
+    assert 'Improper call to JPEG library' in capfd.readouterr().err
+  # Whether TensorFlow takes a sequential image without its end depends on bits.
+  data = _encode(noise, 'JPEG')
+  assert image_formats.read_header(data[:-2]).kind == 'JPEG'
 
 
 def test_what_claims_to_be_huge_is_refused():

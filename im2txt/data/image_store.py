@@ -1,65 +1,92 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bytes of pictures, in directories or in zip archives.
+"""The bytes of images, in directories or in zip archives.
 
-The path of a picture in an archive is that of the archive and then its name,
-as if the archive were a directory: coco/train2014.zip/1.jpg. If all pictures of
-the archive are in one folder, as in those of COCO, names are relative to that.
+The path of an image in an archive is the archive's path followed by the image's
+name, as if the archive were a directory: coco/train2014.zip/1.jpg. If all
+images of the archive are in one folder, as in COCO's archives, names are
+relative to this folder.
 """
 
+from collections.abc import Callable
 import functools
 import os
+from typing import NamedTuple
 import zipfile
 import zlib
 
 from im2txt.data import image_formats
 
-_PICTURES = ('.jpg', '.jpeg', '.png', '.gif', '.bmp', '.webp', '.tif', '.tiff')
-# Names of files and folders begin so that macOS and others add to archives.
+_IMAGE_SUFFIXES = (
+  '.jpg',
+  '.jpeg',
+  '.png',
+  '.gif',
+  '.bmp',
+  '.webp',
+  '.tif',
+  '.tiff',
+)
+# macOS and other systems add files and folders with names like these.
 _NOT_OF_THE_DATA = ('__MACOSX', '.')
 
-# RuntimeError: encrypted, or packed in a way that zipfile does not know.
+# RuntimeError: encrypted, or compressed in a way that zipfile does not know.
 BAD_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
 
 
-def stats(directory, flag):
-  """Returns a function from a path to (bytes, mark of the content).
+class _Location(NamedTuple):
+  """Path of an archive, and the name of an image in it."""
 
-  The function raises OSError if there is no such picture. The mark changes
-  with the content: the time of change in ns, in an archive the checksum.
+  archive: str
+  name: str
+
+
+class _Archive(NamedTuple):
+  """An open archive, and the members that belong to the data, by name."""
+
+  file: zipfile.ZipFile
+  members: dict[str, zipfile.ZipInfo]
+
+
+def stats(directory: str, flag: str) -> Callable[[str], tuple[int, int]]:
+  """Returns a function from the path of an image to (bytes, mark).
+
+  The mark changes with the content: it is the time of the last change in ns, or
+  the checksum in an archive. The function raises OSError if there is no such
+  image.
 
   Args:
-    directory: of the pictures, or a .zip file of it.
-    flag: str, the flag that gave it, for messages.
+    directory: directory of the images, or a .zip file of them.
+    flag: the flag that gave it, for messages.
 
   Raises:
-    ValueError: it is neither.
+    ValueError: there is no such directory or archive.
   """
   if os.path.isdir(directory):
     return _stat_file
   if not os.path.isfile(directory):
     raise ValueError(
-      f'There is no image directory {directory}: give {flag} '
-      'the directory of the pictures, or a .zip file of it.'
+      f'{flag}={directory}: there is no such directory; give the directory '
+      'of the images, or a .zip file of them'
     )
   if not directory.endswith('.zip'):
     raise ValueError(
-      f'{flag}={directory} is a file: give it the directory of '
-      'the pictures, or a .zip file of it.'
+      f'{flag}={directory} is a file: give the directory of the images, or a '
+      '.zip file of them'
     )
   try:
     _archive(directory)
   except BAD_ZIP as error:
     raise ValueError(
-      f'{flag}={directory} is no sound zip archive ({error}): get it again.'
+      f'{flag}={directory} is not a sound zip archive ({error}): get it again'
     ) from error
   return _stat_member
 
 
-def read(path):
-  """Returns the bytes of a picture.
+def read(path: str) -> bytes:
+  """Returns the bytes of an image.
 
   Raises:
-    OSError: it cannot be read.
+    OSError: the image cannot be read.
   """
   location = _location(path)
   if not location:
@@ -68,53 +95,54 @@ def read(path):
     if len(data) > image_formats.MOST_FILE_BYTES:
       raise _too_large(path)
     return data
-  archive, members = _archive(location[0])
-  if location[1] not in members:
+  archive, members = _archive(location.archive)
+  if location.name not in members:
     raise FileNotFoundError(path)
-  # No more than it says is unpacked.
-  if members[location[1]].file_size > image_formats.MOST_FILE_BYTES:
+  member = members[location.name]
+  # zipfile unpacks no more than this size.
+  if member.file_size > image_formats.MOST_FILE_BYTES:
     raise _too_large(path)
   try:
-    return archive.read(members[location[1]])
+    return archive.read(member)
   except BAD_ZIP as error:
-    raise OSError(f'Cannot read {path}: {error}') from error
+    raise OSError(f'cannot read {path}: {error}') from error
 
 
-def _too_large(path):
+def _too_large(path: str) -> OSError:
   return OSError(
-    f'{path} is larger than the {image_formats.MOST_FILE_BYTES // 10**6} MB '
-    'that are read'
+    f'{path} is larger than {image_formats.MOST_FILE_BYTES // 10**6} MB, the '
+    'most that is read'
   )
 
 
-def _stat_file(path):
+def _stat_file(path: str) -> tuple[int, int]:
   status = os.stat(path)
   return status.st_size, status.st_mtime_ns
 
 
-def _stat_member(path):
-  archive, name = _location(path)
-  member = _archive(archive)[1].get(name)
-  if member is None:
+def _stat_member(path: str) -> tuple[int, int]:
+  location = _location(path)
+  member = location and _archive(location.archive).members.get(location.name)
+  if not member:
     raise FileNotFoundError(path)
   return member.file_size, member.CRC
 
 
-def _location(path):
-  """Returns (archive, name) of a picture in an archive, None of another."""
+def _location(path: str) -> _Location | None:
+  """Returns where in an archive an image is; None if it is in none."""
   archive, separator, name = path.partition('.zip' + os.sep)
   archive += '.zip'
-  return (archive, name) if separator and _is_file(archive) else None
+  return _Location(archive, name) if separator and _is_file(archive) else None
 
 
 _is_file = functools.lru_cache(maxsize=None)(os.path.isfile)
 
 
 @functools.lru_cache(maxsize=None)
-def _archive(path):
-  """Returns (ZipFile, name -> ZipInfo) of an archive; one a process."""
+def _archive(path: str) -> _Archive:
+  """Opens an archive, once per process."""
   archive = zipfile.ZipFile(path)
-  # What systems add to archives has the names of the pictures, perhaps.
+  # Files that systems add may have the same names as the images.
   files = [
     info
     for info in archive.infolist()
@@ -126,7 +154,9 @@ def _archive(path):
   folders = {
     info.filename.rpartition('/')[0]
     for info in files
-    if info.filename.lower().endswith(_PICTURES)
+    if info.filename.lower().endswith(_IMAGE_SUFFIXES)
   }
   folder = f'{folders.pop()}/' if len(folders) == 1 else ''
-  return archive, {info.filename.removeprefix(folder): info for info in files}
+  return _Archive(
+    archive, {info.filename.removeprefix(folder): info for info in files}
+  )

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which files of a build are finished, and what they were made from."""
+"""Records which files of a build are finished, and from which input."""
 
+from collections.abc import Iterator
 import json
 import os
+from typing import Any
 
 from im2txt.runtime import files
 
@@ -10,28 +12,28 @@ JOURNAL = 'build_mscoco_data.journal'
 
 
 class Journal:
-  """The files that are finished, and the input that they were made from.
+  """The finished files of a build, and the input that they were made from.
 
-  A text file of one JSON value a line, in the output directory. A line is
-  added after a file got its final name, which it has once it is on the disk, so
-  what it says is always true; a journal of other input is replaced.
+  The journal is a text file with one JSON value per line, in the output
+  directory. A line is added only when a file is on the disk under its final
+  name, so every line is true. A journal of other input is replaced.
 
   Attributes:
-    undecodable: dict, path of a picture -> why it cannot be decoded; None if
-      the pictures have not been looked at.
+    undecodable: the images that cannot be decoded, by path, and why; None if
+      the images have not been checked.
   """
 
-  def __init__(self, directory, fingerprint):
+  def __init__(self, directory: str, fingerprint: str) -> None:
     """Reads the journal in `directory` if it is of this input.
 
     Args:
-      directory: str, the output directory.
-      fingerprint: str, tells this input from any other.
+      directory: the output directory.
+      fingerprint: identifies the input.
     """
     self._path = os.path.join(directory, JOURNAL)
     self._fingerprint = fingerprint
-    self._files = {}
-    self.undecodable = None
+    self._files: dict[str, dict[str, Any]] = {}
+    self.undecodable: dict[str, str] | None = None
     self._is_of_this_input = False
     for entry in self._entries():
       if 'fingerprint' in entry:
@@ -43,8 +45,8 @@ class Journal:
       elif 'file' in entry:
         self._files[entry['file']] = entry
 
-  def _entries(self):
-    """Yields the entries, less what an interruption cut short."""
+  def _entries(self) -> Iterator[dict[str, Any]]:
+    """Yields the entries, without lines that an interruption cut short."""
     try:
       with open(self._path, encoding='utf-8') as f:
         lines = f.read().split('\n')
@@ -58,11 +60,11 @@ class Journal:
       if isinstance(entry, dict):
         yield entry
 
-  def is_done(self, path):
+  def is_done(self, path: str) -> bool:
     """Returns whether `path` was finished and has not been changed since."""
     return self._files.get(os.path.abspath(path)) == self._entry(path)
 
-  def _entry(self, path):
+  def _entry(self, path: str) -> dict[str, Any]:
     try:
       status = os.stat(path)
     except OSError:
@@ -73,24 +75,24 @@ class Journal:
       'mtime_ns': status.st_mtime_ns,
     }
 
-  def add_file(self, path):
-    """Notes that the file `path` is finished."""
+  def add_file(self, path: str) -> None:
+    """Records that the file `path` is finished."""
     entry = self._entry(path)
     self._add(entry)
     self._files[entry['file']] = entry
 
-  def add_undecodable(self, undecodable):
-    """Notes which pictures cannot be decoded: dict, path -> reason."""
+  def add_undecodable(self, undecodable: dict[str, str]) -> None:
+    """Records which images cannot be decoded, by path, and why."""
     self._add({'undecodable': undecodable})
     self.undecodable = undecodable
 
-  def _add(self, entry):
+  def _add(self, entry: dict[str, Any]) -> None:
     if not self._is_of_this_input:
       with files.replacing(self._path) as temporary:
         with open(temporary, 'w', encoding='utf-8') as f:
           f.write(json.dumps({'fingerprint': self._fingerprint}))
       self._is_of_this_input = True
     with files.naming(self._path), open(self._path, 'a', encoding='utf-8') as f:
-      # The end of the line comes first, to part it from one cut short.
+      # The line end comes first, to separate the entry from one cut short.
       f.write('\n' + json.dumps(entry))
     files.sync(self._path)

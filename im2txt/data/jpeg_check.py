@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which images training could not decode, found before shards are written."""
+"""Finds the images that training could not decode, before shards are written."""
+
+from collections.abc import Sequence
 
 from im2txt.data import caption_files
 from im2txt.data import image_formats
@@ -12,22 +14,21 @@ from im2txt.runtime.progress import Progress
 _IMAGES_PER_TASK = 50
 
 
-def find_undecodable(workers, paths):
-  """Returns the pictures that training could not decode, dict path -> reason.
+def find_undecodable(
+  workers: workers_lib.Workers, paths: Sequence[str]
+) -> dict[str, str]:
+  """Returns the images that training could not decode, by path, and why.
 
-  Every file is decoded once, by the decoder that training uses: another one
-  (Pillow was tried) accepts damage that this one refuses. Looking at all of
-  them first is five times cheaper than decoding for every caption.
-
-  Args:
-    workers: Workers.
-    paths: list of str.
+  Every file is decoded once, by the decoder that training uses: Pillow, for
+  example, accepts damage that this decoder refuses. Checking all images first
+  is five times cheaper than decoding an image for each of its captions.
   """
   tasks = (
     (paths[i : i + _IMAGES_PER_TASK],)
     for i in range(0, len(paths), _IMAGES_PER_TASK)
   )
-  undecodable, turned = {}, []
+  undecodable: dict[str, str] = {}
+  turned: list[str] = []
   checked = 0
   with Progress('Checking images', len(paths), 'images') as progress:
     for result in workers.map(_decode_all, tasks):
@@ -40,33 +41,32 @@ def find_undecodable(workers, paths):
     log(f'Skipping {path}: {reason}')
   log(f'Checked {len(paths)} images, {len(undecodable)} cannot be decoded.')
   if turned:
-    # As in 2016. To turn them would be to compress them anew.
+    # As in 2016. Turning them would compress them again.
     log(
-      f'Warning: {len(turned)} images are stored lying or upside down, as '
-      f'their EXIF orientation tells ({caption_files.first(turned)}), and '
-      'would be trained on like that: turn the files first, such as with '
+      f'Warning: {len(turned)} images are stored lying or upside down '
+      f'according to their EXIF orientation ({caption_files.first(turned)}). '
+      'Training sees them like that: turn the files first, for example with '
       'exiftran -ai or mogrify -auto-orient.'
     )
   return undecodable
 
 
-def _decode_all(paths):
-  """Returns what is to be said of some files.
-
-  Args:
-    paths: list of str.
+def _decode_all(paths: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+  """Decodes some files.
 
   Returns:
-    ({path: reason} of those that are no sound JPEG pictures, list of the paths
-    of sound ones that are stored turned).
+    (why files are not sound JPEG images, by path; paths of the sound images
+    that are stored turned).
   """
-  undecodable, turned = {}, []
+  undecodable: dict[str, str] = {}
+  turned: list[str] = []
   for path in paths:
     try:
       content = image_store.read(path)
-      reason = why_undecodable(content)
     except OSError as error:
-      reason = str(error)
+      undecodable[path] = str(error)
+      continue
+    reason = why_undecodable(content)
     if reason:
       undecodable[path] = reason
     elif image_formats.read_header(content).orientation > 1:
@@ -74,9 +74,12 @@ def _decode_all(paths):
   return undecodable, turned
 
 
-def why_undecodable(content):
-  """Returns why bytes are no sound JPEG picture, a line; None if they are."""
-  # The decoder would take a PNG too, but image/data is JPEG by contract.
+def why_undecodable(content: bytes) -> str | None:
+  """Returns why bytes are not a sound JPEG image, in one line; None if they are.
+
+  It is for worker processes, because it silences standard error meanwhile.
+  """
+  # The decoder accepts a PNG too, but image/data is JPEG by contract.
   kind = image_formats.kind_of(content)
   if kind != 'JPEG':
     return f'not a JPEG file{f" but {kind}" if kind else ""}'
@@ -86,9 +89,10 @@ def why_undecodable(content):
     return str(error)
   tf = workers_lib.worker_tensorflow()
   try:
-    # All of the file is parsed at an eighth of the size too, only the pixels
-    # are not computed.
-    tf.io.decode_jpeg(content, channels=3, ratio=8)
+    # At an eighth of the size all of the file is parsed too; only the pixels
+    # are not computed. libjpeg prints its own line about damage.
+    with quiet_tensorflow.silent_standard_error():
+      tf.io.decode_jpeg(content, channels=3, ratio=8)
   except tf.errors.OpError as error:
     return quiet_tensorflow.reason(error)
   return None

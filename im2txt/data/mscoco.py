@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MSCOCO's captions and images, split as in 2016, and built."""
+"""Builds MSCOCO: its captions and images, split as in 2016."""
 
 import collections
 import dataclasses
@@ -13,15 +13,15 @@ from im2txt.runtime.progress import log
 
 @dataclasses.dataclass(frozen=True)
 class Options(build_options.BuildOptions):
-  """What to build of MSCOCO; the fields are the flags of build_mscoco_data."""
+  """Options of a build of MSCOCO: the flags of build_mscoco_data."""
 
   train_image_dir: str = field(
     '/tmp/train2014/',
-    'Directory of the training pictures, or a .zip file of it.',
+    'Directory of the training images, or a .zip file of them.',
   )
   val_image_dir: str = field(
     '/tmp/val2014',
-    'Directory of the validation pictures, or a .zip file of it.',
+    'Directory of the validation images, or a .zip file of them.',
   )
   train_captions_file: str = field(
     '/tmp/captions_train2014.json', 'JSON file of the training captions.'
@@ -31,18 +31,15 @@ class Options(build_options.BuildOptions):
   )
 
 
-def build(options):
+def build(options: Options) -> None:
   """Builds the three data sets and the vocabulary.
 
-  A build that was interrupted goes on where it stopped. Pictures that cannot
-  be decoded are left out, named and counted.
-
-  Args:
-    options: Options.
+  An interrupted build goes on where it stopped. Images that cannot be decoded
+  are left out, named and counted.
 
   Raises:
-    ValueError: the options or the input cannot be used; nothing was done.
-    OSError: reading or writing failed on the way.
+    ValueError: the options or the input cannot be used; nothing was written.
+    OSError: reading or writing failed.
   """
   build_options.check_options(options)
   train = load_images(
@@ -55,29 +52,29 @@ def build(options):
     raise ValueError(
       f'--val_captions_file={options.val_captions_file} has {len(twice)} '
       f'image id(s) of --train_captions_file={options.train_captions_file}, '
-      f'such as {twice[0]}: give each image an id of its own, as images of '
-      'one id are taken for the same'
+      f'such as {twice[0]}: give each image an id of its own, because images '
+      'with the same id count as one'
     )
   stats = build_lib.stat_images(
     'train', train, options.train_image_dir
   ) + build_lib.stat_images('val', val, options.val_image_dir)
-  build_lib.build_datasets(split(train, val, options), stats, options)
+  build_lib.build_datasets(split_datasets(train, val, options), stats, options)
 
 
-def load_images(split_name, captions_file, image_dir):
-  """Returns the pictures that a COCO captions file describes, in its order.
+def load_images(
+  split_name: str, captions_file: str, image_dir: str
+) -> list[build_lib.Image[str]]:
+  """Returns the images of a COCO captions file that have captions, in order.
 
   Args:
     split_name: 'train' or 'val', to name the flags in messages.
     captions_file: path of a JSON file with `images` (`id`, `file_name`) and
       `annotations` (`image_id`, `caption`).
-    image_dir: directory of the pictures, or a .zip file of it.
-
-  Returns:
-    List of Image. Pictures without a caption are not in it.
+    image_dir: directory of the images, or a .zip file of them.
 
   Raises:
-    ValueError: the file is no such file, or describes a picture it has not.
+    ValueError: the file is not a COCO captions file, or has captions of an
+      image that it does not list.
   """
   entries = caption_files.read_coco(
     captions_file, f'--{split_name}_captions_file'
@@ -87,16 +84,20 @@ def load_images(split_name, captions_file, image_dir):
   return images
 
 
-def split(train, val, options):
-  """Returns the Datasets train, val and test.
+def split_datasets(
+  train: list[build_lib.Image[str]],
+  val: list[build_lib.Image[str]],
+  options: Options,
+) -> list[build_lib.Dataset[str]]:
+  """Returns the data sets train, val and test.
 
-  Train is COCO's train and the first 85 % of its val pictures, val the next
-  5 %, test the last 10 %.
+  Train is COCO's training set and the first 85 % of its validation set, val is
+  the next 5 %, and test the last 10 %.
 
   Args:
-    train: list of Image.
-    val: list of Image.
-    options: Options.
+    train: images of COCO's training set.
+    val: images of COCO's validation set.
+    options: for the numbers of shards.
   """
   train_end = int(0.85 * len(val))
   val_end = int(0.90 * len(val))

@@ -235,7 +235,9 @@ def test_shard_ranges_are_cut_twice():
 def test_split_is_by_image():
   train = [build_lib.Image(i, '', ['x']) for i in range(3)]
   val = [build_lib.Image(i, '', ['x']) for i in range(100, 130)]
-  names, images, shards = zip(*mscoco.split(train, val, mscoco.Options()))
+  names, images, shards = zip(
+    *mscoco.split_datasets(train, val, mscoco.Options())
+  )
   assert names == ('train', 'val', 'test')
   assert shards == (256, 4, 8)
   assert [len(part) for part in images] == [3 + 25, 2, 3]
@@ -312,7 +314,7 @@ def test_an_extended_vocabulary_begins_with_the_old_one(tmp_path):
 
 
 @testing.needs_punkt()
-def test_every_pair_once_with_its_own_picture(built):
+def test_every_pair_once_with_its_own_image(built):
   seen = collections.Counter()
   ids_of = collections.defaultdict(set)
   for path in glob.glob(os.path.join(built.output_dir, '*-of-*')):
@@ -340,7 +342,7 @@ def test_output_does_not_depend_on_the_number_of_workers(built, tmp_path):
 
 
 @testing.needs_punkt()
-def test_compact_shards_hold_the_same_with_each_picture_once(built, tmp_path):
+def test_compact_shards_hold_the_same_with_each_image_once(built, tmp_path):
   options = dataclasses.replace(
     built,
     layout='compact',
@@ -382,7 +384,7 @@ def _zip_directory(directory, compression):
 
 
 @testing.needs_punkt()
-def test_pictures_in_archives_give_the_same_files(built, tmp_path, capsys):
+def test_images_in_archives_give_the_same_files(built, tmp_path, capsys):
   options = _make_dataset(tmp_path)
   options = dataclasses.replace(
     options,
@@ -394,7 +396,7 @@ def test_pictures_in_archives_give_the_same_files(built, tmp_path, capsys):
   capsys.readouterr()
   mscoco.build(options)
   assert 'Everything is built' in capsys.readouterr().out
-  # A picture that is damaged within the archive is one that is left out.
+  # An image that is damaged within the archive is left out.
   with open(options.train_image_dir, 'r+b') as f:
     f.seek(f.read().index(_jpeg(2)) + 500)
     f.write(b'damage')
@@ -607,7 +609,7 @@ def test_goes_on_where_it_stopped(built, tmp_path, capsys):
 
 
 @testing.needs_punkt()
-def test_damaged_pictures_are_left_out_named_and_counted(tmp_path, capsys):
+def test_damaged_images_are_left_out_named_and_counted(tmp_path, capsys):
   options = _make_dataset(tmp_path)
   mscoco.build(options)
   paths = sorted(glob.glob(os.path.join(options.output_dir, '*-of-*')))
@@ -636,14 +638,14 @@ def test_damaged_pictures_are_left_out_named_and_counted(tmp_path, capsys):
     'Skipped 10 image-caption pairs of 5 images that cannot be decoded '
     "in data set 'train'"
   ) in output
-  assert 'Removed 7 shards' in output  # They were of the sound pictures.
+  assert 'Removed 7 shards' in output  # They were of the sound images.
   for path in paths:
     assert [(i, ids) for i, _, _, ids in _records(path)] == [
       (i, ids) for i, _, _, ids in sound[path] if i not in range(1, 6)
     ]
 
 
-def test_nothing_is_made_of_a_data_set_without_a_good_picture(tmp_path):
+def test_nothing_is_made_of_a_data_set_without_a_good_image(tmp_path):
   options = _make_dataset(tmp_path)
   for part in 'train', 'val':
     for path in (tmp_path / f'{part}2014').iterdir():
@@ -802,7 +804,7 @@ _BROKEN_INPUT = {
     _captions(lambda c: c['images'].pop()),
     ['2 annotations', 'that it does not list: 12, 12'],
   ),
-  'missing pictures': (
+  'missing images': (
     lambda o: [
       os.remove(os.path.join(o.train_image_dir, f'train_{i:06d}.jpg'))
       for i in range(2, 7)
@@ -911,7 +913,7 @@ def test_a_captions_file_names_no_file_outside_of_its_directory(name):
     )
   assert str(error.value) == (
     '1 file names of captions.json are not of files in images: '
-    f'{ascii(name)}. Give names below the image directory, without "..".'
+    f'{ascii(name)}; give names below the image directory, without ".."'
   )
 
 
@@ -1005,11 +1007,15 @@ def test_images_that_are_stored_turned_are_counted(
   assert 'Warning' not in capsys.readouterr().out
 
 
-def test_why_undecodable(monkeypatch):
+def test_why_undecodable(monkeypatch, capfd):
   # This process is no worker, whose threads may be set.
   monkeypatch.setattr(jpeg_check.workers_lib, 'worker_tensorflow', lambda: tf)
   assert jpeg_check.why_undecodable(testing.jpeg()) is None
   assert jpeg_check.why_undecodable(testing.jpeg()[:-300])
+  damaged = testing.jpeg().replace(b'\xff\xc4', b'\xff\x02', 1)
+  assert jpeg_check.why_undecodable(damaged)
+  # Neither libjpeg nor TensorFlow has a say.
+  assert not capfd.readouterr().err
   png = io.BytesIO()
   PilImage.new('RGB', (5, 5)).save(png, 'PNG')
   assert jpeg_check.why_undecodable(png.getvalue()) == 'not a JPEG file but PNG'

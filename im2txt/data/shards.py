@@ -1,32 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The records of TFRecord shards: written, and read back.
+"""The format of TFRecord shards: writing and reading records.
 
-A record is a tf.train.SequenceExample of one picture:
+A record is a tf.train.SequenceExample of one image:
 
   context:
-    image/image_id: int64, id of the picture
-    image/data: bytes, the JPEG file as it is
+    image/image_id: int64, id of the image
+    image/data: bytes, the JPEG file unchanged
 
-In the layout of 2016 it holds one caption, each word a feature of its own:
+In the layout of 2016 a record has one caption, and each word is a feature:
 
   feature_lists:
     image/caption: bytes, the tokens with start and end word
     image/caption_ids: int64, their ids
 
-In the compact layout it holds all captions of the picture, and each caption is
-one feature with a value for each word. So a record is compact if a feature of
+In the compact layout a record has all captions of the image, and each caption
+is one feature with one value per word. So a record is compact if a feature of
 image/caption_ids has several values.
 
 Records are made without the classes of tf.train, which take eight times as
-long, and files without tf.io.TFRecordWriter, which copies every picture.
+long, and files without tf.io.TFRecordWriter, which copies every image.
 """
 
 import collections
+from collections.abc import Collection
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Sequence
 import functools
 import os
 import re
 import struct
 from typing import NamedTuple
+from typing import Self
+from typing import TYPE_CHECKING
 
 from absl import logging
 import google_crc32c
@@ -34,55 +40,63 @@ import google_crc32c
 from im2txt.runtime import files
 from im2txt.runtime import quiet_tensorflow
 from im2txt.runtime.progress import Progress
+from im2txt.text import vocabulary
 
-# Larger pieces cost the operating system less by the byte; much larger ones
-# would not stay in a processor's cache.
-_BYTES_A_WRITE = 1 << 19
+if TYPE_CHECKING:
+  import tensorflow as tf
 
-# Data set, number and number of all, in the name of a shard.
+# Large writes cost less per byte; much larger ones would not stay in the
+# processor's cache.
+_BYTES_PER_WRITE = 1 << 19
+
+# Data set, number, and number of shards, in the name of a shard.
 NAME = re.compile(r'(.+)-(\d{5})-of-(\d{5})')
 
 IMAGE_ID = 'image/image_id'
 IMAGE_DATA = 'image/data'
 CAPTION_IDS = 'image/caption_ids'
 
-# What stands before and behind a record in a file, see `Writer`.
+# Bytes before and after a record in a file, see `Writer`.
 HEADER_BYTES = 12
 FOOTER_BYTES = 4
+
+# TensorFlow's messages for damaged files.
+_DAMAGED_AT = re.compile(r'(corrupted|truncated) record at (\d+)')
 
 
 class Writer:
   """Writes a TFRecord file; a context manager.
 
-  A record is its length (uint64, little-endian), the masked CRC-32C of these
-  eight bytes, the record, and the masked CRC-32C of the record.
+  For each record it writes the length (uint64, little-endian), the masked
+  CRC-32C of these eight bytes, the record, and the masked CRC-32C of the
+  record.
   """
 
-  def __init__(self, path):
-    """Makes the file `path`, a str, or makes it empty.
+  def __init__(self, path: str) -> None:
+    """Opens the file `path`, which becomes empty.
 
     Raises:
-      OSError: it cannot be made.
+      OSError: the file cannot be made.
     """
     self._path = path
-    self._file = open(path, 'wb', buffering=_BYTES_A_WRITE)
+    self._file = open(path, 'wb', buffering=_BYTES_PER_WRITE)
 
-  def __enter__(self):
+  def __enter__(self) -> Self:
     return self
 
-  def __exit__(self, *_):
+  def __exit__(self, *_: object) -> None:
     with files.naming(self._path):
       self._file.close()
 
-  def write(self, record):
+  def write(self, record: Sequence[bytes]) -> None:
     """Adds a record.
 
     Args:
-      record: list of bytes, the parts that it consists of.
+      record: the parts of the record, in order.
 
     Raises:
-      OSError: the file cannot be written; the end of the context may raise it
-        too, as what is little is kept until then.
+      OSError: the file cannot be written. The end of the context may raise it
+        too, because small writes are buffered until close.
     """
     size = struct.pack('<Q', sum(map(len, record)))
     checksum = functools.reduce(google_crc32c.extend, record, 0)
@@ -97,19 +111,21 @@ class Writer:
       )
 
 
-def list_files(file_pattern, flag='input_file_pattern'):
+def list_files(
+  file_pattern: str, flag: str = 'input_file_pattern'
+) -> list[str]:
   """Returns the sorted files that comma-separated patterns match.
 
-  Sorted, so that a run does not depend on the file system's order.
+  They are sorted so that a run does not depend on the file system's order.
 
   Args:
     file_pattern: see `files.split_names` and `files.matches`.
-    flag: the flag that gave it, for messages.
+    flag: name of the flag that gave it, for messages.
 
   Raises:
     ValueError: a pattern matches nothing.
   """
-  paths = []
+  paths: list[str] = []
   for pattern in files.split_names(file_pattern) or ['']:
     found = files.matches(pattern)
     if not found:
@@ -127,16 +143,13 @@ def list_files(file_pattern, flag='input_file_pattern'):
   return sorted(set(paths))
 
 
-def missing_of_sets(paths):
-  """Returns the shards that the names of others promise and that are not there.
+def missing_of_sets(paths: Iterable[str]) -> list[str]:
+  """Returns the shards that are missing according to the names of the others.
 
   Args:
-    paths: list of str, such as 'train-00003-of-00256'; other names count not.
-
-  Returns:
-    List of str.
+    paths: shards, such as 'train-00003-of-00256'; other names are ignored.
   """
-  present = collections.defaultdict(set)
+  present: dict[tuple[str, int], set[int]] = collections.defaultdict(set)
   for path in paths:
     match = NAME.fullmatch(os.path.basename(path))
     if match:
@@ -149,27 +162,27 @@ def missing_of_sets(paths):
   ]
 
 
-def read_record(path, offset):
+def read_record(path: str, offset: int) -> bytes:
   """Reads one record of a TFRecord file.
 
   Args:
-    path: str.
-    offset: int, where the record's length stands in the file.
+    path: path of the file.
+    offset: position of the record's length in the file.
 
   Returns:
-    bytes, a serialized tf.train.SequenceExample.
+    A serialized tf.train.SequenceExample.
 
   Raises:
     ValueError: the file is damaged there, or has changed since the offset was
       known.
-    OSError: it cannot be read.
+    OSError: the file cannot be read.
   """
   with open(path, 'rb', buffering=0) as f:
     f.seek(offset)
     header = f.read(HEADER_BYTES)
     if files.masked(google_crc32c.value(header[:8])) == header[8:]:
       (length,) = struct.unpack('<Q', header[:8])
-      # A header may claim what no file holds.
+      # A damaged header may claim more bytes than the file has.
       length = min(length, os.fstat(f.fileno()).st_size)
       data = f.read(length + FOOTER_BYTES)
       record = data[:length]
@@ -180,37 +193,50 @@ def read_record(path, offset):
   )
 
 
-def check_lengths(path):
-  """Checks that no record of a file claims to be longer than the file.
+def length_fault(path: str) -> str | None:
+  """Returns which record claims to be longer than its file, None if none does.
 
-  TensorFlow takes memory for what a header claims, and may die of it.
+  TensorFlow allocates as much memory as a header claims, and may die of it.
+  Other damage is left to the reader.
 
   Args:
-    path: str; of a file elsewhere, such as gs://, nothing is checked.
-
-  Raises:
-    ValueError: one does. Other damage is left to the reader.
+    path: path of a file. Remote files, such as gs://, are not checked.
   """
   if not os.path.isfile(path):
-    return
+    return None
   size, offset = os.path.getsize(path), 0
   with open(path, 'rb', buffering=0) as f:
     while (
       len(header := os.pread(f.fileno(), HEADER_BYTES, offset)) == HEADER_BYTES
     ):
       if files.masked(google_crc32c.value(header[:8])) != header[8:]:
-        return
+        break
       (length,) = struct.unpack('<Q', header[:8])
       if length > size:
-        raise ValueError(
-          f'the record at byte {offset} of {path} claims {length} bytes, '
-          f'more than the file has; make the shards again'
+        return (
+          f'the record at byte {offset} claims {length} bytes, more than the '
+          'file has'
         )
       offset += HEADER_BYTES + length + FOOTER_BYTES
+  return None
 
 
-def is_whole(path):
-  """Returns whether a TFRecord file ends where a record does."""
+def reason(error: Exception) -> str:
+  """Returns in a few words why TensorFlow could not read a shard.
+
+  >>> reason(ValueError("truncated record at 12' failed with Read less bytes"))
+  'a record is cut short near byte 12'
+  """
+  text = quiet_tensorflow.reason(error)
+  match = _DAMAGED_AT.search(text)
+  if not match:
+    return text
+  fault = {'truncated': 'is cut short', 'corrupted': 'has a wrong checksum'}
+  return f'a record {fault[match[1]]} near byte {match[2]}'
+
+
+def is_whole(path: str) -> bool:
+  """Returns whether a TFRecord file ends with the end of a record."""
   size, offset = os.path.getsize(path), 0
   with open(path, 'rb', buffering=0) as f:
     while offset < size:
@@ -221,32 +247,38 @@ def is_whole(path):
   return offset == size
 
 
-def serialize(image_id, data, tokens, ids):
-  """Returns a record of one picture and one caption, a list of bytes.
+def serialize(
+  image_id: int, data: bytes, tokens: Sequence[str], ids: Sequence[int]
+) -> list[bytes]:
+  """Returns the parts of a record of one image and one caption.
 
   Joined, they are SequenceExample.SerializeToString(deterministic=True), where
-  protobuf puts a longer name before one that it begins with. The picture is
-  one of them, so it is not copied.
+  protobuf puts a longer name before its own prefix. The image is one of the
+  parts, so it is not copied.
 
   Args:
-    image_id: int.
-    data: bytes of a JPEG file.
-    tokens: list of str.
-    ids: list of int.
+    image_id: id of the image.
+    data: content of a JPEG file.
+    tokens: tokens of the caption.
+    ids: word ids of the caption.
   """
   return _example(
     image_id, data, map(_bytes_feature, tokens), map(_int64_feature, ids)
   )
 
 
-def serialize_compact(image_id, data, captions):
-  """Returns a record of one picture and all its captions, a list of bytes.
+def serialize_compact(
+  image_id: int,
+  data: bytes,
+  captions: Sequence[tuple[Sequence[str], Sequence[int]]],
+) -> list[bytes]:
+  """Returns the parts of a record of one image and all its captions.
 
   Args:
-    image_id: int.
-    data: bytes of a JPEG file.
-    captions: list of (list of str, list of int), the tokens and ids of each;
-      at least two, as every caption has a start and an end word.
+    image_id: id of the image.
+    data: content of a JPEG file.
+    captions: the tokens and ids of each caption. There are at least two of
+      each, because every caption has a start and an end word.
   """
   return _example(
     image_id,
@@ -256,7 +288,7 @@ def serialize_compact(image_id, data, captions):
   )
 
 
-def _varint(value):
+def _varint(value: int) -> bytes:
   """Returns a protocol buffer's base 128 varint of an int64."""
   value &= (1 << 64) - 1
   encoded = bytearray()
@@ -267,24 +299,24 @@ def _varint(value):
   return bytes(encoded)
 
 
-def _header(number, length):
-  """Returns what precedes a protocol buffer's field of `length` bytes."""
+def _header(number: int, length: int) -> bytes:
+  """Returns the header of a protocol buffer's field of `length` bytes."""
   return bytes([number << 3 | 2]) + _varint(length)
 
 
-def _field(number, content):
+def _field(number: int, content: bytes) -> bytes:
   """Returns a protocol buffer's field of bytes or of another message."""
   return _header(number, len(content)) + content
 
 
-def _entry(name, value):
+def _entry(name: bytes, value: bytes) -> bytes:
   """Returns the entry of a map from string to message, which is field 1."""
   return _field(1, _field(1, name) + _field(2, value))
 
 
-# A hundred thousand captions have few words.
+# Many captions have few distinct words.
 @functools.lru_cache(maxsize=1 << 14)
-def _bytes_feature(*tokens):
+def _bytes_feature(*tokens: str) -> bytes:
   """Returns a feature of bytes in a list of features, which is field 1."""
   return _field(
     1, _field(1, b''.join(_field(1, token.encode()) for token in tokens))
@@ -292,23 +324,28 @@ def _bytes_feature(*tokens):
 
 
 @functools.lru_cache(maxsize=1 << 14)
-def _int64_feature(*values):
+def _int64_feature(*values: int) -> bytes:
   """Returns a feature of int64 in a list of features, which is field 1."""
   return _field(1, _int64(*values))
 
 
-def _int64(*values):
+def _int64(*values: int) -> bytes:
   return _field(3, _field(1, b''.join(map(_varint, values))))
 
 
-def _example(image_id, data, caption, caption_ids):
-  """Returns a SequenceExample as a list of bytes.
+def _example(
+  image_id: int,
+  data: bytes,
+  caption: Iterable[bytes],
+  caption_ids: Iterable[bytes],
+) -> list[bytes]:
+  """Returns the parts of a SequenceExample.
 
   Args:
-    image_id: int.
-    data: bytes of a JPEG file.
-    caption: iterable of the bytes of each feature of image/caption.
-    caption_ids: iterable of the bytes of each feature of image/caption_ids.
+    image_id: id of the image.
+    data: content of a JPEG file.
+    caption: each feature of image/caption, serialized.
+    caption_ids: each feature of image/caption_ids, serialized.
   """
   lists = b''.join(
     _entry(name, b''.join(features))
@@ -317,8 +354,8 @@ def _example(image_id, data, caption, caption_ids):
       (b'image/caption', caption),
     )
   )
-  image_id = _entry(b'image/image_id', _int64(image_id))
-  # From the inside out: each header has the length of what it precedes.
+  id_entry = _entry(b'image/image_id', _int64(image_id))
+  # From the inside out: each header states the length of the following bytes.
   before = b''
   for number, name in (
     (1, b''),
@@ -327,22 +364,23 @@ def _example(image_id, data, caption, caption_ids):
     (1, b''),
   ):
     before = name + _header(number, len(before) + len(data)) + before
-  before = _header(1, len(before) + len(data) + len(image_id)) + before
-  return [before, data, image_id + _field(2, lists)]
+  before = _header(1, len(before) + len(data) + len(id_entry)) + before
+  return [before, data, id_entry + _field(2, lists)]
 
 
-def parse_sequence_example(serialized):
+def parse_sequence_example(
+  serialized: 'tf.Tensor',
+) -> 'tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]':
   """Parses one record: an image and its caption, or several captions.
 
-  A record of one caption has a feature for each word, one of several (of the
-  compact layout) a feature for each caption with all of its words.
+  Both layouts are read, see above.
 
   Args:
     serialized: string scalar, a `tf.train.SequenceExample`.
 
   Returns:
-    (image_id int64 scalar, encoded image string scalar, words int64 [n], the
-    ids of all captions, with <S> and </S>, lengths int64 [num_captions]).
+    (image_id int64 scalar; encoded image string scalar; words int64 [n], the
+    ids of all captions with <S> and </S>; lengths int64 [num_captions]).
   """
   import tensorflow as tf
 
@@ -367,72 +405,67 @@ def parse_sequence_example(serialized):
 
 
 class Record(NamedTuple):
-  """One picture and one caption of it, whatever the layout.
+  """One image and one of its captions, from a record of either layout.
 
   Attributes:
-    image_id: int.
-    data: bytes, the JPEG file.
-    tokens: list of str, start and end word included.
-    ids: list of int, the ids of the tokens.
+    image_id: id of the image.
+    data: content of the JPEG file.
+    tokens: tokens, start and end word included.
+    ids: ids of the tokens.
   """
 
   image_id: int
   data: bytes
-  tokens: list
-  ids: list
+  tokens: list[str]
+  ids: list[int]
 
 
-def read(path):
-  """Yields the Records of one shard, in order; see `read_grouped`."""
+def read(path: str) -> Iterator[Record]:
+  """Yields the captions of one shard, in order; see `read_grouped`."""
   for group in read_grouped(path):
     yield from group
 
 
-def read_grouped(path):
-  """Yields what `parse` makes of each record of one shard, in order.
-
-  Args:
-    path: str.
+def read_grouped(path: str) -> Iterator[list[Record]]:
+  """Yields `parse` of each record of one shard, in order.
 
   Raises:
-    ValueError: the file is damaged or of another kind, or cannot be read.
+    ValueError: the file is damaged, of another kind, or cannot be read.
   """
   import tensorflow as tf
 
   count = 0
   try:
-    check_lengths(path)
+    if fault := length_fault(path):
+      raise ValueError(fault)
     for serialized in tf.data.TFRecordDataset(path).as_numpy_iterator():
       yield parse(serialized)
       count += 1
   except (tf.errors.OpError, OSError, ValueError) as error:
     raise ValueError(
-      f'{path} is damaged or no shard, after {count} good records '
-      f'({quiet_tensorflow.reason(error)}): make the shards again'
+      f'{path} is damaged or not a shard, after {count} good records '
+      f'({reason(error)}): make the shards again'
     ) from error
 
 
-def parse(serialized):
-  """Returns a list of the Records, one a caption, in a SequenceExample.
-
-  Args:
-    serialized: bytes.
+def parse(serialized: bytes) -> list[Record]:
+  """Returns the captions of a serialized SequenceExample.
 
   Raises:
-    ValueError: the bytes are no such example, or lack a feature.
+    ValueError: the bytes are not a SequenceExample, or lack a feature.
   """
   from tensorflow import train
 
   try:
     example = train.SequenceExample.FromString(serialized)
   except Exception as error:  # protobuf's class depends on its build.
-    raise ValueError('a record is no SequenceExample') from error
+    raise ValueError('a record is not a SequenceExample') from error
   context = example.context.feature
   lists = example.feature_lists.feature_list
   image_id = context['image/image_id'].int64_list.value
   data = context['image/data'].bytes_list.value
   if len(image_id) != 1 or len(data) != 1:
-    raise ValueError('a record lacks image/image_id or image/data')
+    raise ValueError('a record has no image/image_id or image/data')
   ids = [list(f.int64_list.value) for f in lists['image/caption_ids'].feature]
   try:
     tokens = [
@@ -450,19 +483,23 @@ def parse(serialized):
     raise ValueError('a caption has a word without text or id') from error
 
 
-def captions_by_image(files, max_images=0, vocab=None):
-  """Returns {image id: (captions, their ids)} of shards, in order.
+def captions_by_image(
+  paths: Sequence[str],
+  max_images: int = 0,
+  vocab: vocabulary.Vocabulary | None = None,
+) -> dict[int, tuple[list[str], list[list[int]]]]:
+  """Returns the captions and their word ids by image id, in order.
 
   Args:
-    files: shard file names.
-    max_images: leave out the images after so many, if not 0.
-    vocab: the `Vocabulary` whose ids they should be, None for any.
+    paths: paths of shards.
+    max_images: read this many images at most; 0 for all.
+    vocab: the vocabulary that the ids must belong to; None for any.
 
   Raises:
-    ValueError: a shard is damaged, or its ids are of another vocabulary.
+    ValueError: a shard is damaged, or its ids belong to another vocabulary.
   """
-  examples = {}
-  for path, record in _read_all(files):
+  examples: dict[int, tuple[list[str], list[list[int]]]] = {}
+  for path, record in _read_all(paths):
     if record.image_id not in examples:
       if max_images and len(examples) >= max_images:
         continue
@@ -470,7 +507,7 @@ def captions_by_image(files, max_images=0, vocab=None):
     if vocab and record.ids != [vocab.word_to_id(w) for w in record.tokens]:
       raise ValueError(
         f'{path}: the word ids are not those of the vocabulary file '
-        f'{vocab.file}: give --vocab_file the one that was made with the '
+        f'{vocab.file}; give the vocabulary file that was made with the '
         'shards, and a model that was trained with it'
       )
     captions, ids = examples[record.image_id]
@@ -480,24 +517,27 @@ def captions_by_image(files, max_images=0, vocab=None):
   return examples
 
 
-def distinct_captions(files):
-  """Returns the captions of shards, each text once, a list of str."""
-  return list({' '.join(record.tokens[1:-1]) for _, record in _read_all(files)})
+def distinct_captions(paths: Sequence[str]) -> list[str]:
+  """Returns the captions of shards, each text once."""
+  return list({' '.join(record.tokens[1:-1]) for _, record in _read_all(paths)})
 
 
-def _read_all(files):
-  """Yields (path, Record) of all shards, in order; tells how far it is."""
-  with Progress('Reading captions', len(files), 'files') as progress:
-    for path in files:
+def _read_all(paths: Sequence[str]) -> Iterator[tuple[str, Record]]:
+  """Yields (path, Record) of all shards, in order, with a progress bar."""
+  with Progress('Reading captions', len(paths), 'files') as progress:
+    for path in paths:
       for record in read(path):
         yield path, record
       progress.update(1)
 
 
-def image_batches(files, wanted, batch_size):
-  """Yields lists of (image id, JPEG bytes) of each wanted image, once."""
-  left, batch = set(wanted), []
-  for path in files:
+def image_batches(
+  paths: Iterable[str], wanted: Collection[int], batch_size: int
+) -> Iterator[list[tuple[int, bytes]]]:
+  """Yields batches of (image id, JPEG bytes) of the wanted images, each once."""
+  left = set(wanted)
+  batch: list[tuple[int, bytes]] = []
+  for path in paths:
     for record in read(path):
       if record.image_id in left:
         left.remove(record.image_id)

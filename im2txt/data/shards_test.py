@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of shards."""
 
+import os
 import sys
 
 import google_crc32c
@@ -120,8 +121,8 @@ def test_refusals(tmp_path):
   no_word = tf.train.SequenceExample.FromString(b''.join(good))
   no_word.feature_lists.feature_list['image/caption'].feature.add()
   for content, part in (
-    (b'\xff\xff', 'no SequenceExample'),
-    (no_image.SerializeToString(), 'lacks image/image_id'),
+    (b'\xff\xff', 'not a SequenceExample'),
+    (no_image.SerializeToString(), 'has no image/image_id'),
     (no_word.SerializeToString(), 'without text or id'),
   ):
     path = _write(tmp_path / 'bad', good, [content])
@@ -132,13 +133,24 @@ def test_refusals(tmp_path):
   with pytest.raises(ValueError, match='0 good records') as error:
     list(shards.read(path))
   assert '\n' not in str(error.value)
+  with open(_write(tmp_path / 'bad', good, good), 'r+b') as f:
+    f.truncate(os.path.getsize(path) - 5)
+  with pytest.raises(
+    ValueError, match=r'1 good records \(a record is cut short near byte \d+\)'
+  ):
+    list(shards.read(path))
+  with open(_write(tmp_path / 'bad', good), 'r+b') as f:
+    f.seek(20)
+    f.write(b'\xff')
+  with pytest.raises(ValueError, match='a record has a wrong checksum near'):
+    list(shards.read(path))
   with pytest.raises(ValueError, match='nowhere'):
     list(shards.read(str(tmp_path / 'nowhere')))
 
 
 @pytest.fixture(name='files')
 def fixture_files(tmp_path):
-  """Two shards of pictures 30, 10, 20, 40, of which 10 is in both."""
+  """Two shards of images 30, 10, 20, 40, of which 10 is in both."""
   records = [
     (30, b'c', 'a man', [2, 3]),
     (10, b'a', 'a dog', [2, 4]),
@@ -195,10 +207,11 @@ def test_a_record_that_claims_a_huge_length_is_damaged(tmp_path, length):
     shards.read_record(str(path), 0)
   with pytest.raises(
     ValueError,
-    match='no shard, after 0 good records .the '
-    f'record at byte 0 of .* claims {length} bytes',
-  ):
+    match='not a shard, after 0 good records .the '
+    f'record at byte 0 claims {length} bytes, .*: make the shards again$',
+  ) as error:
     next(shards.read(str(path)))
+  assert str(error.value).count('make the shards again') == 1
 
 
 def test_is_whole(tmp_path):

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads shards back and tells what is in them and what is wrong with them."""
+"""Validates shards: counts their content and lists their problems."""
 
 import collections
+from collections.abc import Iterable
+from collections.abc import Sequence
 import dataclasses
 import hashlib
 import os
+from typing import NamedTuple
 
 from im2txt.data import caption_files
 from im2txt.data import jpeg_check
@@ -14,21 +17,21 @@ from im2txt.runtime.progress import Progress
 from im2txt.text import vocabulary
 from im2txt.text import vocabulary_stamp
 
-# Above this share of unknown words something is wrong with a vocabulary.
+# Share of unknown words above which a vocabulary must be wrong.
 _MANY_UNKNOWN = 0.5
 
 
 @dataclasses.dataclass
-class Split:
-  """What is in the shards of one split.
+class SplitCounts:
+  """Counts of the content of one split's shards.
 
   Attributes:
-    shards: int.
-    captions: int.
-    images: int, different JPEG files.
-    words: int, start and end words left out.
-    unknown_words: int, those that have the unknown word's id.
-    empty_captions: int, those without a word.
+    shards: number of shards.
+    captions: number of captions.
+    images: number of distinct JPEG files.
+    words: number of words, without start and end words.
+    unknown_words: number of words with the unknown word's id.
+    empty_captions: number of captions without a word.
   """
 
   shards: int = 0
@@ -40,61 +43,82 @@ class Split:
 
 
 class Problems:
-  """What is wrong, by kind: how often, and where first.
+  """Problems by kind.
 
   Attributes:
-    found: dict, kind -> list of str, where each one is.
+    found: for each kind of problem, the places where it was found.
   """
 
-  def __init__(self):
-    self.found = collections.defaultdict(list)
+  def __init__(self) -> None:
+    self.found: dict[str, list[str]] = collections.defaultdict(list)
 
-  def add(self, kind, where):
+  def add(self, kind: str, where: str) -> None:
+    """Adds a problem."""
     self.found[kind].append(where)
 
-  def update(self, other):
+  def update(self, other: 'Problems') -> None:
+    """Adds the problems of another."""
     for kind, places in other.found.items():
       self.found[kind].extend(places)
 
-  def lines(self):
-    """Returns a line for each kind."""
+  def lines(self) -> list[str]:
+    """Returns a line per kind: how many there are, and where the first are."""
     return [
       f'{len(places)} {kind}: {caption_files.first(places)}'
       for kind, places in self.found.items()
     ]
 
 
-def split_name(path):
-  """Returns the split that the name of a shard tells, 'train' for train-0..."""
+# The start, the end and the unknown word.
+SpecialWords = tuple[str, str, str]
+
+
+class _ImageRecord(NamedTuple):
+  """A record with an image: path of the shard, number in it, and image id."""
+
+  path: str
+  number: int
+  image_id: int
+
+
+def split_name(path: str) -> str:
+  """Returns the split in the name of a shard, 'train' for train-0..."""
   name = os.path.basename(path)
   match = shards.NAME.fullmatch(name)
   return match[1] if match else name
 
 
-def validate(files, vocab_file, special_words, workers):
-  """Reads every record of some shards, and every picture once.
+def validate(
+  files: Sequence[str],
+  vocab_file: str,
+  special_words: SpecialWords,
+  workers: workers_lib.Workers,
+) -> tuple[dict[str, SplitCounts], Problems]:
+  """Reads every record of some shards, and decodes every image once.
 
   Args:
-    files: list of str, shards of one split or more.
+    files: shards of one split or more.
     vocab_file: path of the vocabulary.
-    special_words: (start, end, unknown) words.
-    workers: workers_lib.Workers.
+    special_words: the start, the end and the unknown word.
+    workers: processes for the work.
 
   Returns:
-    (dict, name of the split -> Split, Problems).
+    (counts by name of the split, problems).
 
   Raises:
     ValueError: the vocabulary cannot be used.
   """
   vocab = vocabulary.Vocabulary(vocab_file, *special_words)
-  splits, captions_of = collections.defaultdict(Split), {}
+  splits: dict[str, SplitCounts] = collections.defaultdict(SplitCounts)
+  captions_of: dict[str, int] = {}
   problems = Problems()
   _check_stamps(files, vocab, problems)
   for path in shards.missing_of_sets(files):
     problems.add('shards missing', path)
-  # Of each JPEG, by its digest: [(split, image id)], and where it is first.
-  owners, place = collections.defaultdict(list), {}
-  digests_of_id = collections.defaultdict(set)
+  # The (split, image id) pairs of each JPEG, by digest, and its first record.
+  owners: dict[bytes, list[tuple[str, int]]] = collections.defaultdict(list)
+  first_records: dict[bytes, _ImageRecord] = {}
+  digests_of_id: dict[int, set[bytes]] = collections.defaultdict(set)
   results = workers.map(
     _read_shard, ((path, vocab_file, special_words) for path in files)
   )
@@ -109,7 +133,7 @@ def validate(files, vocab_file, special_words, workers):
         captions_of[path] = counts['captions']
       for image_id, digest, index in images:
         if digest not in owners:
-          place[digest] = (path, index, image_id)
+          first_records[digest] = _ImageRecord(path, index, image_id)
         if all(owner != name for owner, _ in owners[digest]):
           split.images += 1
         if (name, image_id) not in owners[digest]:
@@ -125,9 +149,9 @@ def validate(files, vocab_file, special_words, workers):
   for image_id, digests in digests_of_id.items():
     if len(digests) > 1:
       problems.add('ids that more than one image has', str(image_id))
-  _check_images(place.values(), problems, workers)
+  _check_images(first_records.values(), problems, workers)
   for path, captions in captions_of.items():
-    # Few captions leave shards empty, which is how 2016 cut them.
+    # With few captions some shards are empty, as in 2016.
     split = splits[split_name(path)]
     if not captions and (not split.captions or split.captions >= split.shards):
       problems.add('shards empty', path)
@@ -141,14 +165,16 @@ def validate(files, vocab_file, special_words, workers):
   return dict(splits), problems
 
 
-def _check_stamps(files, vocab, problems):
-  """Adds the directories whose shards say that their vocabulary is another."""
+def _check_stamps(
+  files: Sequence[str], vocab: vocabulary.Vocabulary, problems: Problems
+) -> None:
+  """Adds the directories whose `vocabulary.json` names another vocabulary."""
   given = vocabulary_stamp.of_vocabulary(vocab)
-  for holder in vocabulary_stamp.of_shards(files):
-    if holder.stamp:
+  for source in vocabulary_stamp.of_shards(files):
+    if source.stamp:
       try:
         vocabulary_stamp.check(
-          [holder, given],
+          [source, given],
           'give the vocabulary file that was made with the shards',
         )
       except ValueError as error:
@@ -157,16 +183,19 @@ def _check_stamps(files, vocab, problems):
         )
 
 
-def _read_shard(path, vocab_file, special_words):
+def _read_shard(
+  path: str, vocab_file: str, special_words: SpecialWords
+) -> tuple[dict[str, int], list[tuple[int, bytes, int]], Problems]:
   """Reads one shard, in a worker.
 
   Returns:
-    (dict, field of Split -> int; list of (image id, digest, index of the
-    record), one for each JPEG of the shard; Problems).
+    (counts by field of `SplitCounts`; (image id, digest, index of the record)
+    of each JPEG of the shard; problems).
   """
   workers_lib.worker_tensorflow()
   vocab = vocabulary.Vocabulary(vocab_file, *special_words)
-  problems, images = Problems(), {}
+  problems = Problems()
+  images: dict[tuple[int, bytes], int] = {}
   counts = dict.fromkeys(
     ('captions', 'words', 'unknown_words', 'empty_captions'), 0
   )
@@ -186,8 +215,14 @@ def _read_shard(path, vocab_file, special_words):
   )
 
 
-def _check_caption(record, vocab, counts, problems, where):
-  """Adds a caption to the counts, and what is wrong with it to the problems."""
+def _check_caption(
+  record: shards.Record,
+  vocab: vocabulary.Vocabulary,
+  counts: dict[str, int],
+  problems: Problems,
+  where: str,
+) -> None:
+  """Adds a caption to the counts, and its problems to the problems."""
   ids = record.ids
   counts['captions'] += 1
   starts, ends = ids[:1] == [vocab.start_id], ids[-1:] == [vocab.end_id]
@@ -205,16 +240,14 @@ def _check_caption(record, vocab, counts, problems, where):
     problems.add('captions with ids that are not those of their words', where)
 
 
-def _check_images(places, problems, workers):
-  """Adds the images that cannot be decoded.
-
-  Args:
-    places: iterable of (path of the shard, index of the record, image id).
-    problems: Problems.
-    workers: workers_lib.Workers.
-  """
-  wanted = collections.defaultdict(dict)
-  for path, index, image_id in places:
+def _check_images(
+  records: Iterable[_ImageRecord],
+  problems: Problems,
+  workers: workers_lib.Workers,
+) -> None:
+  """Adds the images that cannot be decoded to the problems."""
+  wanted: dict[str, dict[int, int]] = collections.defaultdict(dict)
+  for path, index, image_id in records:
     wanted[path][index] = image_id
   total = sum(map(len, wanted.values()))
   results = workers.map(_decode, ((p, list(i)) for p, i in wanted.items()))
@@ -228,10 +261,11 @@ def _check_images(places, problems, workers):
       progress.update(len(image_ids))
 
 
-def _decode(path, indices):
-  """Returns {index: reason} of the records whose image is no sound JPEG."""
+def _decode(path: str, indices: Sequence[int]) -> dict[int, str]:
+  """Returns why images are not sound JPEG files, by index of the record."""
   workers_lib.worker_tensorflow()
-  wanted, reasons = set(indices), {}
+  wanted = set(indices)
+  reasons: dict[int, str] = {}
   for index, records in enumerate(shards.read_grouped(path)):
     if index in wanted:
       wanted.remove(index)

@@ -69,10 +69,10 @@ def _validate(folder, workers):
 def test_sound_shards(folder, workers):
   splits, problems = _validate(folder, workers)
   assert splits == {
-    'train': validation.Split(
+    'train': validation.SplitCounts(
       shards=2, captions=4, images=2, words=5, unknown_words=1, empty_captions=1
     ),
-    'val': validation.Split(shards=1, captions=1, images=1, words=1),
+    'val': validation.SplitCounts(shards=1, captions=1, images=1, words=1),
   }
   assert not problems.found
 
@@ -90,7 +90,7 @@ def test_sound_compact_shards(folder, workers):
     ),
   )
   splits, problems = _validate(folder, workers)
-  assert splits['val'] == validation.Split(
+  assert splits['val'] == validation.SplitCounts(
     shards=1, captions=2, images=1, words=3, unknown_words=1
   )
   assert not problems.found
@@ -194,7 +194,7 @@ def test_a_shard_cut_short(folder, workers):
   splits, problems = _validate(folder, workers)
   assert splits['train'].captions == 3  # Two of three, and one elsewhere.
   assert (
-    f'{path} is damaged or no shard, after 2 good records'
+    f'{path} is damaged or not a shard, after 2 good records'
     in (problems.lines()[0])
   )
 

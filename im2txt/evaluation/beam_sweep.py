@@ -100,10 +100,12 @@ class Images:
     entries = caption_files.read(path, '--captions_file')
     if split:
       entries = caption_files.split_by_field(entries, path)[split]
-    entries = [
-      entry for entry in caption_files.numbered(entries) if entry.captions
+    found = [
+      (entry.image_id, entry)
+      for entry in caption_files.numbered(entries)
+      if entry.captions and entry.image_id is not None
     ][: max_images or None]
-    if not entries:
+    if not found:
       raise ValueError(
         f'--captions_file={path} has no image with a caption'
         + (f' of --split={split}' if split else '')
@@ -111,16 +113,16 @@ class Images:
     image_store.stats(image_dir, '--image_dir')
 
     def batches(size: int) -> Iterator[list[tuple[int, bytes]]]:
-      for start in range(0, len(entries), size):
+      for start in range(0, len(found), size):
         yield [
           (
-            entry.image_id,
+            image_id,
             image_store.read(os.path.join(image_dir, entry.file_name)),
           )
-          for entry in entries[start : start + size]
+          for image_id, entry in found[start : start + size]
         ]
 
-    return cls({entry.image_id: entry.captions for entry in entries}, batches)
+    return cls({image_id: entry.captions for image_id, entry in found}, batches)
 
 
 class Sweep:

@@ -152,7 +152,7 @@ class CaptionEvaluator:
 
   def sample(
     self, n_best: NBest, count: int
-  ) -> list[caption_sheet.CaptionedPicture]:
+  ) -> list[caption_sheet.CaptionedImage]:
     """Returns some of the images with their captions, always the same ones.
 
     Args:
@@ -160,7 +160,7 @@ class CaptionEvaluator:
       count: images, evenly from all.
 
     Returns:
-      list of `caption_sheet.CaptionedPicture`.
+      list of `caption_sheet.CaptionedImage`.
     """
     if not self._samples:
       ids = list(n_best)
@@ -173,7 +173,7 @@ class CaptionEvaluator:
       )
       self._samples = {image_id: found[image_id] for image_id in wanted}
     return [
-      caption_sheet.CaptionedPicture(
+      caption_sheet.CaptionedImage(
         f'image {image_id}',
         data,
         n_best[image_id][0],
@@ -217,7 +217,7 @@ def rank(
   }
 
 
-def markdown(samples: Sequence[caption_sheet.CaptionedPicture]) -> str:
+def markdown(samples: Sequence[caption_sheet.CaptionedImage]) -> str:
   """Returns a table of captions beside references, for TensorBoard.
 
   Args:
@@ -233,7 +233,7 @@ def markdown(samples: Sequence[caption_sheet.CaptionedPicture]) -> str:
 
   rows = [('image', 'caption', 'references'), ('---',) * 3]
   rows += [
-    (sample.name, cell(sample.caption), cell(*sample.humans))
+    (sample.name, cell(sample.caption), cell(*sample.references))
     for sample in samples
   ]
   return '\n'.join(map(' | '.join, rows))

@@ -128,7 +128,7 @@ def test_the_sample_stays_the_same(files, vocab):
 def test_human_captions_stand_as_those_of_the_model(files, vocab):
   evaluator = caption_evaluator.CaptionEvaluator(files, vocab, [], separator='')
   (sample,) = evaluator.sample({20: ['adog']}, 1)
-  assert sample.humans == ['adog']
+  assert sample.references == ['adog']
 
 
 def test_another_vocabulary_is_refused(files, vocab, tmp_path):

@@ -2,8 +2,11 @@
 """The captions of shards, kept in memory as a few arrays."""
 
 import array
+from collections.abc import Collection
+from collections.abc import Sequence
 import dataclasses
 import hashlib
+from typing import NamedTuple
 
 from absl import logging
 import numpy as np
@@ -11,18 +14,31 @@ import tensorflow as tf
 
 from im2txt.data import shards
 from im2txt.runtime import progress
-from im2txt.runtime import quiet_tensorflow
 
-# Per shard on average: then an empty one has lost its records. Fewer records
-# than shards leave some empty, as in 2016; with hardly more, images that cannot
-# be decoded do.
+# Records per shard on average. If there are as many, an empty shard has lost its
+# records. With fewer records than shards some are empty, as in 2016; with
+# slightly more, some may be empty because their images cannot be decoded.
 _MANY_RECORDS = 5
 
-# wc -l would miss a last line without an end, as vocabulary files have it.
+# wc -l does not count the last line, which has no line end.
 _VOCAB_SIZE = (
-  'the number of words of the vocabulary file, and 1 for <UNK> if '
-  'that is not among them'
+  'the number of words in the vocabulary file, plus 1 for <UNK> if it is not '
+  'among them'
 )
+
+
+class Sequences(NamedTuple):
+  """What the LSTM reads and what it must predict, padded with zeros.
+
+  Attributes:
+    input_seqs: int64 [batch, time], <S> w1 ... wn.
+    target_seqs: int64 [batch, time], w1 ... wn </S>.
+    mask: int32 [batch, time], 1 where there is a word, else 0.
+  """
+
+  input_seqs: np.ndarray
+  target_seqs: np.ndarray
+  mask: np.ndarray
 
 
 @dataclasses.dataclass
@@ -32,11 +48,12 @@ class Captions:
   Attributes:
     image_ids: int64 [num_images], of the distinct images in order first seen.
     images: int32 [num_captions], the index into `image_ids` of each caption.
-    words: int32 [num_words], ids of all captions, with <S> and </S>.
-    ends: int64 [num_captions], where each caption ends in `words`.
-    file_ends: int64 [num_files], captions up to the end of each shard.
-    offsets: int64 [num_captions], where in its shard the record of each caption
-      begins; None if not known.
+    words: int32 [num_words], word ids of all captions, with <S> and </S>.
+    ends: int64 [num_captions], the end of each caption in `words`.
+    file_ends: int64 [num_files], number of captions up to the end of each
+      shard.
+    offsets: int64 [num_captions], position of each caption's record in its
+      shard; None if not known.
   """
 
   image_ids: np.ndarray
@@ -44,17 +61,17 @@ class Captions:
   words: np.ndarray
   ends: np.ndarray
   file_ends: np.ndarray
-  offsets: np.ndarray = None
+  offsets: np.ndarray | None = None
 
-  def __len__(self):
+  def __len__(self) -> int:
     return len(self.ends)
 
-  def caption(self, index):
+  def caption(self, index: int) -> np.ndarray:
     """Returns int32 [n], the word ids of a caption."""
     return self.words[self.ends[index - 1] if index else 0 : self.ends[index]]
 
-  def check_ids(self, vocab_size):
-    """Raises ValueError unless every word id is from 0 to `vocab_size` - 1."""
+  def check_ids(self, vocab_size: int) -> None:
+    """Raises ValueError unless all word ids are from 0 to `vocab_size` - 1."""
     wrong = np.flatnonzero((self.words >= vocab_size) | (self.words < 0))
     if len(wrong):
       caption = np.searchsorted(self.ends, wrong[0], side='right')
@@ -71,36 +88,34 @@ class Captions:
         f'or more: {_VOCAB_SIZE}'
       )
 
-  def groups(self, size, usable=None):
-    """Groups the captions of each image, `size` or fewer in a group.
+  def groups(self, size: int, usable: np.ndarray | None = None) -> 'Groups':
+    """Groups the captions of each image.
 
     Args:
-      size: int.
-      usable: int [n], the captions to take, ascending; None: all.
+      size: the most captions in a group.
+      usable: int [n], the captions to use, ascending; None: all.
 
     Returns:
-      `Groups`, in the order of the first caption of each.
+      The groups, sorted by their first captions.
     """
     if usable is None:
       usable = np.arange(len(self))
     order = usable[np.argsort(self.images[usable], kind='stable')]
     images = self.images[order]
-    place = np.arange(len(order)) - np.searchsorted(images, images)
-    starts = np.flatnonzero(place % size == 0)
+    number = np.arange(len(order)) - np.searchsorted(images, images)
+    starts = np.flatnonzero(number % size == 0)
     ends = np.append(starts[1:], len(order))
-    by_place = np.argsort(order[starts])
-    return Groups(order, starts[by_place], ends[by_place])
+    by_first = np.argsort(order[starts])
+    return Groups(order, starts[by_first], ends[by_first])
 
-  def sequences(self, indices):
-    """Returns what the LSTM reads and what it should predict.
+  def sequences(self, indices: Collection[int] | np.ndarray) -> Sequences:
+    """Returns captions as sequences for the LSTM.
 
     Args:
-      indices: int [batch], of captions.
+      indices: int [batch], indices of captions.
 
     Returns:
-      (input_seqs int64 [batch, time], target_seqs int64, mask int32): all but
-      the last word, all but the first, and ones; padded with zeros to the
-      longest caption.
+      The sequences, padded to the longest caption.
     """
     captions = [self.caption(i) for i in indices]
     time = max(max(len(c) for c in captions) - 1, 1)
@@ -112,59 +127,60 @@ class Captions:
       inputs[i, :n] = caption[:-1]
       targets[i, :n] = caption[1:]
       mask[i, :n] = 1
-    return inputs, targets, mask
+    return Sequences(inputs, targets, mask)
 
 
 @dataclasses.dataclass
 class Groups:
-  """Groups of captions of one image each; a sequence of int arrays.
+  """Groups of captions, each of one image; a sequence of int arrays.
 
   Attributes:
-    order: int [num_captions], the captions, those of a group together.
-    starts: int [num_groups], where in `order` each group starts.
-    ends: int [num_groups], where it ends.
+    order: int [num_captions], the captions, group by group.
+    starts: int [num_groups], the start of each group in `order`.
+    ends: int [num_groups], the end of each group in `order`.
   """
 
   order: np.ndarray
   starts: np.ndarray
   ends: np.ndarray
 
-  def __len__(self):
+  def __len__(self) -> int:
     return len(self.starts)
 
-  def __getitem__(self, group):
+  def __getitem__(self, group: int) -> np.ndarray:
     return self.order[self.starts[group] : self.ends[group]]
 
   @property
-  def first_captions(self):
-    """int [num_groups], the first caption of each."""
+  def first_captions(self) -> np.ndarray:
+    """int [num_groups], the first caption of each group."""
     return self.order[self.starts]
 
 
-def read_captions(files, limit=None):
+def read_captions(files: Sequence[str], limit: int | None = None) -> Captions:
   """Reads the captions of shards, and which of them share an image.
 
-  Images are told apart by their id, or where a record has none by their bytes.
+  Images are identified by their id, or by their bytes if a record has no id.
 
   Args:
-    files: shard file names.
-    limit: read at most so many captions.
-
-  Returns:
-    `Captions`.
+    files: paths of shards.
+    limit: read this many captions at most; None: all.
 
   Raises:
-    ValueError: a damaged shard, an empty one among those of many records, a
-      word id beyond all vocabularies, or no caption.
+    ValueError: a shard is damaged, or empty beside shards of many records; a
+      word id is beyond all vocabularies; or there is no caption.
   """
-  index_of_key, image_ids, file_ends = {}, [], []
-  num_records, empty = 0, []
+  index_of_key: dict[int | bytes, int] = {}
+  image_ids: list[int] = []
+  file_ends: list[int] = []
+  num_records = 0
+  empty: list[str] = []
   images, words, ends, offsets = (array.array(code) for code in 'iiqq')
   with progress.Progress('Reading captions', len(files), 'files') as bar:
     for name in files:
       offset = 0
       is_read = limit is None or len(ends) < limit
-      shards.check_lengths(name)
+      if fault := shards.length_fault(name):
+        raise _damaged(len(ends), name, fault)
       dataset = tf.data.TFRecordDataset(name).map(
         lambda record: (
           tf.strings.length(record),
@@ -185,7 +201,7 @@ def read_captions(files, limit=None):
           if key not in index_of_key:
             index_of_key[key] = len(image_ids)
             image_ids.append(image_id)
-          # None for no limit, else what is left of it.
+          # None without a limit, else the number of captions left.
           lengths = lengths[: limit and limit - len(ends)]
           images.extend([index_of_key[key]] * len(lengths))
           offsets.extend([offset] * len(lengths))
@@ -193,10 +209,7 @@ def read_captions(files, limit=None):
           ends.extend(len(words) + np.cumsum(lengths))
           words.extend(ids[: lengths.sum()])
       except tf.errors.OpError as e:
-        raise ValueError(
-          f'damaged record after {len(ends)} captions, in {name}: '
-          f'{quiet_tensorflow.reason(e)}; make the shards again'
-        ) from e
+        raise _damaged(len(ends), name, shards.reason(e)) from e
       except OverflowError as e:
         raise ValueError(
           f'image {image_id}: its caption holds a word id of no vocabulary, '
@@ -207,7 +220,9 @@ def read_captions(files, limit=None):
       file_ends.append(len(ends))
       bar.update(1)
   if not ends:
-    raise ValueError(f'no caption in {files[0]} ...')
+    raise ValueError(
+      f'no caption in {files[0]} ...: give shards that have captions'
+    )
   if empty and num_records >= len(files):
     message = (
       f'{len(empty)} of {len(files)} shards are empty, such as '
@@ -215,7 +230,7 @@ def read_captions(files, limit=None):
     )
     if num_records >= _MANY_RECORDS * len(files):
       raise ValueError(
-        f'{message}, or give --input_file_pattern without what is empty'
+        f'{message}, or give --input_file_pattern without the empty shards'
       )
     logging.warning('%s', message)
   return Captions(
@@ -228,20 +243,27 @@ def read_captions(files, limit=None):
   )
 
 
+def _damaged(num_captions: int, path: str, reason: str) -> ValueError:
+  return ValueError(
+    f'damaged record after {num_captions} captions, in {path}: {reason}; make '
+    'the shards again'
+  )
+
+
 def check_captions_per_image(
-  captions_per_image, batch_size, flag='captions_per_image'
-):
-  """Raises ValueError, which names the flag, unless it divides the batch size.
+  captions_per_image: int, batch_size: int, flag: str = 'captions_per_image'
+) -> None:
+  """Raises ValueError unless the value of a flag divides the batch size.
 
   Args:
-    captions_per_image: int, the value of the flag.
-    batch_size: captions in a batch.
+    captions_per_image: the value of the flag.
+    batch_size: captions per batch.
     flag: name of the flag.
   """
   if captions_per_image < 1 or batch_size % captions_per_image:
     below = batch_size // max(captions_per_image, 1)
     raise ValueError(
       f'--{flag}={captions_per_image} does not divide '
-      f'--batch_size={batch_size}: make that '
-      f'{max(below, 1) * max(captions_per_image, 1)}, say'
+      f'--batch_size={batch_size}: give a multiple, such as --batch_size='
+      f'{max(below, 1) * max(captions_per_image, 1)}'
     )

@@ -1,29 +1,46 @@
 # SPDX-License-Identifier: Apache-2.0
-"""In which order training sees its examples: a function of seed and step.
+"""The order of the training examples: a function of seed and step.
 
-So a run that goes on at a step sees what it would have seen without the break,
-and nothing about the order has to be saved. In each epoch each example comes
-once.
+So a run that resumes at a step sees the same examples as without the break, and
+nothing about the order has to be saved. Each example comes once per epoch.
 """
+
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
-# So many shards at a time are shuffled as one, so that the records which are
-# read one after the other lie near each other: a disk then reads ahead to some
-# use. 36,800 captions with the shards of MSCOCO; the program of 2016 chose
-# among 4,600.
+# This many shards are shuffled as one, so that records which are read one after
+# the other are near each other on the disk, where reading ahead helps. They
+# have 36,800 captions of MSCOCO; the program of 2016 chose among 4,600.
 _SHARDS_AT_A_TIME = 16
 
 
-def epoch_order(count, seed, epoch, shards=None):
+class Examples(NamedTuple):
+  """The examples of a step.
+
+  Attributes:
+    examples: int64 [size], the examples.
+    position: position of the first among the examples of all epochs.
+    rng: a generator that is a function of seed and step.
+  """
+
+  examples: np.ndarray
+  position: int
+  rng: np.random.Generator
+
+
+def epoch_order(
+  count: int, seed: int, epoch: int, shards: np.ndarray | None = None
+) -> np.ndarray:
   """Returns the order of an epoch, a permutation of range(count).
 
   Args:
     count: number of examples.
-    seed: int, not negative.
-    epoch: int, from 0 on.
-    shards: int [count], which shard an example lies in, ascending; None: all
-      are near each other.
+    seed: a number that is not negative.
+    epoch: number of the epoch, from 0.
+    shards: int [count], the shard of each example, ascending; None: the
+      examples are near each other.
 
   Returns:
     int64 [count].
@@ -52,26 +69,28 @@ def epoch_order(count, seed, epoch, shards=None):
   )
 
 
-def batches(count, size, seed, first_step=0, shards=None):
+def batches(
+  count: int,
+  size: int,
+  seed: int,
+  first_step: int = 0,
+  shards: np.ndarray | None = None,
+) -> Iterator[Examples]:
   """Yields the examples of each step, forever. A batch may cross epochs.
 
   Args:
     count: number of examples.
     size: examples per step.
     seed: see `epoch_order`.
-    first_step: int, the step to begin with.
+    first_step: the step to begin with.
     shards: see `epoch_order`.
-
-  Yields:
-    (examples int64 [size]; place int, of the first of them among the examples
-    of all epochs; rng, a `np.random.Generator` that is a function of seed and
-    step).
   """
-  known = {}  # Orders of the epochs of the last batch.
+  # Orders of the epochs of the last batch.
+  known: dict[int, np.ndarray] = {}
   step = first_step
   while True:
-    place = step * size
-    epochs = range(place // count, (place + size - 1) // count + 1)
+    position = step * size
+    epochs = range(position // count, (position + size - 1) // count + 1)
     known = {
       epoch: known[epoch]
       if epoch in known
@@ -79,10 +98,10 @@ def batches(count, size, seed, first_step=0, shards=None):
       for epoch in epochs
     }
     examples = np.concatenate([known[epoch] for epoch in epochs])
-    first = place - epochs[0] * count
-    yield (
+    first = position - epochs[0] * count
+    yield Examples(
       examples[first : first + size],
-      place,
+      position,
       np.random.default_rng([seed, step, 1]),
     )
     step += 1

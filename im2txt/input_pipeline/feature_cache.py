@@ -1,54 +1,98 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Features of a data set on disk, checked and made once.
+"""A cache of a data set's features on disk, verified whenever it is opened.
 
 A cache is a directory:
 
-  cache.json            what it was made from, and the checksums of the other
-                        files; once it is whole, also which images could not be
-                        decoded
+  cache.json            the description: what the features were made from, and
+                        the checksums of the other files; when the cache is
+                        complete, also the images that cannot be decoded
   captions.npz          the fields of `captions.Captions`
   features-00000.npy    float32 [1024, views + 1, 2048], the first 1,024 images
-  features-00001.npy    the next, and so on; the last may hold fewer
+  features-00001.npy    the next 1,024, and so on; the last may have fewer
 
 The input of a block is float16 [1024, views + 1, rows, columns, channels].
 
-Each file has its name once it is on the disk, so what is there is whole, and a
-build that was killed or lost its power goes on after the last finished file.
+A file gets its name only when its content is on the disk, so every file is
+complete. A build that was interrupted goes on after the last finished file.
 """
 
+from collections.abc import Callable
+from collections.abc import Collection
+from collections.abc import Mapping
+from collections.abc import Sequence
 import dataclasses
 import os
 import re
+from typing import cast
+from typing import TypedDict
 
 from absl import logging
 import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
 
 from im2txt.checkpoints import encoder_stamp
 from im2txt.input_pipeline import captions as captions_lib
+from im2txt.input_pipeline import image_batches
 from im2txt.input_pipeline import image_features
 from im2txt.runtime import files as files_lib
 from im2txt.runtime import locks
 from im2txt.runtime import numpy_files
 from im2txt.runtime import progress
 
-# Bump when the same input gives other features.
+# Increase this number when the same input gives other features.
 _FORMAT = 1
 _CAPTIONS = 'captions.npz'
 
 
-def fingerprint(names, variables, config):
-  """Returns what features depend on beside their views, a dict for JSON.
+class _Description(TypedDict, total=False):
+  """The content of cache.json.
+
+  Attributes:
+    format: _FORMAT.
+    image_size: [height, width] of the network's images.
+    inception: fingerprint of the weights of Inception v3.
+    shards: for each shard its size in bytes and the time of its change in ns.
+    block: the block of Inception whose inputs are kept; None: features.
+    views: number of distorted views.
+    seed: seed of the distortions.
+    precision: precision of the encoder.
+    checksums: CRC-32C of each file.
+    undecodable: indices of the images that cannot be decoded.
+    finite: whether all features were checked to be finite. Earlier versions
+      did not check what they wrote.
+  """
+
+  format: int
+  image_size: list[int]
+  inception: str
+  shards: dict[str, list[int]]
+  block: str | None
+  views: int | None
+  seed: int | None
+  precision: str
+  checksums: dict[str, int]
+  undecodable: list[int]
+  finite: bool
+
+
+def fingerprint(
+  names: Sequence[str],
+  variables: Mapping[str, tf.Variable | np.ndarray],
+  config: image_batches.InputConfig,
+) -> _Description:
+  """Returns a description of all that features depend on, except the views.
 
   Args:
-    names: shard file names. Told apart by size and time, as they can be too
-      large to read again and again.
-    variables: dict from name to variable of Inception v3.
-    config: a `configuration.ModelConfig`.
+    names: paths of shards. They are identified by size and time, because they
+      can be too large to read again and again.
+    variables: the variables of Inception v3 by name.
+    config: configuration of the model.
   """
   # Without the directory, so that data and cache can be moved together.
   keys = [os.path.basename(name) for name in names]
   if len(set(keys)) < len(keys):
-    keys = names
+    keys = list(names)
   stats = {key: os.stat(name) for key, name in zip(keys, names)}
   return {
     'format': _FORMAT,
@@ -58,8 +102,8 @@ def fingerprint(names, variables, config):
   }
 
 
-def _difference(found, wanted):
-  """Says in a few words what a cache was made from, if not what is wanted."""
+def _difference(found: _Description, wanted: _Description) -> str | None:
+  """Describes how the cache differs from what is requested, or None."""
   if found.get('format') != wanted['format']:
     return 'another version of this program'
   if found['inception'] != wanted['inception']:
@@ -77,60 +121,67 @@ def _difference(found, wanted):
   for name, stat in wanted['shards'].items():
     if found['shards'][name] != stat:
       return f'another {name} (its size or time has changed)'
-  # Caches of earlier versions do not say their precision, nor what is kept.
+  # Caches of earlier versions state neither their precision nor their block.
   found = {'precision': 'float32', 'block': None, **found}
   if found['block'] != wanted['block']:
     return (
       f'the inputs of {found["block"] or "the decoder"}, not those of '
       f'{wanted["block"] or "the decoder"}'
     )
+  flags = cast(Mapping[str, object], found)
+  wanted_flags = cast(Mapping[str, object], wanted)
   for key in ('views', 'seed', 'precision'):
-    if found[key] != wanted.get(key, found[key]):
-      return f'--feature_{key}={found[key]}, not {wanted[key]}'
+    if flags[key] != wanted_flags.get(key, flags[key]):
+      return f'--feature_{key}={flags[key]}, not {wanted_flags[key]}'
   return None
 
 
 def open_or_build(
-  directory,
-  names,
-  encode_fn,
-  variables,
-  config,
-  views=None,
-  seed=None,
-  precision='float32',
-  block=None,
-):
-  """Opens the cache in a directory, after making or finishing it if need be.
+  directory: str,
+  names: Sequence[str],
+  encode_fn: image_features.EncodeFn,
+  variables: Mapping[str, tf.Variable | np.ndarray],
+  config: image_batches.InputConfig,
+  views: int | None = None,
+  seed: int | None = None,
+  precision: str = 'float32',
+  block: str | None = None,
+) -> image_features.CaptionedFeatures:
+  """Opens the cache in a directory, and makes or finishes it first if needed.
 
   Args:
-    directory: of one data set.
-    names: shard file names.
+    directory: directory of the cache of one data set.
+    names: paths of shards.
     encode_fn: see `image_features.encode`.
-    variables: dict from name to variable of Inception v3.
-    config: a `configuration.ModelConfig`.
-    views: distorted views of each image; None: whatever the cache has.
-    seed: of the distortions; None: whatever the cache has.
-    precision: of `encode_fn`, 'float32' or 'bfloat16'. Compared only where
-      `views` is.
-    block: of Inception, the one whose input `encode_fn` returns; None: it
+    variables: the variables of Inception v3 by name.
+    config: configuration of the model.
+    views: distorted views of each image; None: any number.
+    seed: seed of the distortions; None: any seed.
+    precision: precision of `encode_fn`, 'float32' or 'bfloat16'. It is compared
+      only if `views` is.
+    block: the block of Inception whose input `encode_fn` returns; None: it
       returns features.
 
   Returns:
-    `image_features.CaptionedFeatures`, mapped from disk.
+    The captions and features, mapped from disk.
 
   Raises:
     ValueError: the cache was made from something else or is damaged; or see
       `image_features.encode_in_memory`.
-    OSError: it cannot be written.
+    OSError: the cache cannot be written.
   """
   os.makedirs(directory, exist_ok=True)
-  wanted = {**fingerprint(names, variables, config), 'block': block}
+  wanted = fingerprint(names, variables, config)
+  wanted['block'] = block
   if views is not None:
-    wanted.update(views=views, seed=seed, precision=precision)
+    wanted['views'] = views
+    wanted['seed'] = seed
+    wanted['precision'] = precision
   with locks.hold(directory, 'features', wait=True):
-    captions, description = _open(directory, wanted)
-    if captions is None:
+    opened = _open(directory, wanted)
+    if opened:
+      captions, description = opened
+    else:
       captions = captions_lib.read_captions(names)
       description = {
         'views': 0,
@@ -156,6 +207,7 @@ def open_or_build(
       if block
       else image_features.FEATURES
     )
+    views, seed = description['views'] or 0, description['seed'] or 0
     paths = [
       os.path.join(directory, f'features-{number:05}.npy')
       for number in range(
@@ -164,7 +216,7 @@ def open_or_build(
     ]
     missing = [n for n, path in enumerate(paths) if not os.path.exists(path)]
     if missing:
-      # Files are finished in order, so this one and all after it are missing.
+      # Files are finished in order, so all files from here on are missing.
       number = missing[0]
       if number:
         logging.info(
@@ -177,8 +229,8 @@ def open_or_build(
           captions,
           encode_fn,
           config,
-          description['views'],
-          description['seed'],
+          views,
+          seed,
           number * image_features.IMAGES_PER_FILE,
           kept,
         ),
@@ -186,7 +238,7 @@ def open_or_build(
         _save(directory, os.path.basename(path), description, np.save, features)
     _check(paths, description)
     if 'undecodable' not in description:
-      # An interruption may have come between a file and its checksum.
+      # A build may have been interrupted between a file and its checksum.
       known = description.get('checksums', {})
       description['checksums'] = {
         name: known[name]
@@ -194,59 +246,63 @@ def open_or_build(
         else files_lib.checksum(os.path.join(directory, name))
         for name in (_CAPTIONS, *map(os.path.basename, paths))
       }
-    files = [
-      _map_features(path, captions, description['views'], *kept)
-      for path in paths
-    ]
-    # What has a checksum was looked at when it was made.
+    arrays = [_map_features(path, captions, views, kept) for path in paths]
+    # Once is enough for files that have a checksum.
     known = description.get('checksums', {})
-    if 'undecodable' not in description or not known.keys() >= set(
+    if not description.get('finite') or not known.keys() >= set(
       map(os.path.basename, paths)
     ):
       try:
-        description['undecodable'] = image_features.undecodable_images(
-          files, captions
-        )
+        undecodable = image_features.undecodable_images(arrays, captions)
       except ValueError as error:
         raise ValueError(
           f'{error}, and delete --feature_cache_dir={directory}'
         ) from error
+      if undecodable != description.setdefault('undecodable', undecodable):
+        raise ValueError(
+          f'--feature_cache_dir={directory} is damaged (images without features '
+          'are not those of cache.json); delete it'
+        )
+      description['finite'] = True
       _write_description(directory, description)
   return image_features.CaptionedFeatures(
-    captions, files, description['undecodable']
+    captions, arrays, description['undecodable']
   )
 
 
-def _open(directory, wanted):
-  """Returns the captions and description of a cache; None twice if new."""
+def _open(
+  directory: str, wanted: _Description
+) -> tuple[captions_lib.Captions, _Description] | None:
+  """Returns the captions and description of a cache; None if it is new."""
   path = os.path.join(directory, 'cache.json')
   if not os.path.exists(path):
     if any(
       re.fullmatch(r'features-\d+\.npy', name) for name in os.listdir(directory)
     ):
       raise ValueError(
-        f'--feature_cache_dir={directory} holds features but no '
-        'cache.json that tells of what; give another directory, '
-        'or delete this one'
+        f'--feature_cache_dir={directory} has features but no cache.json '
+        'that describes them; give another directory, or delete this one'
       )
-    return None, None
+    return None
   try:
     description = files_lib.read_json(path)
     if not isinstance(description, dict):
-      raise ValueError('cache.json is no JSON object')
-    difference = _difference(description, wanted)
+      raise ValueError('cache.json is not a JSON object')
+    difference = _difference(cast(_Description, description), wanted)
     if not difference:
       for key, kind in (
         ('views', int),
         ('seed', int),
         ('checksums', dict),
         ('undecodable', list),
+        ('finite', bool),
       ):
         if not isinstance(description.get(key, kind()), kind):
-          raise ValueError(f'cache.json: {key} is no {kind.__name__}')
-      captions = os.path.join(directory, _CAPTIONS)
-      _check([captions], description)
-      return captions_lib.Captions(**numpy_files.read(captions)), description
+          raise ValueError(f'cache.json: {key} is not of type {kind.__name__}')
+      path = os.path.join(directory, _CAPTIONS)
+      _check([path], cast(_Description, description))
+      captions = captions_lib.Captions(**numpy_files.read(path))
+      return captions, cast(_Description, description)
   except (ValueError, LookupError, TypeError, OSError) as e:
     raise ValueError(
       f'--feature_cache_dir={directory} is damaged ({e}); delete it'
@@ -257,37 +313,41 @@ def _open(directory, wanted):
   )
 
 
-def _map_features(path, captions, views, kept_shape, dtype):
-  """Maps one file into memory, see `image_features.FEATURES`."""
+def _map_features(
+  path: str,
+  captions: captions_lib.Captions,
+  views: int,
+  kept: image_features.Kept,
+) -> np.ndarray:
+  """Maps one file into memory."""
   number = int(path[-len('00000.npy') : -len('.npy')])
   most = image_features.IMAGES_PER_FILE
   shape = (
     min(most, len(captions.image_ids) - number * most),
     views + 1,
-    *kept_shape,
+    *kept.shape,
   )
   try:
     features = numpy_files.map_file(path)
   except (ValueError, OSError) as e:
     raise ValueError(f'{path} is damaged ({e}); delete it') from e
-  if features.shape != shape or features.dtype != dtype:
+  if features.shape != shape or features.dtype != kept.dtype:
     raise ValueError(
       f'{path} holds {features.dtype} {features.shape}, not '
-      f'{np.dtype(dtype)} {shape}; delete it'
+      f'{np.dtype(kept.dtype)} {shape}; delete it'
     )
   return features
 
 
-def _check(paths, description):
-  """Raises ValueError if a file is not as it was written.
+def _check(paths: Collection[str], description: _Description) -> None:
+  """Raises ValueError if a file has changed since it was written.
 
-  All of it is read, which takes a second for 2 GB in memory and else as long as
-  the disk needs; training reads all of it in its first epoch anyway.
+  All of it is read: 2 GB take a second from memory, and longer from the disk.
+  Training reads all of it in its first epoch anyway.
 
   Args:
-    paths: list of str.
-    description: dict, what cache.json tells. Caches of earlier versions know no
-      checksums.
+    paths: paths of the files.
+    description: with the checksums. Caches of earlier versions have none.
   """
   known = description.get('checksums', {})
   with progress.Progress('Checking features', len(paths), 'files') as bar:
@@ -296,19 +356,27 @@ def _check(paths, description):
       if expected is not None and files_lib.checksum(path) != expected:
         raise ValueError(
           f'{path} is damaged: it has another checksum than when it was '
-          'written; delete it, and it is made again'
+          'written; delete it, and run the same command again'
         )
       bar.update(1)
 
 
-def _save(directory, name, description, save, *args, **kwargs):
+def _save(
+  directory: str,
+  name: str,
+  description: _Description,
+  save: Callable[..., object],
+  *args: npt.ArrayLike,
+  **kwargs: npt.ArrayLike,
+) -> None:
   """Writes a file of a cache by NumPy's `save` or `savez`, and its checksum."""
   with files_lib.writing(os.path.join(directory, name)) as f:
     save(f, *args, **kwargs)
-  # A cache that an earlier version began has none of its first files.
+  # A cache that an earlier version began has no checksums of its first files.
   description.setdefault('checksums', {})[name] = f.checksum
+  description.pop('finite', None)
   _write_description(directory, description)
 
 
-def _write_description(directory, description):
+def _write_description(directory: str, description: _Description) -> None:
   files_lib.write_json(os.path.join(directory, 'cache.json'), description)

@@ -20,6 +20,7 @@ from im2txt.data import shards as shards_lib
 from im2txt.input_pipeline import feature_cache
 from im2txt.input_pipeline import image_features
 from im2txt.ops import image_processing
+from im2txt.runtime import files
 from im2txt.runtime import locks
 
 _CONFIG = configuration.ModelConfig(
@@ -93,7 +94,7 @@ def build(
 
 
 def all_features(data):
-  return np.concatenate(data.files)
+  return np.concatenate(data.arrays)
 
 
 def test_each_image_is_encoded_once(tmp_path, shards):
@@ -103,7 +104,7 @@ def test_each_image_is_encoded_once(tmp_path, shards):
   assert all_features(data).shape == (8, 3, 2048)
   again = build(tmp_path, shards, Encoder(most=0))
   np.testing.assert_array_equal(all_features(again), all_features(data))
-  assert isinstance(again.files[0], np.memmap)
+  assert isinstance(again.arrays[0], np.memmap)
   assert again.undecodable == data.undecodable
 
 
@@ -256,12 +257,12 @@ def test_any_views_do_for_evaluation(tmp_path, shards):
   build(tmp_path, shards, views=3, seed=5)
   assert (
     build(tmp_path, shards, Encoder(most=0), views=None, seed=None)
-    .files[0]
+    .arrays[0]
     .shape[1]
     == 4
   )
   assert (
-    build(tmp_path / 'new', shards, views=None, seed=None).files[0].shape[1]
+    build(tmp_path / 'new', shards, views=None, seed=None).arrays[0].shape[1]
     == 1
   )
 
@@ -409,6 +410,7 @@ def test_a_half_built_foreign_cache_is_refused_too(tmp_path, shards):
       for changes in (
         {'checksums': []},
         {'undecodable': 5},
+        {'finite': 1},
         {'shards': 5},
         {'image_size': []},
       )
@@ -630,6 +632,64 @@ def test_so_it_is_in_a_cache_without_checksums(tmp_path, shards):
   np.save(tmp_path / 'cache' / 'features-00001.npy', features)
   with pytest.raises(ValueError, match='the features of image 4 hold NaN'):
     build(tmp_path, shards)
+
+
+@pytest.mark.parametrize(
+  'rows, value, message',
+  [
+    (
+      (1, 2, 7),
+      np.nan,
+      'the features of image 4 hold NaN or infinity; .* delete',
+    ),
+    (
+      (1, 2, 7),
+      -np.inf,
+      'the features of image 4 hold NaN or infinity; .* delete',
+    ),
+    # As of an image that cannot be decoded, but it could be.
+    ((1,), np.nan, 'cache is damaged .images without features are not those'),
+  ],
+)
+def test_so_it_is_in_a_cache_whose_checksums_fit(
+  tmp_path, shards, rows, value, message
+):
+  """Earlier versions wrote checksums of features that they had not checked."""
+  build(tmp_path, shards)
+  path = tmp_path / 'cache' / 'features-00001.npy'
+  features = np.load(path)
+  features[rows] = value
+  np.save(path, features)
+  description = json.loads((path.parent / 'cache.json').read_text())
+  assert description.pop('finite') is True
+  description['checksums'][path.name] = files.checksum(path)
+  (path.parent / 'cache.json').write_text(json.dumps(description))
+  with pytest.raises(ValueError, match=message):
+    build(tmp_path, shards, Encoder(most=0))
+
+
+def test_a_sound_cache_is_searched_for_nan_only_once(
+  tmp_path, shards, monkeypatch
+):
+  build(tmp_path, shards)
+  path = tmp_path / 'cache' / 'cache.json'
+  description = json.loads(path.read_text())
+  del description['finite']  # As of an earlier version.
+  path.write_text(json.dumps(description))
+  searched = []
+  search = image_features.undecodable_images
+  monkeypatch.setattr(
+    image_features,
+    'undecodable_images',
+    lambda *args: searched.append(1) or search(*args),
+  )
+  for _ in range(2):
+    assert build(tmp_path, shards, Encoder(most=0)).undecodable == [5]
+  assert len(searched) == 1
+  # A file that was made again is new.
+  (path.parent / 'features-00002.npy').unlink()
+  build(tmp_path, shards)
+  assert len(searched) == 2
 
 
 def test_no_good_image_is_an_error(tmp_path):

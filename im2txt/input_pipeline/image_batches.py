@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Batches of distorted images with their captions, straight from shards."""
 
+from collections.abc import Iterator
+from collections.abc import Sequence
 import concurrent.futures
 import os
 from typing import NamedTuple
+from typing import Protocol
 
 from absl import logging
 import numpy as np
@@ -16,48 +19,77 @@ from im2txt.ops import image_processing
 from im2txt.runtime import lookahead
 
 
+class InputConfig(Protocol):
+  """The part of `configuration.ModelConfig` that batches depend on."""
+
+  @property
+  def vocab_size(self) -> int:
+    """Number of word ids."""
+
+  @property
+  def batch_size(self) -> int:
+    """Captions per batch."""
+
+  @property
+  def image_height(self) -> int:
+    """Height of the network's images in pixels."""
+
+  @property
+  def image_width(self) -> int:
+    """Width of the network's images in pixels."""
+
+
 class Batch(NamedTuple):
-  """Captions of a step, and what the encoder's part of the step begins with.
+  """The captions of a step, and the inputs of the encoder.
 
   Attributes:
     inputs: float32 [images, height, width, 3] in [-1, 1]; or float32 [images,
       2048], the features of images; or float32 [images, rows, columns,
       channels], the inputs of a block of Inception.
-    rows: int64 [batch], which of `inputs` each caption is of.
+    rows: int64 [batch], the row of `inputs` for each caption.
     input_seqs: int64 [batch, time], <S> w1 ... wn, padded with zeros.
     target_seqs: int64 [batch, time], w1 ... wn </S>, padded.
     mask: int32 [batch, time], 1 where there is a word, else 0.
   """
 
-  inputs: np.ndarray
+  inputs: np.ndarray | tf.Tensor
   rows: np.ndarray
   input_seqs: np.ndarray
   target_seqs: np.ndarray
   mask: np.ndarray
 
 
+class _Futures(NamedTuple):
+  """Groups of captions, and the images that are being made for them."""
+
+  groups: list[np.ndarray]
+  images: list[concurrent.futures.Future[tf.Tensor | None]]
+
+
 class ImageBatches:
-  """Batches of distorted images and their captions, to train from.
+  """Batches of distorted images and their captions, for training.
 
   The batch of a step is a function of the seed and the step. Images are read
-  from the shards one by one, at the places that a first pass over them found.
+  from the shards one by one, at the offsets that a first pass has found.
 
-  An image that cannot be decoded is named in a warning, once, and its captions
-  are left out of the batch.
+  An image that cannot be decoded is named in one warning, and its captions are
+  left out of the batches.
 
   Args:
-    files: shard file names.
-    config: a `configuration.ModelConfig`.
+    files: paths of shards.
+    config: configuration of the model.
     captions_per_image: captions of one image that share one distorted view of
-      it in a batch. Images with fewer left make a batch smaller than the
+      it in a batch. If an image has fewer left, the batch is smaller than the
       configuration's.
 
   Raises:
-    ValueError: captions_per_image does not divide the batch size; a damaged
-      shard; or a word id outside the vocabulary.
+    ValueError: captions_per_image does not divide the batch size; a shard is
+      damaged; or a word id is outside the vocabulary.
   """
 
-  def __init__(self, files, config, captions_per_image=1):
+  def __init__(
+    self, files: Sequence[str], config: InputConfig, captions_per_image: int = 1
+  ) -> None:
     captions_lib.check_captions_per_image(captions_per_image, config.batch_size)
     self._files = files
     self._captions = captions_lib.read_captions(files)
@@ -68,7 +100,7 @@ class ImageBatches:
     )
     self._size = config.batch_size // captions_per_image
     self._image_shape = (config.image_height, config.image_width, 3)
-    self._undecodable = set()
+    self._undecodable: set[int] = set()
 
     @tf.function(
       autograph=False,
@@ -78,25 +110,27 @@ class ImageBatches:
         tf.TensorSpec([], tf.int64),
       ],
     )
-    def process(record, place, seed):
+    def process(
+      record: tf.Tensor, position: tf.Tensor, seed: tf.Tensor
+    ) -> tf.Tensor:
       encoded = shards.parse_sequence_example(record)[1]
       return image_processing.process_image(
         image_processing.check_size(encoded),
         is_training=True,
         height=config.image_height,
         width=config.image_width,
-        ordering=place,
-        seed=tf.stack([seed, place]),
+        ordering=position,
+        seed=tf.stack([seed, position]),
       )
 
     self._process = process
 
-  def from_step(self, seed, step=0):
-    """Yields the `Batch`es from a step on, forever.
+  def from_step(self, seed: int, step: int = 0) -> Iterator[Batch]:
+    """Yields the batches from a step on, forever.
 
     Args:
-      seed: int, not negative.
-      step: int.
+      seed: a number that is not negative.
+      step: the step to begin with.
 
     Raises:
       ValueError: no image can be decoded, or a shard has changed.
@@ -104,35 +138,38 @@ class ImageBatches:
     steps = example_order.batches(
       len(self._groups), self._size, seed, step, self._shards
     )
-    # Decoding and distorting is TensorFlow's work, which threads share.
+    # TensorFlow decodes and distorts without Python's lock, so threads help.
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
       yield from map(
         self._batch,
         lookahead.ahead(
-          lambda groups, place: (
+          lambda groups, position: _Futures(
             groups,
             [
-              pool.submit(self._image, group, place + i, seed)
+              pool.submit(self._image, group, position + i, seed)
               for i, group in enumerate(groups)
             ],
           ),
           (
-            ([self._groups[i] for i in examples], place)
-            for examples, place, _ in steps
+            ([self._groups[i] for i in examples], position)
+            for examples, position, _ in steps
           ),
           depth=2,
         ),
       )
 
-  def _image(self, group, place, seed):
+  def _image(
+    self, group: np.ndarray, position: int, seed: int
+  ) -> tf.Tensor | None:
     """Returns the distorted image of a group; None if it is undecodable."""
     caption = group[0]
     shard = np.searchsorted(self._captions.file_ends, caption, 'right')
+    assert self._captions.offsets is not None  # `read_captions` sets them.
     record = shards.read_record(
       self._files[shard], int(self._captions.offsets[caption])
     )
     try:
-      return self._process(record, place, seed)
+      return self._process(record, position, seed)
     except tf.errors.InvalidArgumentError:
       image = int(self._captions.images[caption])
       if image not in self._undecodable:
@@ -144,13 +181,12 @@ class ImageBatches:
         )
       return None
 
-  def _batch(self, groups_and_images):
-    """Makes a batch of groups of captions and the futures of their images."""
-    groups, futures = groups_and_images
-    images = [future.result() for future in futures]
+  def _batch(self, futures: _Futures) -> Batch:
+    """Makes a batch when its images are ready."""
+    images = [future.result() for future in futures.images]
     good = [
       (group, image)
-      for group, image in zip(groups, images)
+      for group, image in zip(futures.groups, images)
       if image is not None
     ]
     if not good:
@@ -159,7 +195,7 @@ class ImageBatches:
           f'none of the {len(self._undecodable)} image(s) in '
           f'{self._files[0]} ... can be decoded; make the shards again'
         )
-      # A step without a word: it counts, and changes nothing.
+      # A batch without a word: the step counts, but changes nothing.
       blank = np.zeros([1, 1], np.int64)
       return Batch(
         tf.zeros([1, *self._image_shape]),

@@ -289,7 +289,9 @@ def test_every_caption_comes_once_an_epoch_however_often_it_is_stopped(
 
 
 def test_captions_per_image_must_divide_the_batch(shards):
-  with pytest.raises(ValueError, match='--captions_per_image=5.*make that 30'):
+  with pytest.raises(
+    ValueError, match='--captions_per_image=5.*such as --batch_size=30'
+  ):
     image_batches.ImageBatches(shards, configuration.ModelConfig(), 5)
 
 

@@ -285,7 +285,7 @@ def _from_archive(directory, url, source, **patience):
     directory: str, where to.
     url: str, of the archive.
     source: of the Stamp.
-    **patience: see `download.described`.
+    **patience: see `download.look_up`.
 
   Returns:
     The Stamp.
@@ -296,7 +296,7 @@ def _from_archive(directory, url, source, **patience):
   """
   part = _part(directory, url)
   try:
-    archive = download.described(download.Archive(url, folder=''), **patience)
+    archive = download.look_up(download.Archive(url, folder=''), **patience)
     download.transfer(archive, part)
   except ValueError as error:
     # The downloader's advice is about another program's flag.

@@ -152,6 +152,23 @@ def define_flag(
   define[of_kind](name, default, text, flag_values=flag_values, **bounds)
 
 
+def check_bounds(options: 'DataclassInstance') -> None:
+  """Checks the numbers of options that were not made from flags.
+
+  Raises:
+    ValueError: a number is out of the bounds of its field.
+  """
+  for a_field in dataclasses.fields(options):
+    value, data = getattr(options, a_field.name), a_field.metadata
+    if value is None:
+      continue
+    lower, upper = data['lower_bound'], data['upper_bound']
+    if lower is not None and value < lower:
+      raise ValueError(f'--{a_field.name}={value} must be at least {lower}')
+    if upper is not None and value > upper:
+      raise ValueError(f'--{a_field.name}={value} must be at most {upper}')
+
+
 def from_flags(
   flag_values: flags.FlagValues, options_class: 'type[_Dataclass]'
 ) -> '_Dataclass':

@@ -1,19 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sample data set: rendered scenes in the archives that MSCOCO comes in.
+"""The sample data set: rendered scenes in archives like those of MSCOCO.
 
   zips/train2014.zip                        train2014/COCO_train2014_*.jpg
   zips/val2014.zip                          val2014/COCO_val2014_*.jpg
   annotations/annotations_trainval2014.zip  annotations/captions_*2014.json
 
-and a SHA256SUMS in both folders. A server (or a file:// URL) of this directory
-is a MSCOCO server to download_and_preprocess_mscoco.
+and a SHA256SUMS in both folders. download_and_preprocess_mscoco accepts a server
+(or a file:// URL) of this directory as its --base_url.
 """
 
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
 import io
 import itertools
 import json
 import os
 import random
+from typing import Any
+from typing import NamedTuple
 import zipfile
 
 from im2txt.runtime import files
@@ -29,29 +34,50 @@ _JPEG_QUALITY = 92
 _IMAGES_PER_TASK = 20
 
 
-def write(directory, num_images, seed=1, num_workers=0):
+class _Made(NamedTuple):
+  """A scene that was made: the JPEG file, and its captions."""
+
+  data: bytes
+  captions: list[str]
+
+
+def write(
+  directory: str,
+  num_images: Mapping[str, int],
+  seed: int = 1,
+  num_workers: int = 0,
+  flag: str | None = None,
+) -> bool:
   """Writes the three archives and their checksums, unless they are there.
 
   Args:
-    directory: str, made if missing.
-    num_images: dict from 'train' and 'val' to the number of pictures.
-    seed: int; equal ones give equal pictures and captions.
-    num_workers: int, processes that paint; 0 for one per core.
+    directory: the directory; made if missing.
+    num_images: the number of images for 'train' and for 'val'.
+    seed: equal seeds give equal images and captions.
+    num_workers: number of processes; 0 for one per core.
+    flag: the flag that gave `num_workers`, for messages; None if there is none.
 
   Returns:
     Whether anything was written.
 
   Raises:
-    ValueError: another program makes it.
+    ValueError: another program writes there.
     OSError: the directory cannot be written, or a process was killed.
   """
   os.makedirs(directory, exist_ok=True)
   with locks.hold(directory, 'build'):
-    return _write(directory, num_images, seed, num_workers)
+    return _write(
+      directory, num_images, seed, workers_lib.Workers(num_workers, flag)
+    )
 
 
-def _write(directory, num_images, seed, num_workers):
-  """Does what `write` says, with the lock held."""
+def _write(
+  directory: str,
+  num_images: Mapping[str, int],
+  seed: int,
+  worker_processes: workers_lib.Workers,
+) -> bool:
+  """Implements `write`, with the lock held."""
   made_of = {'num_images': num_images, 'seed': seed}
   stamp = os.path.join(directory, 'made_of.json')
   if _read_json(stamp) == made_of:
@@ -59,9 +85,9 @@ def _write(directory, num_images, seed, num_workers):
   for folder in ('zips', 'annotations'):
     os.makedirs(os.path.join(directory, folder), exist_ok=True)
   start_id = 1
-  captions = {}
+  captions: dict[str, dict[str, Any]] = {}
   with (
-    workers_lib.Workers(num_workers) as workers,
+    worker_processes as workers,
     Progress('Painting', sum(num_images.values()), 'images') as progress,
   ):
     for split in SPLITS:
@@ -91,22 +117,24 @@ def _write(directory, num_images, seed, num_workers):
   return True
 
 
-def _make_all(seed, image_ids):
-  """Returns what `_make` does for each id, a list."""
+def _make_all(seed: int, image_ids: Sequence[int]) -> list[_Made]:
+  """Returns `_make` of each id."""
   return [_make(seed, image_id) for image_id in image_ids]
 
 
-def _make(seed, image_id):
-  """Returns the bytes of a JPEG and its captions, those of this id."""
+def _make(seed: int, image_id: int) -> _Made:
+  """Makes the image and the captions of an id."""
   rng = random.Random(f'{seed} {image_id}')
   scene = scenes.make_scene(rng)
   out = io.BytesIO()
   scenes.render(scene, rng).save(out, 'JPEG', quality=_JPEG_QUALITY)
-  return out.getvalue(), scenes.describe(scene, rng)
+  return _Made(out.getvalue(), scenes.describe(scene, rng))
 
 
-def _write_images(path, split, made, progress):
-  """Writes one archive of pictures; returns its captions as COCO has them."""
+def _write_images(
+  path: str, split: str, made: Iterable[tuple[int, _Made]], progress: Progress
+) -> dict[str, Any]:
+  """Writes one archive of images; returns its captions in COCO's format."""
   images, annotations = [], []
   with (
     files.replacing(path) as temporary,
@@ -135,16 +163,16 @@ def _write_images(path, split, made, progress):
   return {'images': images, 'annotations': annotations}
 
 
-def _member(name):
-  """Returns a member of an archive without the time when it was made.
+def _member(name: str) -> zipfile.ZipInfo:
+  """Returns a member of an archive without a time.
 
-  So equal pictures give equal archives.
+  So equal images give equal archives.
   """
   return zipfile.ZipInfo(name)
 
 
-def _write_sums(folder):
-  """Writes the checksums of a folder's archives, as sha256sum does."""
+def _write_sums(folder: str) -> None:
+  """Writes the checksums of a folder's archives in the format of sha256sum."""
   lines = []
   for name in sorted(os.listdir(folder)):
     if name.endswith('.zip'):
@@ -154,7 +182,8 @@ def _write_sums(folder):
       f.writelines(lines)
 
 
-def _read_json(path):
+def _read_json(path: str) -> Any:
+  """Returns the value in a JSON file, None if there is none."""
   try:
     return files.read_json(path)
   except (OSError, ValueError):

@@ -43,9 +43,9 @@ def test_archives_are_laid_out_as_those_of_mscoco(made):
       ]
       for image in images:
         data = archive.read(f'{split}2014/{image["file_name"]}')
-        with Image.open(io.BytesIO(data)) as picture:
-          assert picture.format == 'JPEG'
-          assert picture.size == (image['width'], image['height'])
+        with Image.open(io.BytesIO(data)) as painted:
+          assert painted.format == 'JPEG'
+          assert painted.size == (image['width'], image['height'])
     owners = [a['image_id'] for a in captions[split]['annotations']]
     assert owners == [i for i in ids for _ in range(scenes.CAPTIONS_PER_SCENE)]
   annotation_ids = [
@@ -69,11 +69,11 @@ def test_checksums_are_true(made):
   ]
 
 
-def test_is_made_once_and_anew_when_asked_for_other_pictures(made, tmp_path):
+def test_is_made_once_and_anew_when_asked_for_other_images(made, tmp_path):
   assert not dataset.write(str(made), _COUNTS)
   for seed in (1, 2):
     assert dataset.write(str(tmp_path), _COUNTS, seed, num_workers=1)
-    # Bytes of pictures, not of archives, which hold times.
+    # Bytes of images, not of archives, which hold times.
     with (
       zipfile.ZipFile(made / 'zips' / 'val2014.zip') as first,
       zipfile.ZipFile(tmp_path / 'zips' / 'val2014.zip') as second,

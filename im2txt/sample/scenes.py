@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rendered scenes of coloured shapes, each with captions that are true of it.
 
-The quick start trains on these where no real data set is at hand. A scene is a
-plain description (what lies where); `render` paints it and `describe` puts it
-into words, so the words cannot disagree with the picture. Everything is drawn
-from the `random.Random` that is passed in: equal seeds give equal pictures.
+The quick start trains on these images, because it needs no real data set then.
+A scene is a plain description of shapes and their positions. `render` paints it
+and `describe` puts it into words, so the words always agree with the image. All
+random choices use the `random.Random` that is passed in: equal seeds give equal
+images.
 
-The world is made for an image encoder that was never trained: few shapes,
-large and strongly coloured, on backgrounds that differ in brightness and
-texture.
+The scenes suit an image encoder that was never trained: few shapes, large and
+strongly coloured, on backgrounds that differ in brightness and texture.
 """
 
 import colorsys
@@ -23,8 +23,8 @@ from PIL import ImageDraw
 WIDTH = 400
 HEIGHT = 300
 
-# Hue in degrees, saturation and value of each color. Hues are far enough apart
-# that the jitter of `_paint` never carries one into its neighbour.
+# Hue in degrees, saturation and value of each color. Hues are so far apart that
+# the jitter of `_jittered` never makes one look like another.
 COLORS = {
   'red': (0, 0.95, 0.85),
   'orange': (30, 1.0, 1.0),
@@ -34,8 +34,8 @@ COLORS = {
   'purple': (285, 0.75, 0.65),
 }
 SHAPES = ('circle', 'square', 'triangle', 'star')
-# Shapes with room for another thing within them.
-_HOLDERS = ('circle', 'square')
+# Shapes with room for another shape inside.
+_OUTER_SHAPES = ('circle', 'square')
 BACKGROUNDS = ('white', 'black', 'striped', 'checked')
 LAYOUTS = ('alone', 'group', 'above', 'beside', 'inside', 'between')
 
@@ -48,7 +48,7 @@ _OVERSAMPLING = 2
 
 @dataclasses.dataclass(frozen=True)
 class Thing:
-  """One shape: its center and its radius are in pixels of the picture."""
+  """One shape; its center and radius are in pixels of the image."""
 
   shape: str
   color: str
@@ -60,15 +60,15 @@ class Thing:
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-  """What a picture shows.
+  """The content of an image.
 
   Attributes:
-    layout: One of LAYOUTS. The things are, in this order: the one thing
+    layout: one of LAYOUTS. It determines the order of the things: the only one
       ('alone'); equal things ('group'); the upper and the lower ('above'); the
       left and the right ('beside'); the inner and the outer ('inside'); the
       middle one and the two at its sides ('between').
-    background: One of BACKGROUNDS.
-    things: The shapes.
+    background: one of BACKGROUNDS.
+    things: the shapes.
   """
 
   layout: str
@@ -77,13 +77,14 @@ class Scene:
 
 
 def make_scene(rng: random.Random) -> Scene:
-  """Draws a scene: every layout, color, shape and background is as likely."""
+  """Makes a random scene; layouts, colors and backgrounds are equally likely."""
   layout = rng.choice(LAYOUTS)
   first, second = rng.sample(sorted(COLORS), 2)
   shape, other_shape = rng.choice(SHAPES), rng.choice(SHAPES)
   middle_x = WIDTH / 2 + rng.uniform(-15, 15)
   middle_y = HEIGHT / 2 + rng.uniform(-8, 8)
 
+  things: tuple[Thing, ...]
   if layout == 'alone':
     size = rng.choice(('small', 'large'))
     radius = rng.uniform(36, 46) if size == 'small' else rng.uniform(98, 110)
@@ -92,11 +93,11 @@ def make_scene(rng: random.Random) -> Scene:
     count = rng.choice(sorted(_NUMBERS))
     if count == 4:
       radius = rng.uniform(46, 52)
-      offsets = [(-75, -62), (75, -62), (-75, 62), (75, 62)]
+      offsets = [(-75.0, -62.0), (75.0, -62.0), (-75.0, 62.0), (75.0, 62.0)]
     else:
       radius = {2: rng.uniform(62, 70), 3: rng.uniform(46, 50)}[count]
       step = {2: 156, 3: 112}[count]
-      offsets = [(step * (i - (count - 1) / 2), 0) for i in range(count)]
+      offsets = [(step * (i - (count - 1) / 2), 0.0) for i in range(count)]
     things = tuple(
       Thing(shape, first, 'medium', middle_x + dx, middle_y + dy, radius)
       for dx, dy in offsets
@@ -131,7 +132,7 @@ def make_scene(rng: random.Random) -> Scene:
     things = (
       Thing(shape, first, 'small', middle_x, middle_y, rng.uniform(46, 52)),
       Thing(
-        rng.choice(_HOLDERS),
+        rng.choice(_OUTER_SHAPES),
         second,
         'large',
         middle_x,
@@ -153,7 +154,7 @@ def make_scene(rng: random.Random) -> Scene:
 
 
 def outline(thing: Thing, tilt: float = 0.0) -> list[tuple[float, float]]:
-  """Returns the corners of a shape's outer edge, in pixels of the picture."""
+  """Returns the corners of a shape's outer edge, in pixels of the image."""
   radii = {
     'circle': [1.0] * 48,
     'square': [1.15] * 4,
@@ -180,38 +181,38 @@ def render(scene: Scene, rng: random.Random) -> Image.Image:
   """Paints a scene.
 
   Args:
-    scene: What to paint.
-    rng: Where shades, tilts, textures and grain come from.
+    scene: the scene.
+    rng: source of shades, tilts, textures and grain.
 
   Returns:
-    An RGB picture of WIDTH x HEIGHT pixels.
+    An RGB image of WIDTH x HEIGHT pixels.
   """
   noise = np.random.default_rng(rng.getrandbits(64))
   canvas = _paint_background(scene.background, rng)
-  # What is inside another thing is painted after it.
+  # A thing inside another one is painted after it.
   for thing in sorted(scene.things, key=lambda t: -t.radius):
     color = _jittered(thing.color, rng)
     _paint(canvas, thing, color, rng.uniform(-0.06, 0.06))
-  picture = np.asarray(
+  pixels = np.asarray(
     canvas.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS), np.float32
   )
 
-  # Uneven light from one side, then grain, as a camera would have them.
+  # Uneven light from one side, then grain, as in a photo.
   y, x = np.mgrid[-1 : 1 : HEIGHT * 1j, -1 : 1 : WIDTH * 1j]
   angle = rng.uniform(0, 2 * math.pi)
   light = 1 + 0.08 * (x * math.cos(angle) + y * math.sin(angle))
-  picture = picture * light[..., None]
-  picture += noise.normal(0, rng.uniform(2, 6), picture.shape)
-  return Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
+  pixels = pixels * light[..., None]
+  pixels += noise.normal(0, rng.uniform(2, 6), pixels.shape)
+  return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
 def _jittered(color: str, rng: random.Random) -> tuple[int, int, int]:
-  hue, saturation, value = COLORS[color]
-  hue = (hue + rng.uniform(-5, 5)) % 360
+  degrees, saturation, value = COLORS[color]
+  hue = (degrees + rng.uniform(-5, 5)) % 360
   saturation = min(1.0, saturation * rng.uniform(0.92, 1.0))
   value = min(1.0, value * rng.uniform(0.93, 1.05))
-  rgb = colorsys.hsv_to_rgb(hue / 360, saturation, value)
-  return tuple(round(255 * channel) for channel in rgb)
+  red, green, blue = colorsys.hsv_to_rgb(hue / 360, saturation, value)
+  return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def _paint_background(background: str, rng: random.Random) -> Image.Image:
@@ -250,13 +251,13 @@ def describe(scene: Scene, rng: random.Random) -> list[str]:
   """Puts a scene into words, as five people would.
 
   Args:
-    scene: What to describe.
-    rng: Who is asked: which words are chosen, and in which order they come.
+    scene: the scene.
+    rng: source of the choice of the sentences and of their order.
 
   Returns:
     CAPTIONS_PER_SCENE different sentences, each true of the scene. The plainest
-    way to say it is always one of them, so that a generated caption that gets
-    everything right can be found among them.
+    sentence is always one of them, so that a correct generated caption can be
+    found among the references.
   """
   plain, *others = _sentences(scene)
   chosen = [plain] + rng.sample(others, CAPTIONS_PER_SCENE - 1)
@@ -265,7 +266,7 @@ def describe(scene: Scene, rng: random.Random) -> list[str]:
 
 
 def _sentences(scene: Scene) -> list[str]:
-  """Returns every sentence there is for a scene, the plainest first."""
+  """Returns all sentences for a scene, the plainest first."""
   first, last = scene.things[0], scene.things[-1]
   on = f'on a {scene.background} background'
   a, b = f'{first.color} {first.shape}', f'{last.color} {last.shape}'

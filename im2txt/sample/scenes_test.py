@@ -84,11 +84,11 @@ def test_every_layout_and_every_word_of_the_world_occurs():
 def test_things_are_painted_in_their_color(seed):
   rng = random.Random(seed)
   scene = scenes.make_scene(rng)
-  picture = scenes.render(scene, rng)
-  assert picture.size == (scenes.WIDTH, scenes.HEIGHT)
+  image = scenes.render(scene, rng)
+  assert image.size == (scenes.WIDTH, scenes.HEIGHT)
   thing = scene.things[0]
   box = [round(v) for v in (thing.x - 4, thing.y - 4, thing.x + 4, thing.y + 4)]
-  red, green, blue = picture.crop(box).resize((1, 1), 4).getpixel((0, 0))
+  red, green, blue = image.crop(box).resize((1, 1), 4).getpixel((0, 0))
   hue = 360 * colorsys.rgb_to_hsv(red / 255, green / 255, blue / 255)[0]
 
   def distance(color):
@@ -98,20 +98,20 @@ def test_things_are_painted_in_their_color(seed):
   assert min(scenes.COLORS, key=distance) == thing.color
 
 
-def test_things_lie_within_the_picture():
+def test_things_lie_within_the_image():
   for seed in range(300):
     for thing in scene_and_captions(seed)[0].things:
       for x, y in scenes.outline(thing, 0.06):
         assert 0 <= x < scenes.WIDTH and 0 <= y < scenes.HEIGHT
 
 
-def test_equal_seeds_give_equal_pictures():
-  pictures = []
+def test_equal_seeds_give_equal_images():
+  images = []
   for seed in (1, 1, 2):
     rng = random.Random(seed)
     scene = scenes.make_scene(rng)
-    pictures.append(scenes.render(scene, rng).tobytes())
-  assert pictures[0] == pictures[1] != pictures[2]
+    images.append(scenes.render(scene, rng).tobytes())
+  assert images[0] == images[1] != images[2]
 
 
 if __name__ == '__main__':

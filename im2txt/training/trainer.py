@@ -110,6 +110,7 @@ def run(
   data = None
   if options.feature_cache_dir:
     data = setup.open_features(options, model, configs.model, files)
+  batches: Iterable[Any]
   # Self-critical training has both, see `TrainOptions.check`.
   if vocab is not None and data is not None:
     step_fn = steps.make_self_critical_step_fn(

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A sheet of pictures with their captions and those of humans."""
+"""Draws a sheet of images with their captions and references."""
 
+from collections.abc import Iterable
+from collections.abc import Sequence
 import io
 import re
 import textwrap
@@ -12,79 +14,81 @@ from absl import logging
 from im2txt.data import image_formats
 
 _LINE_LENGTH = 38
-# In inches; a line is one of 8 points.
-_PICTURE_WIDTH, _PICTURE_HEIGHT = 2.5, 1.95
+# In inches; a line of text has 8 points.
+_IMAGE_WIDTH, _IMAGE_HEIGHT = 2.5, 1.95
 _MARGIN = 0.06
 _LINE_HEIGHT = 0.135
 _DOTS_PER_INCH = 80
-# Pictures with a longer side are made smaller, which bounds the memory.
+# Images with a longer side are made smaller, which limits the memory.
 _LONGEST_SIDE = 1024
 
 
-class CaptionedPicture(NamedTuple):
-  """What is shown of one picture.
+class CaptionedImage(NamedTuple):
+  """An image, its caption and its references.
 
   Attributes:
-    name: str, for messages.
-    data: bytes of the picture's file.
-    caption: str.
-    humans: list of str, the captions that humans wrote.
+    name: name of the image, for messages.
+    data: content of the image's file.
+    caption: the generated caption.
+    references: the references.
   """
 
   name: str
   data: bytes
   caption: str
-  humans: list
+  references: list[str]
 
 
-def is_human(caption, humans):
-  """Returns whether a human wrote the caption too, word for word.
+def is_reference(caption: str, references: Iterable[str]) -> bool:
+  """Returns whether a caption equals a reference, word for word.
 
-  >>> is_human('a red star .', ['One star.', 'A  red, star'])
+  >>> is_reference('a red star .', ['One star.', 'A  red, star'])
   True
   """
-  return _words(caption) in map(_words, humans)
+  return _words(caption) in map(_words, references)
 
 
-def _words(caption):
+def _words(caption: str) -> list[str]:
   """Returns the words of a caption, lower-cased, without punctuation."""
   return re.findall(r"[\w']+", caption.lower())
 
 
-def draw(pictures, columns, num_humans):
-  """Draws pictures, under each its caption, and in grey those of humans.
+def draw(
+  images: Sequence[CaptionedImage], columns: int, num_references: int
+) -> bytes:
+  """Draws images with their captions below, and their references in grey.
 
-  A caption that a human wrote too, word for word, is green. In the place of a
-  picture that cannot be decoded stands why.
+  A caption that equals a reference, word for word, is green. An image that
+  cannot be decoded is replaced by the reason.
 
   Args:
-    pictures: list of CaptionedPicture.
-    columns: pictures side by side.
-    num_humans: captions of humans under a picture, at most.
+    images: the images.
+    columns: number of images side by side.
+    num_references: largest number of references below an image.
 
   Returns:
-    bytes of a PNG file.
+    The content of a PNG file.
 
   Raises:
-    ValueError: no picture can be decoded.
+    ValueError: no image can be decoded.
   """
   from matplotlib import figure as figure_lib
   from matplotlib import font_manager
 
   wrapped = [
-    # No line begins with the full stop that stands apart.
+    # A full stop after a space must not begin a line.
     [
       textwrap.wrap(text.replace(' .', '\N{NO-BREAK SPACE}.'), _LINE_LENGTH)
-      for text in (picture.caption, *picture.humans[:num_humans])
+      for text in (image.caption, *image.references[:num_references])
     ]
-    for picture in pictures
+    for image in images
   ]
   most_lines = max(sum(map(len, texts)) for texts in wrapped)
-  cell_width = _PICTURE_WIDTH + 2 * _MARGIN
-  cell_height = _PICTURE_HEIGHT + _LINE_HEIGHT * most_lines + 4 * _MARGIN
+  cell_width = _IMAGE_WIDTH + 2 * _MARGIN
+  cell_height = _IMAGE_HEIGHT + _LINE_HEIGHT * most_lines + 4 * _MARGIN
   width = columns * cell_width
-  height = -(-len(pictures) // columns) * cell_height
-  # For scripts that the first has not; a letter that none has is a box.
+  height = -(-len(images) // columns) * cell_height
+  # Further fonts for other scripts. A letter in none of them becomes a box.
   fonts = [
     'DejaVu Sans',
     *sorted(
@@ -94,26 +98,26 @@ def draw(pictures, columns, num_humans):
     ),
   ]
   figure = figure_lib.Figure(figsize=(width, height), dpi=_DOTS_PER_INCH)
-  faults = []
-  for place, (picture, texts) in enumerate(zip(pictures, wrapped)):
-    row, column = divmod(place, columns)
+  faults: list[str] = []
+  for number, (image, texts) in enumerate(zip(images, wrapped)):
+    row, column = divmod(number, columns)
     left = column * cell_width + _MARGIN
-    bottom = height - row * cell_height - _MARGIN - _PICTURE_HEIGHT
+    bottom = height - row * cell_height - _MARGIN - _IMAGE_HEIGHT
     axes = figure.add_axes(
       (
         left / width,
         bottom / height,
-        _PICTURE_WIDTH / width,
-        _PICTURE_HEIGHT / height,
+        _IMAGE_WIDTH / width,
+        _IMAGE_HEIGHT / height,
       )
     )
     axes.set_axis_off()
-    # Above its text, whatever its shape.
+    # Directly above its text, whatever its shape.
     axes.set_anchor('SW')
     try:
-      axes.imshow(image_formats.thumbnail(picture.data, _LONGEST_SIDE))
+      axes.imshow(image_formats.thumbnail(image.data, _LONGEST_SIDE))
     except ValueError as error:
-      faults.append(f'cannot decode the picture {picture.name} ({error})')
+      faults.append(f'cannot decode the image {image.name} ({error})')
       axes.text(
         0,
         0,
@@ -125,7 +129,8 @@ def draw(pictures, columns, num_humans):
         color='grey',
       )
     top = bottom - _MARGIN
-    colors = ['green' if is_human(picture.caption, picture.humans) else 'black']
+    is_found = is_reference(image.caption, image.references)
+    colors = ['green' if is_found else 'black']
     colors += ['grey'] * (len(texts) - 1)
     for lines, color in zip(texts, colors):
       for line in lines:
@@ -140,7 +145,7 @@ def draw(pictures, columns, num_humans):
           parse_math=False,
         )
         top -= _LINE_HEIGHT
-  if len(faults) == len(pictures):
+  if len(faults) == len(images):
     raise ValueError(faults[0])
   for fault in faults:
     logging.warning('%s', fault)

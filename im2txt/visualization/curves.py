@@ -1,12 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Curves of training runs, read from TensorBoard's event files and drawn."""
+"""Draws curves of training runs from TensorBoard's event files."""
 
+from collections.abc import Mapping
+from collections.abc import Sequence
 import os
+from typing import Any
+from typing import NamedTuple
+from typing import TYPE_CHECKING
 
-# Title of a panel, last parts of the tags that belong in it, in lower case,
-# and its scale.
+if TYPE_CHECKING:
+  from matplotlib import figure as figure_lib
+
+# Title of a panel, the last parts of its tags in lower case, and its scale.
 _PANELS = (
-  ('loss (nats a word)', ('smoothed_loss', 'cross_entropy'), 'linear'),
+  ('loss (nats per word)', ('smoothed_loss', 'cross_entropy'), 'linear'),
   ('perplexity', ('perplexity',), 'log'),
   ('BLEU-4', ('bleu_4',), 'linear'),
   ('CIDEr', ('cider',), 'linear'),
@@ -14,14 +21,27 @@ _PANELS = (
 )
 
 
-def read_scalars(directory):
-  """Returns {tag: list of (step, time in s, value)} of the event files there.
+class Point(NamedTuple):
+  """A value that was logged."""
 
-  Where a run was resumed from an earlier step, what it had logged after that
-  is left out. A file that is still being written ends where it ends.
+  step: int
+  seconds: float
+  value: float
+
+
+# The points of each tag.
+Scalars = dict[str, list[Point]]
+
+
+def read_scalars(directory: str | os.PathLike[str]) -> Scalars:
+  """Returns the points of each tag in the event files of a directory.
+
+  If a run was resumed from an earlier step, the points that it had logged after
+  this step are left out. A file that is still being written is read up to its
+  end.
 
   Args:
-    directory: str; what is below it is not read.
+    directory: directory of event files; directories below it are not read.
   """
   from tensorboard.backend.event_processing import plugin_event_accumulator
   from tensorboard.util import tensor_util
@@ -31,15 +51,15 @@ def read_scalars(directory):
     tensor_size_guidance={'scalars': 0, 'images': 1, 'histograms': 1},
   )
   accumulator.Reload()
-  scalars = {}
+  scalars: Scalars = {}
   for tag in accumulator.PluginTagToContent('scalars'):
     points = scalars[tag] = []
     for event in accumulator.Tensors(tag):
-      # TensorBoard itself does so only for writers of TensorFlow 1.
-      while points and points[-1][0] >= event.step:
+      # TensorBoard itself does this only for writers of TensorFlow 1.
+      while points and points[-1].step >= event.step:
         points.pop()
       points.append(
-        (
+        Point(
           event.step,
           event.wall_time,
           float(tensor_util.make_ndarray(event.tensor_proto)),
@@ -48,16 +68,15 @@ def read_scalars(directory):
   return scalars
 
 
-def find_runs(logdirs):
-  """Returns {name: scalars} of all directories with scalars.
+def find_runs(logdirs: Sequence[str]) -> dict[str, Scalars]:
+  """Returns the scalars of all directories with event files, by name.
 
-  Args:
-    logdirs: list of str.
+  Directories are searched recursively.
 
   Raises:
-    ValueError: in one of them there is nothing to draw.
+    ValueError: one of the directories has nothing to draw.
   """
-  found = {}
+  found: dict[str, Scalars] = {}
   for logdir in logdirs:
     before = len(found)
     for directory, _, names in sorted(os.walk(logdir)):
@@ -67,10 +86,10 @@ def find_runs(logdirs):
           found[os.path.abspath(directory)] = scalars
     if len(found) == before:
       raise ValueError(
-        f'--logdirs={",".join(logdirs)}: there are no event '
-        f'files with scalars in {logdir} or below'
+        f'--logdirs={",".join(logdirs)}: there are no event files with scalars '
+        f'in {logdir} or below; give the directories of training runs'
       )
-  # Names that tell them apart: what is not the same in all.
+  # Names without the part of the path that all runs share.
   top = os.path.commonpath(found)
   if len(found) == 1:
     top = os.path.dirname(top)
@@ -80,14 +99,14 @@ def find_runs(logdirs):
   }
 
 
-def draw(runs):
-  """Returns a matplotlib Figure of the curves.
+def draw(runs: Mapping[str, Scalars]) -> 'figure_lib.Figure':
+  """Draws the curves of runs. Panels without data are omitted.
 
   Args:
-    runs: dict, name -> what `read_scalars` returns.
+    runs: the scalars of each run, by name.
 
   Raises:
-    ValueError: none of the scalars belongs in a panel.
+    ValueError: no scalar belongs in a panel.
   """
   from matplotlib import figure
 
@@ -103,20 +122,21 @@ def draw(runs):
       panels.append((title, scale, curves))
   if not panels:
     raise ValueError(
-      'the event files have none of the scalars to draw: '
+      'the event files have none of the scalars to draw ('
       + ', '.join(title for title, _, _ in _PANELS)
+      + '): give the directories of training runs'
     )
   colors = {name: f'C{i % 10}' for i, name in enumerate(runs)}
   begin = {
-    name: min(points[0][1] for points in scalars.values())
+    name: min(points[0].seconds for points in scalars.values())
     for name, scalars in runs.items()
   }
   longest = max(
-    points[-1][1] - begin[name]
+    points[-1].seconds - begin[name]
     for _, _, curves in panels
     for name, points in curves
   )
-  # Fractions of hours would stand over each other.
+  # Labels with fractions of hours would overlap.
   unit, seconds = next(
     (
       (unit, seconds)
@@ -130,8 +150,8 @@ def draw(runs):
   for row, (title, scale, curves) in zip(grid, panels):
     for name, points in curves:
       steps, times, values = zip(*points)
-      # A single point makes no line.
-      style = {
+      # A single point would not be visible as a line.
+      style: dict[str, Any] = {
         'color': colors[name],
         'label': name,
         'marker': 'o' if len(points) < 30 else None,
@@ -142,7 +162,7 @@ def draw(runs):
         [(time - begin[name]) / seconds for time in times], values, **style
       )
     row[0].set_ylabel(title)
-    if all(point[2] > 0 for _, points in curves for point in points):
+    if all(point.value > 0 for _, points in curves for point in points):
       row[0].set_yscale(scale)
     for axes, label in zip(row, ('step', unit)):
       axes.set_xlabel(label)

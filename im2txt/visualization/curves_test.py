@@ -103,7 +103,7 @@ def test_panels_and_curves(folder):
   assert list(runs) == ['a/eval', 'a/train', 'b']
   axes = curves.draw(runs).axes
   assert [a.get_ylabel() for a in axes[::2]] == [
-    'loss (nats a word)',
+    'loss (nats per word)',
     'perplexity',
     'BLEU-4',
     'CIDEr',
@@ -137,8 +137,13 @@ def test_panels_and_curves(folder):
 def test_time_is_in_a_unit_that_fits(length, unit, expected):
   axes = curves.draw(
     {
-      'a': {'perplexity': [(1, 50.0, 9.0), (2, 50.0 + length, 8.0)]},
-      'b': {'perplexity': [(1, 7.0, 9.0)]},
+      'a': {
+        'perplexity': [
+          curves.Point(1, 50.0, 9.0),
+          curves.Point(2, 50.0 + length, 8.0),
+        ]
+      },
+      'b': {'perplexity': [curves.Point(1, 7.0, 9.0)]},
     }
   ).axes
   assert axes[1].get_xlabel() == unit
@@ -150,7 +155,7 @@ def test_nothing_to_draw_is_told(folder, tmp_path):
   with pytest.raises(ValueError, match='no event files .* in .*empty or below'):
     curves.find_runs([str(folder), str(tmp_path / 'empty')])
   with pytest.raises(ValueError, match='none of the scalars'):
-    curves.draw({'x': {'global_norm': [(1, 0.0, 1.0)]}})
+    curves.draw({'x': {'global_norm': [curves.Point(1, 0.0, 1.0)]}})
 
 
 if __name__ == '__main__':
