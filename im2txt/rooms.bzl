@@ -199,7 +199,7 @@ PROGRAMS = {
 }
 
 # What tests share, and the rooms that it imports.
-TESTING = ["data", "pretrained", "runtime", "show_and_tell_model", "text"]
+TESTING = ["data", "pretrained", "runtime", "text"]
 
 # Test -> what it imports, or starts as a process, beside its own room; "*" is all programs.
 TESTS = {
