@@ -15,11 +15,7 @@ This draws images without references. captions.jsonl is the output of
 `run_inference --output_format=json`, and each image has its first caption.
 """
 
-from collections.abc import Mapping
 from collections.abc import Sequence
-import json
-import os
-from typing import NamedTuple
 
 from absl import flags
 
@@ -28,22 +24,9 @@ from im2txt.data import image_store
 from im2txt.runtime import program
 from im2txt.runtime.files import replacing
 from im2txt.visualization import caption_sheet
+from im2txt.visualization import captioned_files
 
 FLAGS = flags.FLAGS
-
-
-class Captioned(NamedTuple):
-  """An image and its captions.
-
-  Attributes:
-    path: of the image.
-    caption: to show.
-    references: may be empty.
-  """
-
-  path: str
-  caption: str
-  references: Sequence[str]
 
 
 def define_flags() -> None:
@@ -73,83 +56,6 @@ def define_flags() -> None:
   flags.DEFINE_integer('columns', 6, 'Images per row.', lower_bound=1)
 
 
-def find_images(
-  entries: Sequence[caption_files.Entry],
-  results: Mapping[int, str],
-  image_dir: str,
-) -> list[Captioned]:
-  """Joins captions, references and files.
-
-  Args:
-    entries: images and their references.
-    results: captions by image id.
-    image_dir: directory of the files, or a .zip file of it.
-
-  Returns:
-    The images, in the order of the results.
-
-  Raises:
-    ValueError: the results have other images.
-  """
-  known = {entry.image_id: entry for entry in entries}
-  unknown = [image_id for image_id in results if image_id not in known]
-  if unknown:
-    raise ValueError(
-      f'--results_file={FLAGS.results_file} must be of the images of '
-      f'--annotations_file={FLAGS.annotations_file}, which has no image '
-      + caption_files.first(unknown)
-    )
-  return [
-    Captioned(
-      os.path.join(image_dir, known[image_id].file_name),
-      caption,
-      known[image_id].captions,
-    )
-    for image_id, caption in results.items()
-  ]
-
-
-def read_captions(path: str) -> list[Captioned]:
-  """Reads the output of `run_inference --output_format=json`.
-
-  Args:
-    path: path of the file.
-
-  Returns:
-    The images, without references, in the order of the file.
-
-  Raises:
-    ValueError: the file has another format, or no image.
-  """
-  try:
-    # Editors on Windows write a byte order mark.
-    with open(path, encoding='utf-8-sig') as f:
-      found = []
-      for line in filter(str.strip, f):
-        image = json.loads(line)
-        found.append(
-          Captioned(
-            str(image['image']),
-            caption_files.whole_characters(
-              str(image['captions'][0]['caption'])
-            ),
-            [],
-          )
-        )
-  except OSError as error:
-    raise ValueError(
-      f'cannot read --captions_file={path} ({error.strerror})'
-    ) from error
-  except (ValueError, TypeError, LookupError, RecursionError) as error:
-    raise ValueError(
-      f'--captions_file={path} must be the output of run_inference '
-      f'--output_format=json ({type(error).__name__}: {error})'
-    ) from error
-  if not found:
-    raise ValueError(f'--captions_file={path} has no caption')
-  return found
-
-
 def main(_: Sequence[str]) -> None:
   of_coco = ('annotations_file', 'image_dir', 'results_file')
   if FLAGS.captions_file:
@@ -165,7 +71,7 @@ def main(_: Sequence[str]) -> None:
 
   program.require_output_directories(FLAGS, 'output_file')
   if FLAGS.captions_file:
-    found = read_captions(FLAGS.captions_file)
+    found = captioned_files.read_captions(FLAGS.captions_file)
     remedy = (
       'run this in the directory where run_inference ran, or give '
       'run_inference full names'
@@ -173,7 +79,7 @@ def main(_: Sequence[str]) -> None:
   else:
     # Raises if it is missing.
     image_store.stats(FLAGS.image_dir, '--image_dir')
-    found = find_images(
+    found = captioned_files.find_images(
       caption_files.read_coco(FLAGS.annotations_file, '--annotations_file'),
       caption_files.read_results(FLAGS.results_file, '--results_file'),
       FLAGS.image_dir,
@@ -182,20 +88,7 @@ def main(_: Sequence[str]) -> None:
       'give --image_dir the directory of the images, or a .zip file of it'
     )
   count = min(FLAGS.num_images, len(found))
-  shown = []
-  for path, caption, references in (
-    found[i * len(found) // count] for i in range(count)
-  ):
-    try:
-      shown.append(
-        caption_sheet.CaptionedImage(
-          path, image_store.read(path), caption, references
-        )
-      )
-    except OSError as error:
-      raise ValueError(
-        f'cannot read the image {path} ({error}): {remedy}'
-      ) from error
+  shown = captioned_files.open_images(found, count, remedy)
   png = caption_sheet.draw(shown, min(FLAGS.columns, count), num_references=1)
   with replacing(FLAGS.output_file) as temporary:
     with open(temporary, 'wb') as f:

@@ -156,6 +156,389 @@ def _rows(tensors: Sequence[tf.Tensor], rows: tf.Tensor) -> list[tf.Tensor]:
   return [tf.gather(t, rows, batch_dims=1) for t in tensors]
 
 
+class _Search:
+  """The search of `beam_search`, whose arguments it takes.
+
+  The shapes below have `rows`, the partial captions of a group: `banks` times
+  `width`.
+  """
+
+  def __init__(
+    self,
+    step_fn: decoding_rules.StepFn,
+    initial_states: tf.Tensor,
+    start_id: int,
+    end_id: int,
+    search: search_config.SearchConfig,
+    rules: Sequence[decoding_rules.Rule] = (),
+    required_ids: Sequence[int] = (),
+  ) -> None:
+    self._step_fn = step_fn
+    self._initial_states = initial_states
+    self._start_id = start_id
+    self._end_id = end_id
+    self._search = search = search.completed()
+    self._rules = rules
+    self._required_ids = required_ids
+    assert search.beam_size and search.length_normalization_factor is not None
+    self._max_caption_length = search.max_caption_length
+    self._num_groups = search.beam_groups
+    self._banks = len(required_ids) + 1
+    self._width = search.beam_size // self._num_groups
+    self._rows = self._banks * self._width
+    self._is_as_in_2016 = not rules and self._num_groups == self._banks == 1
+    self._batch = initial_states.shape[0] or tf.shape(initial_states)[0]
+    self._state_size = initial_states.shape[1]
+    factor = max(search.length_normalization_factor, 0.0)
+    self._divisors = tf.constant(
+      [float(n) ** factor for n in range(self._max_caption_length + 1)],
+      tf.float64,
+    )
+    self._columns = tf.range(self._max_caption_length)
+
+  def run(self) -> Captions:
+    """Searches until the captions of all images are settled."""
+    group = self._start()
+    _, _, ambiguous, groups = tf.while_loop(
+      lambda t, live, *_: (t < self._max_caption_length) & tf.reduce_any(live),
+      self._advance,
+      (
+        1,
+        tf.ones([self._batch], tf.bool),
+        tf.zeros([self._batch], tf.bool),
+        (group,) * self._num_groups,
+      ),
+    )
+    return self._captions(groups, ambiguous)
+
+  def _start(self) -> _Group:
+    """Returns a group whose only possible caption is the start word."""
+    nothing = tf.fill([self._batch, self._rows], _IMPOSSIBLE)
+    blank = tf.fill(
+      [self._batch, self._rows, self._max_caption_length], self._start_id
+    )
+    # All but one of the captions of only the start word are impossible.
+    start = tf.concat(
+      [tf.zeros([self._batch, 1], tf.float64), nothing[:, 1:]], 1
+    )
+    return _Group(
+      _Partial(
+        blank,
+        tf.repeat(self._initial_states[:, tf.newaxis], self._rows, axis=1),
+        start,
+        tf.zeros([self._batch, self._rows], tf.float64),
+      ),
+      _Found(
+        blank[:, : self._width],
+        tf.zeros([self._batch, self._width], tf.int32),
+        nothing[:, : self._width],
+        nothing[:, : self._width],
+      ),
+      _Found(blank, tf.ones([self._batch, self._rows], tf.int32), start, start),
+    )
+
+  def _joined(self, tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Concatenates the rows of the groups."""
+    return tensors[0] if self._num_groups == 1 else tf.concat(tensors, axis=1)
+
+  def _parted(self, tensor: tf.Tensor) -> list[tf.Tensor]:
+    """The inverse of `joined`."""
+    return (
+      [tensor]
+      if self._num_groups == 1
+      else tf.split(tensor, self._num_groups, axis=1)
+    )
+
+  def _likeliest(
+    self, softmax: tf.Tensor, sentences: tf.Tensor, counts: tf.Tensor | None
+  ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
+    """Returns the words to try next.
+
+    Args:
+      softmax: float32 [batch * rows, vocab_size].
+      sentences: int32 [batch * rows, max_caption_length].
+      counts: see `extend`.
+
+    Returns:
+      (int32 [batch, rows, tries], words; float64 likewise, their log
+      probabilities; int32 likewise, the banks of the captions with these words,
+      None if there is only one bank).
+    """
+    ranked = softmax
+    if counts is not None:
+      ranked *= tf.repeat(
+        tf.exp(-self._search.beam_group_penalty * counts), self._rows, axis=0
+      )
+    # Of equally probable words the smaller id comes first, as in 2016.
+    probabilities, words = top_words(ranked, min(self._width, softmax.shape[1]))
+    if counts is not None:
+      probabilities = tf.gather(softmax, words, batch_dims=1)
+    bank = None
+    if self._required_ids:
+      is_in = decoding_rules.contains(sentences, self._required_ids)
+      left = ~(is_in | decoding_rules.contains(words, self._required_ids))
+      probabilities = tf.concat(
+        [
+          probabilities,
+          tf.where(left, tf.gather(softmax, self._required_ids, axis=1), 0.0),
+        ],
+        axis=1,
+      )
+      words = tf.concat(
+        [
+          words,
+          tf.repeat(
+            tf.constant([self._required_ids]), tf.shape(words)[0], axis=0
+          ),
+        ],
+        axis=1,
+      )
+      is_new = tf.reduce_any(
+        (words[:, :, tf.newaxis] == self._required_ids) & ~is_in[:, tf.newaxis],
+        axis=2,
+      )
+      bank = tf.reshape(
+        tf.reduce_sum(tf.cast(is_in, tf.int32), axis=1, keepdims=True)
+        + tf.cast(is_new, tf.int32),
+        [self._batch, self._rows, -1],
+      )
+    probabilities = tf.cast(probabilities, tf.float64)
+    log_probabilities = tf.where(
+      probabilities < caption_generator.MIN_PROBABILITY,
+      _IMPOSSIBLE,
+      tf.math.log(probabilities),
+    )
+    shape = [self._batch, self._rows, words.shape[1]]
+    return (
+      tf.reshape(words, shape),
+      tf.reshape(log_probabilities, shape),
+      bank,
+    )
+
+  def _extend(
+    self,
+    t: tf.Tensor,
+    group: _Group,
+    softmax: tf.Tensor,
+    states: tf.Tensor,
+    counts: tf.Tensor | None,
+  ) -> tuple[_Group, tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Extends the captions of a group, which have t words, by one word.
+
+    Args:
+      t: int32, the place of the new word.
+      group: the group to extend.
+      softmax: float32 [batch, rows, vocab_size].
+      states: float32 [batch, rows, state_size].
+      counts: float32 [batch, vocab_size], the number of partial captions of
+        earlier groups with this word in this place; None for the first group.
+
+    Returns:
+      (the new group; bool [batch], whether its complete captions can still
+      change; bool [batch], whether a complete caption that was dropped is as
+      good as one kept; bool [batch], the same for partial captions).
+    """
+    partial = group.partial
+    words, log_probabilities, bank = self._likeliest(
+      tf.reshape(softmax, [-1, softmax.shape[2]]),
+      tf.reshape(partial.sentences, [-1, self._max_caption_length]),
+      counts,
+    )
+    tries = words.shape[2]
+    log_probabilities += partial.log_probabilities[:, :, tf.newaxis]
+    penalties = tf.repeat(partial.penalties[:, :, tf.newaxis], tries, axis=2)
+    if counts is not None:
+      penalties += self._search.beam_group_penalty * tf.cast(
+        tf.gather(counts, words, batch_dims=1), tf.float64
+      )
+    ends = tf.equal(words, self._end_id)
+
+    # A caption can end in one way at most. The end word has no penalty.
+    ended = tf.reduce_max(
+      tf.where(ends, log_probabilities, _IMPOSSIBLE), axis=2
+    )
+    candidates = _Found(
+      tf.where(tf.equal(self._columns, t), self._end_id, partial.sentences),
+      tf.fill([self._batch, self._rows], t + 1),
+      ended,
+      (ended - partial.penalties) / self._divisors[t + 1],
+    )
+    candidates = _Found(
+      *(tf.concat(pair, 1) for pair in zip(group.complete, candidates))
+    )
+    scores, kept, complete_tied = _best(candidates.scores, self._width)
+    complete = _Found(*_rows([*candidates[:-1], candidates.scores], kept))
+
+    flat = [self._batch, self._rows * tries]
+    scores = tf.reshape(
+      tf.where(ends, _IMPOSSIBLE, log_probabilities) - penalties, flat
+    )
+    if bank is not None:
+      scores = tf.reshape(
+        tf.where(
+          tf.reshape(bank, [self._batch, 1, -1])
+          == tf.range(self._banks)[:, tf.newaxis],
+          scores[:, tf.newaxis],
+          _IMPOSSIBLE,
+        ),
+        [self._batch * self._banks, -1],
+      )
+    scores, kept, partial_tied = _best(scores, self._width)
+    scores, kept = (
+      tf.reshape(x, [self._batch, self._rows]) for x in (scores, kept)
+    )
+    word, log_probabilities, penalties = _rows(
+      [tf.reshape(x, flat) for x in (words, log_probabilities, penalties)], kept
+    )
+    log_probabilities = tf.where(
+      scores > _IMPOSSIBLE, log_probabilities, _IMPOSSIBLE
+    )
+    sentences, states = _rows([partial.sentences, states], kept // tries)
+    partial = _Partial(
+      tf.where(tf.equal(self._columns, t), word[:, :, tf.newaxis], sentences),
+      states,
+      log_probabilities,
+      penalties,
+    )
+
+    is_alive = tf.repeat(self._any_in_bank(scores), self._width, axis=1)
+    last = _Found(
+      *(
+        tf.where(
+          tf.reshape(
+            is_alive, [self._batch, self._rows, *[1] * (len(new.shape) - 2)]
+          ),
+          new,
+          old,
+        )
+        for new, old in zip(
+          (
+            partial.sentences,
+            tf.fill([self._batch, self._rows], t + 1),
+            log_probabilities,
+            scores,
+          ),
+          group.last,
+        )
+      )
+    )
+    best = tf.reduce_max(scores, axis=1)
+    can_win = (best > _IMPOSSIBLE) & (
+      (best + _SLACK) / self._divisors[self._max_caption_length]
+      >= complete.scores[:, -1]
+    )
+    return (
+      _Group(partial, complete, last),
+      can_win,
+      complete_tied,
+      tf.reduce_any(
+        tf.reshape(partial_tied, [self._batch, self._banks]), axis=1
+      ),
+    )
+
+  def _any_in_bank(self, scores: tf.Tensor) -> tf.Tensor:
+    """Returns bool [batch, banks], of scores [batch, rows]."""
+    return (
+      tf.reduce_max(
+        tf.reshape(scores, [self._batch, self._banks, self._width]), axis=2
+      )
+      > _IMPOSSIBLE
+    )
+
+  def _advance(
+    self,
+    t: tf.Tensor,
+    live: tf.Tensor,
+    ambiguous: tf.Tensor,
+    groups: Sequence[_Group],
+  ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tuple[_Group, ...]]:
+    """Extends all captions, which have t words, by one word."""
+    sentences = tf.reshape(
+      self._joined([g.partial.sentences for g in groups]),
+      [-1, self._max_caption_length],
+    )
+    softmax, states = self._step_fn(
+      tf.cast(sentences[:, t - 1], tf.int64),
+      tf.reshape(
+        self._joined([g.partial.states for g in groups]), [-1, self._state_size]
+      ),
+    )
+    for rule in self._rules:
+      softmax = rule(softmax, sentences, t)
+    lanes = self._num_groups * self._rows
+    softmax, states = (
+      self._parted(tf.reshape(x, [self._batch, lanes, x.shape[1]]))
+      for x in (softmax, states)
+    )
+    counts, extended, can_win = None, [], tf.zeros([self._batch], tf.bool)
+    tied = tf.zeros([self._batch], tf.bool)
+    for group, of_group in zip(groups, zip(softmax, states)):
+      group, can_win_too, complete_tied, partial_tied = self._extend(
+        t, group, *of_group, counts
+      )
+      extended.append(group)
+      can_win |= can_win_too
+      tied |= complete_tied | (can_win_too & partial_tied)
+      if len(extended) < self._num_groups:
+        counts = (0.0 if counts is None else counts) + _count_words(
+          group.partial, t, softmax[0].shape[2]
+        )
+    if self._is_as_in_2016:
+      ambiguous |= live & tied
+    return t + 1, can_win & ~ambiguous, ambiguous, tuple(extended)
+
+  def _captions(
+    self, groups: Sequence[_Group], ambiguous: tf.Tensor
+  ) -> Captions:
+    """Returns the captions to return of what the groups have found."""
+    # Partial captions count only if there are no complete ones. They are taken
+    # from the last bank that has any.
+    complete = _Found(*map(self._joined, zip(*(g.complete for g in groups))))
+    bank = tf.reduce_max(
+      tf.where(
+        self._any_in_bank(groups[0].last.scores), tf.range(self._banks), 0
+      ),
+      axis=1,
+    )
+    found = _Found(
+      *map(
+        self._joined,
+        zip(*(_of_bank(g.last, bank, self._banks) for g in groups)),
+      )
+    )
+    has_complete = tf.reduce_any(
+      complete.scores > _IMPOSSIBLE, axis=1, keepdims=True
+    )
+    found = _Found(
+      *(
+        tf.where(
+          tf.reshape(has_complete, [self._batch, *[1] * (len(a.shape) - 1)]),
+          a,
+          b,
+        )
+        for a, b in zip(complete, found)
+      )
+    )
+    if self._num_groups > 1:
+      # Scores within a group include penalties, so rank all captions without.
+      scores = found.log_probabilities / tf.where(
+        has_complete, tf.gather(self._divisors, found.lengths), 1.0
+      )
+      scores, kept, _ = _best(scores, self._num_groups * self._width)
+      found = _Found(*_rows(found, kept))._replace(scores=scores)
+    if self._is_as_in_2016:
+      ambiguous |= tf.reduce_any(
+        _equal(found.scores[:, :-1], found.scores[:, 1:]), axis=1
+      )
+    return Captions(
+      sentences=found.sentences,
+      lengths=tf.where(found.scores > _IMPOSSIBLE, found.lengths, 0),
+      log_probabilities=found.log_probabilities,
+      scores=found.scores,
+      ambiguous=ambiguous,
+    )
+
+
 def beam_search(
   step_fn: decoding_rules.StepFn,
   initial_states: tf.Tensor,
@@ -195,319 +578,9 @@ def beam_search(
   Returns:
     The captions of each image.
   """
-  search = search.completed()
-  max_caption_length = search.max_caption_length
-  num_groups, banks = search.beam_groups, len(required_ids) + 1
-  assert search.beam_size and search.length_normalization_factor is not None
-  factor = max(search.length_normalization_factor, 0.0)
-  width = search.beam_size // num_groups
-  rows = banks * width  # Of one group.
-  is_as_in_2016 = not rules and num_groups == banks == 1
-  batch = initial_states.shape[0] or tf.shape(initial_states)[0]
-  state_size = initial_states.shape[1]
-  divisors = tf.constant(
-    [float(n) ** factor for n in range(max_caption_length + 1)],
-    tf.float64,
-  )
-  columns = tf.range(max_caption_length)
-
-  def joined(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Concatenates the rows of the groups."""
-    return tensors[0] if num_groups == 1 else tf.concat(tensors, axis=1)
-
-  def parted(tensor: tf.Tensor) -> list[tf.Tensor]:
-    """The inverse of `joined`."""
-    return [tensor] if num_groups == 1 else tf.split(tensor, num_groups, axis=1)
-
-  def likeliest(
-    softmax: tf.Tensor, sentences: tf.Tensor, counts: tf.Tensor | None
-  ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
-    """Returns the words to try next.
-
-    Args:
-      softmax: float32 [batch * rows, vocab_size].
-      sentences: int32 [batch * rows, max_caption_length].
-      counts: see `extend`.
-
-    Returns:
-      (int32 [batch, rows, tries], words; float64 likewise, their log
-      probabilities; int32 likewise, the banks of the captions with these words,
-      None if there is only one bank).
-    """
-    ranked = softmax
-    if counts is not None:
-      ranked *= tf.repeat(
-        tf.exp(-search.beam_group_penalty * counts), rows, axis=0
-      )
-    # Of equally probable words the smaller id comes first, as in 2016.
-    probabilities, words = top_words(ranked, min(width, softmax.shape[1]))
-    if counts is not None:
-      probabilities = tf.gather(softmax, words, batch_dims=1)
-    bank = None
-    if required_ids:
-      is_in = decoding_rules.contains(sentences, required_ids)
-      left = ~(is_in | decoding_rules.contains(words, required_ids))
-      probabilities = tf.concat(
-        [
-          probabilities,
-          tf.where(left, tf.gather(softmax, required_ids, axis=1), 0.0),
-        ],
-        axis=1,
-      )
-      words = tf.concat(
-        [
-          words,
-          tf.repeat(tf.constant([required_ids]), tf.shape(words)[0], axis=0),
-        ],
-        axis=1,
-      )
-      is_new = tf.reduce_any(
-        (words[:, :, tf.newaxis] == required_ids) & ~is_in[:, tf.newaxis],
-        axis=2,
-      )
-      bank = tf.reshape(
-        tf.reduce_sum(tf.cast(is_in, tf.int32), axis=1, keepdims=True)
-        + tf.cast(is_new, tf.int32),
-        [batch, rows, -1],
-      )
-    probabilities = tf.cast(probabilities, tf.float64)
-    log_probabilities = tf.where(
-      probabilities < caption_generator.MIN_PROBABILITY,
-      _IMPOSSIBLE,
-      tf.math.log(probabilities),
-    )
-    shape = [batch, rows, words.shape[1]]
-    return (
-      tf.reshape(words, shape),
-      tf.reshape(log_probabilities, shape),
-      bank,
-    )
-
-  def extend(
-    t: tf.Tensor,
-    group: _Group,
-    softmax: tf.Tensor,
-    states: tf.Tensor,
-    counts: tf.Tensor | None,
-  ) -> tuple[_Group, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Extends the captions of a group, which have t words, by one word.
-
-    Args:
-      t: int32, the place of the new word.
-      group: the group to extend.
-      softmax: float32 [batch, rows, vocab_size].
-      states: float32 [batch, rows, state_size].
-      counts: float32 [batch, vocab_size], the number of partial captions of
-        earlier groups with this word in this place; None for the first group.
-
-    Returns:
-      (the new group; bool [batch], whether its complete captions can still
-      change; bool [batch], whether a complete caption that was dropped is as
-      good as one kept; bool [batch], the same for partial captions).
-    """
-    partial = group.partial
-    words, log_probabilities, bank = likeliest(
-      tf.reshape(softmax, [-1, softmax.shape[2]]),
-      tf.reshape(partial.sentences, [-1, max_caption_length]),
-      counts,
-    )
-    tries = words.shape[2]
-    log_probabilities += partial.log_probabilities[:, :, tf.newaxis]
-    penalties = tf.repeat(partial.penalties[:, :, tf.newaxis], tries, axis=2)
-    if counts is not None:
-      penalties += search.beam_group_penalty * tf.cast(
-        tf.gather(counts, words, batch_dims=1), tf.float64
-      )
-    ends = tf.equal(words, end_id)
-
-    # A caption can end in one way at most. The end word has no penalty.
-    ended = tf.reduce_max(
-      tf.where(ends, log_probabilities, _IMPOSSIBLE), axis=2
-    )
-    candidates = _Found(
-      tf.where(tf.equal(columns, t), end_id, partial.sentences),
-      tf.fill([batch, rows], t + 1),
-      ended,
-      (ended - partial.penalties) / divisors[t + 1],
-    )
-    candidates = _Found(
-      *(tf.concat(pair, 1) for pair in zip(group.complete, candidates))
-    )
-    scores, kept, complete_tied = _best(candidates.scores, width)
-    complete = _Found(*_rows([*candidates[:-1], candidates.scores], kept))
-
-    flat = [batch, rows * tries]
-    scores = tf.reshape(
-      tf.where(ends, _IMPOSSIBLE, log_probabilities) - penalties, flat
-    )
-    if bank is not None:
-      scores = tf.reshape(
-        tf.where(
-          tf.reshape(bank, [batch, 1, -1]) == tf.range(banks)[:, tf.newaxis],
-          scores[:, tf.newaxis],
-          _IMPOSSIBLE,
-        ),
-        [batch * banks, -1],
-      )
-    scores, kept, partial_tied = _best(scores, width)
-    scores, kept = (tf.reshape(x, [batch, rows]) for x in (scores, kept))
-    word, log_probabilities, penalties = _rows(
-      [tf.reshape(x, flat) for x in (words, log_probabilities, penalties)], kept
-    )
-    log_probabilities = tf.where(
-      scores > _IMPOSSIBLE, log_probabilities, _IMPOSSIBLE
-    )
-    sentences, states = _rows([partial.sentences, states], kept // tries)
-    partial = _Partial(
-      tf.where(tf.equal(columns, t), word[:, :, tf.newaxis], sentences),
-      states,
-      log_probabilities,
-      penalties,
-    )
-
-    is_alive = tf.repeat(_any_in_bank(scores), width, axis=1)
-    last = _Found(
-      *(
-        tf.where(
-          tf.reshape(is_alive, [batch, rows, *[1] * (len(new.shape) - 2)]),
-          new,
-          old,
-        )
-        for new, old in zip(
-          (
-            partial.sentences,
-            tf.fill([batch, rows], t + 1),
-            log_probabilities,
-            scores,
-          ),
-          group.last,
-        )
-      )
-    )
-    best = tf.reduce_max(scores, axis=1)
-    can_win = (best > _IMPOSSIBLE) & (
-      (best + _SLACK) / divisors[max_caption_length] >= complete.scores[:, -1]
-    )
-    return (
-      _Group(partial, complete, last),
-      can_win,
-      complete_tied,
-      tf.reduce_any(tf.reshape(partial_tied, [batch, banks]), axis=1),
-    )
-
-  def _any_in_bank(scores: tf.Tensor) -> tf.Tensor:
-    """Returns bool [batch, banks], of scores [batch, rows]."""
-    return (
-      tf.reduce_max(tf.reshape(scores, [batch, banks, width]), axis=2)
-      > _IMPOSSIBLE
-    )
-
-  def advance(
-    t: tf.Tensor,
-    live: tf.Tensor,
-    ambiguous: tf.Tensor,
-    groups: Sequence[_Group],
-  ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tuple[_Group, ...]]:
-    """Extends all captions, which have t words, by one word."""
-    sentences = tf.reshape(
-      joined([g.partial.sentences for g in groups]), [-1, max_caption_length]
-    )
-    softmax, states = step_fn(
-      tf.cast(sentences[:, t - 1], tf.int64),
-      tf.reshape(joined([g.partial.states for g in groups]), [-1, state_size]),
-    )
-    for rule in rules:
-      softmax = rule(softmax, sentences, t)
-    lanes = num_groups * rows
-    softmax, states = (
-      parted(tf.reshape(x, [batch, lanes, x.shape[1]]))
-      for x in (softmax, states)
-    )
-    counts, extended, can_win = None, [], tf.zeros([batch], tf.bool)
-    tied = tf.zeros([batch], tf.bool)
-    for group, of_group in zip(groups, zip(softmax, states)):
-      group, can_win_too, complete_tied, partial_tied = extend(
-        t, group, *of_group, counts
-      )
-      extended.append(group)
-      can_win |= can_win_too
-      tied |= complete_tied | (can_win_too & partial_tied)
-      if len(extended) < num_groups:
-        counts = (0.0 if counts is None else counts) + _count_words(
-          group.partial, t, softmax[0].shape[2]
-        )
-    if is_as_in_2016:
-      ambiguous |= live & tied
-    return t + 1, can_win & ~ambiguous, ambiguous, tuple(extended)
-
-  nothing = tf.fill([batch, rows], _IMPOSSIBLE)
-  blank = tf.fill([batch, rows, max_caption_length], start_id)
-  # All but one of the captions of only the start word are impossible.
-  start = tf.concat([tf.zeros([batch, 1], tf.float64), nothing[:, 1:]], 1)
-  group = _Group(
-    _Partial(
-      blank,
-      tf.repeat(initial_states[:, tf.newaxis], rows, axis=1),
-      start,
-      tf.zeros([batch, rows], tf.float64),
-    ),
-    _Found(
-      blank[:, :width],
-      tf.zeros([batch, width], tf.int32),
-      nothing[:, :width],
-      nothing[:, :width],
-    ),
-    _Found(blank, tf.ones([batch, rows], tf.int32), start, start),
-  )
-  _, _, ambiguous, groups = tf.while_loop(
-    lambda t, live, *_: (t < max_caption_length) & tf.reduce_any(live),
-    advance,
-    (
-      1,
-      tf.ones([batch], tf.bool),
-      tf.zeros([batch], tf.bool),
-      (group,) * num_groups,
-    ),
-  )
-
-  # Partial captions count only if there are no complete ones. They are taken
-  # from the last bank that has any.
-  complete = _Found(*map(joined, zip(*(g.complete for g in groups))))
-  bank = tf.reduce_max(
-    tf.where(_any_in_bank(groups[0].last.scores), tf.range(banks), 0), axis=1
-  )
-  found = _Found(
-    *map(joined, zip(*(_of_bank(g.last, bank, banks) for g in groups)))
-  )
-  has_complete = tf.reduce_any(
-    complete.scores > _IMPOSSIBLE, axis=1, keepdims=True
-  )
-  found = _Found(
-    *(
-      tf.where(
-        tf.reshape(has_complete, [batch, *[1] * (len(a.shape) - 1)]), a, b
-      )
-      for a, b in zip(complete, found)
-    )
-  )
-  if num_groups > 1:
-    # Scores within a group include penalties, so rank all captions without.
-    scores = found.log_probabilities / tf.where(
-      has_complete, tf.gather(divisors, found.lengths), 1.0
-    )
-    scores, kept, _ = _best(scores, num_groups * width)
-    found = _Found(*_rows(found, kept))._replace(scores=scores)
-  if is_as_in_2016:
-    ambiguous |= tf.reduce_any(
-      _equal(found.scores[:, :-1], found.scores[:, 1:]), axis=1
-    )
-  return Captions(
-    sentences=found.sentences,
-    lengths=tf.where(found.scores > _IMPOSSIBLE, found.lengths, 0),
-    log_probabilities=found.log_probabilities,
-    scores=found.scores,
-    ambiguous=ambiguous,
-  )
+  return _Search(
+    step_fn, initial_states, start_id, end_id, search, rules, required_ids
+  ).run()
 
 
 def _count_words(partial: _Partial, t: tf.Tensor, vocab_size: int) -> tf.Tensor:
