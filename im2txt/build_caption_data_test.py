@@ -290,7 +290,7 @@ def test_numbers_out_of_range_are_refused(folder):
     ({'train_captions_file': 'x'}, 'give either --captions_file'),
     (
       {'captions_file': None, 'train_captions_file': 'x'},
-      '--train_list is for --captions_file',
+      '--train_list needs --captions_file',
     ),
     ({'train_list': None}, 'no image is in the train split'),
     ({'train_list': None, 'val_list': None}, '0.jpg is in no split'),

@@ -206,10 +206,10 @@ def test_ids_that_were_no_word_s_are_used_first(files, tmp_path):
   [
     (
       ['<S>', '</S>', 'a', 'dog', 'man', 'runs', '<UNK>', 'red'],
-      "the id 3 is of 'dog' in .* and of 'man' in .*--extend_vocab_file=",
+      "^id 3 is 'dog' in .* and 'man' in .*--extend_vocab_file=",
     ),
-    ([*_OLD, 'red', '<UNK>'], "the id 6 is of 'red' in .* and of '<UNK>' in"),
-    (_OLD[:4], 'the id 4 is of .<UNK>. in'),
+    ([*_OLD, 'red', '<UNK>'], "^id 6 is 'red' in .* and '<UNK>' in"),
+    (_OLD[:4], '^id 4 is .<UNK>. in'),
     (_OLD, 'has no word that is not in'),
     ([*_OLD, '<UNK>'], 'has no word that is not in'),
   ],

@@ -152,7 +152,10 @@ def test_package_model_refuses_in_one_line(made, tmp_path, changes, message):
 
 @pytest.mark.parametrize(
   'content, message',
-  [('[1]', 'no JSON object'), ('{"cider": NaN}', 'NaN is no number of JSON')],
+  [
+    ('[1]', 'must hold a JSON object'),
+    ('{"cider": NaN}', 'NaN is not a JSON number'),
+  ],
 )
 def test_scores_must_be_an_object_of_numbers(made, tmp_path, content, message):
   (tmp_path / 'scores.json').write_text(content)

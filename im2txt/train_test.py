@@ -655,6 +655,8 @@ def fixture_adam(tmp_path_factory, data):
         feature_cache_dir=train_dir / 'features',
         feature_views=0,
         random_inception=True,
+        # Inputs of Mixed_7c come near the largest float16, 65504.
+        random_seed=3,
       ),
     )
     assert result.returncode == 0, result.stderr
