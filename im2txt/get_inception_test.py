@@ -52,7 +52,7 @@ def test_gets_the_whole_network(tmp_path, monkeypatch):
 def test_a_file_of_four_bytes_is_no_checkpoint(tmp_path):
   (tmp_path / 'inception_v3.ckpt').write_bytes(b'1234')
   testing.assert_one_line_error(
-    _run(tmp_path), 'not a TensorFlow checkpoint', f'Remove {tmp_path}/'
+    _run(tmp_path), 'not a TensorFlow checkpoint', f'; remove {tmp_path}/'
   )
 
 

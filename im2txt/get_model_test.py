@@ -121,7 +121,7 @@ def test_get_model_refuses_in_one_line(made, got, tmp_path):
   del got
   testing.assert_one_line_error(
     testing.run_program('get_model', f'--package_dir={tmp_path}', tmp_path),
-    f'--package_dir={tmp_path} is no package',
+    f'--package_dir={tmp_path} is not a package',
   )
   # The encoder's place is gone.
   testing.assert_one_line_error(

@@ -37,7 +37,7 @@ class TrainedModel:
 
   def check_vocabulary(
     self, vocab: vocabulary_lib.Vocabulary
-  ) -> vocabulary_stamp.Stamp | None:
+  ) -> vocabulary_stamp.Stamp:
     """Checks that the model was trained with a vocabulary, as far as is known.
 
     Returns:
@@ -52,7 +52,9 @@ class TrainedModel:
       [given, self.vocabulary],
       'give the word_counts.txt that the model was trained with',
     )
-    return self.vocabulary.stamp or given.stamp
+    stamp = self.vocabulary.stamp or given.stamp
+    assert stamp  # Every vocabulary file has one.
+    return stamp
 
 
 def load(path: str) -> TrainedModel:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Inception and the trained model that come ready-made."""
+"""Pretrained weights: Inception v3, and the shipped model."""

@@ -1,25 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A trained model as a small package, and the whole model out of one.
+"""Packs a trained model into a small package, and unpacks it.
 
-A checkpoint is an encoder that many have, Inception v3 of 87 MB, and a decoder.
-A package holds the decoder and names the encoder. Where blocks of the encoder
-were trained on, it also holds what changed in these:
+A checkpoint consists of an encoder, the public Inception v3 of 87 MB, and a
+decoder. A package contains the decoder and names the encoder. If blocks of the
+encoder were trained further, it also contains their changes:
 
   decoder.npz         the decoder's variables in float16, and global_step
-  encoder.npz         only if the encoder was trained on: by how much each
-                      changed variable differs, see `_pack_changes`
+  encoder.npz         only if the encoder was trained further: the change of
+                      each changed variable, see `_pack_changes`
   word_counts.txt     the vocabulary
   configuration.json  the hyperparameters
-  vocabulary.json     which vocabulary, see `vocabulary_stamp`
-  model.json          the manifest: SHA-256 of each of these, the encoder's
-                      `encoder_stamp.Stamp`, the fingerprint of the changed
-                      encoder, and scores
+  vocabulary.json     identifies the vocabulary, see `vocabulary_stamp`
+  model.json          the manifest: SHA-256 of each of these files, the
+                      encoder's `encoder_stamp.Stamp`, the fingerprint of the
+                      changed encoder, and scores
 """
 
+from collections.abc import Mapping
 import dataclasses
 import os
 import re
 import shutil
+from typing import NamedTuple
 
 import numpy as np
 
@@ -40,60 +42,90 @@ MANIFEST = 'model.json'
 DECODER = 'decoder.npz'
 ENCODER = 'encoder.npz'
 VOCABULARY = 'word_counts.txt'
-# What goes beside the checkpoint as it is.
+# Files that are copied beside the checkpoint.
 _COPIED = (VOCABULARY, configuration.FILE_NAME, vocabulary_stamp.FILE_NAME)
 _PARTS = (DECODER, *_COPIED)
-# Bump when a package is laid out in another way.
+# Increase this number when the layout of packages changes.
 _FORMAT = 1
 
-# The package that comes with the project.
+# The package that the project ships.
 DEFAULT_PACKAGE = files.shipped('flickr8k_coco')
 
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-  """What model.json tells.
+  """The content of model.json.
 
   Attributes:
     format: _FORMAT.
-    global_step: training steps that the model has made.
-    parts: dict from the name of each other file to its SHA-256.
-    encoder: dict, the fields of an `encoder_stamp.Stamp`.
-    scores: dict from name to number, as measured by who made the package.
+    global_step: training steps of the model.
+    parts: SHA-256 of each other file by name.
+    encoder: the fields of an `encoder_stamp.Stamp`.
+    scores: scores by name, as measured by the author of the package.
     changed_encoder: fingerprint of the encoder with the changes of ENCODER; ''
       if the package has none.
   """
 
   format: int
   global_step: int
-  parts: dict
-  encoder: dict
-  scores: dict = dataclasses.field(default_factory=dict)
+  parts: dict[str, str]
+  encoder: dict[str, str | bool]
+  scores: dict[str, float] = dataclasses.field(default_factory=dict)
   changed_encoder: str = ''
 
 
+class _Package(NamedTuple):
+  """The content of a package.
+
+  Attributes:
+    manifest: the manifest.
+    decoder: the decoder's variables in float32, and global_step, int32.
+    changes: the content of ENCODER; empty if there is none.
+  """
+
+  manifest: Manifest
+  decoder: dict[str, np.ndarray]
+  changes: dict[str, np.ndarray]
+
+
+class _Encoder(NamedTuple):
+  """The encoder of a checkpoint.
+
+  Attributes:
+    stamp: stamp of the encoder that training started from.
+    changes: content of ENCODER; empty if the encoder was not trained further.
+    fingerprint: fingerprint of the encoder with these changes; '' if there are
+      none.
+  """
+
+  stamp: encoder_stamp.Stamp
+  changes: dict[str, np.ndarray]
+  fingerprint: str
+
+
 def write(
-  directory, checkpoint_path, vocab_file, inception_dir=None, scores=None
-):
+  directory: str,
+  checkpoint_path: str,
+  vocab_file: str,
+  inception_dir: str | None = None,
+  scores: Mapping[str, float] | None = None,
+) -> Manifest:
   """Makes a package of a trained model.
 
   Other files in the directory, such as a README.md, stay as they are.
 
   Args:
-    directory: str, made if missing.
+    directory: the directory; made if missing.
     checkpoint_path: see `checkpoints.resolve`.
     vocab_file: path of the vocabulary that the model was trained with.
-    inception_dir: what `inception.get` left, of the encoder that training
-      started from; None: the stamp beside the checkpoint tells. Needed if the
-      encoder was trained on.
-    scores: dict for the manifest.
-
-  Returns:
-    The `Manifest`.
+    inception_dir: directory of `inception.get` with the encoder that training
+      started from; None: the stamp beside the checkpoint is enough. It is
+      required if the encoder was trained further.
+    scores: scores for the manifest.
 
   Raises:
-    ValueError: the parts are not of one model; the encoder is none that can be
-      got again; or float16 cannot hold a value.
+    ValueError: the parts are not of one model; nobody can download the encoder
+      again; or float16 cannot represent a value.
     OSError: the directory cannot be written.
   """
   trained = checkpoints.load(checkpoint_path)
@@ -112,9 +144,9 @@ def write(
   os.makedirs(directory, exist_ok=True)
   _save_arrays(
     os.path.join(directory, DECODER),
-    {**decoder, 'global_step': np.int32(checkpoint.global_step)},
+    {**decoder, 'global_step': np.array(checkpoint.global_step, np.int32)},
   )
-  parts = _PARTS
+  parts: tuple[str, ...] = _PARTS
   if changes:
     _save_arrays(os.path.join(directory, ENCODER), changes)
     parts = (*_PARTS, ENCODER)
@@ -129,7 +161,7 @@ def write(
     checkpoint.global_step,
     {name: files.sha256(os.path.join(directory, name)) for name in parts},
     dataclasses.asdict(encoder),
-    scores or {},
+    dict(scores or {}),
     changed,
   )
   files.write_json(
@@ -138,43 +170,49 @@ def write(
   return manifest
 
 
-def get(directory, package_dir=DEFAULT_PACKAGE, inception_dir=None):
+def get(
+  directory: str,
+  package_dir: str = DEFAULT_PACKAGE,
+  inception_dir: str | None = None,
+) -> str:
   """Makes `directory` a train directory with the model of a package.
 
-  Nothing is done where all is there and whole; what is not is made again.
+  Nothing is done if all files are there and sound.
 
   Args:
-    directory: str, made if missing. It gets the checkpoint of 383 variables,
-      the state file, the configuration, both stamps and the vocabulary.
-    package_dir: what `write` made.
-    inception_dir: directory in which Inception v3's checkpoint is, or is got
-      into; None: `directory`.
+    directory: the directory; made if missing. It gets the checkpoint of 383
+      variables, the state file, the configuration, both stamps and the
+      vocabulary.
+    package_dir: a directory that `write` made.
+    inception_dir: directory of Inception v3's checkpoint, which is downloaded
+      if missing; None: `directory`.
 
   Returns:
     The prefix of the checkpoint.
 
   Raises:
-    ValueError: the package is damaged; the encoder is another one than the
-      model was trained on; or the directory holds another model.
+    ValueError: the package is damaged; the encoder is not the one that the
+      model was trained on; or the directory has another model.
     OSError: a download or the disk failed; a later call goes on.
   """
-  manifest, decoder, changes = _read(package_dir)
+  package = _read(package_dir)
   os.makedirs(directory, exist_ok=True)
   with locks.hold(directory, 'get_model', wait=True):
-    return _get(
-      directory, package_dir, inception_dir, manifest, decoder, changes
-    )
+    return _get(directory, package_dir, inception_dir, package)
 
 
-def _get(directory, package_dir, inception_dir, manifest, decoder, changes):
-  """Does what `get` says of what `_read` returned, with the lock held."""
+def _get(
+  directory: str, package_dir: str, inception_dir: str | None, package: _Package
+) -> str:
+  """Implements `get` for the content of a package, with the lock held."""
+  manifest, decoder, changes = package
   if later := _trained_on(directory, manifest.global_step, package_dir):
     log(f'{later} was trained on from the model of {package_dir}: left alone.')
     return later
   prefix = os.path.join(
     directory, f'{checkpoints.PREFIX}-{manifest.global_step}'
   )
-  encoder = encoder_stamp.Stamp(**manifest.encoder)
+  encoder = files.to_fields(manifest.encoder, encoder_stamp.Stamp)
   if _is_whole(prefix, manifest, encoder, decoder):
     log(f'{prefix} is there already.')
     return prefix
@@ -183,13 +221,13 @@ def _get(directory, package_dir, inception_dir, manifest, decoder, changes):
   )
   if manifest.changed_encoder not in ('', encoder_stamp.fingerprint(values)):
     raise ValueError(
-      f'{os.path.join(package_dir, ENCODER)} and the encoder do not give '
-      f'that which {MANIFEST} tells of: get the package again'
+      f'{os.path.join(package_dir, ENCODER)} and the encoder do not give the '
+      f'encoder that {MANIFEST} describes: get the package again'
     )
   for name in _COPIED:
     _copy(os.path.join(package_dir, name), os.path.join(directory, name))
   encoder_stamp.save(directory, encoder)
-  # Last: a directory with a checkpoint has all that belongs to it.
+  # Last: a directory with a checkpoint has all its other files.
   checkpoints.CheckpointManager(directory).save({**values, **decoder})
   log(
     f'The model is {prefix}, its vocabulary '
@@ -198,8 +236,8 @@ def _get(directory, package_dir, inception_dir, manifest, decoder, changes):
   return prefix
 
 
-def _decoder_shapes(config):
-  """Returns a dict from the name of each decoder variable to its shape."""
+def _decoder_shapes(config: configuration.ModelConfig) -> dict[str, list[int]]:
+  """Returns the shape of each decoder variable by name."""
   model = show_and_tell_model.ShowAndTellModel(config, with_inception=False)
   return {
     name: variable.shape.as_list()
@@ -207,8 +245,10 @@ def _decoder_shapes(config):
   }
 
 
-def _half(checkpoint, name, value):
-  """Returns an array as float16; a ValueError if that cannot hold it."""
+def _half(
+  checkpoint: checkpoints.Checkpoint, name: str, value: np.ndarray
+) -> np.ndarray:
+  """Returns an array as float16; raises ValueError if a value does not fit."""
   with np.errstate(over='ignore'):
     half = value.astype(np.float16)
   if not np.isfinite(half).all():
@@ -220,21 +260,18 @@ def _half(checkpoint, name, value):
   return half
 
 
-def _encoder_of(prefix, train_dir, directory):
+def _encoder_of(prefix: str, train_dir: str, directory: str) -> _Encoder:
   """Compares the encoder of a checkpoint with that in a directory.
 
   Args:
-    prefix: of the checkpoint.
-    train_dir: where it lies, with the Stamp of what training started from.
-    directory: with the Stamp of the encoder that training started from, and
-      with its checkpoint if it was trained on.
-
-  Returns:
-    (that Stamp; dict for ENCODER, empty if it was not trained on; fingerprint
-    of the encoder with these changes, '' likewise).
+    prefix: prefix of the checkpoint.
+    train_dir: directory of the checkpoint, with the stamp of the encoder that
+      training started from.
+    directory: directory with the stamp of the encoder that training started
+      from, and with its checkpoint if it was trained further.
 
   Raises:
-    ValueError: there is no such Stamp or checkpoint; or nobody else can get
+    ValueError: there is no such stamp or checkpoint; or nobody else can download
       these weights.
   """
   values = inception.read(prefix)
@@ -243,40 +280,44 @@ def _encoder_of(prefix, train_dir, directory):
   if not stamp or stamp.source == encoder_stamp.FILE:
     raise ValueError(
       f'nothing in {directory} tells where the encoder of {prefix} can be '
-      'got: give --inception_dir the directory that get_inception left'
+      'downloaded: give --inception_dir the directory that get_inception made'
     )
   if stamp.fingerprint == fingerprint:
-    return stamp, {}, ''
+    return _Encoder(stamp, {}, '')
   started = encoder_stamp.load(train_dir)
   found = inception.present(directory)
   if not (started and found and started.fingerprint == found.fingerprint):
     raise ValueError(
-      f'the encoder of {prefix} (fingerprint {fingerprint[:16]}) is not that '
-      f'which {directory} tells of ({stamp}): if it was trained on, give '
-      '--inception_dir the directory that get_inception left, of the encoder '
+      f'the encoder of {prefix} (fingerprint {fingerprint[:16]}) is not the one '
+      f'that {directory} describes ({stamp}): if it was trained further, give '
+      '--inception_dir the directory that get_inception made, with the encoder '
       f'that {encoder_stamp.FILE_NAME} in {train_dir} names'
     )
   original = inception.read(os.path.join(directory, inception.CHECKPOINT))
   changes = _pack_changes(original, values)
-  return found, changes, encoder_stamp.fingerprint(_changed(original, changes))
+  return _Encoder(
+    found, changes, encoder_stamp.fingerprint(_changed(original, changes))
+  )
 
 
-# Of the names of the scales in ENCODER.
+# Suffix of the names of scales in ENCODER.
 _SCALE = '/scale'
 
 
-def _pack_changes(original, values):
-  """Returns by how much variables differ, small, a dict from name to array.
+def _pack_changes(
+  original: Mapping[str, np.ndarray], values: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+  """Returns the changes of variables in a compact form, by name.
 
-  Training changes a weight by little, so 8 bits for the change are as good as
-  16 for the weight. A change is int8 [..., out] times a scale, float32 [out].
-  Vectors are few: their change is float32 as it is.
+  Training changes a weight only slightly, so 8 bits for the change are as good
+  as 16 bits for the weight. A change is int8 [..., out] times a scale, float32
+  [out]. The changes of vectors are small arrays and stay float32.
 
   Args:
-    original: dict from name to float32 array.
-    values: the same, after training.
+    original: float32 arrays by name.
+    values: the same variables after training.
   """
-  packed = {}
+  packed: dict[str, np.ndarray] = {}
   for name, value in values.items():
     change = value - original[name]
     if not change.any():
@@ -290,8 +331,10 @@ def _pack_changes(original, values):
   return packed
 
 
-def _changed(original, packed):
-  """Returns the variables with what `_pack_changes` kept of their changes."""
+def _changed(
+  original: Mapping[str, np.ndarray], packed: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+  """Returns the variables with the changes of `_pack_changes`."""
   changes = {
     name: value for name, value in packed.items() if not name.endswith(_SCALE)
   }
@@ -304,25 +347,19 @@ def _changed(original, packed):
   }
 
 
-def _save_arrays(path, arrays):
+def _save_arrays(path: str, arrays: Mapping[str, np.ndarray]) -> None:
   with files.writing(path) as f:
-    np.savez_compressed(f, **arrays)
+    # mypy takes the names for that of a flag, `allow_pickle`.
+    np.savez_compressed(f, **arrays)  # type: ignore[arg-type]
 
 
-def _copy(source, target):
+def _copy(source: str, target: str) -> None:
   with files.replacing(target) as temporary:
     shutil.copyfile(source, temporary)
 
 
-def _read(package_dir):
+def _read(package_dir: str) -> _Package:
   """Reads a package.
-
-  Args:
-    package_dir: str.
-
-  Returns:
-    (Manifest, dict from name to array: the decoder's variables in float32 and
-    global_step, int32; dict, what ENCODER holds, empty if there is none).
 
   Raises:
     ValueError: a part is missing, damaged, or not of this model.
@@ -340,7 +377,7 @@ def _read(package_dir):
       raise ValueError(f'of format {manifest.format}, not {_FORMAT}')
   except OSError as error:
     raise ValueError(
-      f'--package_dir={package_dir} is no package ({MANIFEST}: '
+      f'--package_dir={package_dir} is not a package ({MANIFEST}: '
       f'{error.strerror}): give a directory that package_model made'
     ) from error
   except ValueError as error:
@@ -352,8 +389,8 @@ def _read(package_dir):
     found = files.sha256(part) if os.path.isfile(part) else 'no file'
     if found != wanted:
       raise ValueError(
-        f'{part} is not what {MANIFEST} tells of (SHA-256 {wanted[:16]}..., '
-        f'found {found[:16]}): get the package again'
+        f'{part} is not the file that {MANIFEST} describes (SHA-256 '
+        f'{wanted[:16]}..., found {found[:16]}): get the package again'
       )
   config, _ = configuration.load(package_dir)
   shapes = {**_decoder_shapes(config), 'global_step': []}
@@ -367,7 +404,7 @@ def _read(package_dir):
       f'{part} does not hold the variables of {configuration.FILE_NAME} '
       'beside it: get the package again'
     )
-  changes = {}
+  changes: dict[str, np.ndarray] = {}
   if manifest.changed_encoder:
     part = os.path.join(package_dir, ENCODER)
     changes = _load_arrays(part)
@@ -384,11 +421,11 @@ def _read(package_dir):
       raise ValueError(
         f'{part} does not hold variables of Inception v3: get the package again'
       )
-  return manifest, decoder, changes
+  return _Package(manifest, decoder, changes)
 
 
-def _load_arrays(path):
-  """Returns the arrays of a .npz file, a dict from name to array of numbers."""
+def _load_arrays(path: str) -> dict[str, np.ndarray]:
+  """Returns the arrays of an .npz file by name, all of finite numbers."""
   try:
     arrays = numpy_files.read(path)
     for name, value in arrays.items():
@@ -401,11 +438,11 @@ def _load_arrays(path):
     ) from error
 
 
-def _trained_on(directory, step, package_dir):
+def _trained_on(directory: str, step: int, package_dir: str) -> str | None:
   """Returns the prefix of a later checkpoint of the same model, or None.
 
   Raises:
-    ValueError: the directory holds a checkpoint of another model.
+    ValueError: the directory has a checkpoint of another model.
   """
   steps = {
     int(match[1])
@@ -418,11 +455,13 @@ def _trained_on(directory, step, package_dir):
   if not steps:
     return None
   latest = os.path.join(directory, f'{checkpoints.PREFIX}-{max(steps)}')
-  stamps = [vocabulary_stamp.load(d) for d in (directory, package_dir)]
+  here = vocabulary_stamp.load(directory)
+  packed = vocabulary_stamp.load(package_dir)
   if (
     max(steps) < step
-    or not stamps[0]
-    or (stamps[0].fingerprint != stamps[1].fingerprint)
+    or not here
+    or not packed
+    or here.fingerprint != packed.fingerprint
   ):
     raise ValueError(
       f'{directory} holds another model ({latest}): give another directory'
@@ -430,8 +469,13 @@ def _trained_on(directory, step, package_dir):
   return latest
 
 
-def _is_whole(prefix, manifest, encoder, decoder):
-  """Returns whether a directory has all that `get` leaves, undamaged."""
+def _is_whole(
+  prefix: str,
+  manifest: Manifest,
+  encoder: encoder_stamp.Stamp,
+  decoder: Mapping[str, np.ndarray],
+) -> bool:
+  """Returns whether a directory has all files of `get`, undamaged."""
   directory = os.path.dirname(prefix)
   try:
     stamp = encoder_stamp.load(directory)
@@ -462,23 +506,23 @@ def _is_whole(prefix, manifest, encoder, decoder):
     return False
 
 
-def _get_encoder(directory, wanted):
-  """Returns the path of the encoder's checkpoint, got if it is not there.
+def _get_encoder(directory: str, wanted: encoder_stamp.Stamp) -> str:
+  """Returns the path of the encoder's checkpoint; downloads it if missing.
 
   Args:
-    directory: str.
-    wanted: `encoder_stamp.Stamp`.
+    directory: directory of the encoder.
+    wanted: stamp of the encoder.
 
   Raises:
-    ValueError: it is another one.
+    ValueError: the directory has another encoder.
   """
   path = os.path.join(directory, inception.CHECKPOINT)
   found = inception.present(directory)
   if not found:
     if wanted.source == encoder_stamp.URL:
-      path, found = inception.get(directory, url=wanted.origin)
+      path, found = inception.get(directory, url=wanted.origin, flag='')
     else:
-      path, found = inception.get(directory, wanted.source)
+      path, found = inception.get(directory, wanted.source, flag='')
   if found.fingerprint != wanted.fingerprint:
     raise ValueError(
       f'{path} is of source {found}, but the model needs the encoder that it '

