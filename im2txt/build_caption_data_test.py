@@ -24,6 +24,12 @@ _TOKENS = ''.join(
 )
 
 
+@pytest.fixture(autouse=True)
+def one_process(monkeypatch):
+  """Builds without workers, but where a test undoes it."""
+  testing.without_workers(monkeypatch)
+
+
 @pytest.fixture(name='folder')
 def fixture_folder(tmp_path):
   """Six pictures and their captions in the manner of Flickr8k."""
@@ -74,8 +80,10 @@ def _parts(folder):
   return parts
 
 
-def test_lists(folder, capsys):
+def test_lists(folder, capsys, monkeypatch):
+  monkeypatch.undo()
   _build(folder)
+  testing.without_workers(monkeypatch)
   parts = _parts(folder)
   # Numbered in the order of the captions file, from 1.
   assert {split: sorted(images) for split, images in parts.items()} == {

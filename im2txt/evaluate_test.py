@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of the program evaluate, run as its users run it."""
 
+import functools
 import os
 import re
 import shutil
@@ -117,6 +118,21 @@ def fixture_model():
   return _Model()
 
 
+@pytest.fixture(scope='module', name='build_network')
+def fixture_build_network():
+  """Builds a network of each configuration once."""
+  return functools.cache(show_and_tell_model.ShowAndTellModel)
+
+
+@pytest.fixture(name='one_network')
+def fixture_one_network(model, build_network, monkeypatch):
+  """What is evaluated gets all its weights from checkpoints.
+
+  So evaluations may share a network. That of `model` is another.
+  """
+  monkeypatch.setattr(show_and_tell_model, 'ShowAndTellModel', build_network)
+
+
 @pytest.fixture(scope='module', name='train_dir')
 def fixture_train_dir(tmp_path_factory, model):
   path = tmp_path_factory.mktemp('train')
@@ -129,6 +145,7 @@ def _flags(**values):
   return [f'--{name}={value}' for name, value in values.items()]
 
 
+@pytest.mark.usefixtures('one_network')
 @pytest.mark.parametrize(
   'flags, captions',
   [
@@ -180,6 +197,7 @@ def test_scores_each_requested_caption_once(
     assert values[1000] == pytest.approx(value, rel=2e-4)
 
 
+@pytest.mark.usefixtures('one_network')
 def test_the_result_with_cached_features_is_exactly_that_without(
   data, train_dir, model, tmp_path
 ):
@@ -407,6 +425,7 @@ def test_an_interrupt_is_no_error(data, tmp_path):
   assert 'Traceback' not in rest
 
 
+@pytest.mark.usefixtures('one_network')
 def test_passes_over_a_damaged_checkpoint(data, train_dir, tmp_path):
   damaged = tmp_path / 'run [1]'
   shutil.copytree(train_dir, damaged)

@@ -254,25 +254,13 @@ TESTS = {
     ],
 }
 
-# Tests that take more than a minute on two idle cores. The others get five.
+# Targets of tests that take more than a minute on two idle cores.
 LARGE_TESTS = [
-    "checkpoints/checkpoint_test",
-    "data/mscoco_test",
+    "data_test",
     "evaluate_test",
-    "evaluation/beam_sweep_test",
-    "get_model_test",
-    "inference_utils/beam_search_test",
-    "inference_utils/caption_generator_test",
-    "inference_utils/captioner_test",
-    "input_pipeline/feature_cache_test",
-    "metrics/caption_scores_test",
-    "pretrained/caption_model_test",
-    "pretrained/inception_test",
-    "run_inference_test",
-    "runtime/quiet_tensorflow_test",
-    "score_test",
-    "stress/faults_test",
-    "stress/fuzz_test",
-    "stress/power_cut_test",
+    "inference_utils_test",
+    "ops_test",
+    "stress_test",
     "train_test",
+    "training_test",
 ]

@@ -109,6 +109,22 @@ def test_no_room_reads_flags():
       assert 'FLAGS.' not in source.replace('flags.FLAGS', ''), module
 
 
+def test_tests_that_are_named_exist():
+  files = {
+    os.path.relpath(os.path.join(folder, name), _ROOT)
+    for folder, _, names in os.walk(_ROOT)
+    for name in names
+    if name.endswith('_test.py')
+  }
+  assert {f'{test}.py' for test in _declared()['TESTS']} <= files
+  # A room's tests are one target.
+  targets = {
+    path.split(os.sep)[0] + '_test' if os.sep in path else path[: -len('.py')]
+    for path in files
+  }
+  assert set(_declared()['LARGE_TESTS']) <= targets
+
+
 @pytest.mark.parametrize(
   'module, source, imported',
   [

@@ -296,7 +296,9 @@ def test_a_data_file_and_length_normalization(runs, files):
 def test_passes_over_a_damaged_checkpoint(runs, files):
   result = runs('damaged')
   _assert_captions(result.stdout, _captions(files, ['rgb.jpg']))
-  (line,) = [line for line in result.stderr.splitlines() if 'instead' in line]
+  (line,) = [
+    line for line in result.stderr.splitlines() if line.endswith(' instead')
+  ]
   assert line.endswith(f': using {files}/run [1]/model.ckpt-10 instead')
   assert 'model.ckpt-11.' in line and ' is empty' in line
   assert result.returncode == 0

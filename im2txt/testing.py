@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Helpers shared by tests."""
 
+from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -22,7 +24,9 @@ import traceback
 import types
 from typing import Any
 from typing import Protocol
+from typing import Self
 from typing import TYPE_CHECKING
+from typing import TypeVar
 import zipfile
 
 from absl import app
@@ -39,6 +43,9 @@ if TYPE_CHECKING:
   import tensorflow as tf
 
   from im2txt.pretrained import inception_wheel as wheels
+
+
+_T = TypeVar('_T')
 
 
 class _Model(Protocol):
@@ -240,6 +247,39 @@ def set_largest_image(monkeypatch: pytest.MonkeyPatch, num_pixels: int) -> None:
   from im2txt.data import image_formats
 
   monkeypatch.setattr(image_formats, '_MOST_BYTES', 3 * num_pixels)
+
+
+class _ThisProcess:
+  """In the place of `workers.Workers`: does tasks where they are given."""
+
+  def __init__(self, *_: object) -> None:
+    pass
+
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    pass
+
+  def map(
+    self, function: Callable[..., _T], tasks: Iterable[tuple[Any, ...]]
+  ) -> Iterator[_T]:
+    return (function(*task) for task in tasks)
+
+
+def without_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+  """Lets programs do their work in this process, in a test.
+
+  A worker takes seconds to import TensorFlow. What is written does not depend
+  on the number of workers.
+  """
+  import tensorflow as tf
+
+  from im2txt.runtime import workers
+
+  monkeypatch.setattr(workers, 'Workers', _ThisProcess)
+  # Set up for a worker, TensorFlow would stay so.
+  monkeypatch.setattr(workers, 'worker_tensorflow', lambda: tf)
 
 
 def write_shard(
@@ -497,3 +537,8 @@ def read_events(
         )
         values[event.step] = tf.make_ndarray(value.tensor)
   return found
+
+
+if __name__ == '__main__':
+  # Bazel's targets run their tests by this, in one process.
+  sys.exit(pytest.main([*sys.argv[1:], '-v']))

@@ -927,7 +927,9 @@ def test_goes_on_from_the_newest_whole_checkpoint(adam, data, tmp_path_factory):
   )
   assert result.returncode == 0, result.stderr
   assert not _noise(result.stderr)
-  (line,) = [line for line in result.stderr.splitlines() if 'instead' in line]
+  (line,) = [
+    line for line in result.stderr.splitlines() if line.endswith(' instead')
+  ]
   assert f'{train_dir}/model.ckpt-5 is truncated, damaged' in line
   assert line.endswith(f': using {train_dir}/model.ckpt-3 instead')
   assert f'resuming from {train_dir}/model.ckpt-3' in result.stderr

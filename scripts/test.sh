@@ -4,7 +4,7 @@
 # Runs every test, or those that the arguments name, and counts them:
 #
 #   scripts/test.sh
-#   scripts/test.sh //im2txt:data_tokenizer_test --test_output=all
+#   scripts/test.sh //im2txt:text_tokenizer_test --test_output=all
 #
 # The tests that compare with the 2016 program need its reference vectors:
 # IM2TXT_REFERENCE_DIR is their folder. Without it they are skipped.

@@ -573,7 +573,8 @@ def test_another_archive_than_the_stamp_tells_is_fetched_again(
 
 
 @testing.needs_punkt()
-def test_program_from_a_server_then_again(server, tmp_path):
+def test_program_from_a_server_then_again(server, tmp_path, monkeypatch):
+  testing.without_workers(monkeypatch)
   server.files = _coco_files()
   server.break_after = [None] * 5 + [100]
   directory = str(tmp_path / 'mscoco')

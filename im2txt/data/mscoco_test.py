@@ -31,6 +31,7 @@ from im2txt.data import jpeg_check
 from im2txt.data import mscoco
 from im2txt.data import shards
 from im2txt.runtime import locks
+from im2txt.runtime import workers as workers_lib
 from im2txt.text import vocabulary
 from im2txt.text import vocabulary_stamp
 
@@ -123,6 +124,12 @@ def _records(path):
       )
     )
   return records
+
+
+@pytest.fixture(autouse=True)
+def one_process(monkeypatch):
+  """Builds without workers, but those of `built` and where a test undoes it."""
+  testing.without_workers(monkeypatch)
 
 
 @pytest.fixture(scope='module', name='built')
@@ -329,16 +336,24 @@ def test_every_pair_once_with_its_own_image(built):
 
 
 @testing.needs_punkt()
-def test_output_does_not_depend_on_the_number_of_workers(built, tmp_path):
-  output = str(tmp_path / 'out')
-  options = dataclasses.replace(
-    built,
-    num_workers=1,
-    output_dir=output,
-    word_counts_output_file=os.path.join(output, 'word_counts.txt'),
-  )
-  mscoco.build(options)
-  assert _shards(output) == _shards(built.output_dir)
+def test_output_does_not_depend_on_the_number_of_workers(
+  built, tmp_path, monkeypatch
+):
+  for number in 1, 0:  # One worker, and none but this process.
+    output = str(tmp_path / str(number))
+    if number:
+      monkeypatch.undo()
+    else:
+      testing.without_workers(monkeypatch)
+    mscoco.build(
+      dataclasses.replace(
+        built,
+        num_workers=1,
+        output_dir=output,
+        word_counts_output_file=os.path.join(output, 'word_counts.txt'),
+      )
+    )
+    assert _shards(output) == _shards(built.output_dir)
 
 
 @testing.needs_punkt()
@@ -384,7 +399,9 @@ def _zip_directory(directory, compression):
 
 
 @testing.needs_punkt()
-def test_images_in_archives_give_the_same_files(built, tmp_path, capsys):
+def test_images_in_archives_give_the_same_files(
+  built, tmp_path, capsys, monkeypatch
+):
   options = _make_dataset(tmp_path)
   options = dataclasses.replace(
     options,
@@ -401,6 +418,7 @@ def test_images_in_archives_give_the_same_files(built, tmp_path, capsys):
     f.seek(f.read().index(_jpeg(2)) + 500)
     f.write(b'damage')
   os.remove(os.path.join(options.output_dir, journal_lib.JOURNAL))
+  monkeypatch.undo()  # This process has the archive open, as it was.
   mscoco.build(options)
   output = capsys.readouterr().out
   assert re.search('Skipping .*train2014.zip/train_000002.jpg: .*CRC', output)
@@ -661,18 +679,10 @@ def test_nothing_is_made_of_a_data_set_without_a_good_image(tmp_path):
   assert not os.path.exists(options.word_counts_output_file)
 
 
-def _program(options, **popen):
-  arguments = [
+def _arguments(options):
+  return [
     f'--{name}={value}' for name, value in dataclasses.asdict(options).items()
   ]
-  return subprocess.Popen(
-    [sys.executable, '-m', 'im2txt.build_mscoco_data', *arguments],
-    env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)),
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-    text=True,
-    **popen,
-  )
 
 
 def _children(pid):
@@ -709,7 +719,10 @@ def test_interrupted_program_ends_cleanly_with_its_workers(
     num_workers=1,
     word_counts_output_file=os.path.join(output, 'word_counts.txt'),
   )
-  process = _program(options, start_new_session=True)
+  process = subprocess.Popen(
+    **testing.program('build_mscoco_data', *_arguments(options)),
+    start_new_session=True,
+  )
   _wait_until(lambda: glob.glob(os.path.join(output, 'train-*')))
   workers = _children(process.pid)
   assert workers
@@ -878,12 +891,14 @@ def test_too_small_a_disk_is_refused(tmp_path, monkeypatch):
 
 def test_program_ends_with_one_line_and_status_1(tmp_path):
   options = _make_dataset(tmp_path)
-  process = _program(dataclasses.replace(options, train_shards=7))
-  output, errors = process.communicate(timeout=60)
-  assert process.returncode == 1
-  assert output == ''
-  assert errors.startswith('error: --train_shards=7 ')
-  assert errors.count('\n') == 1
+  result = testing.run_program(
+    'build_mscoco_data',
+    *_arguments(dataclasses.replace(options, train_shards=7)),
+  )
+  assert result.returncode == 1
+  assert result.stdout == ''
+  assert result.stderr.startswith('error: --train_shards=7 ')
+  assert result.stderr.count('\n') == 1
 
 
 def test_images_without_a_caption_are_left_out(tmp_path, capsys):
@@ -986,30 +1001,22 @@ def test_warns_where_many_words_are_unknown(tmp_path, capsys):
   assert 'become <UNK>: give a smaller --min_word_count than 2' in line
 
 
-def test_images_that_are_stored_turned_are_counted(
-  tmp_path, monkeypatch, capsys
-):
-  class ThisProcess:  # In the place of Workers.
-    def map(self, function, tasks):
-      return (function(*task) for task in tasks)
-
-  monkeypatch.setattr(jpeg_check.workers_lib, 'worker_tensorflow', lambda: tf)
+def test_images_that_are_stored_turned_are_counted(tmp_path, capsys):
+  workers = workers_lib.Workers(1)
   paths = [str(tmp_path / f'{i}.jpg') for i in range(4)]
   for orientation, path in enumerate(paths):
     exif = PilImage.Exif()
     exif[274] = orientation
     PilImage.new('RGB', (6, 4)).save(path, exif=exif)
-  assert not jpeg_check.find_undecodable(ThisProcess(), paths)
+  assert not jpeg_check.find_undecodable(workers, paths)
   output = capsys.readouterr().out
   assert '2 images are stored lying or upside down' in output
   assert f'({paths[2]}, {paths[3]})' in output
-  assert not jpeg_check.find_undecodable(ThisProcess(), paths[:2])
+  assert not jpeg_check.find_undecodable(workers, paths[:2])
   assert 'Warning' not in capsys.readouterr().out
 
 
 def test_why_undecodable(monkeypatch, capfd):
-  # This process is no worker, whose threads may be set.
-  monkeypatch.setattr(jpeg_check.workers_lib, 'worker_tensorflow', lambda: tf)
   assert jpeg_check.why_undecodable(testing.jpeg()) is None
   assert jpeg_check.why_undecodable(testing.jpeg()[:-300])
   damaged = testing.jpeg().replace(b'\xff\xc4', b'\xff\x02', 1)

@@ -219,7 +219,7 @@ def _program(folder, *arguments):
   )
 
 
-def test_program_and_its_status(folder):
+def test_program_and_its_status(folder, monkeypatch):
   process = _program(folder)
   assert process.returncode == 0
   assert process.stdout.splitlines() == [
@@ -230,6 +230,7 @@ def test_program_and_its_status(folder):
     'Nothing is wrong.',
   ]
   _write(folder / 'val-00000-of-00001', _record(3, '<S> a'))
+  testing.without_workers(monkeypatch)
   process = _program(folder)
   assert process.returncode == 1
   assert process.stdout.splitlines()[-1] == (

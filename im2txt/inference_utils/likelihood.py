@@ -13,22 +13,22 @@ from im2txt import show_and_tell_model
 from im2txt.inference_utils import ensemble
 from im2txt.ops import lstm
 
-# Pairs of image and node whose distributions over the vocabulary are in memory
-# at a time: 50 MB with 12,000 words. More rows are not faster.
-_ROWS = 1024
-# LSTM states in memory at a time. With 512 units each takes 4 KB, and 16 KB
-# while it is computed.
-_STATES = 8192
-
 
 class Likelihood:
   """Scores captions of images, given the features of the images.
 
   Args:
     model: gives the probabilities.
+    rows: pairs of image and node whose distributions over the vocabulary are in
+      memory at a time: 50 MB with 12,000 words. More rows are not faster.
+    states: LSTM states in memory at a time. With 512 units each takes 4 KB, and
+      16 KB while it is computed.
   """
 
-  def __init__(self, model: ensemble.Model) -> None:
+  def __init__(
+    self, model: ensemble.Model, rows: int = 1024, states: int = 8192
+  ) -> None:
+    self._rows, self._states = rows, states
     self._members = getattr(model, 'members', [(model, slice(None))])
     self._cross_entropies = tf.function(
       model.cross_entropies, autograph=False, reduce_retracing=True
@@ -81,9 +81,9 @@ class Likelihood:
     levels = _prefix_tree(captions)
     scores = np.zeros([len(features), len(captions)])
     widest = max(len(level.words) for level in levels)
-    block = min(_ROWS, max(1, _STATES // widest))
+    block = min(self._rows, max(1, self._states // widest))
     scorers = [
-      (_MemberScorer(model, levels), columns)
+      (_MemberScorer(model, levels, self._rows), columns)
       for model, columns in self._members
     ]
     for start in range(0, len(features), block):
@@ -105,14 +105,17 @@ class _MemberScorer:
   Args:
     model: the model.
     levels: the tree.
+    most: rows of distributions over the vocabulary at a time.
   """
 
   def __init__(
     self,
     model: show_and_tell_model.ShowAndTellModel,
     levels: 'Sequence[_Level]',
+    most: int,
   ) -> None:
     self._model = model
+    self._most = most
     self._levels = levels
     self._advance = tf.function(
       _advance, autograph=False, reduce_retracing=True
@@ -141,7 +144,7 @@ class _MemberScorer:
     c, h = tf.split(model.initial_state(features)[:, tf.newaxis], 2, axis=2)
     for level, gates in zip(self._levels, self._word_gates):
       c, h = self._advance(c, h, level.parents, gates, self._state_kernel)
-      step = max(1, _ROWS // h.shape[0])
+      step = max(1, self._most // h.shape[0])
       parts = []
       for first in range(0, len(level.words), step):
         edges = slice(*np.searchsorted(level.edge_nodes, [first, first + step]))

@@ -27,9 +27,7 @@ def _captions(rng, count):
 
 
 @pytest.mark.parametrize('rows, states', [(1024, 16384), (8, 40), (1, 1)])
-def test_tree_scores_as_one_by_one(monkeypatch, rows, states):
-  monkeypatch.setattr(likelihood, '_ROWS', rows)
-  monkeypatch.setattr(likelihood, '_STATES', states)
+def test_tree_scores_as_one_by_one(rows, states):
   rng = np.random.default_rng(1)
   tf.random.set_seed(1)
   model = show_and_tell_model.ShowAndTellModel(_CONFIG, with_inception=False)
@@ -37,7 +35,7 @@ def test_tree_scores_as_one_by_one(monkeypatch, rows, states):
   features = rng.random([5, 2048], np.float32)
   captions = _captions(rng, 40)
   done = []
-  scores = likelihood.Likelihood(model).log_likelihoods(
+  scores = likelihood.Likelihood(model, rows, states).log_likelihoods(
     features, captions, done.append
   )
   assert done[-1] == 5 and done == sorted(set(done))
@@ -63,8 +61,7 @@ def test_probabilities_of_all_captions_sum_to_one():
   np.testing.assert_allclose(np.exp(scores).sum(axis=1), 1, rtol=1e-5)
 
 
-def test_an_ensemble_scores_by_the_mean_of_probabilities(monkeypatch):
-  monkeypatch.setattr(likelihood, '_ROWS', 8)
+def test_an_ensemble_scores_by_the_mean_of_probabilities():
   rng = np.random.default_rng(2)
   models = []
   for seed in (1, 2):
@@ -74,19 +71,16 @@ def test_an_ensemble_scores_by_the_mean_of_probabilities(monkeypatch):
     )
   features = rng.random([3, 2 * 2048], np.float32)
   captions = _captions(rng, 10)
-  scorer = likelihood.Likelihood(ensemble.Ensemble(models, [0, 1]))
+  scorer = likelihood.Likelihood(ensemble.Ensemble(models, [0, 1]), rows=8)
+  members = [likelihood.Likelihood(model) for model in models]
   scores = scorer.log_likelihoods(features, captions)
   for column, caption in enumerate(captions):
     for row, image in enumerate(features):
       words = -np.log(
         np.mean(
           [
-            np.exp(
-              -likelihood.Likelihood(model).cross_entropies(
-                half[None], [caption]
-              )
-            )
-            for model, half in zip(models, np.split(image, 2))
+            np.exp(-member.cross_entropies(half[None], [caption]))
+            for member, half in zip(members, np.split(image, 2))
           ],
           axis=0,
         )

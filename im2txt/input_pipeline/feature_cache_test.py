@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import os
+import shutil
 import sys
 import threading
 
@@ -46,21 +47,42 @@ class Encoder:
     return tf.repeat(tf.reduce_mean(images, [1, 2]), [2046, 1, 1], axis=1)
 
 
-@pytest.fixture(name='small_files', autouse=True)
-def fixture_small_files(monkeypatch):
-  monkeypatch.setattr(image_features, 'IMAGES_PER_FILE', 3)
-  monkeypatch.setattr(image_features, '_BATCH_SIZE', 4)
+@pytest.fixture(scope='module', name='small_files', autouse=True)
+def fixture_small_files():
+  with pytest.MonkeyPatch.context() as monkeypatch:
+    monkeypatch.setattr(image_features, 'IMAGES_PER_FILE', 3)
+    monkeypatch.setattr(image_features, 'BATCH_SIZE', 4)
+    yield
 
 
-@pytest.fixture(name='shards')
-def fixture_shards(tmp_path):
-  """2 shards of 8 images and 12 captions; image 5 is none."""
+def write_shards(directory):
+  """Writes 2 shards of 8 images and 12 captions; image 5 is none."""
   records = [
     (i, testing.jpeg(i)[: -300 if i == 5 else None], [1, *range(3, 5 + i), 2])
     for i in (0, 1, 2, 0, 3, 4, 5, 1, 6, 0, 7, 5)
   ]
-  testing.write_shard(tmp_path / 'train-00000-of-00002', records[:7])
-  testing.write_shard(tmp_path / 'train-00001-of-00002', records[7:])
+  testing.write_shard(directory / 'train-00000-of-00002', records[:7])
+  testing.write_shard(directory / 'train-00001-of-00002', records[7:])
+  return shards.list_files(f'{directory}/train-*')
+
+
+@pytest.fixture(name='shards')
+def fixture_shards(tmp_path):
+  return write_shards(tmp_path)
+
+
+@pytest.fixture(scope='module', name='made')
+def fixture_made(tmp_path_factory, small_files):
+  """A directory of shards and, below it, their cache."""
+  path = tmp_path_factory.mktemp('made')
+  build(path, write_shards(path))
+  return path
+
+
+@pytest.fixture(name='cached')
+def fixture_cached(made, tmp_path):
+  """Shards whose cache, a copy of `made`, lies in `tmp_path`."""
+  shutil.copytree(made, tmp_path, dirs_exist_ok=True)
   return shards.list_files(f'{tmp_path}/train-*')
 
 
@@ -228,19 +250,19 @@ def test_images_that_are_too_large_are_left_out(tmp_path, shards, monkeypatch):
   assert data.captions.image_ids[data.undecodable].tolist() == [5, 9]
 
 
-def test_evaluation_is_the_same_with_and_without(tmp_path, shards):
-  cached = build(tmp_path, shards)
+def test_evaluation_is_the_same_with_and_without(tmp_path, cached):
+  data = build(tmp_path, cached)
   for limit in (None, 9):
-    memory = image_features.encode_in_memory(shards, Encoder(), _CONFIG, limit)
+    memory = image_features.encode_in_memory(cached, Encoder(), _CONFIG, limit)
     expected = list(memory.batches(4, limit))
     assert sum(len(b[0]) for b in expected) == (8 if limit else 10)
-    for found, batch in zip(cached.batches(4, limit), expected, strict=True):
+    for found, batch in zip(data.batches(4, limit), expected, strict=True):
       for a, b in zip(found, batch, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
-def test_images_come_once_in_order(tmp_path, shards):
-  data = build(tmp_path, shards)
+def test_images_come_once_in_order(tmp_path, cached):
+  data = build(tmp_path, cached)
   everything = all_features(data)[:, 0]
   for limit, most, expected in (
     (None, None, [0, 1, 2, 3, 4, 6, 7]),
@@ -322,38 +344,38 @@ def test_waits_for_another_program_that_makes_it(tmp_path, shards, monkeypatch):
     ),
   ],
 )
-def test_a_foreign_cache_is_refused(tmp_path, shards, changes, message):
-  build(tmp_path, shards)
+def test_a_foreign_cache_is_refused(tmp_path, cached, changes, message):
+  build(tmp_path, cached)
   with pytest.raises(
     ValueError,
     match=(
       f'--feature_cache_dir=.*cache was made from {message}; give another'
     ),
   ):
-    build(tmp_path, shards, Encoder(most=0), **changes)
+    build(tmp_path, cached, Encoder(most=0), **changes)
 
 
-def test_a_cache_of_unsaid_precision_is_float32(tmp_path, shards):
-  build(tmp_path, shards)
+def test_a_cache_of_unsaid_precision_is_float32(tmp_path, cached):
+  build(tmp_path, cached)
   path = tmp_path / 'cache' / 'cache.json'
   description = json.loads(path.read_text())
   assert description.pop('precision') == 'float32'
   path.write_text(json.dumps(description))
-  build(tmp_path, shards, Encoder(most=0))
+  build(tmp_path, cached, Encoder(most=0))
   with pytest.raises(ValueError, match='--feature_precision=float32, not'):
-    build(tmp_path, shards, Encoder(most=0), precision='bfloat16')
+    build(tmp_path, cached, Encoder(most=0), precision='bfloat16')
 
 
-def test_changed_data_are_refused(tmp_path, shards):
-  build(tmp_path, shards)
+def test_changed_data_are_refused(tmp_path, cached):
+  build(tmp_path, cached)
   with pytest.raises(
     ValueError,
     match=(r'2 shard\(s\), not these 1 \(see train-00001-of-00002\)'),
   ):
-    build(tmp_path, shards[:1])
-  os.utime(shards[1], (1, 1))
+    build(tmp_path, cached[:1])
+  os.utime(cached[1], (1, 1))
   with pytest.raises(ValueError, match='another train-00001-of-00002'):
-    build(tmp_path, shards)
+    build(tmp_path, cached)
 
 
 def test_a_half_built_foreign_cache_is_refused_too(tmp_path, shards):
@@ -419,11 +441,11 @@ def test_a_half_built_foreign_cache_is_refused_too(tmp_path, shards):
     ('captions.npz', lambda p: p.unlink(), 'cache is damaged'),
   ],
 )
-def test_a_damaged_cache_is_refused(tmp_path, shards, name, damage, message):
-  build(tmp_path, shards)
+def test_a_damaged_cache_is_refused(tmp_path, cached, name, damage, message):
+  build(tmp_path, cached)
   damage(tmp_path / 'cache' / name)
   with pytest.raises(ValueError, match=message):
-    build(tmp_path, shards)
+    build(tmp_path, cached)
 
 
 @pytest.mark.parametrize(
@@ -447,9 +469,9 @@ def test_a_damaged_cache_is_refused(tmp_path, shards, name, damage, message):
   ],
 )
 def test_a_cache_of_an_earlier_version_has_no_checksums(
-  tmp_path, shards, name, damage, message
+  tmp_path, cached, name, damage, message
 ):
-  build(tmp_path, shards)
+  build(tmp_path, cached)
   path = tmp_path / 'cache' / 'cache.json'
   description = json.loads(path.read_text())
   assert set(description.pop('checksums')) == {
@@ -457,25 +479,25 @@ def test_a_cache_of_an_earlier_version_has_no_checksums(
     *(f'features-0000{number}.npy' for number in range(3)),
   }
   path.write_text(json.dumps(description))
-  build(tmp_path, shards)
+  build(tmp_path, cached)
   damage(tmp_path / 'cache' / name)
   with pytest.raises(ValueError, match=message):
-    build(tmp_path, shards)
+    build(tmp_path, cached)
 
 
-def test_an_id_beyond_the_vocabulary_is_refused(tmp_path, shards):
-  build(tmp_path, shards)
+def test_an_id_beyond_the_vocabulary_is_refused(tmp_path, cached):
+  build(tmp_path, cached)
   small = dataclasses.replace(_CONFIG, vocab_size=11)
   for run in (
-    lambda: build(tmp_path, shards, config=small),
-    lambda: image_features.encode_in_memory(shards, Encoder(), small),
+    lambda: build(tmp_path, cached, config=small),
+    lambda: image_features.encode_in_memory(cached, Encoder(), small),
   ):
     with pytest.raises(ValueError, match='image 7:.*word id 11'):
       run()
 
 
-def test_training_goes_through_every_epoch_and_view(tmp_path, shards):
-  data = build(tmp_path, shards)
+def test_training_goes_through_every_epoch_and_view(tmp_path, cached):
+  data = build(tmp_path, cached)
   features = all_features(data)
   batches = data.training_batches(2, seed=0)
   views, orders = set(), []
@@ -497,8 +519,8 @@ def test_training_goes_through_every_epoch_and_view(tmp_path, shards):
   assert not any(view == 0 for _, view in views)
 
 
-def test_captions_of_an_image_stand_together(tmp_path, shards):
-  data = build(tmp_path, shards)
+def test_captions_of_an_image_stand_together(tmp_path, cached):
+  data = build(tmp_path, cached)
   features = all_features(data)
   batches = data.training_batches(4, seed=0, captions_per_image=2)
   # 10 captions, 3 of image 0 and 2 of image 1: 8 groups, two in a batch.
@@ -532,8 +554,8 @@ def test_without_distorted_views_training_takes_the_other(tmp_path, shards):
   )
 
 
-def test_undistorted_views_are_trained_from_too_if_asked(tmp_path, shards):
-  data = build(tmp_path, shards)
+def test_undistorted_views_are_trained_from_too_if_asked(tmp_path, cached):
+  data = build(tmp_path, cached)
   features = all_features(data)
   for undistorted, expected in (False, {1, 2}), (True, {0, 1, 2}):
     views = set()
@@ -546,8 +568,8 @@ def test_undistorted_views_are_trained_from_too_if_asked(tmp_path, shards):
     assert views == expected
 
 
-def test_images_to_sample_captions_for(tmp_path, shards):
-  data = build(tmp_path, shards)
+def test_images_to_sample_captions_for(tmp_path, cached):
+  data = build(tmp_path, cached)
   features = all_features(data)
   for undistorted, expected in (False, {1, 2}), (True, {0, 1, 2}):
     batches = data.training_images(
@@ -571,9 +593,9 @@ def test_images_to_sample_captions_for(tmp_path, shards):
 
 @pytest.mark.parametrize('captions_per_image', [1, 2])
 def test_what_comes_at_a_step_is_a_function_of_seed_and_step(
-  tmp_path, shards, captions_per_image
+  tmp_path, cached, captions_per_image
 ):
-  data = build(tmp_path, shards)
+  data = build(tmp_path, cached)
 
   def first(count, kind, step=0, seed=3):
     return list(
@@ -620,18 +642,18 @@ def test_a_feature_that_is_not_finite_is_an_error(
       build(tmp_path, shards, diverged)
 
 
-def test_so_it_is_in_a_cache_without_checksums(tmp_path, shards):
-  build(tmp_path, shards)
+def test_so_it_is_in_a_cache_without_checksums(tmp_path, cached):
+  build(tmp_path, cached)
   path = tmp_path / 'cache' / 'cache.json'
   description = json.loads(path.read_text())
   del description['checksums']['features-00001.npy']
   path.write_text(json.dumps(description))
-  assert build(tmp_path, shards).undecodable == [5]
+  assert build(tmp_path, cached).undecodable == [5]
   features = np.load(tmp_path / 'cache' / 'features-00001.npy')
   features[1, 2, 2047] = np.inf
   np.save(tmp_path / 'cache' / 'features-00001.npy', features)
   with pytest.raises(ValueError, match='the features of image 4 hold NaN'):
-    build(tmp_path, shards)
+    build(tmp_path, cached)
 
 
 @pytest.mark.parametrize(
@@ -699,8 +721,8 @@ def test_no_good_image_is_an_error(tmp_path):
     image_features.encode_in_memory([path], Encoder(), _CONFIG)
 
 
-def test_what_is_written_says_what_it_is(tmp_path, shards):
-  build(tmp_path, shards)
+def test_what_is_written_says_what_it_is(tmp_path, cached):
+  build(tmp_path, cached)
   description = json.loads((tmp_path / 'cache' / 'cache.json').read_text())
   assert description['views'] == 2 and description['undecodable'] == [5]
   assert set(description['shards']) == {

@@ -33,7 +33,7 @@ from im2txt.runtime import lookahead
 from im2txt.runtime import progress
 
 IMAGES_PER_FILE = 1024
-_BATCH_SIZE = 32
+BATCH_SIZE = 32
 # Smaller batches use other convolution algorithms, with other rounding errors.
 _SMALLEST_BATCH = 4
 
@@ -349,9 +349,9 @@ def encode(
           batch.extend(next(decoded).result())
           rows.extend(range(image * (views + 1), (image + 1) * (views + 1)))
         last = image == len(features) - 1
-        while len(batch) >= _BATCH_SIZE or (batch and last):
-          flat[rows[:_BATCH_SIZE]] = run(batch[:_BATCH_SIZE])
-          del rows[:_BATCH_SIZE], batch[:_BATCH_SIZE]
+        while len(batch) >= BATCH_SIZE or (batch and last):
+          flat[rows[:BATCH_SIZE]] = run(batch[:BATCH_SIZE])
+          del rows[:BATCH_SIZE], batch[:BATCH_SIZE]
       yield features
 
 

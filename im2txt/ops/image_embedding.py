@@ -108,7 +108,7 @@ class InceptionV3(tf.Module):
     self.trainable = trainable
     self.trained_from = trained_from if trainable else None
     # Tracing makes the variables without computing a convolution.
-    self._encode_fn = tf.function(self._encode)
+    self._encode_fn = tf.function(self._encode, autograph=False)
     self._encode_fn.get_concrete_function(
       tf.TensorSpec([1, height, width, 3], tf.float32), False
     )

@@ -14,10 +14,6 @@ from im2txt.data import image_formats
 RESIZE_HEIGHT = 346
 RESIZE_WIDTH = 346
 
-# Images with more pixels are resized as integers. This takes a fifth of the
-# memory and a third of the time. Rounding makes a difference of 1e-7.
-_MOST_PIXELS_AS_FLOATS = 16_000_000
-
 
 def distort_image(
   image: tf.Tensor, ordering: int | tf.Tensor, seed: tf.Tensor
@@ -100,11 +96,16 @@ def check_size(encoded_image: tf.Tensor) -> tf.Tensor:
   return result
 
 
-def resize_image(image: tf.Tensor) -> tf.Tensor:
+def resize_image(
+  image: tf.Tensor, most_pixels_as_floats: int = 16_000_000
+) -> tf.Tensor:
   """Resizes a decoded image.
 
   Args:
     image: uint8 [height, width, 3].
+    most_pixels_as_floats: images with more are resized as integers. This takes
+      a fifth of the memory and a third of the time. Rounding makes a difference
+      of 1e-7.
 
   Returns:
     float32 [RESIZE_HEIGHT, RESIZE_WIDTH, 3] in [0, 1].
@@ -118,7 +119,7 @@ def resize_image(image: tf.Tensor) -> tf.Tensor:
     )
 
   return tf.cond(
-    tf.size(image, tf.int64) > 3 * _MOST_PIXELS_AS_FLOATS,
+    tf.size(image, tf.int64) > 3 * most_pixels_as_floats,
     lambda: tf.cast(resize(image), tf.float32) / 255.0,
     lambda: resize(tf.image.convert_image_dtype(image, tf.float32)),
   )

@@ -10,12 +10,16 @@ import numpy as np
 
 from im2txt.runtime.files import StrPath
 
-# The arrays of a file may take this many times its size, or this many bytes.
-_MOST_TIMES, _MOST_BYTES = 100, 1 << 26
+# The arrays of a file may take this many times its size.
+_MOST_TIMES = 100
 
 
-def read(path: StrPath) -> dict[str, np.ndarray]:
+def read(path: StrPath, most_bytes: int = 1 << 26) -> dict[str, np.ndarray]:
   """Returns the arrays of an .npz file by name.
+
+  Args:
+    path: of the file.
+    most_bytes: that its arrays may take, however small the file is.
 
   Raises:
     OSError: the file cannot be read.
@@ -27,7 +31,7 @@ def read(path: StrPath) -> dict[str, np.ndarray]:
   with _explaining():
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
       size = sum(info.file_size for info in archive.infolist())
-    if size > max(_MOST_TIMES * len(content), _MOST_BYTES):
+    if size > max(_MOST_TIMES * len(content), most_bytes):
       raise ValueError(f'it claims to hold {size} bytes')
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
       result = dict(arrays)

@@ -145,8 +145,13 @@ def _serve(kind, first, last, seed):
     tell('memory', kilobytes >> 10)
 
 
-def _lines(process):
-  """Yields the lines of a process, None where it is silent for too long."""
+def _lines(process, patience):
+  """Yields the lines of a process, None where it is silent for too long.
+
+  Args:
+    process: `subprocess.Popen`, which has as much time as it needs to start.
+    patience: float, seconds from one line to the next.
+  """
   buffer, limit = b'', _SECONDS_TO_START
   while True:
     ready, _, _ = select.select([process.stdout], [], [], limit)
@@ -159,12 +164,11 @@ def _lines(process):
     buffer += data
     *lines, buffer = buffer.split(b'\n')
     for line in lines:
-      # A bit more than what the child calls slow itself.
-      limit = _MOST_SECONDS + 5
+      limit = patience
       yield line.decode()
 
 
-def run(kind, count, seed=0, command=None):
+def run(kind, count, seed=0, command=None, patience=_MOST_SECONDS + 5):
   """Reads damaged inputs of a kind, in processes of their own.
 
   Args:
@@ -172,6 +176,8 @@ def run(kind, count, seed=0, command=None):
     count: int, inputs.
     seed: int.
     command: list of str, what starts a child; the tests' own.
+    patience: float, seconds that a child may be silent: a bit more than what
+      it calls slow itself.
 
   Returns:
     (Counter of the outcomes of readers, list of `Finding`, MB at most).
@@ -198,7 +204,7 @@ def run(kind, count, seed=0, command=None):
       ) as process,
     ):
       ready, silent = False, False
-      with contextlib.closing(_lines(process)) as lines:
+      with contextlib.closing(_lines(process, patience)) as lines:
         for line in lines:
           if line is None:
             silent = True
@@ -228,7 +234,7 @@ def run(kind, count, seed=0, command=None):
         why = next((line for line in reversed(said) if line.strip()), '')
         outcome = SLOW if silent else CRASH
         ended = (
-          f'over {_MOST_SECONDS} s'
+          f'over {patience:g} s'
           if silent
           else f'signal {signal.Signals(-status).name}'
           if status < 0
