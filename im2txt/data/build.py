@@ -21,7 +21,6 @@ import re
 import shutil
 import sys
 import tempfile
-from typing import Any
 from typing import Generic
 from typing import NamedTuple
 from typing import TypeVar
@@ -409,7 +408,7 @@ def shard_ranges(
 
 
 def _shard_path(
-  dataset: Dataset[Any], shard: int, options: build_options.BuildOptions
+  dataset: Dataset[_Caption], shard: int, options: build_options.BuildOptions
 ) -> str:
   return os.path.join(
     options.output_dir,
@@ -418,7 +417,7 @@ def _shard_path(
 
 
 def _shard_paths(
-  datasets: Sequence[Dataset[Any]], options: build_options.BuildOptions
+  datasets: Sequence[Dataset[_Caption]], options: build_options.BuildOptions
 ) -> list[str]:
   return [
     _shard_path(dataset, shard, options)
@@ -660,7 +659,9 @@ def _write_dataset(
   _log_finished(dataset, undecodable)
 
 
-def _log_finished(dataset: Dataset[Any], undecodable: Collection[str]) -> None:
+def _log_finished(
+  dataset: Dataset[_Caption], undecodable: Collection[str]
+) -> None:
   """Prints a summary of a data set; the last line is the 2016 program's."""
   pairs = sum(len(image.captions) for image in dataset.images)
   skipped = [image for image in dataset.images if image.path in undecodable]

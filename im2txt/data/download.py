@@ -23,6 +23,7 @@ from typing import NamedTuple
 import urllib.error
 import urllib.parse
 import urllib.request
+import urllib.response
 import zipfile
 
 from im2txt.data import image_store
@@ -273,7 +274,7 @@ def _open(
   tries: int,
   start: int = 0,
   timeout: float = _TIMEOUT_SECONDS,
-) -> Any:
+) -> http.client.HTTPResponse | urllib.response.addinfourl:
   """Returns the response to a GET of `url` from byte `start`.
 
   Args:

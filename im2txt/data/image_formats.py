@@ -13,7 +13,6 @@ import io
 import math
 import re
 import struct
-from typing import Any
 from typing import NamedTuple
 from typing import TYPE_CHECKING
 import warnings
@@ -376,8 +375,10 @@ def over_white(image: np.ndarray) -> np.ndarray:
   return result
 
 
-def _valid(orientation: Any) -> int:
-  return orientation if orientation in range(1, 9) else 1
+def _valid(orientation: object) -> int:
+  if isinstance(orientation, int) and 1 <= orientation <= 8:
+    return orientation
+  return 1
 
 
 def _exif_orientation(exif: bytes) -> int:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Faults on purpose: what survives damage, kills and power cuts."""
+"""Deliberate faults: what survives damage, kills and power cuts."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A disk whose power can be cut and which can be full: ext4 in a file.
+"""A disk that can lose its power or be full: ext4 in a file.
 
-Needs Linux, root and a loop device.
+It needs Linux, root and a loop device.
 """
 
 import errno
@@ -10,13 +10,14 @@ import os
 import struct
 import subprocess
 import time
+from typing import Self
 
-# EXT4_IOC_SHUTDOWN, _IOR('X', 125, __u32), and the flag that says to drop what
+# EXT4_IOC_SHUTDOWN, _IOR('X', 125, __u32), and the flag to drop everything that
 # the journal has not written yet.
 _SHUTDOWN = 0x8004587D
 _NO_LOG_FLUSH = 2
 
-# What a process had open may be closed some time after its end.
+# The files of a process may be closed some time after its end.
 _SECONDS_TO_CLOSE = 30
 
 _BALLAST = 'ballast'
@@ -24,39 +25,39 @@ _BLOCK = 1024
 
 
 class UnavailableError(OSError):
-  """There can be no such disk here; the message says why."""
+  """This machine cannot have such a disk; the message says why."""
 
 
 class Disk:
-  """A file system that forgets, when its power is cut, what was not synced.
+  """A file system that loses all unsynced data when its power is cut.
 
-  A context manager; afterwards it is gone.
+  It is a context manager, which removes the file system at its end.
 
   Args:
-    directory: str, for its file and the directory where it is mounted.
-    megabytes: size; what is not used takes no room.
+    directory: directory for the file and for the mount point.
+    megabytes: size; unused space takes no room.
 
   Attributes:
-    path: str, where it is mounted.
+    path: the mount point.
 
   Raises:
-    UnavailableError: by the context.
+    UnavailableError: raised by the context.
   """
 
-  def __init__(self, directory, megabytes):
+  def __init__(self, directory: str, megabytes: int) -> None:
     self.path = os.path.join(directory, 'disk')
     self._image = os.path.join(directory, 'disk.ext4')
     self._megabytes = megabytes
 
-  def __enter__(self):
+  def __enter__(self) -> Self:
     if os.geteuid():
       raise UnavailableError('only root can mount a file system')
     os.mkdir(self.path)
     with open(self._image, 'wb') as f:
       f.truncate(self._megabytes << 20)
     try:
-      # All of it now, and not in the background while it is used.
-      # Nothing is kept for root, who is who fills it.
+      # Everything is initialized now, not in the background during use. Nothing
+      # is reserved for root, because root fills the disk.
       _run(
         'mkfs.ext4',
         '-q',
@@ -73,21 +74,21 @@ class Disk:
       raise
     return self
 
-  def __exit__(self, *_):
-    # What still has files open there does not keep the disk.
+  def __exit__(self, *_: object) -> None:
+    # Processes with open files must not keep the disk mounted.
     _run('umount', '--lazy', self.path)
     self._remove()
 
-  def cut_power(self):
-    """Lets everything fail that is read or written from now on."""
+  def cut_power(self) -> None:
+    """Makes every read and write fail from now on."""
     descriptor = os.open(self.path, os.O_RDONLY)
     try:
       fcntl.ioctl(descriptor, _SHUTDOWN, struct.pack('I', _NO_LOG_FLUSH))
     finally:
       os.close(descriptor)
 
-  def restart(self):
-    """Mounts it again, with what was on the disk when the power was cut."""
+  def restart(self) -> None:
+    """Mounts the disk again, as it was when the power was cut."""
     end = time.monotonic() + _SECONDS_TO_CLOSE
     while True:
       try:
@@ -99,8 +100,8 @@ class Disk:
         time.sleep(0.1)
     self._mount()
 
-  def fill(self):
-    """Leaves no room for anything, until `free`."""
+  def fill(self) -> None:
+    """Fills the disk completely, until `free`."""
     with open(os.path.join(self.path, _BALLAST), 'wb') as f:
       size, step = 0, 1 << 40
       while step >= _BLOCK:
@@ -112,20 +113,20 @@ class Disk:
             raise
           step //= 2
 
-  def free(self):
-    """Takes away what `fill` filled it with."""
+  def free(self) -> None:
+    """Undoes `fill`."""
     os.remove(os.path.join(self.path, _BALLAST))
 
-  def _mount(self):
+  def _mount(self) -> None:
     _run('mount', '-o', 'loop', self._image, self.path)
 
-  def _remove(self):
+  def _remove(self) -> None:
     os.rmdir(self.path)
     os.remove(self._image)
 
 
-def _run(*command):
-  """Runs a command; raises UnavailableError with what it says."""
+def _run(*command: str) -> None:
+  """Runs a command; raises UnavailableError with its output if it fails."""
   try:
     result = subprocess.run(
       command,

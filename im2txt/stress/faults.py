@@ -4,27 +4,30 @@
   python -m im2txt.stress.faults [--quick] [--only=kills,power,disk]
       [--results=FILE.json] [--output=FILE.md]
 
-A round starts a program on a small data set, strikes at a random moment, and
-gives the same command again. What comes of it must be, byte for byte, what a
-run that nothing disturbed leaves; what was finished before must not be made
-again; and where the program could speak, it must have ended with one line that
-says why. The sections:
+A round starts a program on a small data set, disturbs it at a random moment, and
+runs the same command again. The output must equal, byte for byte, the output of
+an undisturbed run. Finished files must not be made again. If the program could
+report the fault, it must have ended with one line that says why. The sections:
 
   kills    SIGKILL of the program
-  power    its disk loses its power, with all that was not synced
-  disk     its disk is full, from the beginning or all at once
-  workers  SIGKILL of one of its worker processes
+  power    the disk loses its power, and all unsynced data
+  disk     the disk is full, from the beginning or suddenly
+  workers  SIGKILL of a worker process
   shards   a shard is truncated, empty or has a wrong checksum
   fuzz     thousands of damaged files, see `fuzz`
 
-Prints a table of all sections that --results holds, those of earlier runs too.
-Sections power and disk need Linux, root, loop devices and mkfs.ext4; elsewhere
-the table says why they were skipped. Ends with status 1 if anything was lost.
+It prints a table of all sections in --results, including earlier runs. Sections
+power and disk need Linux, root, loop devices and mkfs.ext4; without them the
+table says why they were skipped. The status is 1 if anything was lost.
 """
 
 import argparse
 import collections
 from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
 import contextlib
 import dataclasses
 import fnmatch
@@ -40,6 +43,7 @@ import tarfile
 import tempfile
 import time
 from typing import NamedTuple
+from typing import Self
 import zipfile
 
 import numpy as np
@@ -55,27 +59,26 @@ from im2txt.stress import power_cut
 from im2txt.stress import programs
 from im2txt.stress import server as servers
 
-# What takes longer hangs.
+# A program that runs longer hangs.
 _SECONDS = 600
 _DISK_MEGABYTES = 2048
-# Strikes that come too late are not counted; so many in a row are too many.
+# Faults that come too late are not counted. This many in a row are an error.
 _MOST_ATTEMPTS = 20
-# The interval in which a directory is looked at, and the longest wait for a
-# moment between two of its changes.
+# Interval of looks at a directory, and the longest wait between two changes.
 _LOOK_SECONDS = 0.003
 _MOST_WAIT_SECONDS = 0.1
 
 
 class Row(NamedTuple):
-  """A line of the table.
+  """A row of the table.
 
   Attributes:
-    section: str, one of SECTIONS.
-    fault: str.
-    rounds: int.
-    lost: int, rounds of which something was lost, or nothing was said.
-    hung: int, rounds in which a program did not end.
-    reads: str, the line that the user sees; or why there were no rounds.
+    section: one of SECTIONS.
+    fault: name of the fault.
+    rounds: number of rounds.
+    lost: rounds in which data were lost, or no error was reported.
+    hung: rounds in which a program did not end.
+    reads: the line that the user reads, or why there were no rounds.
   """
 
   section: str
@@ -86,35 +89,38 @@ class Row(NamedTuple):
   reads: str
 
 
+# From (directory, output of the program) to the paths of finished files.
+_Kept = Callable[[str, str], list[str]]
+
+
 @dataclasses.dataclass
 class Stage:
   """A command whose work can be disturbed.
 
-  {out} in its arguments is the directory it works in, {in} that of the inputs,
-  {url} the server of `in`/served.
+  In its arguments {out} stands for its directory, {in} for the directory of the
+  inputs, and {url} for the server of {in}/served.
 
   Attributes:
-    name: str.
-    program: str.
-    args: list of str.
+    name: name of the stage.
+    program: name of the program.
+    args: its arguments.
     settings: see `programs.Program`.
-    goes_on: regular expression of the lines by which it says that it goes on.
-    kept: function from (directory, what the program said) to the paths that it
-      has finished, and must not make again.
-    rounds: dict from section to number of rounds.
+    goes_on: regular expression of the lines that say that work goes on.
+    kept: returns the finished files, which must not be made again.
+    rounds: number of rounds by section.
   """
 
   name: str
   program: str
-  args: list
-  settings: dict = dataclasses.field(default_factory=dict)
+  args: list[str]
+  settings: dict[str, object] = dataclasses.field(default_factory=dict)
   goes_on: str = 'no such line'
-  kept: Callable = lambda directory, said: []
-  rounds: dict = dataclasses.field(default_factory=dict)
+  kept: _Kept = lambda directory, said: []
+  rounds: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
-def _files_like(*patterns):
-  """Returns a function for `Stage.kept`: those whose names are like these."""
+def _files_like(*patterns: str) -> _Kept:
+  """Returns a `Stage.kept` of the files whose names match these patterns."""
   return lambda directory, said: [
     path
     for path in _walk(directory)
@@ -122,25 +128,25 @@ def _files_like(*patterns):
   ]
 
 
-def _kept_by_build(directory, said):
-  """What the journal of a build says, and finished archives: `Stage.kept`."""
+def _kept_by_build(directory: str, said: str) -> list[str]:
+  """Returns the shards in a build's journal, and finished archives."""
   journal = os.path.join(directory, journal_lib.JOURNAL)
   kept = _files_like('*.zip')(directory, said)
   if os.path.exists(journal):
     with open(journal, encoding='utf-8') as f:
       for line in f:
-        # The last may be cut short.
+        # The last line may be cut short.
         with contextlib.suppress(ValueError):
           entry = json.loads(line)
           path = entry.get('file', '')
-          # The vocabulary is written each time, and is the same.
+          # The vocabulary is always written again, with the same content.
           if shards.NAME.fullmatch(os.path.basename(path)):
             kept.append(path)
   return kept
 
 
-def _kept_by_train(directory, said):
-  """The checkpoints that were said to be saved, for `Stage.kept`."""
+def _kept_by_train(directory: str, said: str) -> list[str]:
+  """Returns the feature files, and the checkpoints in the log."""
   return _files_like('features-*.npy')(directory, said) + [
     f'{match}.index'
     for match in re.findall(
@@ -194,9 +200,11 @@ _VALIDATE = [
   '--num_workers=2',
   '--vocab_file={in}/data/word_counts.txt',
 ]
-# Several files of features, and of a download several pieces.
-_SMALL_FILES = {'im2txt.input_pipeline.image_features.IMAGES_PER_FILE': 8}
-_SMALL_PIECES = {'im2txt.data.download._CHUNK': 1 << 14}
+# So that there are several files of features, and several pieces per download.
+_SMALL_FILES: dict[str, object] = {
+  'im2txt.input_pipeline.image_features.IMAGES_PER_FILE': 8
+}
+_SMALL_PIECES: dict[str, object] = {'im2txt.data.download._CHUNK': 1 << 14}
 _TRAINS_ON = r'resuming from \S+'
 
 STAGES = {
@@ -289,7 +297,7 @@ STAGES = {
       ],
       rounds={'disk': 2},
     ),
-    # What it writes is so little that it fits into the last block of a file.
+    # It writes so little that it fits into the last block of a file.
     Stage('evaluate', 'evaluate', _EVALUATE, rounds={'disk': 0}),
     Stage(
       'make_sample_data',
@@ -325,7 +333,7 @@ _READERS = {
 # Directories -----------------------------------------------------------------
 
 
-def _walk(directory):
+def _walk(directory: str) -> list[str]:
   """Returns the paths of all files below a directory, sorted."""
   return sorted(
     os.path.join(folder, name)
@@ -334,11 +342,11 @@ def _walk(directory):
   )
 
 
-def contents(directory):
-  """Returns what a program left in a directory, a dict from name to digest.
+def contents(directory: str) -> dict[str, str]:
+  """Returns the digests of the files in a directory by name.
 
-  What has another content each time is left out: locks, events for TensorBoard
-  and the times in a journal. The directory may be another too.
+  Files that differ from run to run are left out: locks, TensorBoard's events
+  and journals, which contain times. The path of the directory is ignored.
   """
   found = {}
   for path in _walk(directory):
@@ -354,8 +362,8 @@ def contents(directory):
   return found
 
 
-def _difference(found, wanted):
-  """Says in a few words how two `contents` differ; '' if they do not."""
+def _difference(found: Mapping[str, str], wanted: Mapping[str, str]) -> str:
+  """Describes how two `contents` differ, '' if they are equal."""
   parts = []
   for what, names in (
     ('missing', wanted.keys() - found.keys()),
@@ -374,9 +382,9 @@ def _difference(found, wanted):
   return '; '.join(parts)
 
 
-def _state(directory):
-  """Returns what tells that work goes on: names, and sizes in powers of two."""
-  state = set()
+def _state(directory: str) -> set[tuple[str, int]]:
+  """Returns the progress in a directory: names, and sizes in powers of two."""
+  state: set[tuple[str, int]] = set()
   for path in _walk(directory):
     if not path.endswith('.lock'):
       with contextlib.suppress(OSError):
@@ -384,8 +392,10 @@ def _state(directory):
   return state
 
 
-def _follow(program, directory, most=None):
-  """Counts the changes in a directory until there are so many, or the end."""
+def _follow(
+  program: programs.Program, directory: str, most: int | None = None
+) -> int:
+  """Counts the changes in a directory, until there are `most` or the end."""
   changes, state = 0, _state(directory)
   while program.is_running() and changes != most:
     time.sleep(_LOOK_SECONDS)
@@ -395,9 +405,13 @@ def _follow(program, directory, most=None):
   return changes
 
 
-def _stamps(paths):
-  """Returns what tells that files were not made again; None for no file."""
-  stamps = {}
+# (Time of the last change in ns, size) of each file; None for a missing file.
+_Stamps = dict[str, tuple[int, int] | None]
+
+
+def _stamps(paths: Iterable[str]) -> _Stamps:
+  """Returns time and size of files, which show whether they were made again."""
+  stamps: _Stamps = {}
   for path in paths:
     stamps[path] = None
     with contextlib.suppress(FileNotFoundError):
@@ -413,83 +427,88 @@ class Kill:
   """SIGKILL of a program.
 
   Attributes:
-    path: str, where programs work.
-    speaks: whether the program can say what is wrong.
+    path: directory in which programs work.
+    speaks: whether the program can report the fault.
   """
 
   speaks = False
 
-  def __init__(self, path):
+  def __init__(self, path: str) -> None:
     self.path = path
 
-  def strike(self, program):
-    program.kill()
+  def strike(self, program: programs.Program | None) -> None:
+    """Disturbs a program; None if it has not started."""
+    if program:
+      program.kill()
 
-  def recover(self):
-    pass
+  def recover(self) -> None:
+    """Removes the fault."""
 
 
 class PowerCut(Kill):
-  """A disk without power; nothing that runs survives it."""
+  """A disk that loses its power, and the end of all processes."""
 
-  def __init__(self, disk):
+  def __init__(self, disk: disks.Disk) -> None:
     super().__init__(disk.path)
     self._disk = disk
 
-  def strike(self, program):
+  def strike(self, program: programs.Program | None) -> None:
     self._disk.cut_power()
-    program.kill_all()
+    if program:
+      program.kill_all()
 
-  def recover(self):
+  def recover(self) -> None:
     self._disk.restart()
 
 
 class FullDisk(Kill):
-  """A disk without room; the program goes on until it writes."""
+  """A full disk; the program goes on until it writes."""
 
   speaks = True
 
-  def __init__(self, disk):
+  def __init__(self, disk: disks.Disk) -> None:
     super().__init__(disk.path)
     self._disk = disk
 
-  def strike(self, program):
+  def strike(self, program: programs.Program | None) -> None:
     self._disk.fill()
 
-  def recover(self):
+  def recover(self) -> None:
     self._disk.free()
 
 
 class DeadWorker(Kill):
-  """SIGKILL of one of the processes that work for a program."""
+  """SIGKILL of a worker process of a program."""
 
   speaks = True
 
-  def __init__(self, path, rng):
+  def __init__(self, path: str, rng: random.Random) -> None:
     super().__init__(path)
     self._rng = rng
 
-  def strike(self, program):
-    workers = program.workers()
+  def strike(self, program: programs.Program | None) -> None:
+    workers = program.workers() if program else []
     if workers:
       with contextlib.suppress(ProcessLookupError):
         os.kill(self._rng.choice(workers), signal.SIGKILL)
 
 
 class _Count:
-  """Counts rounds for a `Row`, and tells of each that went wrong."""
+  """Counts rounds for a `Row`, and logs each that went wrong."""
 
-  def __init__(self, section, fault, log):
+  def __init__(
+    self, section: str, fault: str, log: Callable[[str], object]
+  ) -> None:
     self._row = Row(section, fault, 0, 0, 0, '')
     self._log = log
-    self._lines = collections.Counter()
+    self._lines: collections.Counter[str] = collections.Counter()
 
-  def add(self, problem='', line='', hung=False):
+  def add(self, problem: str = '', line: str = '', hung: bool = False) -> None:
     """Adds a round.
 
     Args:
-      problem: str, what was lost; '' for nothing.
-      line: str, what the user reads; '' for nothing.
+      problem: the loss; '' if there is none.
+      line: the line that the user reads; '' if there is none.
       hung: whether a program did not end.
     """
     row = self._row
@@ -503,17 +522,17 @@ class _Count:
     if problem or hung:
       self._log(f'{row.section}: {row.fault}: {problem or "hung"}')
 
-  def row(self):
-    """Returns the `Row`, with the line that was read most often."""
+  def row(self) -> Row:
+    """Returns the row, with the most frequent line."""
     lines = self._lines.most_common(1)
     return self._row._replace(reads=lines[0][0] if lines else '')
 
 
-def error_line(text):
-  """Returns (the line that tells of an error, what is wrong with the text).
+def error_line(text: str) -> tuple[str, str]:
+  """Returns (the line with the error, what is wrong with the output).
 
   Args:
-    text: str, what a program has written.
+    text: output of a program.
   """
   lines = [line for line in text.splitlines() if line.startswith('error: ')]
   if 'Traceback' in text:
@@ -527,26 +546,28 @@ def error_line(text):
 
 
 class Suite:
-  """Programs, their inputs, and what they leave where nothing disturbs them.
+  """Programs, their inputs, and their output when nothing disturbs them.
 
-  A context manager; afterwards all is gone.
+  It is a context manager, which removes all files at its end.
 
   Args:
-    seed: int, of the moments.
-    log: callable, gets a line of each thing that goes wrong.
+    seed: seed of the moments.
+    log: called with a line for each loss.
 
   Attributes:
-    root: str, a directory for all of it.
-    rng: `random.Random`, of the moments.
+    root: directory of all files.
+    rng: source of the moments.
   """
 
-  def __init__(self, seed=0, log=print):
+  def __init__(
+    self, seed: int = 0, log: Callable[[str], object] = print
+  ) -> None:
     self.rng = random.Random(seed)
     self._log = log
-    self._wanted = {}
-    self._stack = None
+    self._wanted: dict[str, tuple[dict[str, str], int]] = {}
+    self._stack = contextlib.ExitStack()
 
-  def __enter__(self):
+  def __enter__(self) -> Self:
     with contextlib.ExitStack() as stack:
       self.root = stack.enter_context(
         tempfile.TemporaryDirectory(prefix='im2txt_faults_')
@@ -560,21 +581,27 @@ class Suite:
       self._stack = stack.pop_all()
     return self
 
-  def __exit__(self, *_):
+  def __exit__(self, *_: object) -> None:
     self._stack.close()
 
-  def _start(self, program, args, directory, settings=None):
-    """Starts a program, once the inputs that its arguments name are there."""
+  def _start(
+    self,
+    program: str,
+    args: Sequence[str],
+    directory: str,
+    settings: Mapping[str, object] | None = None,
+  ) -> programs.Program:
+    """Makes the inputs that the arguments name, and starts a program."""
     self._provide(args, directory)
-    places = {'{out}': directory, '{in}': self._in, '{url}': self._url}
-    for key, place in places.items():
-      args = [arg.replace(key, place) for arg in args]
+    values = {'{out}': directory, '{in}': self._in, '{url}': self._url}
+    for key, value in values.items():
+      args = [arg.replace(key, value) for arg in args]
     return programs.Program(
       program, args, os.path.join(self.root, 'log'), settings
     )
 
-  def _provide(self, args, directory=None):
-    """Makes the inputs that arguments name, unless it is where they go."""
+  def _provide(self, args: Sequence[str], directory: str | None = None) -> None:
+    """Makes the missing inputs that arguments name, except in `directory`."""
     for name, make in (
       ('data', self._make_data),
       ('inception', self._make_inception),
@@ -590,15 +617,21 @@ class Suite:
       ):
         make()
 
-  def _run(self, program, args, directory='', settings=None):
-    """Runs a program that nothing disturbs; raises RuntimeError if it fails."""
+  def _run(
+    self,
+    program: str,
+    args: Sequence[str],
+    directory: str = '',
+    settings: Mapping[str, object] | None = None,
+  ) -> str:
+    """Runs a program undisturbed; raises RuntimeError if it fails."""
     process = self._start(program, args, directory, settings)
     if process.wait(_SECONDS):
       raise RuntimeError(f'{program} failed: {process.text()[-2000:]}')
     return process.text()
 
-  def _make_sample(self):
-    """Makes a data set as a server has it, and unpacks it."""
+  def _make_sample(self) -> None:
+    """Makes the archives of a data set, and unpacks them."""
     served = os.path.join(self._in, 'served')
     self._run(*self._command(STAGES['make_sample_data'], served))
     for folder in ('zips', 'annotations'):
@@ -607,7 +640,7 @@ class Suite:
           with zipfile.ZipFile(path) as archive:
             archive.extractall(self._in)
 
-  def _make_data(self):
+  def _make_data(self) -> None:
     directory = os.path.join(self._in, 'data')
     self._run(*self._command(STAGES['build_caption_data'], directory))
     # For extend_checkpoint.
@@ -618,13 +651,13 @@ class Suite:
     with open(words, 'a', encoding='utf-8') as f:
       f.write('\n<UNK> 1\nzebra 1')
 
-  def _make_inception(self):
+  def _make_inception(self) -> None:
     self._run('stress.faults', ['--inception={in}/served'])
     self._run(
       'get_inception', ['--url={url}/inception.tar.gz', self._in + '/inception']
     )
 
-  def _make_model(self):
+  def _make_model(self) -> None:
     self._run(
       'train',
       [
@@ -637,21 +670,23 @@ class Suite:
       _SMALL_FILES,
     )
 
-  def _make_package(self):
+  def _make_package(self) -> None:
     self._run(*self._command(STAGES['package_model'], self._in))
 
-  def _command(self, stage, directory):
+  def _command(
+    self, stage: Stage, directory: str
+  ) -> tuple[str, list[str], str, dict[str, object]]:
     return stage.program, stage.args, directory, stage.settings
 
-  def _fresh(self, path):
+  def _fresh(self, path: str) -> str:
     """Returns an empty directory below a path."""
     directory = os.path.join(path, 'out')
     shutil.rmtree(directory, ignore_errors=True)
     os.makedirs(directory)
     return directory
 
-  def _undisturbed(self, stage):
-    """Returns (`contents` after a run, changes of the directory meanwhile)."""
+  def _undisturbed(self, stage: Stage) -> tuple[dict[str, str], int]:
+    """Returns (`contents` after an undisturbed run, number of changes)."""
     if stage.name not in self._wanted:
       directory = self._fresh(self.root)
       program = self._start(*self._command(stage, directory))
@@ -661,18 +696,22 @@ class Suite:
       self._wanted[stage.name] = contents(directory), changes
     return self._wanted[stage.name]
 
-  def rounds(self, section, stage, fault, number, at_once=False):
-    """Disturbs a stage, and gives its command again.
+  def rounds(
+    self,
+    section: str,
+    stage: Stage,
+    fault: Kill,
+    number: int,
+    at_once: bool = False,
+  ) -> Row:
+    """Disturbs a stage, and runs its command again.
 
     Args:
-      section: str, one of SECTIONS.
-      stage: a `Stage`.
-      fault: a `Kill` or one of its kinds.
-      number: int, of rounds.
-      at_once: whether to strike before the program starts.
-
-    Returns:
-      A `Row`.
+      section: one of SECTIONS.
+      stage: the stage.
+      fault: the fault.
+      number: number of rounds.
+      at_once: whether the fault comes before the program starts.
     """
     count = _Count(
       section, stage.name + at_once * ', from the beginning', self._log
@@ -682,11 +721,13 @@ class Suite:
         if self._round(stage, fault, count, at_once):
           break
       else:
-        count.add('no strike came in time')
+        count.add('no fault came in time')
     return count.row()
 
-  def _round(self, stage, fault, count, at_once):
-    """Makes one round; returns False if the strike came too late."""
+  def _round(
+    self, stage: Stage, fault: Kill, count: _Count, at_once: bool
+  ) -> bool:
+    """Runs one round; returns False if the fault came too late."""
     wanted, changes = self._undisturbed(stage)
     directory = self._fresh(fault.path)
     if at_once:
@@ -706,7 +747,7 @@ class Suite:
       return True
     line = problem = ''
     if fault.speaks:
-      if status == 0:  # All was done, or the worker had nothing left to do.
+      if status == 0:  # All was done before, or by the other workers.
         return False
       line, problem = error_line(said)
       if isinstance(fault, FullDisk) and directory not in line:
@@ -744,31 +785,33 @@ class Suite:
     if not fault.speaks:
       found = re.findall(stage.goes_on, again.text(), re.MULTILINE)
       line = found[-1] if found else ''
-    count.add(problem, self._without_places(line, fault.path))
+    count.add(problem, self._without_paths(line, fault.path))
     return True
 
-  def _wait_for_moment(self, program, directory, fault, changes):
-    """Waits for a random one of the changes, and a bit of time."""
+  def _wait_for_moment(
+    self, program: programs.Program, directory: str, fault: Kill, changes: int
+  ) -> None:
+    """Waits for a random change of the directory, and a short random time."""
     if isinstance(fault, DeadWorker):
       while program.is_running() and not program.workers():
         time.sleep(_LOOK_SECONDS)
       most = self.rng.uniform(0, 3)
     else:
       _follow(program, directory, self.rng.randint(1, changes))
-      # At once, where the next change is the last.
-      most = self.rng.choice([0, self.rng.uniform(0, _MOST_WAIT_SECONDS)])
+      # Sometimes no time, because the next change may be the last.
+      most = self.rng.choice([0.0, self.rng.uniform(0, _MOST_WAIT_SECONDS)])
     end = time.monotonic() + most
     while program.is_running() and time.monotonic() < end:
       time.sleep(_LOOK_SECONDS)
 
-  def _without_places(self, line, path):
-    """Returns a line without the places of this suite."""
+  def _without_paths(self, line: str, path: str) -> str:
+    """Returns a line without the paths and the address of this suite."""
     for place in (os.path.join(path, 'out'), self._in, self.root, self._url):
       line = line.replace(place, 'DIR' if place != self._url else 'URL')
     return line
 
-  def damaged_shard(self, reader, damage):
-    """Lets a program read a damaged shard; returns a `Row`."""
+  def damaged_shard(self, reader: str, damage: str) -> Row:
+    """Runs a program on a damaged shard."""
     count = _Count('shards', f'{damage} shard, {reader}', self._log)
     self._provide(_READERS[reader])
     path = os.path.join(self._in, 'data', 'train-00003-of-00008')
@@ -776,7 +819,7 @@ class Suite:
     os.rename(path, good)
     with open(good, 'rb') as f:
       data = f.read()
-    # In the midst of the second record.
+    # In the middle of the second record.
     length = int.from_bytes(data[:8], 'little')
     middle = length + shards.HEADER_BYTES + shards.FOOTER_BYTES + 1000
     with open(path, 'wb') as f:
@@ -805,20 +848,24 @@ class Suite:
       problem = '' if line else text[-1000:]
     if not status or path not in line:
       problem = problem or f'read with status {status}: {text[-1000:]}'
-    count.add(problem, self._without_places(line, self.root), status is None)
+    count.add(problem, self._without_paths(line, self.root), status is None)
     return count.row()
 
 
 # The sections ----------------------------------------------------------------
 
 
-def _kills(suite, number):
+# From a number of rounds to the number of rounds that are run.
+_Number = Callable[[int], int]
+
+
+def _kills(suite: Suite, number: _Number) -> Iterator[Row]:
   for stage in STAGES.values():
     if rounds := number(stage.rounds.get('kills', 0)):
       yield suite.rounds('kills', stage, Kill(suite.root), rounds)
 
 
-def _power(suite, number):
+def _power(suite: Suite, number: _Number) -> Iterator[Row]:
   with disks.Disk(suite.root, _DISK_MEGABYTES) as disk:
     for stage in STAGES.values():
       if rounds := number(stage.rounds.get('power', 0)):
@@ -832,7 +879,7 @@ def _power(suite, number):
   yield count.row()
 
 
-def _disk(suite, number):
+def _disk(suite: Suite, number: _Number) -> Iterator[Row]:
   with disks.Disk(suite.root, _DISK_MEGABYTES) as disk:
     for stage in STAGES.values():
       if 'disk' in stage.rounds:
@@ -842,21 +889,21 @@ def _disk(suite, number):
           yield suite.rounds('disk', stage, fault, rounds)
 
 
-def _workers(suite, number):
+def _workers(suite: Suite, number: _Number) -> Iterator[Row]:
   for stage in _WITH_WORKERS.values():
     yield suite.rounds(
       'workers', stage, DeadWorker(suite.root, suite.rng), number(4)
     )
 
 
-def _shards(suite, number):
+def _shards(suite: Suite, number: _Number) -> Iterator[Row]:
   del number  # Each once.
   for damage in ('truncated', 'empty', 'CRC-wrong'):
     for reader in _READERS:
       yield suite.damaged_shard(reader, damage)
 
 
-def _fuzz(unused_suite, number):
+def _fuzz(number: _Number) -> Iterator[Row]:
   defaults = fuzz._DEFAULTS
   for kind, rounds in zip(fuzz.KINDS, map(number, defaults)):
     outcomes, findings, megabytes = fuzz.run(kind, rounds)
@@ -875,30 +922,36 @@ def _fuzz(unused_suite, number):
     )
 
 
-_RUN = {
+_RUN: dict[str, Callable[[Suite, _Number], Iterator[Row]]] = {
   'kills': _kills,
   'power': _power,
   'disk': _disk,
   'workers': _workers,
   'shards': _shards,
-  'fuzz': _fuzz,
 }
-SECTIONS = tuple(_RUN)
+SECTIONS = (*_RUN, 'fuzz')
 
 
-def run(section, suite, quick=False):
-  """Returns the `Row`s of a section, a list.
+def run(section: str, suite: Suite | None, quick: bool = False) -> list[Row]:
+  """Runs a section.
 
   Args:
-    section: str, one of SECTIONS.
-    suite: a `Suite`.
-    quick: whether a fiftieth of the rounds will do, and one where it is less.
+    section: one of SECTIONS.
+    suite: the suite; section fuzz needs none.
+    quick: whether to run only a fiftieth of the rounds, but at least one.
   """
-  rows = []
+  rows: list[Row] = []
+
+  def number(rounds: int) -> int:
+    return -(-rounds // 50) if quick else rounds
+
+  if section == 'fuzz':
+    found = _fuzz(number)
+  else:
+    assert suite is not None
+    found = _RUN[section](suite, number)
   try:
-    for row in _RUN[section](
-      suite, lambda rounds: -(-rounds // 50) if quick else rounds
-    ):
+    for row in found:
       rows.append(row)
       print(
         f'{section}: {row.fault}: {row.rounds} rounds, {row.lost} lost, '
@@ -910,22 +963,22 @@ def run(section, suite, quick=False):
   return rows
 
 
-def table(rows):
-  """Returns a Markdown table of `Row`s, a str."""
+def table(rows: Iterable[Row]) -> str:
+  """Returns a Markdown table."""
   lines = [
     '| section | fault | rounds | lost | hung | what the user reads |',
     '| --- | --- | --- | --- | --- | --- |',
   ]
   for row in rows:
-    # A bar would end the cell.
+    # A bar would end a cell.
     lines.append(
       '| ' + ' | '.join(str(cell).replace('|', '\\|') for cell in row) + ' |'
     )
   return '\n'.join(lines)
 
 
-def _read_results(path):
-  """Returns the rows of earlier runs, a dict from section to list of `Row`."""
+def _read_results(path: str | None) -> dict[str, list[Row]]:
+  """Returns the rows of earlier runs by section."""
   if not path or not os.path.exists(path):
     return {}
   return {
@@ -934,8 +987,8 @@ def _read_results(path):
   }
 
 
-def _write_inception(directory):
-  """Writes an archive of Inception v3, of few different numbers."""
+def _write_inception(directory: str) -> None:
+  """Writes an archive of Inception v3 with few distinct numbers."""
   numbers = np.random.default_rng(0).normal(0, 0.01, 1000).astype(np.float32)
   with tempfile.TemporaryDirectory(dir=directory) as path:
     checkpoints.write(
@@ -952,10 +1005,10 @@ def _write_inception(directory):
         tar.add(os.path.join(path, name), arcname=name)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
   """Runs the program and returns its exit status."""
   parser = argparse.ArgumentParser(
-    description='Disturbs programs, and sees what is lost.'
+    description='Disturbs programs, and checks that nothing is lost.'
   )
   parser.add_argument(
     '--only',
@@ -966,18 +1019,18 @@ def main(argv=None):
   parser.add_argument(
     '--quick',
     action='store_true',
-    help='one round each, and a fiftieth of the fuzz',
+    help='run a fiftieth of the rounds, but at least one each',
   )
   parser.add_argument(
-    '--seed', type=int, default=0, help='of the moments (default: 0)'
+    '--seed', type=int, default=0, help='seed of the moments (default: 0)'
   )
   parser.add_argument(
     '--results',
     metavar='FILE',
-    help='JSON file of the results of sections; those of this run are added',
+    help='JSON file with the results by section; this run adds to it',
   )
   parser.add_argument(
-    '--output', metavar='FILE', help='Markdown file for the table, too'
+    '--output', metavar='FILE', help='Markdown file to write the table to'
   )
   parser.add_argument('--inception', metavar='DIR', help=argparse.SUPPRESS)
   args = parser.parse_args(argv)
@@ -988,7 +1041,8 @@ def main(argv=None):
   unknown = [section for section in sections if section not in SECTIONS]
   if unknown:
     parser.error(
-      f'--only={args.only}: {unknown[0]!r} is none of ' + ', '.join(SECTIONS)
+      f'--only={args.only}: {unknown[0]!r} must be one of '
+      + ', '.join(SECTIONS)
     )
   results = _read_results(args.results)
   with contextlib.ExitStack() as stack:

@@ -66,7 +66,7 @@ def test_a_dead_worker_is_told_in_a_line(suite, told):
     'workers', _PAINT, faults.DeadWorker(suite.root, suite.rng), 1
   )
   assert row[2:5] == (1, 0, 0), told
-  assert row.reads.startswith('error: A worker process was killed')
+  assert row.reads.startswith('error: a worker process was killed')
 
 
 @needs_punkt

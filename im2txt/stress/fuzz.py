@@ -4,19 +4,23 @@
   python -m im2txt.stress.fuzz [--images=5000] [--records=2000]
       [--checkpoints=500] [--vocabularies=500] [--json=500] [--seed=0]
 
-Every input is a good file, damaged at random. A function that reads it may
-take it, or refuse it with an error of one line; anything else is a finding: a
-crash, another exception, more than 10 seconds or more than 2 GB. An input
-depends on its kind, its number and the seed alone:
+Every input is a good file that was damaged at random. A function that reads it
+may accept it, or refuse it with an error of one line. Anything else is a
+finding: a crash, another exception, more than 10 seconds or more than 2 GB. An
+input depends only on its kind, its number and the seed:
 
   python -m im2txt.stress.fuzz --again=images:1234 --seed=0
 
-reads that one again, here, without catching what is raised. Ends with status 1
-if there is a finding.
+reads this input again in its own process, without catching errors. The status
+is 1 if there is a finding.
 """
 
 import argparse
 import collections
+from collections.abc import Callable
+from collections.abc import Generator
+from collections.abc import Mapping
+from collections.abc import Sequence
 import contextlib
 import os
 import random
@@ -28,13 +32,17 @@ import sys
 import tempfile
 import time
 from typing import NamedTuple
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+  from im2txt.stress import inputs as inputs_lib
 
 KINDS = ('images', 'records', 'checkpoints', 'vocabularies', 'json')
 _DEFAULTS = (5000, 2000, 500, 500, 500)
 _MOST_SECONDS = 10
 _MOST_BYTES = 2 << 30
 _MOST_CHARACTERS = 3000
-# Until a child is ready to read: TensorFlow is loaded and graphs are made.
+# Time for a child to load TensorFlow and to make graphs.
 _SECONDS_TO_START = 300
 
 FINE, REFUSED, OTHER = 'fine', 'refused', 'other exception'
@@ -43,12 +51,12 @@ _FINDINGS = (OTHER, CRASH, SLOW, LARGE)
 
 
 class Finding(NamedTuple):
-  """What went wrong with an input.
+  """A finding about an input.
 
   Attributes:
-    name: str, kind:number.
-    outcome: str, one of the above.
-    detail: str, a line.
+    name: kind:number of the input.
+    outcome: one of the outcomes above.
+    detail: a line of explanation.
   """
 
   name: str
@@ -56,14 +64,16 @@ class Finding(NamedTuple):
   detail: str
 
 
-def damaged(kind, goods, number, seed):
-  """Returns (name of the good input, its damaged files as name -> bytes).
+def damaged(
+  kind: str, goods: 'Mapping[str, inputs_lib.Good]', number: int, seed: int
+) -> tuple[str, dict[str, bytes]]:
+  """Returns (name of the good input, its files by name, one of them damaged).
 
   Args:
-    kind: str, one of KINDS.
-    goods: dict, name -> `inputs.Good`, of the kind.
-    number: int, of the input.
-    seed: int.
+    kind: one of KINDS.
+    goods: the good inputs of this kind by name.
+    number: number of the input.
+    seed: seed of the damage.
   """
   rng = random.Random(f'{seed}/{kind}/{number}')
   name = rng.choice(sorted(goods))
@@ -72,13 +82,13 @@ def damaged(kind, goods, number, seed):
   )
 
 
-def outcome_of(read):
+def outcome_of(read: Callable[[], object]) -> tuple[str, str]:
   """Returns (outcome, detail) of one call that reads an input."""
   try:
     read()
   except (OSError, ValueError) as error:
     message = str(error)
-    # With "error: " in front it is all that the user sees.
+    # The user sees only this message, after "error: ".
     if (
       '\n' in message or not message.strip() or len(message) > _MOST_CHARACTERS
     ):
@@ -90,26 +100,27 @@ def outcome_of(read):
   return FINE, ''
 
 
-def peak_kilobytes():
-  """Returns the most memory that this process has had, an int.
+def peak_kilobytes() -> int:
+  """Returns the peak memory of this process.
 
-  The operating system's `ru_maxrss` also has what the process that started it
-  had then, as a large one that runs tests.
+  The operating system's `ru_maxrss` is not suitable: it includes the memory of
+  the parent process at the start.
   """
   with open('/proc/self/status', encoding='ascii') as f:
-    return int(re.search(r'VmHWM:\s+(\d+) kB', f.read())[1])
+    [kilobytes] = re.findall(r'VmHWM:\s+(\d+) kB', f.read())
+  return int(kilobytes)
 
 
-def _serve(kind, first, last, seed):
-  """Reads inputs, and tells of each on stdout; this is the child."""
+def _serve(kind: str, first: int, last: int, seed: int) -> None:
+  """Reads inputs and reports each on stdout, in the child process."""
   from im2txt.stress import inputs
 
   goods, readers = inputs.goods(kind), inputs.readers(kind)
-  # What the readers print is not ours.
+  # The readers' own output must not mix with the reports.
   out = os.fdopen(os.dup(1), 'w', encoding='utf-8')
   os.dup2(2, 1)
 
-  def tell(*fields):
+  def tell(*fields: object) -> None:
     print(*fields, sep='\t', file=out, flush=True)
 
   with tempfile.TemporaryDirectory(prefix='im2txt_fuzz_') as directory:
@@ -139,19 +150,17 @@ def _serve(kind, first, last, seed):
         )
       kilobytes = peak_kilobytes()
       if kilobytes << 10 > _MOST_BYTES:
-        # The peak stays, so another process goes on.
+        # The peak never falls, so another process must go on.
         tell('end', number, LARGE, f'{name}: {kilobytes >> 10} MB')
         return
     tell('memory', kilobytes >> 10)
 
 
-def _lines(process, patience):
-  """Yields the lines of a process, None where it is silent for too long.
-
-  Args:
-    process: `subprocess.Popen`, which has as much time as it needs to start.
-    patience: float, seconds from one line to the next.
-  """
+def _lines(
+  process: 'subprocess.Popen[bytes]', patience: float
+) -> Generator[str | None, None, None]:
+  """Yields the lines of a process, or None if it is silent for too long."""
+  assert process.stdout is not None  # It is a pipe.
   buffer, limit = b'', _SECONDS_TO_START
   while True:
     ready, _, _ = select.select([process.stdout], [], [], limit)
@@ -168,27 +177,34 @@ def _lines(process, patience):
       yield line.decode()
 
 
-def run(kind, count, seed=0, command=None, patience=_MOST_SECONDS + 5):
-  """Reads damaged inputs of a kind, in processes of their own.
+def run(
+  kind: str,
+  count: int,
+  seed: int = 0,
+  command: Sequence[str] | None = None,
+  patience: float = _MOST_SECONDS + 5,
+) -> tuple[collections.Counter[str], list[Finding], int]:
+  """Reads damaged inputs of a kind in child processes.
 
   Args:
-    kind: str, one of KINDS.
-    count: int, inputs.
-    seed: int.
-    command: list of str, what starts a child; the tests' own.
-    patience: float, seconds that a child may be silent: a bit more than what
-      it calls slow itself.
+    kind: one of KINDS.
+    count: number of inputs.
+    seed: seed of the damage.
+    command: command that starts a child, for tests.
+    patience: seconds that a child may be silent, slightly more than its own
+      limit.
 
   Returns:
-    (Counter of the outcomes of readers, list of `Finding`, MB at most).
+    (numbers of the readers' outcomes, findings, peak memory in MB).
 
   Raises:
     RuntimeError: a child does not start.
   """
-  outcomes, findings = collections.Counter(), []
+  outcomes: collections.Counter[str] = collections.Counter()
+  findings: list[Finding] = []
   number, memory = 0, 0
   while number < count:
-    # What a library says about the inputs is not for people.
+    # Libraries' messages about the inputs are not for the user.
     with (
       tempfile.TemporaryFile() as errors,
       subprocess.Popen(
@@ -220,7 +236,9 @@ def run(kind, count, seed=0, command=None, patience=_MOST_SECONDS + 5):
           elif event == 'end':
             outcomes[fields[1]] += 1
             if fields[1] in _FINDINGS:
-              findings.append(Finding(f'{kind}:{fields[0]}', *fields[1:]))
+              findings.append(
+                Finding(f'{kind}:{fields[0]}', fields[1], fields[2])
+              )
       status = process.wait()
       if not ready:
         errors.seek(0)
@@ -248,8 +266,8 @@ def run(kind, count, seed=0, command=None, patience=_MOST_SECONDS + 5):
   return outcomes, findings, memory
 
 
-def _again(name, seed):
-  """Reads one input again, and raises what is raised."""
+def _again(name: str, seed: int) -> None:
+  """Reads one input again without catching unexpected errors."""
   from im2txt.stress import inputs
 
   kind, _, number = name.partition(':')
@@ -266,7 +284,7 @@ def _again(name, seed):
       print(f'  {error}')
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
   """Runs the program and returns its exit status."""
   parser = argparse.ArgumentParser(
     description='Reads thousands of damaged files as the programs do.'
@@ -280,12 +298,12 @@ def main(argv=None):
       help=f'damaged {kind} to read (default: {default})',
     )
   parser.add_argument(
-    '--seed', type=int, default=0, help='of the damage (default: 0)'
+    '--seed', type=int, default=0, help='seed of the damage (default: 0)'
   )
   parser.add_argument(
     '--again',
     metavar='KIND:N',
-    help='read this one input again, without catching errors',
+    help='read one input again, without catching errors',
   )
   for name in ('child', 'first', 'last'):
     parser.add_argument(f'--{name}', help=argparse.SUPPRESS)

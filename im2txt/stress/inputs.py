@@ -2,11 +2,16 @@
 """Small good files of every kind, and the functions that read them."""
 
 import collections
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
 import io
 import json
 import os
+import random
 import shutil
 import tempfile
+from typing import Any
 from typing import NamedTuple
 
 import numpy as np
@@ -34,8 +39,8 @@ from im2txt.text import vocabulary_stamp
 
 _SIZE = (24, 16)
 _PREFIX = 'model.ckpt-7'
-# Readers that refuse some good files, as they should.
-REFUSED_BY = collections.defaultdict(
+# Readers that rightly refuse some good files.
+REFUSED_BY: Mapping[str, frozenset[str]] = collections.defaultdict(
   frozenset,
   {
     'training': frozenset(['animated GIF', 'BMP', 'TIFF', 'WebP']),
@@ -43,26 +48,48 @@ REFUSED_BY = collections.defaultdict(
 )
 
 
+# Reads the files in a directory.
+Reader = Callable[[str], object]
+
+
+class Part(NamedTuple):
+  """A part of a file that is protected by a CRC.
+
+  Attributes:
+    name: name of the file.
+    start: first byte of the part.
+    end: end of the part.
+    crc: position of the CRC.
+  """
+
+  name: str
+  start: int
+  end: int
+  crc: int
+
+
 class Good(NamedTuple):
   """A good input.
 
   Attributes:
-    kind: str, which of the readers are given it.
-    files: dict, name -> bytes.
-    parts: list of (name, start, end, crc), parts that are checked by a CRC
-      which stands at `crc`: half of the damage is below it.
+    kind: kind of the readers for it.
+    files: content of each file by name.
+    parts: parts with a CRC. Half of the damage is to these, with a CRC that
+      fits, so that it is not found at once.
   """
 
   kind: str
-  files: dict
-  parts: tuple = ()
+  files: dict[str, bytes]
+  parts: tuple[Part, ...] = ()
 
-  def damage(self, rng, others):
+  def damage(
+    self, rng: random.Random, others: Sequence[bytes]
+  ) -> dict[str, bytes]:
     """Returns the files with one of them damaged.
 
     Args:
-      rng: `random.Random`.
-      others: list of bytes to splice with.
+      rng: source of the damage.
+      others: contents of files to splice with.
     """
     if self.parts and rng.random() < 0.5:
       name, start, end, crc = rng.choice(self.parts)
@@ -76,8 +103,8 @@ class Good(NamedTuple):
     return {**self.files, name: data}
 
 
-def put(directory, contents):
-  """Makes a directory hold these files and no others."""
+def put(directory: str, contents: Mapping[str, bytes]) -> None:
+  """Replaces the content of a directory with these files."""
   for entry in os.scandir(directory):
     if entry.is_dir(follow_symlinks=False):
       shutil.rmtree(entry.path)
@@ -88,29 +115,31 @@ def put(directory, contents):
       f.write(data)
 
 
-def goods(kind):
-  """Returns a dict from name to `Good`."""
-  return {
+def goods(kind: str) -> dict[str, Good]:
+  """Returns the good inputs of a kind by name."""
+  makers: dict[str, Callable[[], dict[str, Good]]] = {
     'images': _images,
     'records': _records,
     'checkpoints': _checkpoints,
     'vocabularies': _vocabularies,
     'json': _json,
-  }[kind]()
+  }
+  return makers[kind]()
 
 
-def readers(kind):
-  """Returns kind of good -> name -> callable that reads a directory of it."""
-  return {
+def readers(kind: str) -> dict[str, dict[str, Reader]]:
+  """Returns the readers by name, for each kind of `Good`."""
+  makers: dict[str, Callable[[], dict[str, dict[str, Reader]]]] = {
     'images': _image_readers,
     'records': _record_readers,
     'checkpoints': _checkpoint_readers,
     'vocabularies': _vocabulary_readers,
     'json': _json_readers,
-  }[kind]()
+  }
+  return makers[kind]()
 
 
-def _bytes_of(directory, name):
+def _bytes_of(directory: str, name: str) -> bytes:
   with open(os.path.join(directory, name), 'rb') as f:
     return f.read()
 
@@ -118,54 +147,54 @@ def _bytes_of(directory, name):
 # Images ----------------------------------------------------------------------
 
 
-def _encode(image, kind, **options):
+def _encode(image: Image.Image, kind: str, **options: Any) -> bytes:
   out = io.BytesIO()
   image.save(out, kind, **options)
   return out.getvalue()
 
 
-def _picture(mode='RGB'):
+def _image(mode: str = 'RGB') -> Image.Image:
   pixels = np.random.default_rng(0).integers(
     0, 256, [*_SIZE[::-1], 4], np.uint8
   )
   return Image.fromarray(pixels, 'RGBA').convert(mode)
 
 
-def _images():
+def _images() -> dict[str, Good]:
   exif = Image.Exif()
   exif[274] = 6
   encoded = {
-    'JPEG': _encode(_picture(), 'JPEG'),
-    'progressive JPEG': _encode(_picture(), 'JPEG', progressive=True),
-    'gray JPEG': _encode(_picture('L'), 'JPEG'),
-    'CMYK JPEG': _encode(_picture('CMYK'), 'JPEG'),
-    'turned JPEG': _encode(_picture(), 'JPEG', exif=exif),
-    'PNG': _encode(_picture(), 'PNG'),
-    'PNG with alpha': _encode(_picture('RGBA'), 'PNG'),
-    'PNG of a palette': _encode(_picture('P'), 'PNG'),
-    'GIF': _encode(_picture('P'), 'GIF'),
+    'JPEG': _encode(_image(), 'JPEG'),
+    'progressive JPEG': _encode(_image(), 'JPEG', progressive=True),
+    'gray JPEG': _encode(_image('L'), 'JPEG'),
+    'CMYK JPEG': _encode(_image('CMYK'), 'JPEG'),
+    'turned JPEG': _encode(_image(), 'JPEG', exif=exif),
+    'PNG': _encode(_image(), 'PNG'),
+    'PNG with alpha': _encode(_image('RGBA'), 'PNG'),
+    'PNG of a palette': _encode(_image('P'), 'PNG'),
+    'GIF': _encode(_image('P'), 'GIF'),
     'animated GIF': _encode(
-      _picture('P'),
+      _image('P'),
       'GIF',
       save_all=True,
-      append_images=[_picture('L').convert('P')],
+      append_images=[_image('L').convert('P')],
     ),
-    'BMP': _encode(_picture(), 'BMP'),
-    'TIFF': _encode(_picture(), 'TIFF'),
-    'WebP': _encode(_picture(), 'WebP'),
+    'BMP': _encode(_image(), 'BMP'),
+    'TIFF': _encode(_image(), 'TIFF'),
+    'WebP': _encode(_image(), 'WebP'),
   }
   return {
     name: Good('image', {'image': data}) for name, data in encoded.items()
   }
 
 
-def _image_readers():
-  # It sets TensorFlow's threads, which is to come first.
+def _image_readers() -> dict[str, dict[str, Reader]]:
+  # TensorFlow's threads must be set before it is used.
   workers.worker_tensorflow()
   decoder = captioner.ImageDecoder(64, 64)
 
   @tf.function(autograph=False, input_signature=[tf.TensorSpec([], tf.string)])
-  def process(encoded):
+  def process(encoded: tf.Tensor) -> tf.Tensor:
     return image_processing.process_image(
       image_processing.check_size(encoded),
       is_training=True,
@@ -175,18 +204,18 @@ def _image_readers():
       seed=tf.constant([1, 2], tf.int64),
     )
 
-  def train(directory):
-    # What ImageBatches counts as an image that cannot be decoded.
+  def train(directory: str) -> None:
+    # ImageBatches leaves out an image with this error.
     try:
       process(tf.constant(_bytes_of(directory, 'image')))
     except tf.errors.InvalidArgumentError as error:
       raise ValueError('cannot be decoded') from error
 
-  def prepare(directory):
+  def prepare(directory: str) -> None:
     data = _bytes_of(directory, 'image')
     reason = jpeg_check.why_undecodable(data)
     if reason is None:
-      # As of every image that is taken.
+      # As for every image that is accepted.
       image_formats.read_header(data)
     elif '\n' in reason:
       raise RuntimeError(f'not one line: {reason}')
@@ -208,28 +237,31 @@ def _image_readers():
 # Records ---------------------------------------------------------------------
 
 
-def _shard(records):
-  """Returns (bytes of a shard, its parts)."""
+def _shard(
+  records: Sequence[Sequence[bytes]],
+) -> tuple[bytes, tuple[Part, ...]]:
+  """Returns (content of a shard, its parts)."""
   with tempfile.TemporaryDirectory(prefix='im2txt_fuzz_') as directory:
     path = os.path.join(directory, 'shard')
     with shards.Writer(path) as writer:
       for record in records:
         writer.write(record)
     data = _bytes_of(directory, 'shard')
-  parts, start = [], 0
+  parts: list[Part] = []
+  start = 0
   while start < len(data):
     begin = start + shards.HEADER_BYTES
     end = begin + int.from_bytes(data[start : start + 8], 'little')
     parts += [
-      ('shard', start, start + 8, start + 8),
-      ('shard', begin, end, end),
+      Part('shard', start, start + 8, start + 8),
+      Part('shard', begin, end, end),
     ]
     start = end + shards.FOOTER_BYTES
-  return data, parts
+  return data, tuple(parts)
 
 
-def _records():
-  jpeg = _encode(_picture(), 'JPEG')
+def _records() -> dict[str, Good]:
+  jpeg = _encode(_image(), 'JPEG')
   words = (['<S>', 'a', 'dog', '.', '</S>'], [1, 3, 4, 5, 2])
   result = {}
   for name, records in (
@@ -243,22 +275,22 @@ def _records():
     ),
   ):
     data, parts = _shard(records)
-    result[name] = Good('shard', {'shard': data}, tuple(parts))
+    result[name] = Good('shard', {'shard': data}, parts)
   return result
 
 
-def _record_readers():
+def _record_readers() -> dict[str, dict[str, Reader]]:
   config = configuration.ModelConfig(
     vocab_size=10, batch_size=2, image_height=64, image_width=64
   )
 
-  def path(directory):
+  def path(directory: str) -> str:
     return os.path.join(directory, 'shard')
 
-  def captions(directory):
+  def captions(directory: str) -> None:
     captions_lib.read_captions([path(directory)]).check_ids(10)
 
-  def train(directory):
+  def train(directory: str) -> None:
     next(
       image_batches.ImageBatches([path(directory)], config).from_step(seed=1)
     )
@@ -277,7 +309,7 @@ def _record_readers():
 
 # Checkpoints -----------------------------------------------------------------
 
-_VALUES = {
+_VALUES: dict[str, np.ndarray | np.int64] = {
   'seq_embedding/map': np.ones([5, 4], np.float32),
   'lstm/basic_lstm_cell/kernel': np.ones([8, 16], np.float32),
   'lstm/basic_lstm_cell/bias': np.zeros([16], np.float32),
@@ -287,17 +319,17 @@ _VALUES = {
 }
 
 
-def _parts(directory, name):
-  """Returns the `Good.parts` of a file that is a table."""
+def _parts(directory: str, name: str) -> tuple[Part, ...]:
+  """Returns the parts of a file that is a table."""
   table = checkpoint_reader.Table(os.path.join(directory, name))
-  # The byte that says how a block is packed belongs to what is checked.
+  # The CRC also covers the byte with the compression of a block.
   return tuple(
-    (name, offset, offset + size + 1, offset + size + 1)
+    Part(name, offset, offset + size + 1, offset + size + 1)
     for offset, size in (*table.blocks, table.index)
   )
 
 
-def _checkpoints():
+def _checkpoints() -> dict[str, Good]:
   with tempfile.TemporaryDirectory(prefix='im2txt_fuzz_') as directory:
     checkpoints.CheckpointManager(directory).save(_VALUES)
     v2 = {
@@ -320,7 +352,7 @@ def _checkpoints():
     }
 
 
-def _restore(path):
+def _restore(path: str) -> int | None:
   variables = {
     name: tf.Variable(tf.zeros(value.shape, value.dtype))
     for name, value in _VALUES.items()
@@ -331,13 +363,13 @@ def _restore(path):
   return checkpoint.global_step
 
 
-def _checkpoint_readers():
-  def fault(directory):
+def _checkpoint_readers() -> dict[str, dict[str, Reader]]:
+  def fault(directory: str) -> None:
     wrong = checkpoints.fault(os.path.join(directory, _PREFIX))
     if wrong:
       raise ValueError(wrong)
 
-  def by_prefix(directory):
+  def by_prefix(directory: str) -> None:
     _restore(os.path.join(directory, _PREFIX))
 
   return {
@@ -349,7 +381,7 @@ def _checkpoint_readers():
 # Vocabularies ----------------------------------------------------------------
 
 
-def _vocabularies():
+def _vocabularies() -> dict[str, Good]:
   return {
     'counts': Good(
       'vocabulary',
@@ -366,8 +398,8 @@ def _vocabularies():
   }
 
 
-def _vocabulary_readers():
-  def read(directory):
+def _vocabulary_readers() -> dict[str, dict[str, Reader]]:
+  def read(directory: str) -> None:
     vocab = vocabulary.Vocabulary(os.path.join(directory, 'words'))
     vocab.check_fits_model(12000)
     vocabulary_stamp.of_vocabulary(vocab)
@@ -380,7 +412,7 @@ def _vocabulary_readers():
 # JSON ------------------------------------------------------------------------
 
 
-def _json():
+def _json() -> dict[str, Good]:
   coco = {
     'images': [
       {'id': 1, 'file_name': 'a.jpg'},
@@ -422,7 +454,7 @@ def _json():
       name: _bytes_of(directory, name) for name in os.listdir(directory)
     }
 
-  def text(value):
+  def text(value: object) -> bytes:
     return json.dumps(value, ensure_ascii=False).encode()
 
   return {
@@ -449,11 +481,11 @@ def _json():
   }
 
 
-def _json_readers():
-  def given(read):
+def _json_readers() -> dict[str, dict[str, Reader]]:
+  def given(read: Callable[[str, str], object]) -> Reader:
     return lambda directory: read(os.path.join(directory, 'captions'), '--flag')
 
-  def captions(directory):
+  def captions(directory: str) -> None:
     entries = caption_files.read(os.path.join(directory, 'captions'), '--flag')
     build_lib.captioned(caption_files.numbered(entries), 'images', 'captions')
 

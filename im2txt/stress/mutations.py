@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Damages bytes at random, as disks, networks and attackers do."""
 
+from collections.abc import Callable
+from collections.abc import Sequence
+import random
+
 import google_crc32c
 
 from im2txt.runtime import files
 
-# What counts, sizes and offsets are set to: the ends of their ranges.
+# Extreme values of counts, sizes and offsets.
 _EXTREMES = [
   0,
   1,
@@ -25,17 +29,22 @@ _EXTREMES = [
 ]
 _MOST_TIMES = 4
 
+# From (generator, data, other files) to damaged data.
+_Damage = Callable[[random.Random, bytes, Sequence[bytes]], bytes]
 
-def mutate(rng, data, others=(b'',)):
+
+def mutate(
+  rng: random.Random, data: bytes, others: Sequence[bytes] = (b'',)
+) -> bytes:
   """Returns the bytes of a file with one to four faults.
 
   Args:
-    rng: `random.Random`.
-    data: bytes of a good file.
-    others: list of bytes, files that it is spliced with.
+    rng: source of the faults.
+    data: content of a good file.
+    others: contents of files to splice with.
   """
   for _ in range(rng.randint(1, _MOST_TIMES)):
-    kind = rng.choice(
+    damage: _Damage = rng.choice(
       [
         _flip,
         _flip,
@@ -48,72 +57,76 @@ def mutate(rng, data, others=(b'',)):
         _splice,
       ]
     )
-    data = kind(rng, data, others)
+    data = damage(rng, data, others)
   return data
 
 
-def mutate_in_place(rng, data, start, end):
-  """Returns the bytes with one to four faults in a part, of the same length."""
+def mutate_in_place(
+  rng: random.Random, data: bytes, start: int, end: int
+) -> bytes:
+  """Returns bytes of the same length with one to four faults in a part."""
   part = data[start:end]
   for _ in range(rng.randint(1, _MOST_TIMES)):
     part = rng.choice([_flip, _extreme])(rng, part, ())
   return data[:start] + part[: end - start] + data[end:]
 
 
-def masked_crc(data):
-  """Returns the CRC-32C of bytes as TFRecords and checkpoints have it."""
+def masked_crc(data: bytes) -> bytes:
+  """Returns the CRC-32C of bytes in the form of TFRecords and checkpoints."""
   return files.masked(google_crc32c.value(data))
 
 
-def _place(rng, data):
-  """Returns an offset, in the header as often as elsewhere."""
+def _offset(rng: random.Random, data: bytes | bytearray) -> int:
+  """Returns a random offset, half of the time in the header."""
   end = len(data) if rng.random() < 0.5 else min(len(data), 64)
   return rng.randrange(end) if end else 0
 
 
-def _flip(rng, data, _):
-  data = bytearray(data)
+def _flip(
+  rng: random.Random, data: bytes, unused_others: Sequence[bytes]
+) -> bytes:
+  flipped = bytearray(data)
   for _ in range(rng.choice([1, 1, 1, 8])):
-    if data:
-      data[_place(rng, data)] ^= 1 << rng.randrange(8)
-  return bytes(data)
+    if flipped:
+      flipped[_offset(rng, flipped)] ^= 1 << rng.randrange(8)
+  return bytes(flipped)
 
 
-def _extreme(rng, data, _):
-  place, size = _place(rng, data), rng.choice([1, 2, 4, 8])
+def _extreme(rng: random.Random, data: bytes, _: Sequence[bytes]) -> bytes:
+  offset, size = _offset(rng, data), rng.choice([1, 2, 4, 8])
   value = rng.choice(_EXTREMES) & (1 << 8 * size) - 1
   return (
-    data[:place]
+    data[:offset]
     + value.to_bytes(size, rng.choice(['little', 'big']))
-    + data[place + size :]
+    + data[offset + size :]
   )
 
 
-def _cut_short(rng, data, _):
+def _cut_short(rng: random.Random, data: bytes, _: Sequence[bytes]) -> bytes:
   return data[: rng.randrange(len(data) + 1)]
 
 
-def _insert(rng, data, _):
-  place = _place(rng, data)
+def _insert(rng: random.Random, data: bytes, _: Sequence[bytes]) -> bytes:
+  offset = _offset(rng, data)
   return (
-    data[:place] + rng.randbytes(rng.choice([1, 2, 16, 300])) + data[place:]
+    data[:offset] + rng.randbytes(rng.choice([1, 2, 16, 300])) + data[offset:]
   )
 
 
-def _leave_out(rng, data, _):
-  place = _place(rng, data)
-  return data[:place] + data[place + rng.choice([1, 2, 16, 300]) :]
+def _leave_out(rng: random.Random, data: bytes, _: Sequence[bytes]) -> bytes:
+  offset = _offset(rng, data)
+  return data[:offset] + data[offset + rng.choice([1, 2, 16, 300]) :]
 
 
-def _repeat(rng, data, _):
-  place, size = _place(rng, data), rng.choice([1, 8, 64])
+def _repeat(rng: random.Random, data: bytes, _: Sequence[bytes]) -> bytes:
+  offset, size = _offset(rng, data), rng.choice([1, 8, 64])
   return (
-    data[:place]
-    + data[place : place + size] * rng.choice([2, 3, 1000])
-    + data[place + size :]
+    data[:offset]
+    + data[offset : offset + size] * rng.choice([2, 3, 1000])
+    + data[offset + size :]
   )
 
 
-def _splice(rng, data, others):
+def _splice(rng: random.Random, data: bytes, others: Sequence[bytes]) -> bytes:
   other = rng.choice(others)
-  return data[: _place(rng, data)] + other[_place(rng, other) :]
+  return data[: _offset(rng, data)] + other[_offset(rng, other) :]

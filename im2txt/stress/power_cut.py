@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cuts the power while checkpoints are saved, and sees what is lost.
+"""Cuts the power while checkpoints are saved, and checks that none is lost.
 
   python -m im2txt.stress.power_cut [--rounds=20]
 
-In a round small checkpoints are saved in quick succession on an ext4 file
-system of their own, whose power is cut at a random moment. After the restart
-the newest checkpoint must be whole, all of one step, and not older than the
-last save that was reported. Power cuts of whole programs are in `faults`.
+In a round, small checkpoints are saved in quick succession on an ext4 file
+system whose power is cut at a random moment. After the restart the newest
+checkpoint must be complete, all of one step, and not older than the last save
+that was reported. Power cuts of whole programs are in `faults`.
 
-Needs Linux, root, loop devices and mkfs.ext4; elsewhere it says why not. Ends
-with status 1 if anything was lost.
+It needs Linux, root, loop devices and mkfs.ext4; without them it says why it
+cannot run. The status is 1 if anything was lost.
 """
 
 import argparse
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Sequence
 import contextlib
 import os
 import queue
@@ -23,6 +26,8 @@ import sys
 import tempfile
 import threading
 import time
+from typing import Any
+from typing import Self
 
 import numpy as np
 
@@ -33,40 +38,40 @@ from im2txt.stress import disk as disks
 _ROOT = os.path.dirname(
   os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 )
-# Of a small checkpoint, so that much of a save is neither its begin nor its
-# end; and a file as those beside checkpoints are.
+# Size of a checkpoint: small, but large enough that a power cut often hits the
+# middle of a save. And a file like those beside checkpoints.
 _FLOATS, _VARIABLES = 1 << 16, 8
 _JSON = 'progress.json'
-# The longest that anything here may take.
+# Longest time that any step here may take.
 _SECONDS = 300
 
 
 class LostError(ValueError):
-  """Something was lost; the message says what."""
+  """Data were lost; the message says which."""
 
 
 # The process that saves ------------------------------------------------------
 
 
-def _values(step):
+def _values(step: int) -> dict[str, np.ndarray]:
   return {
     f'variable_{i}': np.full([_FLOATS], step, np.float32)
     for i in range(_VARIABLES)
   }
 
 
-def check(directory):
-  """Returns the step that is whole in a directory of `save_on`, 0 if none.
+def check(directory: str) -> int:
+  """Returns the step of the complete checkpoint of `save_on`, 0 if none.
 
   Raises:
-    LostError: something there is damaged, or not of one step.
+    LostError: a file is damaged, or the files are not of one step.
   """
   path = os.path.join(directory, _JSON)
   try:
-    told = files.read_json(path)['step'] if os.path.exists(path) else 0
+    saved = files.read_json(path)['step'] if os.path.exists(path) else 0
     checkpoint = checkpoints.Checkpoint(directory, training_state=True)
   except checkpoints.NoCheckpointYetError:
-    return told
+    return saved
   except (OSError, ValueError) as error:
     raise LostError(str(error)) from error
   step = checkpoint.global_step
@@ -79,18 +84,18 @@ def check(directory):
     for name in part.shapes:
       if not (part.get(name) == step).all():
         raise LostError(f'{part.prefix} has {name} of another step')
-  # It is written after the checkpoint.
-  if told > step:
-    raise LostError(f'the checkpoint is of step {step}, {path} of {told}')
-  return told
+  # The file is written after the checkpoint.
+  if saved > step:
+    raise LostError(f'the checkpoint is of step {step}, {path} of {saved}')
+  return saved
 
 
-def save_on(directory, report):
+def save_on(directory: str, report: Callable[[int], object]) -> None:
   """Saves step after step until the disk fails.
 
   Args:
-    directory: str, with what an earlier call left.
-    report: callable, told each step that is saved.
+    directory: directory, perhaps with the files of an earlier call.
+    report: called with each step that was saved.
   """
   step = check(directory)
   manager = checkpoints.CheckpointManager(directory, max_to_keep=3)
@@ -106,8 +111,8 @@ def save_on(directory, report):
       report(step)
 
 
-def _serve(directory):
-  """Does for each line of standard input what it says; tells what came of it."""
+def _serve(directory: str) -> None:
+  """Carries out the commands on standard input, and reports their results."""
   for line in sys.stdin:
     try:
       if line == 'save\n':
@@ -120,11 +125,14 @@ def _serve(directory):
 
 
 class _Process:
-  """A process whose lines are read as they come; a context manager."""
+  """A process whose lines are read as they come; a context manager.
 
-  def __init__(self, command):
-    """Args: command: dict, what `subprocess.Popen` takes."""
-    self._process = subprocess.Popen(
+  Args:
+    command: arguments of `subprocess.Popen`.
+  """
+
+  def __init__(self, command: dict[str, Any]) -> None:
+    self._process: subprocess.Popen[str] = subprocess.Popen(
       **{
         **command,
         'stdin': subprocess.PIPE,
@@ -133,27 +141,30 @@ class _Process:
         'text': True,
       }
     )
-    self._lines = queue.SimpleQueue()
+    self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     threading.Thread(target=self._read, daemon=True).start()
 
-  def _read(self):
+  def _read(self) -> None:
+    assert self._process.stdout is not None  # It is a pipe.
     for line in self._process.stdout:
       self._lines.put(line.rstrip('\n'))
     self._lines.put(None)
 
-  def __enter__(self):
+  def __enter__(self) -> Self:
     return self
 
-  def __exit__(self, *_):
+  def __exit__(self, *_: object) -> None:
     self._process.kill()
     self._process.wait()
 
-  def tell(self, line):
+  def tell(self, line: str) -> None:
+    """Writes a line to its standard input."""
+    assert self._process.stdin is not None  # It is a pipe.
     self._process.stdin.write(line + '\n')
     self._process.stdin.flush()
 
-  def read(self, pattern):
-    """Yields the matches of lines, to the end of the process."""
+  def read(self, pattern: str) -> Iterator[re.Match[str]]:
+    """Yields the matches in its lines, until the process ends."""
     while (line := self._lines.get(timeout=_SECONDS)) is not None:
       if match := re.search(pattern, line):
         yield match
@@ -162,8 +173,8 @@ class _Process:
 # The rounds ------------------------------------------------------------------
 
 
-def _command(*args):
-  """Returns what `subprocess.Popen` takes to run a module of im2txt."""
+def _command(*args: str) -> dict[str, Any]:
+  """Returns arguments of `subprocess.Popen` to run a module of im2txt."""
   return {
     'args': [sys.executable, '-m', *args],
     'cwd': _ROOT,
@@ -171,49 +182,62 @@ def _command(*args):
   }
 
 
-def saver_command(directory):
-  """Returns what `subprocess.Popen` takes for the process that saves."""
+def saver_command(directory: str) -> dict[str, Any]:
+  """Returns arguments of `subprocess.Popen` for the process that saves."""
   return _command('im2txt.stress.power_cut', f'--saver={directory}')
 
 
-def _cut(disk, saves, rng):
-  """Cuts the power after some saves; returns (last one told by then, wait).
+def _cut(
+  disk: disks.Disk, saves: Iterator[int], rng: random.Random
+) -> tuple[int, float]:
+  """Cuts the power after some saves.
 
   Args:
-    disk: `disk.Disk`.
-    saves: iterator of the steps saved, as they come.
-    rng: `random.Random`.
+    disk: the disk.
+    saves: the saved steps, as they come.
+    rng: source of the moment.
+
+  Returns:
+    (last step that was reported by then, seconds between this report and the
+    power cut).
 
   Raises:
-    LostError: there are not so many saves.
+    LostError: the process stopped saving.
   """
-  step, times = None, [time.monotonic()]
+  step, times = 0, [time.monotonic()]
   for _ in range(rng.randint(2, 6)):
-    step = next(saves, None)
-    if step is None:
+    saved = next(saves, None)
+    if saved is None:
       raise LostError('the process that saves has ended')
+    step = saved
     times.append(time.monotonic())
-  # The first is not like the others.
+  # The first save takes longer than the others.
   wait = rng.uniform(0, 1.2) * (times[-1] - times[1]) / (len(times) - 2)
   time.sleep(wait)
   disk.cut_power()
   return step, wait
 
 
-def cut_savers(directory, rounds, seed=0, command=None, log=print):
+def cut_savers(
+  directory: str,
+  rounds: int,
+  seed: int = 0,
+  command: Callable[[str], dict[str, Any]] | None = None,
+  log: Callable[[str], object] = print,
+) -> None:
   """Cuts the power of a process that saves small checkpoints.
 
   Args:
-    directory: str, for the disk.
-    rounds: int, number of power cuts.
-    seed: int, of their moments.
-    command: function from the directory where to save to what is run there;
-      None: `saver_command`.
-    log: callable, gets a line per round.
+    directory: directory for the disk.
+    rounds: number of power cuts.
+    seed: seed of the moments.
+    command: returns the arguments of `subprocess.Popen` for a process that
+      saves into a directory; None: `saver_command`.
+    log: called with a line per round.
 
   Raises:
-    LostError: the line of the first round that lost something.
-    disk.UnavailableError: the power cannot be cut here.
+    LostError: a round lost data; the message is its line.
+    disk.UnavailableError: the power cannot be cut on this machine.
   """
   rng = random.Random(seed)
   with (
@@ -222,7 +246,7 @@ def cut_savers(directory, rounds, seed=0, command=None, log=print):
   ):
     lines = saver.read(r'^(saved|failed|found|lost) ?(.*)')
 
-    def saves():
+    def saves() -> Iterator[int]:
       for match in lines:
         if match[1] == 'lost':
           raise LostError(match[0])
@@ -232,9 +256,9 @@ def cut_savers(directory, rounds, seed=0, command=None, log=print):
 
     for number in range(1, rounds + 1):
       saver.tell('save')
-      told = saves()
-      last, wait = _cut(disk, told, rng)
-      last = max([last, *told])
+      steps = saves()
+      last, wait = _cut(disk, steps, rng)
+      last = max([last, *steps])
       disk.restart()
       saver.tell('check')
       answer = next(lines)
@@ -247,7 +271,7 @@ def cut_savers(directory, rounds, seed=0, command=None, log=print):
       log(line)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
   """Runs the program and returns its exit status."""
   parser = argparse.ArgumentParser(
     description='Cuts the power while checkpoints are saved.'
@@ -257,13 +281,13 @@ def main(argv=None):
     type=int,
     default=20,
     metavar='N',
-    help='power cuts (default: 20)',
+    help='number of power cuts (default: 20)',
   )
   parser.add_argument(
     '--seed',
     type=int,
     default=0,
-    help='of the moments of the cuts (default: 0)',
+    help='seed of the moments of the cuts (default: 0)',
   )
   parser.add_argument('--saver', metavar='DIR', help=argparse.SUPPRESS)
   args = parser.parse_args(argv)

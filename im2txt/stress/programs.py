@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Programs of im2txt as processes that start at once.
 
-Each is a process of its own, which can be killed. It is forked from one that
-has loaded TensorFlow and computed nothing, so what takes seconds is done once.
+Each program is a process of its own, which can be killed. It is forked from a
+process that has loaded TensorFlow and computed nothing, so TensorFlow is loaded
+only once.
 """
 
+from collections.abc import Mapping
+from collections.abc import Sequence
 import importlib
 import multiprocessing
 import os
@@ -13,7 +16,7 @@ import signal
 import sys
 import time
 
-# The libraries of the programs; no program, as two define the same flags.
+# The libraries of the programs, but no programs, which define the same flags.
 _LOADED = [
   'im2txt.show_and_tell_model',
   'im2txt.training.trainer',
@@ -25,48 +28,57 @@ _LOADED = [
 
 
 class Program:
-  """A program that runs.
+  """A running program.
 
   Args:
-    name: str, e.g. 'train'.
-    args: list of str.
-    log: str, the file that takes its standard output and error.
-    settings: dict from the dotted names of constants to the values that they
-      have in this process, such as fewer bytes per read.
+    name: name of the program, such as 'train'.
+    args: its arguments.
+    log: path of the file for its standard output and error.
+    settings: values of constants in this process by dotted name, such as fewer
+      bytes per read.
 
   Attributes:
-    pid: int; also the id of its session, in which all its processes are.
+    pid: id of the process, and of the session with all its processes.
   """
 
-  def __init__(self, name, args, log, settings=None):
+  def __init__(
+    self,
+    name: str,
+    args: Sequence[str],
+    log: str,
+    settings: Mapping[str, object] | None = None,
+  ) -> None:
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload(_LOADED)
     self._log = log
-    # It is there before the process is.
+    # So that `text` can read it before the process starts.
     with open(log, 'wb'):
       pass
     self._process = context.Process(
       target=_run, args=(name, args, log, settings or {})
     )
     self._process.start()
-    self.pid = self._process.pid
+    assert self._process.pid is not None  # It has started.
+    self.pid: int = self._process.pid
 
-  def text(self):
-    """Returns what it has written, a str."""
+  def text(self) -> str:
+    """Returns its output so far."""
     with open(self._log, encoding='utf-8', errors='replace') as f:
       return f.read()
 
-  def is_running(self):
+  def is_running(self) -> bool:
+    """Returns whether its first process runs."""
     return self._process.is_alive()
 
-  def wait(self, seconds):
-    """Waits for it to end, and returns its status; None if it hangs.
+  def wait(self, seconds: float) -> int | None:
+    """Waits for its end and returns its status.
 
-    What hangs is killed.
+    If it hangs, that is, runs longer than `seconds`, it is killed and the
+    status is None.
     """
     self._process.join(seconds)
     hangs = self._process.is_alive()
-    # The processes that it started end with it.
+    # Its worker processes end with it.
     end = time.monotonic() + seconds
     while not hangs and self.processes():
       hangs = time.monotonic() > end
@@ -77,11 +89,11 @@ class Program:
       return None
     return self._process.exitcode
 
-  def kill(self):
+  def kill(self) -> None:
     """Kills its first process."""
     self._process.kill()
 
-  def kill_all(self):
+  def kill_all(self) -> None:
     """Kills all its processes."""
     for pid in [self.pid, *self.processes()]:
       try:
@@ -89,9 +101,9 @@ class Program:
       except ProcessLookupError:
         pass
 
-  def processes(self):
+  def processes(self) -> list[int]:
     """Returns the ids of its other processes, ascending."""
-    found = []
+    found: list[int] = []
     for name in os.listdir('/proc'):
       if name.isdecimal() and int(name) != self.pid:
         try:
@@ -104,9 +116,9 @@ class Program:
           found.append(int(name))
     return sorted(found)
 
-  def workers(self):
-    """Returns the ids of those of its processes that work for it."""
-    found = []
+  def workers(self) -> list[int]:
+    """Returns the ids of its worker processes."""
+    found: list[int] = []
     for pid in self.processes():
       try:
         with open(f'/proc/{pid}/cmdline', 'rb') as f:
@@ -117,8 +129,10 @@ class Program:
     return found
 
 
-def _run(name, args, log, settings):
-  """Becomes the program, in the process that was forked."""
+def _run(
+  name: str, args: Sequence[str], log: str, settings: Mapping[str, object]
+) -> None:
+  """Runs the program, in the process that was forked."""
   os.setsid()
   with open(log, 'ab') as f:
     os.dup2(f.fileno(), 1)
