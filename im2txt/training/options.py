@@ -5,6 +5,7 @@ import dataclasses
 
 from im2txt.ops import folded_inception
 from im2txt.runtime.flag_dataclasses import field
+from im2txt.training import self_critical
 
 _BLOCKS = folded_inception.BLOCKS
 
@@ -95,9 +96,15 @@ class TrainOptions:
   )
   samples_per_image: int = field(
     5,
-    'Captions sampled per image with --self_critical. Each is compared with '
-    'the mean of the others. Must divide --batch_size.',
-    lower_bound=2,
+    'Captions sampled per image with --self_critical. Must divide '
+    '--batch_size.',
+    lower_bound=1,
+  )
+  self_critical_baseline: str = field(
+    self_critical.MEAN,
+    'What the reward of a sampled caption is compared with: the mean reward '
+    "of the image's other samples, or the reward of its greedy caption.",
+    values=self_critical.BASELINES,
   )
   max_sample_length: int = field(
     20,
@@ -149,6 +156,15 @@ class TrainOptions:
       raise ValueError(
         '--self_critical needs --feature_cache_dir: give it a '
         'directory for the features of --input_file_pattern'
+      )
+    if (
+      self.self_critical
+      and self.samples_per_image == 1
+      and self.self_critical_baseline == self_critical.MEAN
+    ):
+      raise ValueError(
+        '--samples_per_image=1 has no other sample to be compared with: give '
+        '2 or more, or --self_critical_baseline=greedy'
       )
     if self.feature_undistorted and not self.feature_cache_dir:
       raise ValueError(

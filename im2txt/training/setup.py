@@ -22,6 +22,7 @@ from im2txt.text import vocabulary
 from im2txt.text import vocabulary_stamp
 from im2txt.training import optimizers
 from im2txt.training import options as options_lib
+from im2txt.training import scheduled_sampling
 from im2txt.training import schedules
 from im2txt.training import steps
 
@@ -57,8 +58,8 @@ def make_configs(
     checkpoint: see `open_checkpoint`.
 
   Raises:
-    ValueError: see `configuration.resolve`, `optimizers.check` and
-      `schedules.check`.
+    ValueError: see `configuration.resolve`, and `check` of `optimizers`,
+      `schedules` and `scheduled_sampling`.
   """
   configs = configuration.resolve(train_dir, given)
   if stamp and not checkpoint:
@@ -75,6 +76,7 @@ def make_configs(
       )
   optimizers.check(configs.training)
   schedules.check(configs.training)
+  scheduled_sampling.check(configs.training)
   return configs
 
 
@@ -254,7 +256,7 @@ def make_batches(
   files: Sequence[str],
   data: image_features.CaptionedFeatures | None,
   seed: int,
-  step: int,
+  first_batch: int,
 ) -> Iterator[image_batches.Batch]:
   """Returns an endless iterator of batches.
 
@@ -264,12 +266,12 @@ def make_batches(
     files: shard file names.
     data: see `open_features`; None to train from images.
     seed: of the run.
-    step: the first step.
+    first_batch: place of the first batch among all batches of the run.
   """
   if not data:
     return image_batches.ImageBatches(
       files, config, options.captions_per_image
-    ).from_step(seed, step)
+    ).from_step(seed, first_batch)
   return iter(
     tf.data.Dataset.from_generator(
       lambda: data.training_batches(
@@ -277,7 +279,7 @@ def make_batches(
         seed,
         options.captions_per_image,
         options.feature_undistorted,
-        step,
+        first_batch,
       ),
       output_signature=steps.batch_signature(config, source(options)),
     ).prefetch(4)

@@ -23,6 +23,13 @@ from im2txt.training import setup
 from im2txt.training import steps
 from im2txt.training import update as update_lib
 
+# What only some steps report -> its tag in TensorBoard.
+_OPTIONAL_TAGS = {
+  'smoothing_loss': 'losses/smoothing_loss',
+  'sampling_probability': 'sampling_probability',
+  'greedy_reward': 'greedy_reward',
+}
+
 
 def run(
   options: options_lib.TrainOptions,
@@ -92,6 +99,9 @@ def run(
     encoder_stamp.save(options.train_dir, encoder)
   update = update_lib.Update(model, configs.training)
   step = int(model.global_step)
+  # The batches of a step have places of their own in the order of the batches.
+  batches_per_step = configs.training.accumulate_steps
+  first_batch = step * batches_per_step
   if (
     checkpoint
     and step
@@ -121,18 +131,22 @@ def run(
       seed,
       options.samples_per_image,
       options.max_sample_length,
+      options.self_critical_baseline,
+      batches_per_step,
     )
     batches = data.training_images(
       configs.model.batch_size,
       seed,
       options.samples_per_image,
       options.feature_undistorted,
-      step,
+      first_batch,
     )
   else:
-    step_fn = steps.make_step_fn(model, update, seed, setup.source(options))
+    step_fn = steps.make_step_fn(
+      model, update, seed, setup.source(options), configs.training
+    )
     batches = setup.make_batches(
-      options, configs.model, files, data, seed, step
+      options, configs.model, files, data, seed, first_batch
     )
   writer = tf.summary.create_file_writer(options.train_dir)
   return train(
@@ -156,7 +170,7 @@ def train(
     options: step to train up to, and intervals.
     model: the model to train.
     configs: batch size and learning rates.
-    batches: batches of the kind that `step_fn` takes.
+    batches: batches of the kind that `step_fn` takes, one by one.
     step_fn: takes a step.
     update: knows what to save.
     writer: writes TensorBoard events.
@@ -176,7 +190,11 @@ def train(
   last_save = time.time()
   last_summary = 0.0
   logged_step, logged_time = step, time.time()
-  batches = reporting.TimedBatches(batches)
+  batches_per_step = configs.training.accumulate_steps
+  captions_per_step = batches_per_step * configs.model.batch_size
+  batches_of_steps = reporting.TimedBatches(
+    zip(*[iter(batches)] * batches_per_step)
+  )
 
   def save() -> int:
     losses.read()  # Raises if training has diverged: that is not saved.
@@ -186,18 +204,18 @@ def train(
 
   logging.info('the first step takes longer than others: it is compiled')
   try:
-    for batch in batches:
+    for batches_of_step in batches_of_steps:
       if stop.received or step >= options.number_of_steps:
         break
       learning_rate, inception_rate = schedules.learning_rates(
         configs.training,
-        configs.model.batch_size,
+        captions_per_step,
         step,
         options.train_inception,
         options.train_inception_from,
       )
       scalars = step_fn(
-        batch,
+        batches_of_step,
         tf.constant(learning_rate, tf.float32),
         tf.constant(inception_rate, tf.float32),
       )
@@ -206,7 +224,8 @@ def train(
       if step == first_step + 1:
         # The first step includes compilation, so the rate leaves it out.
         losses.read()
-        logged_step, logged_time, batches.seconds = step, time.time(), 0.0
+        logged_step, logged_time = step, time.time()
+        batches_of_steps.seconds = 0.0
       if (
         step % options.log_every_n_steps == 0 or step == options.number_of_steps
       ):
@@ -218,8 +237,8 @@ def train(
         if step > logged_step:
           rate = (
             f'{seconds:.3f} sec/step, '
-            f'{configs.model.batch_size / seconds:.1f} examples/s, '
-            f'{batches.seconds / (now - logged_time):.0%} waiting for '
+            f'{captions_per_step / seconds:.1f} examples/s, '
+            f'{batches_of_steps.seconds / (now - logged_time):.0%} waiting for '
             'input, ETA '
             f'{reporting.duration(seconds * left)}, '
           )
@@ -238,14 +257,17 @@ def train(
           tf.summary.scalar('learning_rate', learning_rate)
           tf.summary.scalar('global_norm', scalars['global_norm'])
           if step > logged_step:
-            tf.summary.scalar(
-              'examples_per_sec', configs.model.batch_size / seconds
-            )
-        logged_step, logged_time, batches.seconds = step, now, 0.0
+            tf.summary.scalar('examples_per_sec', captions_per_step / seconds)
+          for name, tag in _OPTIONAL_TAGS.items():
+            if name in scalars:
+              tf.summary.scalar(tag, scalars[name])
+        logged_step, logged_time = step, now
+        batches_of_steps.seconds = 0.0
       if time.time() - last_summary >= options.save_summaries_secs:
         with writer.as_default(step=step):
           reporting.write_summaries(
-            model, None if options.feature_cache_dir else batch.inputs
+            model,
+            None if options.feature_cache_dir else batches_of_step[0].inputs,
           )
         last_summary = time.time()
       if time.time() - last_save >= options.save_interval_secs:
