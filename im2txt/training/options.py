@@ -8,6 +8,7 @@ from im2txt.runtime.flag_dataclasses import field
 from im2txt.training import self_critical
 
 _BLOCKS = folded_inception.BLOCKS
+_BASELINES = self_critical.BASELINES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,10 +102,10 @@ class TrainOptions:
     lower_bound=1,
   )
   self_critical_baseline: str = field(
-    self_critical.MEAN,
+    _BASELINES[0],
     'What the reward of a sampled caption is compared with: the mean reward '
     "of the image's other samples, or the reward of its greedy caption.",
-    values=self_critical.BASELINES,
+    values=_BASELINES,
   )
   max_sample_length: int = field(
     20,
@@ -113,8 +114,24 @@ class TrainOptions:
   )
   vocab_file: str = field(
     '',
-    'Vocabulary of the shards, for --self_critical. The default is '
-    'word_counts.txt beside the shards.',
+    'Vocabulary of the shards, for --self_critical and --word_vectors_file. '
+    'The default is word_counts.txt beside the shards.',
+  )
+  word_vectors_file: str = field(
+    '',
+    'Word embeddings to start from: a file of GloVe or of word2vec in its text '
+    'format, which may be compressed by gzip. Words that are not in it start '
+    'at random. It is read at step 0 only. The vectors must be of size '
+    '--embedding_size.',
+  )
+  early_stopping_patience: int = field(
+    0,
+    'Stop once so many checkpoints in a row were not better. evaluate '
+    '--best_metric with the same --eval_dir must run beside. 0 never stops.',
+    lower_bound=0,
+  )
+  eval_dir: str = field(
+    '', 'The --eval_dir of evaluate, for --early_stopping_patience.'
   )
   precision: str = field(
     'float32',
@@ -146,6 +163,11 @@ class TrainOptions:
       raise ValueError(
         f'--train_inception_from={self.train_inception_from} needs '
         '--train_inception'
+      )
+    if self.early_stopping_patience and not self.eval_dir:
+      raise ValueError(
+        '--early_stopping_patience needs --eval_dir: give that of '
+        'evaluate --best_metric'
       )
     if self.self_critical and self.train_inception_from:
       raise ValueError(

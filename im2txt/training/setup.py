@@ -171,6 +171,7 @@ def open_vocabulary(
   files: Sequence[str],
   holders: Sequence[vocabulary_stamp.Source],
   vocab_size: int,
+  flag: str,
 ) -> vocabulary.Vocabulary:
   """Opens the vocabulary of the shards.
 
@@ -179,6 +180,7 @@ def open_vocabulary(
     files: shard file names.
     holders: `vocabulary_stamp.of_shards` of the files.
     vocab_size: number of word ids of the model.
+    flag: the flag that needs the vocabulary, for the error.
 
   Raises:
     ValueError: the file cannot be read, is not the vocabulary of the shards, or
@@ -188,7 +190,7 @@ def open_vocabulary(
     path = os.path.join(os.path.dirname(files[0]), 'word_counts.txt')
     if not os.path.exists(path):
       raise ValueError(
-        '--self_critical needs the vocabulary of the shards: '
+        f'--{flag} needs the vocabulary of the shards: '
         f'there is no {path}; give --vocab_file'
       )
   vocab = vocabulary.Vocabulary(path)

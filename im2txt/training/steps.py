@@ -276,8 +276,10 @@ def make_self_critical_step_fn(
   def losses(
     batch: tuple[tf.Tensor, ...], seeds: tf.Tensor
   ) -> show_and_tell_model.Losses:
-    *captions, mask, weights = batch
-    loss = self_critical.loss(model, *captions, mask, weights, seeds)
+    features, sources, targets, mask, weights = batch
+    loss = self_critical.loss(
+      model, features, sources, targets, mask, weights, seeds
+    )
     words = tf.cast(tf.math.count_nonzero(mask), tf.float32)
     return show_and_tell_model.Losses(loss, loss, words)
 

@@ -16,12 +16,15 @@ from im2txt import show_and_tell_model
 from im2txt.checkpoints import encoder_stamp
 from im2txt.input_pipeline import captions as captions_lib
 from im2txt.text import vocabulary_stamp
+from im2txt.training import early_stopping
 from im2txt.training import options as options_lib
 from im2txt.training import reporting
+from im2txt.training import scheduled_sampling
 from im2txt.training import schedules
 from im2txt.training import setup
 from im2txt.training import steps
 from im2txt.training import update as update_lib
+from im2txt.training import word_vectors
 
 # What only some steps report -> its tag in TensorBoard.
 _OPTIONAL_TAGS = {
@@ -62,10 +65,14 @@ def run(
     f'{per_image}_per_image',
   )
   vocab = None
-  if options.self_critical:
-    vocab = setup.open_vocabulary(
-      options.vocab_file, files, holders, configs.model.vocab_size
-    )
+  for flag, needed in (
+    ('self_critical', options.self_critical),
+    ('word_vectors_file', options.word_vectors_file and not checkpoint),
+  ):
+    if needed:
+      vocab = setup.open_vocabulary(
+        options.vocab_file, files, holders, configs.model.vocab_size, flag
+      )
   seed = setup.run_seed(options.train_dir, options.random_seed)
   tf.random.set_seed(seed)
   model, encoder = setup.prepare_model(options, configs, holders, checkpoint)
@@ -85,12 +92,19 @@ def run(
       options.train_dir,
     )
     return 0
+  stopping = early_stopping.EarlyStopping(
+    options.early_stopping_patience, options.eval_dir
+  )
+  if stopping.is_due(int(model.global_step)):
+    return 0
   if stamp and stamp.words > configs.model.vocab_size:
     raise ValueError(
       f'the vocabulary of the shards has {stamp.words} words ({stamp.file}), '
       f'more than --vocab_size={configs.model.vocab_size}; use --vocab_size='
       f'{stamp.words}'
     )
+  if vocab and options.word_vectors_file and not checkpoint:
+    word_vectors.assign(options.word_vectors_file, vocab, model.embedding_map)
   configuration.save(options.train_dir, configs)
   # The shards do not tell which vocabulary an older checkpoint had.
   if stamp and not int(model.global_step):
@@ -122,7 +136,15 @@ def run(
     data = setup.open_features(options, model, configs.model, files)
   batches: Iterable[Any]
   # Self-critical training has both, see `TrainOptions.check`.
-  if vocab is not None and data is not None:
+  if options.self_critical and vocab and data:
+    if (
+      configs.training.label_smoothing
+      or configs.training.scheduled_sampling != scheduled_sampling.NONE
+    ):
+      logging.warning(
+        '--label_smoothing and --scheduled_sampling have no effect with '
+        '--self_critical'
+      )
     step_fn = steps.make_self_critical_step_fn(
       model,
       update,
@@ -150,7 +172,15 @@ def run(
     )
   writer = tf.summary.create_file_writer(options.train_dir)
   return train(
-    options, model, configs, batches, step_fn, update, writer, manager
+    options,
+    model,
+    configs,
+    batches,
+    step_fn,
+    update,
+    writer,
+    manager,
+    stopping,
   )
 
 
@@ -163,6 +193,7 @@ def train(
   update: update_lib.Update,
   writer: tf.summary.SummaryWriter,
   manager: checkpoints.CheckpointManager,
+  stopping: early_stopping.EarlyStopping,
 ) -> int:
   """Trains up to a step.
 
@@ -175,6 +206,7 @@ def train(
     update: knows what to save.
     writer: writes TensorBoard events.
     manager: writes checkpoints.
+    stopping: is asked after each checkpoint.
 
   Returns:
     The exit status of the process: 0, or 128 plus the number of the signal.
@@ -273,6 +305,8 @@ def train(
       if time.time() - last_save >= options.save_interval_secs:
         saved_step = save()
         last_save = time.time()
+        if stopping.is_due(step):
+          break
   except (OSError, ValueError):
     # The input may be damaged. Save the steps that are done.
     if step > first_step and saved_step != step:
