@@ -83,6 +83,7 @@ def main(_: Sequence[str]) -> None:
     )
     benchmark.machine()
     benchmark.training()
+    benchmark.switches()
     benchmark.lstm()
     benchmark.captioning()
     benchmark.programs()

@@ -85,11 +85,47 @@ class TrainingConfig:
   num_examples_per_epoch: int = _field(
     586363, 'Captions of the training set, for the staircase schedule.'
   )
-  optimizer: str = _field('SGD', 'Optimizer: SGD, as in 2016, or Adam.')
+  optimizer: str = _field(
+    'SGD',
+    'Optimizer: SGD, as in 2016, or Adam, AdamW or Momentum. AdamW is another '
+    'name of Adam, whose weight decay is decoupled.',
+  )
   weight_decay: float = _field(
     0.0,
-    'With Adam, each step subtracts this share of each matrix, times the '
-    'learning rate.',
+    'With all optimizers but SGD, each step subtracts this share of each '
+    'matrix, times the learning rate.',
+  )
+  momentum: float = _field(
+    0.9, 'With --optimizer=Momentum, the share of the sum that each step keeps.'
+  )
+  nesterov: bool = _field(
+    False, 'With --optimizer=Momentum, whether to look ahead as Nesterov does.'
+  )
+  accumulate_steps: int = _field(
+    1,
+    'Batches per step: the gradients of so many batches of --batch_size make '
+    'one update. A step then counts as one with a batch of the whole size.',
+  )
+  label_smoothing: float = _field(
+    0.0,
+    'Share of the probability of each target word that is spread over all '
+    'words. The reported losses remain cross entropies of the words.',
+  )
+  scheduled_sampling: str = _field(
+    'none',
+    'Scheduled sampling: none, linear, exponential or inverse_sigmoid. A '
+    'growing share of the input words in training is sampled from the model '
+    'instead of taken from the caption.',
+  )
+  scheduled_sampling_start_step: int = _field(
+    0, 'Step at which scheduled sampling starts.'
+  )
+  scheduled_sampling_half_steps: int = _field(
+    500000,
+    'Steps from the start of scheduled sampling to a share of one half.',
+  )
+  scheduled_sampling_max: float = _field(
+    0.25, 'Largest share of sampled words in scheduled sampling.'
   )
   moving_average_decay: float = _field(
     0.0,
@@ -158,8 +194,14 @@ _MAY_BE_ZERO = (
   'moving_average_decay',
   'warmup_steps',
   'schedule_start_step',
+  'momentum',
+  'label_smoothing',
+  'scheduled_sampling_start_step',
   'length_normalization_factor',
 )
+
+_BELOW_ONE = ('moving_average_decay', 'momentum', 'label_smoothing')
+_UP_TO_ONE = ('lstm_dropout_keep_prob', 'scheduled_sampling_max')
 
 
 def _checked(name: str, kind: type, value: Any, source: str) -> Value:
@@ -184,9 +226,9 @@ def _checked(name: str, kind: type, value: Any, source: str) -> Value:
   # Inception v3 cannot read smaller images, and crops have at most 346 pixels.
   if name in ('image_height', 'image_width') and not 75 <= value <= 346:
     raise ValueError(f'{source}: {name}={value} must be from 75 to 346')
-  if name == 'moving_average_decay' and value >= 1:
+  if name in _BELOW_ONE and value >= 1:
     raise ValueError(f'{source}: {name}={value} must be below 1')
-  if name == 'lstm_dropout_keep_prob' and value > 1:
+  if name in _UP_TO_ONE and value > 1:
     raise ValueError(f'{source}: {name}={value} must be in (0, 1]')
   return kind(value)
 

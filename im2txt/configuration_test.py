@@ -33,7 +33,9 @@ def test_help_tells_defaults_and_what_a_name_may_be():
       assert values[field.name].help.endswith(
         f' The default is {field.default!r}.'
       )
-  assert 'SGD, as in 2016, or Adam' in values['optimizer'].help
+  assert (
+    'SGD, as in 2016, or Adam, AdamW or Momentum' in values['optimizer'].help
+  )
   assert 'or cosine' in values['learning_rate_schedule'].help
 
 
@@ -112,6 +114,10 @@ def test_saved_is_what_is_loaded(tmp_path):
     ({'weight_decay': -0.1}, 'weight_decay=-0.1 must be'),
     ({'moving_average_decay': 1.0}, 'moving_average_decay=1.0 must be below'),
     ({'moving_average_decay': -0.5}, 'moving_average_decay=-0.5 must be'),
+    ({'momentum': 1.0}, 'momentum=1.0 must be below 1'),
+    ({'label_smoothing': 1.0}, 'label_smoothing=1.0 must be below 1'),
+    ({'scheduled_sampling_max': 1.5}, r'must be in \(0, 1\]'),
+    ({'accumulate_steps': 0}, 'accumulate_steps=0 must be above zero'),
     ({'warmup_steps': -1}, 'warmup_steps=-1 must be'),
     ({'warmup_steps': 2.5}, 'of type int'),
     ({'cosine_decay_steps': 0}, 'cosine_decay_steps=0 must be above zero'),

@@ -13,6 +13,8 @@ ROOMS = {
         "configuration",
         "data",
         "inference_utils",
+        "input_pipeline",
+        "metrics",
         "ops",
         "runtime",
         "sample",
@@ -251,6 +253,9 @@ TESTS = {
     ],
     "stress/power_cut_test": [
         "train",
+    ],
+    "train_test": [
+        "evaluate",
     ],
 }
 

@@ -8,6 +8,7 @@ After each, the softmax gives the next word (equation 12).
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 from typing import TYPE_CHECKING
 
 import tensorflow as tf
@@ -19,6 +20,31 @@ from im2txt.ops import lstm
 
 if TYPE_CHECKING:
   from im2txt.ops import image_embedding
+
+
+class Losses(NamedTuple):
+  """The training losses of a batch, float32 scalars.
+
+  Attributes:
+    total_loss: batch_loss plus the weight decay of Inception if that is
+      trained.
+    batch_loss: mean cross entropy of the words of the batch in nats, 0 if there
+      are none (equation 13 of the paper).
+    words: number of words of the batch.
+    smoothing_loss: what label smoothing adds to total_loss; None without it.
+  """
+
+  total_loss: tf.Tensor
+  batch_loss: tf.Tensor
+  words: tf.Tensor
+  smoothing_loss: tf.Tensor | None = None
+
+  @property
+  def minimized(self) -> tf.Tensor:
+    """The loss that training minimizes."""
+    if self.smoothing_loss is None:
+      return self.total_loss
+    return self.total_loss + self.smoothing_loss
 
 
 class ShowAndTellModel(tf.Module):
@@ -178,7 +204,7 @@ class ShowAndTellModel(tf.Module):
     embeddings = tf.gather(self.embedding_map, words)
     state = lstm.lstm_step(embeddings, state, self.lstm_kernel, self.lstm_bias)
     h = state[:, self.config.num_lstm_units :]
-    return tf.nn.softmax(self._logits(h)), state
+    return tf.nn.softmax(self.logits(h)), state
 
   def cross_entropies(
     self,
@@ -202,6 +228,29 @@ class ShowAndTellModel(tf.Module):
     Returns:
       float32 [number of ones in input_mask], the negative log probability of
       each target word, row by row. Padding is not computed.
+    """
+    entropies, _ = self._word_losses(
+      features, input_seqs, target_seqs, input_mask, is_training, seed
+    )
+    return entropies
+
+  def _word_losses(
+    self,
+    features: tf.Tensor,
+    input_seqs: tf.Tensor,
+    target_seqs: tf.Tensor,
+    input_mask: tf.Tensor,
+    is_training: bool,
+    seed: tf.Tensor | None,
+    label_smoothing: float = 0.0,
+  ) -> tuple[tf.Tensor, tf.Tensor | None]:
+    """Returns the cross entropies, and what label smoothing adds to each.
+
+    Args: see `cross_entropies` and `losses`.
+
+    Returns:
+      Two results as of `cross_entropies`; None for the second without label
+      smoothing.
     """
     dtype = self.training_dtype if is_training else tf.float32
     # The image is the first step, so a caption has one step more than words.
@@ -232,14 +281,23 @@ class ShowAndTellModel(tf.Module):
     outputs = outputs[batch:]
     if is_training:
       outputs = dropout.dropout(outputs, drop_rate, seed, dropout.LSTM_OUTPUT)
+    labels = tf.gather_nd(target_seqs, positions)
+    logits = self.logits(outputs, dtype)
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
-      labels=tf.gather_nd(target_seqs, positions),
-      logits=self._logits(outputs, dtype),
+      labels=labels, logits=logits
     )
     row_by_row = tf.argsort(
       positions[:, 0] * tf.shape(input_seqs, tf.int64)[1] + positions[:, 1]
     )
-    return tf.gather(losses, row_by_row)
+    smoothing = None
+    if label_smoothing:
+      # The cross entropy with the smooth labels less that with the word. The
+      # normalizer of the softmax is in both and cancels out.
+      smoothing = label_smoothing * (
+        tf.gather(logits, labels, batch_dims=1) - tf.reduce_mean(logits, axis=1)
+      )
+      smoothing = tf.gather(smoothing, row_by_row)
+    return tf.gather(losses, row_by_row), smoothing
 
   def losses(
     self,
@@ -248,34 +306,49 @@ class ShowAndTellModel(tf.Module):
     target_seqs: tf.Tensor,
     input_mask: tf.Tensor,
     seed: tf.Tensor | None = None,
-  ) -> tuple[tf.Tensor, tf.Tensor]:
-    """The training losses of a batch (equation 13 of the paper).
+    label_smoothing: float = 0.0,
+  ) -> Losses:
+    """Returns the training losses of a batch.
 
-    Args: see `cross_entropies`.
-
-    Returns:
-      (total_loss, batch_loss), float32 scalars. batch_loss is the mean cross
-      entropy of the words of the batch in nats, 0 if there are none. total_loss
-      adds the weight decay of Inception if that is trained.
+    Args:
+      features: see `cross_entropies`, as the next four.
+      input_seqs: the words before those to predict.
+      target_seqs: the words to predict.
+      input_mask: marks the words.
+      seed: determines dropout.
+      label_smoothing: share of each target's probability that is spread evenly
+        over all words (Szegedy et al. 2016, section 7).
     """
-    batch_loss = tf.math.divide_no_nan(
-      *_sum_and_count(
-        self.cross_entropies(
-          features,
-          input_seqs,
-          target_seqs,
-          input_mask,
-          is_training=True,
-          seed=seed,
-        )
-      )
+    entropies, smoothing = self._word_losses(
+      features,
+      input_seqs,
+      target_seqs,
+      input_mask,
+      is_training=True,
+      seed=seed,
+      label_smoothing=label_smoothing,
     )
+    entropy, words = _sum_and_count(entropies)
+    batch_loss = tf.math.divide_no_nan(entropy, words)
     regularization = 0.0
     if self.train_inception and self.inception:
       regularization = self.inception.regularization_loss()
-    return batch_loss + regularization, batch_loss
+    return Losses(
+      batch_loss + regularization,
+      batch_loss,
+      words,
+      None
+      if smoothing is None
+      else tf.math.divide_no_nan(tf.reduce_sum(smoothing), words),
+    )
 
-  def _logits(self, h: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.Tensor:
+  def logits(self, h: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.Tensor:
+    """Returns the logits of all words, float32 [..., vocab_size].
+
+    Args:
+      h: float32 [..., num_lstm_units], outputs of the LSTM.
+      dtype: of the matrix product.
+    """
     product = tf.matmul(tf.cast(h, dtype), tf.cast(self.logits_weights, dtype))
     return tf.cast(product, tf.float32) + self.logits_biases
 

@@ -96,8 +96,9 @@ def test_padding_changes_nothing(small):
 
 def test_loss_of_a_batch_without_words_is_zero(small):
   features, inputs, targets, mask = testing.random_batch()
-  total, batch = small.losses(features, inputs, targets, mask * 0)
-  assert float(total) == float(batch) == 0.0
+  losses = small.losses(features, inputs, targets, mask * 0)
+  assert float(losses.total_loss) == float(losses.batch_loss) == 0.0
+  assert float(losses.words) == 0.0
 
 
 def test_dropout_only_in_training():

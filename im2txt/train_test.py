@@ -232,6 +232,18 @@ def fixture_failures(tmp_path_factory, data):
         samples_per_image=2,
         captions_per_image=2,
       ),
+      'sampling': _flags(**common, scheduled_sampling='cubic'),
+      'one sample': _flags(
+        **common,
+        self_critical=True,
+        feature_cache_dir=path / 'features',
+        samples_per_image=1,
+      ),
+      'patience': _flags(**common, early_stopping_patience=2),
+      'word vectors': _flags(
+        **common | {'train_dir': path / 'vectors'},
+        word_vectors_file=path / 'none',
+      ),
       'top': _flags(**common, train_inception_from='Mixed_7c'),
       'no vocabulary': _flags(
         **common,
@@ -375,6 +387,14 @@ def test_stores_hyperparameters_the_defaults_with_file_and_flags(
     'num_examples_per_epoch': 586363,
     'optimizer': 'SGD',
     'weight_decay': 0.0,
+    'momentum': 0.9,
+    'nesterov': False,
+    'accumulate_steps': 1,
+    'label_smoothing': 0.0,
+    'scheduled_sampling': 'none',
+    'scheduled_sampling_start_step': 0,
+    'scheduled_sampling_half_steps': 500000,
+    'scheduled_sampling_max': 0.25,
     'moving_average_decay': 0.0,
     'initial_learning_rate': 2.0,
     'learning_rate_schedule': 'staircase',
@@ -630,12 +650,31 @@ def test_a_second_signal_leaves_without_saving(fine_tuned):
   assert _values(train_dir, ['global_step']) == [before + 1]
 
 
+# Of the runs of `adam` and those that are compared with them.
+_ADAM = {
+  **_SMALL,
+  'batch_size': 2,
+  'accumulate_steps': 2,
+  'optimizer': 'Adam',
+  'initial_learning_rate': 0.01,
+  'weight_decay': 0.1,
+  'moving_average_decay': 0.9,
+  'label_smoothing': 0.1,
+  'scheduled_sampling': 'linear',
+  'scheduled_sampling_half_steps': 5,
+  'feature_views': 0,
+  'random_inception': True,
+  # Inputs of Mixed_7c come near the largest float16, 65504.
+  'random_seed': 3,
+}
+
+
 @pytest.fixture(scope='module', name='adam')
 def fixture_adam(tmp_path_factory, data):
   """(train directory, logs of two runs) of Adam with moving averages.
 
-  From cached features, without distortions; the second run goes on from the
-  first.
+  From cached features, without distortions, with two batches per step and other
+  switches; the second run goes on from the first.
   """
   train_dir = tmp_path_factory.mktemp('adam')
   logs = []
@@ -643,20 +682,11 @@ def fixture_adam(tmp_path_factory, data):
     result = testing.run_program(
       'train',
       *_flags(
-        **_SMALL,
+        **_ADAM,
         input_file_pattern=data,
         train_dir=train_dir,
         number_of_steps=steps,
-        batch_size=4,
-        optimizer='Adam',
-        initial_learning_rate=0.01,
-        weight_decay=0.1,
-        moving_average_decay=0.9,
         feature_cache_dir=train_dir / 'features',
-        feature_views=0,
-        random_inception=True,
-        # Inputs of Mixed_7c come near the largest float16, 65504.
-        random_seed=3,
       ),
     )
     assert result.returncode == 0, result.stderr
@@ -719,24 +749,99 @@ def test_a_run_from_features_that_was_stopped_ends_as_one_that_was_not(
   result = testing.run_program(
     'train',
     *_flags(
-      **_SMALL,
+      **_ADAM,
       input_file_pattern=data,
       train_dir=tmp_path,
       number_of_steps=5,
-      batch_size=4,
-      optimizer='Adam',
-      initial_learning_rate=0.01,
-      weight_decay=0.1,
-      moving_average_decay=0.9,
       feature_cache_dir=tmp_path / 'features',
-      feature_views=0,
       random_seed=_seed(adam[0]),
-      random_inception=True,
     ),
   )
   assert result.returncode == 0, result.stderr
   for stem in 'model.ckpt-5', 'training_state-5':
     _assert_equal_to_the_bit(tmp_path / stem, adam[0] / stem)
+
+
+def test_events_of_the_switches(adam):
+  events = {
+    tag: list(map(float, values.values()))
+    for tag, (plugin, values) in testing.read_events(str(adam[0])).items()
+    if plugin == 'scalars'
+  }
+  # A tenth per step, up to the largest share of 0.25.
+  np.testing.assert_allclose(
+    events['sampling_probability'], [0, 0.1, 0.2, 0.25, 0.25], atol=1e-6
+  )
+  assert len(events['losses/smoothing_loss']) == 5
+  assert any(events['losses/smoothing_loss'])
+  # What smoothing adds is in neither.
+  assert events['losses/total_loss'] == events['losses/batch_loss']
+
+
+def _evaluate(train_dir, data, eval_dir):
+  result = testing.run_program(
+    'evaluate',
+    *_flags(
+      input_file_pattern=data,
+      checkpoint_dir=train_dir,
+      eval_dir=eval_dir,
+      min_global_step=0,
+      run_once=True,
+      best_metric='perplexity',
+      feature_cache_dir=eval_dir / 'features',
+    ),
+  )
+  assert result.returncode == 0, result.stderr
+  return json.loads((eval_dir / 'best' / 'best.json').read_text())
+
+
+def test_stops_early_by_what_evaluate_found(adam, data, tmp_path_factory):
+  """In a copy of the directory of `adam`."""
+  train_dir = tmp_path_factory.mktemp('early') / 'train'
+  eval_dir = train_dir.parent / 'eval'
+  shutil.copytree(adam[0], train_dir)
+
+  def train(number_of_steps, patience):
+    result = testing.run_program(
+      'train',
+      *_flags(
+        input_file_pattern=data,
+        train_dir=train_dir,
+        number_of_steps=number_of_steps,
+        feature_cache_dir=train_dir / 'features',
+        feature_views=0,
+        save_interval_secs=0,
+        # It unlearns.
+        initial_learning_rate=100.0,
+        early_stopping_patience=patience,
+        eval_dir=eval_dir,
+      ),
+    )
+    assert result.returncode == 0, result.stderr
+    stops = [
+      line for line in result.stderr.splitlines() if 'stopping at' in line
+    ]
+    return _steps(result.stderr), stops
+
+  assert _evaluate(train_dir, data, eval_dir)['global_step'] == 5
+  assert train(6, patience=1) == ([6], [])
+  best = _evaluate(train_dir, data, eval_dir)
+  assert (best['global_step'], best['not_better']) == (5, [6])
+  # Given again, it stops at once, and takes no step.
+  steps, (line,) = train(100, patience=1)
+  assert steps == []
+  assert 'early stopping at step 6: none of the 1 checkpoint(s)' in line
+  assert (
+    f'since step 5 is better than its perplexity of {best["value"]:.4f}'
+    in (line)
+  )
+  # As if evaluate found more while it trains.
+  (eval_dir / 'best' / 'best.json').write_text(
+    json.dumps({**best, 'not_better': [6, 7]})
+  )
+  steps, (line,) = train(100, patience=2)
+  assert steps == [7] and 'early stopping at step 7: none of the 2' in line
+  assert _values(train_dir, ['global_step']) == [7]
 
 
 def test_trains_the_top_blocks_alone(adam, data, tmp_path_factory):
@@ -831,24 +936,28 @@ def test_a_shard_that_breaks_in_training_costs_no_step(default, tmp_path):
   assert _values(tmp_path / 'train', ['global_step']) == [last] and last >= 2
 
 
-def test_self_critical_training(adam, tmp_path_factory):
-  """It goes on from a model, here that of `adam`, in another directory."""
-  train_dir = tmp_path_factory.mktemp('self_critical')
-  words = train_dir / 'words.txt'
-  words.write_text(
+@pytest.fixture(scope='module', name='described')
+def fixture_described(tmp_path_factory):
+  """Returns a directory of shards with their vocabulary."""
+  path = tmp_path_factory.mktemp('described')
+  (path / 'word_counts.txt').write_text(
     '<S> 9\n</S> 9\n' + ''.join(f'w{i} 1\n' for i in range(2, 19))
   )
-  unstamped = train_dir / 'data'
-  unstamped.mkdir()
   caption = [2, 3, 4, 5]
   for image in range(4):
     testing.write_shard(
-      unstamped / f'shard-{image}',
+      path / f'shard-{image}',
       [
         (image, testing.jpeg(image), [0, *caption[image:], 6 + image, 1])
         for _ in range(2)
       ],
     )
+  return path
+
+
+def test_self_critical_training(adam, described, tmp_path_factory):
+  """It goes on from a model, here that of `adam`, in another directory."""
+  train_dir = tmp_path_factory.mktemp('self_critical')
   for path in adam[0].glob('*-5.*'):
     shutil.copy(path, train_dir)
 
@@ -857,14 +966,13 @@ def test_self_critical_training(adam, tmp_path_factory):
       'train',
       *_flags(
         **_SMALL,
-        input_file_pattern=f'{unstamped}/shard-*',
+        input_file_pattern=f'{described}/shard-*',
         train_dir=directory,
         number_of_steps=11,
         batch_size=8,
         samples_per_image=4,
         max_sample_length=6,
         self_critical=True,
-        vocab_file=words,
         initial_learning_rate=0.1,
         save_interval_secs=0,
         feature_cache_dir=train_dir / 'features',
@@ -904,6 +1012,47 @@ def test_self_critical_training(adam, tmp_path_factory):
   )
 
 
+def test_greedy_baseline_from_word_vectors(described, tmp_path):
+  vectors = tmp_path / 'vectors.txt'
+  vectors.write_text(
+    'the 1 1 1 1 1 1\n' + ''.join(f'w{i} {i} 0 0 0 0 1\n' for i in range(9, 30))
+  )
+  train_dir = tmp_path / 'train'
+  result = testing.run_program(
+    'train',
+    *_flags(
+      **_SMALL,
+      input_file_pattern=f'{described}/shard-*',
+      vocab_file=described / 'word_counts.txt',
+      train_dir=train_dir,
+      number_of_steps=1,
+      batch_size=2,
+      accumulate_steps=2,
+      self_critical=True,
+      self_critical_baseline='greedy',
+      samples_per_image=1,
+      max_sample_length=4,
+      word_vectors_file=vectors,
+      initial_learning_rate=1e-9,
+      label_smoothing=0.1,
+      feature_cache_dir=tmp_path / 'features',
+      feature_views=0,
+      random_inception=True,
+    ),
+  )
+  assert result.returncode == 0, result.stderr
+  assert f'the embeddings of 10 of 20 words are from {vectors}' in result.stderr
+  assert '--label_smoothing and --scheduled_sampling have no effect' in (
+    result.stderr
+  )
+  (embeddings,) = _values(train_dir, ['seq_embedding/map'])
+  np.testing.assert_allclose(
+    embeddings[9:19], [[i, 0, 0, 0, 0, 1] for i in range(9, 19)], atol=1e-6
+  )
+  assert 0 < np.abs(embeddings[:9]).max() <= 0.08
+  assert 'greedy_reward' in testing.read_events(str(train_dir))
+
+
 def test_goes_on_from_the_newest_whole_checkpoint(adam, data, tmp_path_factory):
   """In a copy of the directory of `adam`, whose newest is cut short."""
   train_dir = tmp_path_factory.mktemp('damaged') / 'run [1]'
@@ -918,7 +1067,6 @@ def test_goes_on_from_the_newest_whole_checkpoint(adam, data, tmp_path_factory):
       input_file_pattern=data,
       train_dir=train_dir,
       number_of_steps=5,
-      batch_size=4,
       feature_cache_dir=train_dir / 'features',
       feature_views=0,
       save_interval_secs=0,
@@ -1031,6 +1179,22 @@ def test_goes_on_from_the_newest_whole_checkpoint(adam, data, tmp_path_factory):
     (
       'captions and samples',
       ['--captions_per_image=2 has no effect', '--samples_per_image'],
+    ),
+    (
+      'sampling',
+      ['--scheduled_sampling=cubic must be one of none, linear, exponential'],
+    ),
+    (
+      'one sample',
+      ['--samples_per_image=1', '--self_critical_baseline=greedy'],
+    ),
+    ('patience', ['--early_stopping_patience needs --eval_dir']),
+    (
+      'word vectors',
+      [
+        '--word_vectors_file needs the vocabulary of the shards',
+        '--vocab_file',
+      ],
     ),
     ('top', ['--train_inception_from=Mixed_7c needs --train_inception']),
     ('no vocabulary', ['data0/word_counts.txt', '--vocab_file']),

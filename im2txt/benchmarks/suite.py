@@ -74,12 +74,9 @@ def write_random_model(
   model = show_and_tell_model.ShowAndTellModel(config, with_inception=False)
   values.update(model.named_variables)
   checkpoints.write(os.path.join(directory, 'model.ckpt-0'), values)
-  with open(
-    os.path.join(directory, 'word_counts.txt'), 'w', encoding='utf-8'
-  ) as f:
-    f.write('<S> 2\n</S> 2\n')
-    f.writelines(f'w{i} 1\n' for i in range(config.vocab_size - 3))
-  stamp = vocabulary_stamp.of_vocabulary(vocabulary.Vocabulary(f.name)).stamp
+  path = os.path.join(directory, 'word_counts.txt')
+  training.write_vocabulary(path, config.vocab_size)
+  stamp = vocabulary_stamp.of_vocabulary(vocabulary.Vocabulary(path)).stamp
   assert stamp
   vocabulary_stamp.save(directory, stamp)
 
@@ -205,6 +202,31 @@ class Benchmark:
       'forward': 1e3 * forward / size,
       'backward and update': 1e3 * (seconds['from features'] - forward) / size,
     }
+
+  def switches(self) -> None:
+    """Compares steps that have a switch on with one that has none."""
+    seconds = timing.alternating_medians(
+      training.switched_steps(self.config), self.repeats
+    )
+    first = next(iter(seconds))
+    for name, value in seconds.items():
+      self._add(
+        f'training from features, {name}',
+        self.config.batch_size / value,
+        'captions/s',
+        f'training from features, {first}' if name != first else None,
+      )
+    seconds = timing.alternating_medians(
+      training.self_critical_steps(self.config, self.directory), self.repeats
+    )
+    first = next(iter(seconds))
+    for name, value in seconds.items():
+      self._add(
+        f'self-critical step, {name}',
+        1e3 * value,
+        'ms',
+        f'self-critical step, {first}' if name != first else None,
+      )
 
   def lstm(self) -> None:
     """Compares the LSTM with other ways to compute it."""

@@ -2,6 +2,7 @@
 """Measures the time of functions, and the time and memory of processes."""
 
 from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
 import json
 import statistics
@@ -14,13 +15,29 @@ import tensorflow as tf
 
 def median_seconds(fn: Callable[[], object], repeats: int) -> float:
   """Returns the median time of a call of `fn`, after two warm-up calls."""
-  times = []
+  return alternating_medians({'': fn}, repeats)['']
+
+
+def alternating_medians(
+  fns: Mapping[str, Callable[[], object]], repeats: int
+) -> dict[str, float]:
+  """Returns the median times of functions that are called in turn, in seconds.
+
+  What slows the machine for a while slows all of them. Two warm-up calls of
+  each do not count.
+
+  Args:
+    fns: functions by name.
+    repeats: number of measured calls of each.
+  """
+  times: dict[str, list[float]] = {name: [] for name in fns}
   for i in range(repeats + 2):
-    start = time.perf_counter()
-    fn()
-    if i > 1:
-      times.append(time.perf_counter() - start)
-  return statistics.median(times)
+    for name, fn in fns.items():
+      start = time.perf_counter()
+      fn()
+      if i > 1:
+        times[name].append(time.perf_counter() - start)
+  return {name: statistics.median(values) for name, values in times.items()}
 
 
 def matmul_rate(dtype: tf.DType, repeats: int, size: int = 2048) -> float:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of timing."""
 
+import functools
 import sys
 
 import pytest
@@ -14,6 +15,15 @@ def test_reports_the_time_memory_and_output_of_a_process():
   )
   assert seconds > 0 and 1e8 < memory < 3e8
   assert written == 'end\n'
+
+
+def test_functions_take_turns():
+  calls = []
+  found = timing.alternating_medians(
+    {name: functools.partial(calls.append, name) for name in 'ab'}, 3
+  )
+  assert calls == ['a', 'b'] * 5
+  assert list(found) == ['a', 'b'] and min(found.values()) > 0
 
 
 def test_tells_why_a_process_failed():

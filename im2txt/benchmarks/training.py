@@ -3,14 +3,23 @@
 
 from collections.abc import Callable
 from collections.abc import Sequence
+import os
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from im2txt import configuration
 from im2txt import show_and_tell_model
+from im2txt.input_pipeline import captions as captions_lib
+from im2txt.input_pipeline import image_batches
+from im2txt.input_pipeline import image_features
+from im2txt.metrics import cider
 from im2txt.ops import folded_inception
 from im2txt.ops import lstm
+from im2txt.text import vocabulary
+from im2txt.training import self_critical
+from im2txt.training import steps
 from im2txt.training import update
 
 # Words that are predicted per caption, including </S>.
@@ -93,6 +102,124 @@ def training_step(
     )['total_loss']
 
   return lambda: step().numpy()
+
+
+def switched_steps(
+  config: configuration.ModelConfig,
+) -> dict[str, Callable[[], object]]:
+  """Returns functions that take a step from features, by the switch that is on.
+
+  Each waits for its step. The first one has no switch on.
+
+  Args:
+    config: sizes of the model and the batch.
+  """
+  batch = image_batches.Batch(*random_batch(config, config.batch_size))
+
+  def step(**values: Any) -> Callable[[], object]:
+    training = configuration.TrainingConfig(**values)
+    model = show_and_tell_model.ShowAndTellModel(config, with_inception=False)
+    step_fn = steps.make_step_fn(
+      model,
+      update.Update(model, training),
+      0,
+      steps.FEATURES,
+      training,
+    )
+    rate = tf.constant(0.01)
+    return lambda: float(step_fn([batch], rate, rate)['total_loss'])
+
+  # The two warm-up steps reach the largest share.
+  sampling = dict(
+    scheduled_sampling='linear',
+    scheduled_sampling_half_steps=1,
+  )
+  return {
+    'no switch': step(),
+    'scheduled sampling of a quarter of the words': step(
+      **sampling, scheduled_sampling_max=0.25
+    ),
+    'scheduled sampling of all words': step(
+      **sampling, scheduled_sampling_max=1.0
+    ),
+    'label smoothing': step(label_smoothing=0.1),
+    'Momentum': step(optimizer='Momentum'),
+    'AdamW': step(optimizer='AdamW', weight_decay=0.01),
+  }
+
+
+def self_critical_steps(
+  config: configuration.ModelConfig, directory: str, samples_per_image: int = 5
+) -> dict[str, Callable[[], object]]:
+  """Returns functions that take self-critical steps, and one for the reward.
+
+  The random model does not end its captions, so they have `WORDS` words.
+
+  Args:
+    config: sizes of the model; its batch size is rounded down to whole images.
+    directory: of the vocabulary file.
+    samples_per_image: captions sampled per image.
+  """
+  images = config.batch_size // samples_per_image
+  rng = np.random.default_rng(0)
+  per_image, num_images = 5, 1000
+  count = per_image * num_images
+  # As rare as words are: few are in many captions.
+  ids = 2 + (rng.zipf(1.5, [count, WORDS]) - 1) % (config.vocab_size - 3)
+  ids[:, -1] = 1
+  ids = np.insert(ids, 0, 0, axis=1).astype(np.int32)
+  features = rng.random([num_images, 1, 2048], np.float32)
+  data = image_features.CaptionedFeatures(
+    captions_lib.Captions(
+      np.arange(num_images),
+      np.repeat(np.arange(num_images), per_image).astype(np.int32),
+      ids.ravel(),
+      np.arange(1, count + 1) * ids.shape[1],
+      np.array([count]),
+    ),
+    [features],
+    [],
+  )
+  vocab_file = os.path.join(directory, 'word_counts.txt')
+  write_vocabulary(vocab_file, config.vocab_size)
+  vocab = vocabulary.Vocabulary(vocab_file)
+  batch = np.arange(images), features[:images, 0]
+  rate = tf.constant(0.0)
+
+  def step(baseline: str) -> Callable[[], object]:
+    model = show_and_tell_model.ShowAndTellModel(config, with_inception=False)
+    step_fn = steps.make_self_critical_step_fn(
+      model,
+      update.Update(model, configuration.TrainingConfig()),
+      data,
+      vocab,
+      0,
+      samples_per_image,
+      WORDS,
+      baseline,
+    )
+    return lambda: float(step_fn([batch], rate, rate)['global_norm'])
+
+  references = ids[:, 1:].reshape([num_images, per_image, WORDS]).tolist()
+  reward = cider.Scorer(references, vocab.unk_id)
+  owners = np.repeat(batch[0], samples_per_image)
+  # Half of the words are also in the references.
+  drawn = [
+    [*references[image][0][: WORDS // 2], *rng.integers(2, 99, WORDS // 2)]
+    for image in owners
+  ]
+  return {
+    'mean of the other samples': step(self_critical.MEAN),
+    'greedy caption': step(self_critical.GREEDY),
+    'reward alone': lambda: reward(drawn, owners),
+  }
+
+
+def write_vocabulary(path: str, vocab_size: int) -> None:
+  """Writes a vocabulary file for so many word ids, <UNK> included."""
+  with open(path, 'w', encoding='utf-8') as f:
+    f.write('<S> 2\n</S> 2\n')
+    f.writelines(f'w{i} 1\n' for i in range(vocab_size - 3))
 
 
 def forward_pass(config: configuration.ModelConfig) -> Callable[[], np.ndarray]:

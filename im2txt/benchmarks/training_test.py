@@ -41,6 +41,41 @@ def test_random_model_captions_and_trains(tmp_path):
   assert math.isfinite(training.forward_pass(config)())
 
 
+def test_measures_the_switches(tmp_path):
+  config = configuration.ModelConfig(
+    vocab_size=120, embedding_size=4, num_lstm_units=6, batch_size=10
+  )
+  benchmark = suite.Benchmark(str(tmp_path), 1, 0)
+  benchmark.config = config
+  benchmark.switches()
+  shares = {
+    name: result.get('share_of') for name, result in benchmark.results.items()
+  }
+  for kind, first in (
+    ('training from features, ', 'no switch'),
+    ('self-critical step, ', 'mean of the other samples'),
+  ):
+    names = [name for name in shares if name.startswith(kind)]
+    assert names[0] == kind + first and shares[names[0]] is None
+    assert len(names) > 2
+    assert {shares[name] for name in names[1:]} == {kind + first}
+
+
+def test_steps_to_measure_do_what_they_say(tmp_path):
+  config = configuration.ModelConfig(
+    vocab_size=120, embedding_size=4, num_lstm_units=6, batch_size=10
+  )
+  losses = {
+    name: step() for name, step in training.switched_steps(config).items()
+  }
+  assert all(math.isfinite(loss) for loss in losses.values())
+  found = training.self_critical_steps(config, str(tmp_path))
+  rewards = found.pop('reward alone')()
+  # Halves of captions of the references.
+  assert len(rewards) == 10 and rewards.min() > 0
+  assert all(norm() > 0 for norm in found.values())
+
+
 def test_ways_to_run_the_lstm_agree():
   config = configuration.ModelConfig(
     batch_size=3, embedding_size=4, num_lstm_units=6

@@ -17,18 +17,62 @@ from im2txt.checkpoints import encoder_stamp
 from im2txt.runtime import files
 from im2txt.text import vocabulary_stamp
 
+# Below the --eval_dir of evaluate.
+DIRECTORY = 'best'
 FILE_NAME = 'best.json'
 _LOWER_IS_BETTER = ('perplexity',)
 
 
 @dataclasses.dataclass
-class _Best:
-  """What best.json holds, see `BestCheckpoint`."""
+class Best:
+  """What best.json holds, see `BestCheckpoint`.
+
+  Attributes:
+    metric: name of the metric.
+    value: of the best checkpoint.
+    global_step: of the best checkpoint.
+    measured_on: see `BestCheckpoint`.
+    not_better: steps of the checkpoints that were measured after the best one.
+  """
 
   metric: str
   value: float
   global_step: int
   measured_on: dict[str, object] = dataclasses.field(default_factory=dict)
+  not_better: list[int] = dataclasses.field(default_factory=list)
+
+  def count_not_better(self, step: int | None = None) -> int:
+    """Returns how many checkpoints in a row were not better than the best.
+
+    Args:
+      step: those after this step do not count, as they are of another run.
+    """
+    return len({n for n in self.not_better if step is None or n <= step})
+
+
+def read(directory: str) -> Best | None:
+  """Returns what best.json holds, None if there is no best yet.
+
+  Raises:
+    ValueError: it is damaged.
+  """
+  path = os.path.join(directory, FILE_NAME)
+  if not os.path.exists(path):
+    return None
+  try:
+    best = files.read_fields(path, Best)
+    if not math.isfinite(best.value) or best.global_step < 0:
+      raise ValueError(f'value {best.value} at step {best.global_step}')
+    if not all(
+      isinstance(step, int) and step > best.global_step
+      for step in best.not_better
+    ):
+      raise ValueError(f'not_better {best.not_better!r:.100}')
+    return best
+  except (OSError, ValueError) as error:
+    raise ValueError(
+      f'cannot read {path} ({error}); delete it to begin anew'
+    ) from error
 
 
 class BestCheckpoint:
@@ -73,18 +117,11 @@ class BestCheckpoint:
       self._remove_all_but(self._best.global_step)
       self._remove_state_unless_of(self._best.global_step)
 
-  def _read(self) -> _Best | None:
-    """Returns the `_Best` of best.json, None if there is no best yet."""
-    if not os.path.exists(self._path):
+  def _read(self) -> Best | None:
+    """Returns the `Best` of best.json, None if there is no best yet."""
+    best = read(self._directory)
+    if best is None:
       return None
-    try:
-      best = files.read_fields(self._path, _Best)
-      if not math.isfinite(best.value) or best.global_step < 0:
-        raise ValueError(f'value {best.value} at step {best.global_step}')
-    except (OSError, ValueError) as error:
-      raise ValueError(
-        f'cannot read {self._path} ({error}); delete it to begin anew'
-      ) from error
     if best.metric != self.metric:
       raise ValueError(
         f'{self._directory} holds the best checkpoint by {best.metric}, not '
@@ -135,17 +172,18 @@ class BestCheckpoint:
     Raises:
       OSError: it cannot be written; the best before is still there.
     """
+    step = int(named_variables['global_step'])
     sign = -1 if self.metric in _LOWER_IS_BETTER else 1
     if not math.isfinite(value) or (
       self._best and sign * value <= sign * self._best.value
     ):
+      self._count(step)
       return False
-    step = int(named_variables['global_step'])
     os.makedirs(self._directory, exist_ok=True)
     configuration.save(self._directory, configuration.load(train_dir))
     vocabulary_stamp.copy(train_dir, self._directory)
     encoder_stamp.copy(train_dir, self._directory)
-    best = _Best(self.metric, float(value), step, dict(self._measured_on))
+    best = Best(self.metric, float(value), step, dict(self._measured_on))
     try:
       # The one before stays until best.json names the new one.
       checkpoints.CheckpointManager(self._directory, max_to_keep=2).save(
@@ -163,6 +201,20 @@ class BestCheckpoint:
     self._best = best
     self._remove_all_but(step)
     return True
+
+  def count_not_better(self) -> int:
+    """Returns how many checkpoints in a row were not better than the best."""
+    return self._best.count_not_better() if self._best else 0
+
+  def _count(self, step: int) -> None:
+    """Notes a checkpoint that is not better, if it is later than the best.
+
+    An evaluation that starts again may measure a checkpoint once more.
+    """
+    best = self._best
+    if best and step > best.global_step and step not in best.not_better:
+      best.not_better.append(step)
+      files.write_json(self._path, dataclasses.asdict(best))
 
   def _prefix(self, step: int) -> str:
     return os.path.join(self._directory, f'{checkpoints.PREFIX}-{step}')

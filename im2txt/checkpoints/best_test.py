@@ -72,7 +72,57 @@ def test_keeps_the_best(train_dir, tmp_path, metric, values, steps):
     'value': values[3],
     'global_step': 4,
     'measured_on': {},
+    'not_better': [5],
   }
+
+
+def test_counts_the_checkpoints_since_the_best(train_dir, tmp_path):
+  directory = tmp_path / 'best'
+
+  def reopened():
+    return best_checkpoint.BestCheckpoint(str(directory), 'cider', {})
+
+  best = reopened()
+  assert best.count_not_better() == 0
+  counts = []
+  for step, value in (
+    (1, 0.3),
+    (2, 0.2),
+    (3, 0.3),
+    (3, 0.1),  # Once more, as after a restart.
+    (4, float('nan')),
+    (5, 0.4),
+    (5, 0.4),
+    (2, 0.1),  # Of another run.
+    (6, 0.4),
+    (7, 0.1),
+  ):
+    best.offer(value, _variables(step), str(train_dir))
+    counts.append(best.count_not_better())
+    best = reopened()
+    assert best.count_not_better() == counts[-1]
+  assert counts == [0, 1, 2, 2, 3, 0, 0, 0, 1, 2]
+  found = best_checkpoint.read(str(directory))
+  assert (found.global_step, found.not_better) == (5, [6, 7])
+  assert [found.count_not_better(step) for step in (5, 6, 7, 8)] == [0, 1, 2, 2]
+  assert best_checkpoint.read(str(tmp_path)) is None
+
+
+def test_reads_a_file_of_before_there_was_early_stopping(train_dir, tmp_path):
+  directory = tmp_path / 'best'
+  best_checkpoint.BestCheckpoint(str(directory), 'cider', {}).offer(
+    0.5, _variables(3), str(train_dir)
+  )
+  path = directory / 'best.json'
+  content = json.loads(path.read_text())
+  del content['not_better']
+  path.write_text(json.dumps(content))
+  again = best_checkpoint.BestCheckpoint(str(directory), 'cider', {})
+  assert again.count_not_better() == 0
+  for wrong in ([2], ['4'], 4):
+    path.write_text(json.dumps({**content, 'not_better': wrong}))
+    with pytest.raises(ValueError, match='best.json .*not_better'):
+      best_checkpoint.read(str(directory))
 
 
 def test_is_remembered(train_dir, tmp_path):

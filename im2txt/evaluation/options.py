@@ -90,9 +90,17 @@ class EvaluateOptions:
     'perplexity (the lowest), or one of --metrics except the measures of '
     'diversity. Empty: keep none.',
   )
+  early_stopping_patience: int = field(
+    0,
+    'Stop once so many checkpoints in a row were not better by --best_metric, '
+    'as train does with the same flag; 0: do not.',
+    lower_bound=0,
+  )
 
   def check(self) -> None:
     """Raises ValueError for options that do not go together."""
+    if self.early_stopping_patience and not self.best_metric:
+      raise ValueError('--early_stopping_patience needs --best_metric')
     if 0 < self.number_of_steps < self.min_global_step and not self.run_once:
       raise ValueError(
         f'--number_of_steps={self.number_of_steps} is below '

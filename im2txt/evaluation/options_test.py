@@ -20,6 +20,10 @@ def fixture_no_java(monkeypatch):
     ({'metrics': ('perplexity',)}, 'perplexity is always computed'),
     ({'best_metric': 'cider'}, 'is not in --metrics=; add it'),
     (
+      {'early_stopping_patience': 2},
+      '--early_stopping_patience needs --best_metric',
+    ),
+    (
       {'metrics': ('all',), 'best_metric': 'mean_length'},
       'is none of perplexity',
     ),

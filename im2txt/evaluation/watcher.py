@@ -340,17 +340,28 @@ class Watcher:
         # Not there yet, or deleted by train while it was read: look again.
         logging.warning('%s', e)
       if self._is_last():
-        logging.info(
-          '--number_of_steps=%d reached', self._options.number_of_steps
-        )
         return
       wait = self._options.eval_interval_secs - (time.time() - start)
       if wait > 0:
         time.sleep(wait)
 
   def _is_last(self) -> bool:
+    patience = self._options.early_stopping_patience
+    if patience and self._best:
+      count = self._best.count_not_better()
+      if count >= patience:
+        logging.info(
+          '--early_stopping_patience=%d reached: the last %d checkpoint(s) '
+          'were not better',
+          patience,
+          count,
+        )
+        return True
     last = self._options.number_of_steps
-    return 0 < last and self._last_step is not None and self._last_step >= last
+    if not last or self._last_step is None or self._last_step < last:
+      return False
+    logging.info('--number_of_steps=%d reached', last)
+    return True
 
 
 def _best(
@@ -374,7 +385,7 @@ def _best(
       **search.completed(config).as_dict(),
     )
   return best_checkpoint.BestCheckpoint(
-    os.path.join(options.eval_dir, 'best'),
+    os.path.join(options.eval_dir, best_checkpoint.DIRECTORY),
     options.best_metric,
     measured_on,
     defaults=search_config.SearchConfig().completed().as_dict(),

@@ -161,7 +161,7 @@ def _lines(
 ) -> Generator[str | None, None, None]:
   """Yields the lines of a process, or None if it is silent for too long."""
   assert process.stdout is not None  # It is a pipe.
-  buffer, limit = b'', _SECONDS_TO_START
+  buffer, limit = b'', float(_SECONDS_TO_START)
   while True:
     ready, _, _ = select.select([process.stdout], [], [], limit)
     data = os.read(process.stdout.fileno(), 1 << 16) if ready else None

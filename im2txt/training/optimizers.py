@@ -52,19 +52,7 @@ class Optimizer(Protocol):
 
 
 class Sgd:
-  """Stochastic gradient descent, the optimizer of 2016 and of the paper.
-
-  Args:
-    named_variables: the variables to train, by name; not used.
-    weight_decay: not used.
-  """
-
-  def __init__(
-    self,
-    named_variables: Mapping[str, tf.Variable] | None = None,
-    weight_decay: float = 0.0,
-  ) -> None:
-    del named_variables, weight_decay
+  """Stochastic gradient descent, the optimizer of 2016 and of the paper."""
 
   @property
   def named_slots(self) -> dict[str, tf.Variable]:
@@ -86,13 +74,76 @@ class Sgd:
         )
 
 
-class Adam:
-  """Adam (Kingma and Ba 2015), with decoupled weight decay (Loshchilov 2019).
+def _decay(
+  variable: tf.Variable, learning_rate: tf.Tensor, weight_decay: float
+) -> None:
+  """Subtracts the share that decays in a step; to be traced.
+
+  It does not go through the gradient, so neither moments nor clipping see it
+  (Loshchilov and Hutter 2019). Biases do not decay.
+
+  Args:
+    variable: what decays.
+    learning_rate: float32 scalar.
+    weight_decay: the share, times the learning rate.
+  """
+  if weight_decay and variable.shape.rank > 1:
+    variable.assign_sub(learning_rate * weight_decay * variable)
+
+
+class Momentum:
+  """Gradient descent along a decaying sum of gradients (Polyak 1964).
+
+  As `tf.compat.v1.train.MomentumOptimizer`: the learning rate multiplies the
+  sum, not the gradients in it.
 
   Args:
     named_variables: the variables to train, by name.
-    weight_decay: each step subtracts this share of each matrix, times the
-      learning rate. Biases do not decay.
+    momentum: share of the sum that each step keeps.
+    nesterov: whether to look ahead (Nesterov 1983; Sutskever et al. 2013).
+    weight_decay: see `_decay`.
+  """
+
+  def __init__(
+    self,
+    named_variables: Mapping[str, tf.Variable],
+    momentum: float,
+    nesterov: bool = False,
+    weight_decay: float = 0.0,
+  ) -> None:
+    self._momentum = momentum
+    self._nesterov = nesterov
+    self._weight_decay = weight_decay
+    self._sums = {
+      name: tf.Variable(tf.zeros_like(variable), trainable=False)
+      for name, variable in named_variables.items()
+    }
+
+  @property
+  def named_slots(self) -> dict[str, tf.Variable]:
+    """The sum of each variable."""
+    return {f'{name}/Momentum': total for name, total in self._sums.items()}
+
+  def apply(self, changes: Sequence[Change], scale: tf.Tensor) -> None:
+    """Changes the variables; see `Optimizer.apply`."""
+    for name, variable, gradient, learning_rate in changes:
+      _decay(variable, learning_rate, self._weight_decay)
+      tf.raw_ops.ResourceApplyMomentum(
+        var=variable.handle,
+        accum=self._sums[name].handle,
+        lr=learning_rate,
+        grad=scale * tf.convert_to_tensor(gradient),
+        momentum=self._momentum,
+        use_nesterov=self._nesterov,
+      )
+
+
+class Adam:
+  """Adam (Kingma and Ba 2015) with decoupled weight decay, which is AdamW.
+
+  Args:
+    named_variables: the variables to train, by name.
+    weight_decay: see `_decay`.
   """
 
   _BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8
@@ -123,8 +174,7 @@ class Adam:
     self._updates.assign_add(1)
     count = tf.cast(self._updates, tf.float32)
     for name, variable, gradient, learning_rate in changes:
-      if self._weight_decay and variable.shape.rank > 1:
-        variable.assign_sub(learning_rate * self._weight_decay * variable)
+      _decay(variable, learning_rate, self._weight_decay)
       first, second = self._moments[name]
       tf.raw_ops.ResourceApplyAdam(
         var=variable.handle,
@@ -140,10 +190,26 @@ class Adam:
       )
 
 
-# Each is made from the variables to train, by name, and the weight decay.
-BY_NAME: dict[str, Callable[[Mapping[str, tf.Variable], float], Optimizer]] = {
-  'SGD': Sgd,
-  'Adam': Adam,
+def _adam(
+  named_variables: Mapping[str, tf.Variable],
+  config: configuration.TrainingConfig,
+) -> Adam:
+  return Adam(named_variables, config.weight_decay)
+
+
+# Each is made from the variables to train, by name, and the configuration.
+BY_NAME: dict[
+  str,
+  Callable[
+    [Mapping[str, tf.Variable], configuration.TrainingConfig], Optimizer
+  ],
+] = {
+  'SGD': lambda named_variables, config: Sgd(),
+  'Adam': _adam,
+  'AdamW': _adam,
+  'Momentum': lambda named_variables, config: Momentum(
+    named_variables, config.momentum, config.nesterov, config.weight_decay
+  ),
 }
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from im2txt import configuration
 from im2txt.training import optimizers
 
 _SHAPES = {'embedding/map': [6, 3], 'kernel': [3, 4], 'bias': [4]}
@@ -47,6 +48,11 @@ def gradients(step):
   }, dense
 
 
+def make(name, named_variables, **values):
+  config = configuration.TrainingConfig(optimizer=name, **values)
+  return optimizers.BY_NAME[name](named_variables, config)
+
+
 def apply(optimizer, named_variables, step, learning_rate, scale):
   """Takes a step inside of a `tf.function`, as training does."""
 
@@ -66,7 +72,7 @@ def apply(optimizer, named_variables, step, learning_rate, scale):
 
 def test_sgd_is_the_update_of_2016():
   found, expected = variables(), initial()
-  optimizer = optimizers.BY_NAME['SGD'](found, 0.1)
+  optimizer = make('SGD', found, weight_decay=0.1)
   for step, (rate, scale) in enumerate([(2.0, 1.0), (0.5, 0.25), (1.0, 0.1)]):
     apply(optimizer, found, step, rate, scale)
     for name, gradient in gradients(step)[1].items():
@@ -75,10 +81,11 @@ def test_sgd_is_the_update_of_2016():
   assert optimizer.named_slots == {}
 
 
+@pytest.mark.parametrize('name', ['Adam', 'AdamW'])
 @pytest.mark.parametrize('weight_decay', [0.0, 0.3])
-def test_adam_is_that_of_its_paper(weight_decay):
+def test_adam_is_that_of_its_paper(name, weight_decay):
   found = variables()
-  optimizer = optimizers.BY_NAME['Adam'](found, weight_decay)
+  optimizer = make(name, found, weight_decay=weight_decay)
   theta = {n: v.astype(np.float64) for n, v in initial().items()}
   m = {n: np.zeros(s) for n, s in _SHAPES.items()}
   v = {n: np.zeros(s) for n, s in _SHAPES.items()}
@@ -117,20 +124,78 @@ def test_adam_is_that_of_its_paper(weight_decay):
     np.testing.assert_allclose(slots[f'{name}/Adam_1'], v[name], atol=1e-6)
 
 
-def test_adam_goes_on_from_its_slots():
+def test_the_decay_of_adamw_is_that_of_another_implementation():
+  """Decoupled: without a gradient nothing else moves the weights."""
+  import tf_keras
+
+  found, expected = variables(), variables()
+  optimizer = make('AdamW', found, weight_decay=0.3)
+  other = tf_keras.optimizers.AdamW(
+    weight_decay=0.3, epsilon=1e-8, jit_compile=False
+  )
+  other.exclude_from_weight_decay(var_list=[expected['bias']])
+  other.build(list(expected.values()))
+  for step, rate in enumerate([0.1, 0.05, 0.2]):
+    apply(optimizer, found, step, rate, 1.0)
+    other.learning_rate = rate
+    other.apply_gradients(
+      [
+        (tf.constant(gradient, tf.float32), expected[name])
+        for name, gradient in gradients(step)[1].items()
+      ]
+    )
+    for name, variable in found.items():
+      np.testing.assert_allclose(variable, expected[name], atol=1e-5)
+
+
+@pytest.mark.parametrize('nesterov', [False, True])
+@pytest.mark.parametrize('weight_decay', [0.0, 0.3])
+def test_momentum_is_that_of_sutskever_et_al(nesterov, weight_decay):
+  found, theta = variables(), initial()
+  optimizer = make(
+    'Momentum',
+    found,
+    momentum=0.8,
+    nesterov=nesterov,
+    weight_decay=weight_decay,
+  )
+  total = {n: np.zeros(s) for n, s in _SHAPES.items()}
+  for step in range(6):
+    rate, scale = 0.2 / (1 + step), 1.0 / (1 + step % 3)
+    apply(optimizer, found, step, rate, scale)
+    for name, gradient in gradients(step)[1].items():
+      g = scale * gradient
+      decay = 0.0 if name == 'bias' else rate * weight_decay * theta[name]
+      total[name] = 0.8 * total[name] + g
+      # Looking ahead, the sum of the next step without its gradient counts.
+      direction = g + 0.8 * total[name] if nesterov else total[name]
+      theta[name] = theta[name] - decay - rate * direction
+      np.testing.assert_allclose(
+        found[name], theta[name], atol=1e-5, err_msg=f'{name} at {step}'
+      )
+  assert set(optimizer.named_slots) == {f'{name}/Momentum' for name in _SHAPES}
+  for name in _SHAPES:
+    np.testing.assert_allclose(
+      optimizer.named_slots[f'{name}/Momentum'], total[name], atol=1e-5
+    )
+
+
+@pytest.mark.parametrize('name', ['Adam', 'AdamW', 'Momentum'])
+def test_goes_on_from_its_slots(name):
   expected = variables()
-  optimizer = optimizers.Adam(expected, 0.01)
+  optimizer = make(name, expected, weight_decay=0.01)
   for step in range(3):
     apply(optimizer, expected, step, 0.1, 1.0)
   resumed = {n: tf.Variable(v) for n, v in expected.items()}
-  other = optimizers.Adam(resumed, 0.01)
-  for name, slot in optimizer.named_slots.items():
-    other.named_slots[name].assign(slot)
+  other = make(name, resumed, weight_decay=0.01)
+  assert optimizer.named_slots
+  for slot, value in optimizer.named_slots.items():
+    other.named_slots[slot].assign(value)
   for step in range(3, 5):
     apply(optimizer, expected, step, 0.1, 1.0)
     apply(other, resumed, step, 0.1, 1.0)
-  for name in _SHAPES:
-    np.testing.assert_array_equal(resumed[name], expected[name])
+  for variable in _SHAPES:
+    np.testing.assert_array_equal(resumed[variable], expected[variable])
 
 
 def test_moving_average():

@@ -5,8 +5,10 @@ import dataclasses
 
 from im2txt.ops import folded_inception
 from im2txt.runtime.flag_dataclasses import field
+from im2txt.training import self_critical
 
 _BLOCKS = folded_inception.BLOCKS
+_BASELINES = self_critical.BASELINES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,9 +97,15 @@ class TrainOptions:
   )
   samples_per_image: int = field(
     5,
-    'Captions sampled per image with --self_critical. Each is compared with '
-    'the mean of the others. Must divide --batch_size.',
-    lower_bound=2,
+    'Captions sampled per image with --self_critical. Must divide '
+    '--batch_size.',
+    lower_bound=1,
+  )
+  self_critical_baseline: str = field(
+    _BASELINES[0],
+    'What the reward of a sampled caption is compared with: the mean reward '
+    "of the image's other samples, or the reward of its greedy caption.",
+    values=_BASELINES,
   )
   max_sample_length: int = field(
     20,
@@ -106,8 +114,24 @@ class TrainOptions:
   )
   vocab_file: str = field(
     '',
-    'Vocabulary of the shards, for --self_critical. The default is '
-    'word_counts.txt beside the shards.',
+    'Vocabulary of the shards, for --self_critical and --word_vectors_file. '
+    'The default is word_counts.txt beside the shards.',
+  )
+  word_vectors_file: str = field(
+    '',
+    'Word embeddings to start from: a file of GloVe or of word2vec in its text '
+    'format, which may be compressed by gzip. Words that are not in it start '
+    'at random. It is read at step 0 only. The vectors must be of size '
+    '--embedding_size.',
+  )
+  early_stopping_patience: int = field(
+    0,
+    'Stop once so many checkpoints in a row were not better. evaluate '
+    '--best_metric with the same --eval_dir must run beside. 0 never stops.',
+    lower_bound=0,
+  )
+  eval_dir: str = field(
+    '', 'The --eval_dir of evaluate, for --early_stopping_patience.'
   )
   precision: str = field(
     'float32',
@@ -140,6 +164,11 @@ class TrainOptions:
         f'--train_inception_from={self.train_inception_from} needs '
         '--train_inception'
       )
+    if self.early_stopping_patience and not self.eval_dir:
+      raise ValueError(
+        '--early_stopping_patience needs --eval_dir: give that of '
+        'evaluate --best_metric'
+      )
     if self.self_critical and self.train_inception_from:
       raise ValueError(
         '--self_critical needs a frozen Inception v3: leave out '
@@ -149,6 +178,15 @@ class TrainOptions:
       raise ValueError(
         '--self_critical needs --feature_cache_dir: give it a '
         'directory for the features of --input_file_pattern'
+      )
+    if (
+      self.self_critical
+      and self.samples_per_image == 1
+      and self.self_critical_baseline == self_critical.MEAN
+    ):
+      raise ValueError(
+        '--samples_per_image=1 has no other sample to be compared with: give '
+        '2 or more, or --self_critical_baseline=greedy'
       )
     if self.feature_undistorted and not self.feature_cache_dir:
       raise ValueError(

@@ -3,8 +3,8 @@
 
 Rennie et al. 2017, "Self-critical Sequence Training for Image Captioning",
 equation 7. The baseline is the mean reward of the image's other samples (Luo
-2020), so no greedy caption is needed. Training starts from a model that was
-trained by cross entropy.
+2020), or the reward of its greedy caption as in the first paper. Training
+starts from a model that was trained by cross entropy.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,9 @@ import numpy as np
 import tensorflow as tf
 
 from im2txt import show_and_tell_model
+
+# What the reward of a sample is compared with.
+MEAN, GREEDY = BASELINES = ('mean', 'greedy')
 
 
 def sample(
@@ -23,6 +26,7 @@ def sample(
   left_out: Sequence[int],
   max_length: int,
   seed: tf.Tensor,
+  greedy_from: tf.Tensor | None = None,
 ) -> tf.Tensor:
   """Samples a caption for each row; to be traced.
 
@@ -34,6 +38,8 @@ def sample(
     left_out: ids that are never drawn.
     max_length: largest number of words, including the end word.
     seed: int [2] that determines the samples.
+    greedy_from: int32 scalar. Rows from this one on get the likeliest word at
+      each step instead; None if there are none.
 
   Returns:
     int64 [batch, time], word ids, padded with the end word.
@@ -54,6 +60,9 @@ def sample(
         seed, tf.shape(drawn)[1], alg='philox'
       ),
     )[:, 0]
+    if greedy_from is not None:
+      likeliest = tf.argmax(softmax * allowed, axis=1)
+      words = tf.where(tf.range(batch) < greedy_from, words, likeliest)
     words = tf.where(ended, end, words)
     return (
       words,
@@ -79,26 +88,52 @@ def sample(
   return drawn
 
 
+def lengths(drawn: np.ndarray, end_id: int) -> np.ndarray:
+  """Returns the lengths of captions in words, including the end word.
+
+  A caption without an end word has been cut off.
+
+  Args:
+    drawn: int [batch, time].
+    end_id: id of the end word.
+
+  >>> lengths(np.array([[5, 1, 1], [5, 6, 7]]), end_id=1).tolist()
+  [2, 3]
+  """
+  ended = drawn == end_id
+  return np.where(
+    ended.any(axis=1), np.argmax(ended, axis=1) + 1, drawn.shape[1]
+  )
+
+
 def advantages(
-  rewards: np.ndarray | Sequence[float], samples_per_image: int
+  rewards: np.ndarray | Sequence[float],
+  samples_per_image: int,
+  baselines: np.ndarray | Sequence[float] | None = None,
 ) -> np.ndarray:
-  """Returns each reward minus the mean reward of the image's other samples.
+  """Returns each reward minus its baseline.
 
   Args:
     rewards: float [images * samples_per_image], grouped by image.
-    samples_per_image: 2 or more.
+    samples_per_image: 2 or more without `baselines`.
+    baselines: float [images]. The default is, for each reward, the mean reward
+      of the image's other samples.
 
   Returns:
     float32 [images * samples_per_image].
 
   >>> advantages([1.0, 3.0], 2).tolist()
   [-2.0, 2.0]
+  >>> advantages([1.0, 3.0], 2, baselines=[2.5]).tolist()
+  [-1.5, 0.5]
   """
   rewards = np.reshape(rewards, [-1, samples_per_image])
-  others = (rewards.sum(axis=1, keepdims=True) - rewards) / (
-    samples_per_image - 1
-  )
-  return (rewards - others).astype(np.float32).reshape(-1)
+  if baselines is None:
+    others = rewards.sum(axis=1, keepdims=True) - rewards
+    baselines = others / (samples_per_image - 1)
+  else:
+    baselines = np.reshape(baselines, [-1, 1])
+  return (rewards - baselines).astype(np.float32).reshape(-1)
 
 
 def loss(

@@ -106,6 +106,62 @@ def test_advantages_are_over_the_mean_of_the_others():
   )
 
 
+def test_advantages_are_over_the_greedy_caption():
+  found = self_critical.advantages([1.0, 2.0, 6.0, 5.0], 2, [1.5, 7.0])
+  np.testing.assert_allclose(found, [-0.5, 0.5, -1.0, -2.0])
+  assert found.dtype == np.float32
+  # One sample is enough.
+  np.testing.assert_allclose(
+    self_critical.advantages([1.0, 3.0], 1, [2.0, 2.0]), [-1.0, 1.0]
+  )
+
+
+def test_greedy_rows_take_the_likeliest_word_at_each_step(model):
+  images = features(12)
+  left_out = [_UNKNOWN, 10, 11]
+
+  def sample(greedy_from, seed):
+    return self_critical.sample(
+      model,
+      np.repeat(images, 2, axis=0),
+      _START,
+      _END,
+      left_out,
+      6,
+      [1, seed],
+      greedy_from,
+    ).numpy()
+
+  drawn = sample(8, 2)
+  # The rows before are sampled as they are without a greedy row.
+  sampled = sample(None, 2)
+  time = min(drawn.shape[1], sampled.shape[1])
+  np.testing.assert_array_equal(drawn[:8, :time], sampled[:8, :time])
+  assert (drawn[8:, :time] != sampled[8:, :time]).any()
+  expected = []
+  for image in images:
+    words, state = [_START], model.initial_state(image[None])
+    while len(words) <= 6 and words[-1] != _END:
+      softmax, state = model.inference_step(
+        tf.constant(words[-1:], tf.int64), state
+      )
+      probability = softmax.numpy()[0]
+      probability[left_out] = 0
+      words.append(int(np.argmax(probability)))
+    expected.append([*words[1:], *[_END] * 6][:6])
+  greedy = [[*row, *[_END] * 6][:6] for row in drawn.tolist()]
+  assert greedy[8:] == [row for row in expected for _ in range(2)][8:]
+  assert len(set(map(tuple, expected))) > 2
+  # They do not depend on the seed.
+  other = [[*row, *[_END] * 6][:6] for row in sample(8, 3).tolist()]
+  assert other[8:] == greedy[8:] and other[:8] != greedy[:8]
+
+
+def test_lengths_count_the_end_word():
+  drawn = np.array([[5, _END, _END], [_END, _END, _END], [5, 6, 7], [5, 6, 1]])
+  assert self_critical.lengths(drawn, _END).tolist() == [2, 1, 3, 3]
+
+
 def test_gradient_of_the_loss_is_that_of_the_weighted_log_probability(model):
   # Captions of different length, the shorter one first: rows are reordered.
   sources = np.array([[0, 4, 0, 0], [0, 5, 6, 7], [0, 2, 3, 0]])

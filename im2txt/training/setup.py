@@ -22,6 +22,7 @@ from im2txt.text import vocabulary
 from im2txt.text import vocabulary_stamp
 from im2txt.training import optimizers
 from im2txt.training import options as options_lib
+from im2txt.training import scheduled_sampling
 from im2txt.training import schedules
 from im2txt.training import steps
 
@@ -57,8 +58,8 @@ def make_configs(
     checkpoint: see `open_checkpoint`.
 
   Raises:
-    ValueError: see `configuration.resolve`, `optimizers.check` and
-      `schedules.check`.
+    ValueError: see `configuration.resolve`, and `check` of `optimizers`,
+      `schedules` and `scheduled_sampling`.
   """
   configs = configuration.resolve(train_dir, given)
   if stamp and not checkpoint:
@@ -75,6 +76,7 @@ def make_configs(
       )
   optimizers.check(configs.training)
   schedules.check(configs.training)
+  scheduled_sampling.check(configs.training)
   return configs
 
 
@@ -169,6 +171,7 @@ def open_vocabulary(
   files: Sequence[str],
   holders: Sequence[vocabulary_stamp.Source],
   vocab_size: int,
+  flag: str,
 ) -> vocabulary.Vocabulary:
   """Opens the vocabulary of the shards.
 
@@ -177,6 +180,7 @@ def open_vocabulary(
     files: shard file names.
     holders: `vocabulary_stamp.of_shards` of the files.
     vocab_size: number of word ids of the model.
+    flag: the flag that needs the vocabulary, for the error.
 
   Raises:
     ValueError: the file cannot be read, is not the vocabulary of the shards, or
@@ -186,7 +190,7 @@ def open_vocabulary(
     path = os.path.join(os.path.dirname(files[0]), 'word_counts.txt')
     if not os.path.exists(path):
       raise ValueError(
-        '--self_critical needs the vocabulary of the shards: '
+        f'--{flag} needs the vocabulary of the shards: '
         f'there is no {path}; give --vocab_file'
       )
   vocab = vocabulary.Vocabulary(path)
@@ -254,7 +258,7 @@ def make_batches(
   files: Sequence[str],
   data: image_features.CaptionedFeatures | None,
   seed: int,
-  step: int,
+  first_batch: int,
 ) -> Iterator[image_batches.Batch]:
   """Returns an endless iterator of batches.
 
@@ -264,12 +268,12 @@ def make_batches(
     files: shard file names.
     data: see `open_features`; None to train from images.
     seed: of the run.
-    step: the first step.
+    first_batch: place of the first batch among all batches of the run.
   """
   if not data:
     return image_batches.ImageBatches(
       files, config, options.captions_per_image
-    ).from_step(seed, step)
+    ).from_step(seed, first_batch)
   return iter(
     tf.data.Dataset.from_generator(
       lambda: data.training_batches(
@@ -277,7 +281,7 @@ def make_batches(
         seed,
         options.captions_per_image,
         options.feature_undistorted,
-        step,
+        first_batch,
       ),
       output_signature=steps.batch_signature(config, source(options)),
     ).prefetch(4)

@@ -2,6 +2,9 @@
 """Compiled functions that take one step of training."""
 
 from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Sequence
 import functools
 from typing import Any
 
@@ -15,6 +18,7 @@ from im2txt.input_pipeline import image_features
 from im2txt.metrics import cider
 from im2txt.ops import folded_inception
 from im2txt.text import vocabulary
+from im2txt.training import scheduled_sampling
 from im2txt.training import self_critical
 from im2txt.training import update as update_lib
 
@@ -24,10 +28,13 @@ IMAGES, FEATURES, BLOCK_INPUTS = 'images', 'features', 'block inputs'
 # The indices of some images and their features, float32 [images, 2048].
 ImageFeatures = tuple[np.ndarray, np.ndarray]
 
-# Takes a step: a batch, and the learning rates of the decoder and of Inception.
-# The batch is an `image_batches.Batch` or, for self-critical training,
+# Takes a step: its batches, and the learning rates of the decoder and of
+# Inception. A batch is an `image_batches.Batch` or, for self-critical training,
 # `ImageFeatures`.
-StepFn = Callable[[Any, tf.Tensor, tf.Tensor], update_lib.Scalars]
+StepFn = Callable[[Sequence[Any], tf.Tensor, tf.Tensor], update_lib.Scalars]
+
+# The same, but the batches need not be there before they are asked for.
+LearnFn = Callable[[Iterable[Any], tf.Tensor, tf.Tensor], update_lib.Scalars]
 
 
 def batch_signature(
@@ -55,12 +62,82 @@ def batch_signature(
 
 
 def step_seed(
-  model: show_and_tell_model.ShowAndTellModel, seed: int
+  model: show_and_tell_model.ShowAndTellModel,
+  seed: int,
+  batches: int = 1,
+  index: int | tf.Tensor = 0,
 ) -> tf.Tensor:
-  """Returns the seed of a step, int64 [2]; to be traced."""
+  """Returns the seed of a batch, int64 [2]; to be traced.
+
+  Args:
+    model: knows the step.
+    seed: of the run.
+    batches: number of batches per step.
+    index: of the batch in its step.
+  """
+  step = tf.cast(model.global_step, tf.int64)
   return tf.stack(
-    [tf.constant(seed, tf.int64), tf.cast(model.global_step, tf.int64)]
+    [tf.constant(seed, tf.int64), step * batches + tf.cast(index, tf.int64)]
   )
+
+
+def _make_learn_fn(
+  model: show_and_tell_model.ShowAndTellModel,
+  update: update_lib.Update,
+  seed: int,
+  batches_per_step: int,
+  losses_fn: Callable[[Any, tf.Tensor], show_and_tell_model.Losses],
+  batch_spec: Any,
+) -> LearnFn:
+  """Returns a compiled function that takes one step on some batches.
+
+  Args:
+    model: the model to train.
+    update: changes the variables.
+    seed: of the run.
+    batches_per_step: number of batches of a step.
+    losses_fn: takes a batch and its seed, int64 [2]; to be traced.
+    batch_spec: the TensorSpecs of a batch.
+  """
+  rate = tf.TensorSpec([])
+  if batches_per_step == 1:
+
+    @functools.partial(
+      tf.function, autograph=False, input_signature=[batch_spec, rate, rate]
+    )
+    def step(
+      batch: Any, learning_rate: tf.Tensor, inception_rate: tf.Tensor
+    ) -> update_lib.Scalars:
+      seeds = step_seed(model, seed)
+      return update(
+        lambda: losses_fn(batch, seeds), learning_rate, inception_rate
+      )
+
+    return lambda batches, *rates: step(*batches, *rates)
+
+  @functools.partial(
+    tf.function,
+    autograph=False,
+    input_signature=[batch_spec, tf.TensorSpec([], tf.int64)],
+  )
+  def add(batch: Any, index: tf.Tensor) -> None:
+    seeds = step_seed(model, seed, batches_per_step, index)
+    update.add(lambda: losses_fn(batch, seeds))
+
+  finish = tf.function(
+    update.finish, autograph=False, input_signature=[rate, rate]
+  )
+
+  def learn(
+    batches: Iterable[Any],
+    learning_rate: tf.Tensor,
+    inception_rate: tf.Tensor,
+  ) -> update_lib.Scalars:
+    for index, batch in enumerate(batches):
+      add(batch, tf.constant(index, tf.int64))
+    return finish(learning_rate, inception_rate)
+
+  return learn
 
 
 def make_step_fn(
@@ -68,15 +145,18 @@ def make_step_fn(
   update: update_lib.Update,
   seed: int,
   source: str,
+  config: configuration.TrainingConfig,
 ) -> StepFn:
-  """Returns a compiled function that takes one step on a batch.
+  """Returns a function that takes one step on `image_batches.Batch`es.
 
   Args:
     model: the model to train.
     update: changes the variables.
     seed: of the run.
     source: see `batch_signature`.
+    config: scheduled sampling, label smoothing and batches per step.
   """
+  sampling = config.scheduled_sampling != scheduled_sampling.NONE
 
   def encode(batch: image_batches.Batch, seeds: tf.Tensor) -> tf.Tensor:
     if source == IMAGES:
@@ -88,30 +168,50 @@ def make_step_fn(
       )
     return batch.inputs
 
+  def losses(
+    batch: image_batches.Batch, seeds: tf.Tensor
+  ) -> show_and_tell_model.Losses:
+    features = tf.gather(encode(batch, seeds), batch.rows)
+    words = batch.input_seqs
+    if sampling:
+      words = scheduled_sampling.input_words(
+        model,
+        features,
+        words,
+        batch.mask,
+        scheduled_sampling.probability(config, model.global_step),
+        seeds,
+      )
+    return model.losses(
+      features,
+      words,
+      batch.target_seqs,
+      batch.mask,
+      seeds,
+      config.label_smoothing,
+    )
+
+  learn = _make_learn_fn(
+    model,
+    update,
+    seed,
+    config.accumulate_steps,
+    losses,
+    batch_signature(model.config, source),
+  )
+  if not sampling:
+    return learn
+
   def step(
-    batch: image_batches.Batch,
+    batches: Sequence[Any],
     learning_rate: tf.Tensor,
     inception_rate: tf.Tensor,
   ) -> update_lib.Scalars:
-    seeds = step_seed(model, seed)
+    sampled = scheduled_sampling.probability(config, model.global_step)
+    scalars = learn(batches, learning_rate, inception_rate)
+    return {**scalars, 'sampling_probability': sampled}
 
-    def losses() -> tuple[tf.Tensor, tf.Tensor]:
-      features = tf.gather(encode(batch, seeds), batch.rows)
-      return model.losses(
-        features, batch.input_seqs, batch.target_seqs, batch.mask, seeds
-      )
-
-    return update(losses, learning_rate, inception_rate)
-
-  return tf.function(
-    step,
-    autograph=False,
-    input_signature=[
-      batch_signature(model.config, source),
-      tf.TensorSpec([]),
-      tf.TensorSpec([]),
-    ],
-  )
+  return step
 
 
 def make_self_critical_step_fn(
@@ -122,11 +222,14 @@ def make_self_critical_step_fn(
   seed: int,
   samples_per_image: int = 5,
   max_sample_length: int = 20,
+  baseline: str = self_critical.MEAN,
+  batches_per_step: int = 1,
 ) -> StepFn:
   """Returns a function that takes one step of self-critical training.
 
   It takes what `CaptionedFeatures.training_images` yields. In its result
-  total_loss is the negative mean reward.
+  total_loss is the negative mean reward of the samples. With the greedy
+  baseline, greedy_reward is the mean reward of the greedy captions.
 
   Args:
     model: the model to train.
@@ -137,6 +240,8 @@ def make_self_critical_step_fn(
     samples_per_image: captions sampled per image.
     max_sample_length: largest number of words in a sample, including the end
       word.
+    baseline: one of `self_critical.BASELINES`.
+    batches_per_step: number of batches of a step.
   """
   captions = data.captions
   references: list[list[list[int]]] = [[] for _ in captions.image_ids]
@@ -146,86 +251,95 @@ def make_self_critical_step_fn(
   reward = cider.Scorer(references, vocab.unk_id)
   left_out = [vocab.unk_id, *range(len(vocab), model.config.vocab_size)]
   features_spec, _, *words_specs = batch_signature(model.config, FEATURES)
-
-  @functools.partial(
-    tf.function, autograph=False, input_signature=[features_spec]
-  )
-  def sample(features: tf.Tensor) -> tf.Tensor:
-    return self_critical.sample(
-      model,
-      features,
-      vocab.start_id,
-      vocab.end_id,
-      left_out,
-      max_sample_length,
-      step_seed(model, seed),
-    )
+  greedy = baseline == self_critical.GREEDY
 
   @functools.partial(
     tf.function,
     autograph=False,
-    input_signature=[
-      features_spec,
-      *words_specs,
-      tf.TensorSpec([None]),
-      tf.TensorSpec([]),
-    ],
+    input_signature=[features_spec, tf.TensorSpec([], tf.int64)],
   )
-  def learn(
-    features: tf.Tensor,
-    sources: tf.Tensor,
-    targets: tf.Tensor,
-    mask: tf.Tensor,
-    weights: tf.Tensor,
-    learning_rate: tf.Tensor,
-  ) -> update_lib.Scalars:
-    def losses() -> tuple[tf.Tensor, tf.Tensor]:
-      loss = self_critical.loss(
-        model, features, sources, targets, mask, weights, step_seed(model, seed)
-      )
-      return loss, loss
+  def sample(features: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+    # The greedy captions are more rows of the same products: the weights, which
+    # the processor waits for, are read once for all.
+    rows = tf.repeat(features, samples_per_image, axis=0)
+    return self_critical.sample(
+      model,
+      tf.concat([rows, features], axis=0) if greedy else rows,
+      vocab.start_id,
+      vocab.end_id,
+      left_out,
+      max_sample_length,
+      step_seed(model, seed, batches_per_step, index),
+      greedy_from=tf.shape(rows)[0] if greedy else None,
+    )
 
-    return update(losses, learning_rate)
+  def losses(
+    batch: tuple[tf.Tensor, ...], seeds: tf.Tensor
+  ) -> show_and_tell_model.Losses:
+    features, sources, targets, mask, weights = batch
+    loss = self_critical.loss(
+      model, features, sources, targets, mask, weights, seeds
+    )
+    words = tf.cast(tf.math.count_nonzero(mask), tf.float32)
+    return show_and_tell_model.Losses(loss, loss, words)
+
+  learn = _make_learn_fn(
+    model,
+    update,
+    seed,
+    batches_per_step,
+    losses,
+    (features_spec, *words_specs, tf.TensorSpec([None])),
+  )
 
   def step(
-    batch: ImageFeatures,
+    batches: Sequence[ImageFeatures],
     learning_rate: tf.Tensor,
-    unused_inception_rate: tf.Tensor,
+    inception_rate: tf.Tensor,
   ) -> update_lib.Scalars:
-    images, features = batch
-    features = np.repeat(features, samples_per_image, axis=0)
-    drawn = sample(features).numpy()
-    # A caption without an end word has been cut off.
-    lengths = np.where(
-      (drawn == vocab.end_id).any(axis=1),
-      np.argmax(drawn == vocab.end_id, axis=1) + 1,
-      drawn.shape[1],
-    )
-    rewards = reward(
-      [words[:length].tolist() for words, length in zip(drawn, lengths)],
-      np.repeat(images, samples_per_image),
-    )
-    mask = (np.arange(drawn.shape[1]) < lengths[:, np.newaxis]).astype(np.int32)
-    sources = np.concatenate(
-      [np.full([len(drawn), 1], vocab.start_id), drawn[:, :-1]], axis=1
-    )
-    scalars = learn(
-      *map(
-        tf.constant,
-        (
-          features,
-          sources,
-          drawn,
-          mask,
-          self_critical.advantages(rewards, samples_per_image),
-        ),
-      ),
-      learning_rate,
-    )
-    return {
-      **scalars,
-      'total_loss': -rewards.mean(),
-      'batch_loss': -rewards.mean(),
-    }
+    rewards, greedy_rewards = [], []
+
+    def sampled() -> Iterator[tuple[tf.Tensor, ...]]:
+      for index, (images, features) in enumerate(batches):
+        drawn = sample(
+          tf.constant(features), tf.constant(index, tf.int64)
+        ).numpy()
+        lengths = self_critical.lengths(drawn, vocab.end_id)
+        owners = np.repeat(images, samples_per_image)
+        found = reward(
+          [words[:length].tolist() for words, length in zip(drawn, lengths)],
+          np.concatenate([owners, images]) if greedy else owners,
+        )
+        count = len(owners)
+        rewards.append(found[:count])
+        greedy_rewards.append(found[count:])
+        drawn, lengths = drawn[:count], lengths[:count]
+        mask = np.arange(drawn.shape[1]) < lengths[:, np.newaxis]
+        sources = np.concatenate(
+          [np.full([count, 1], vocab.start_id), drawn[:, :-1]], axis=1
+        )
+        yield tuple(
+          map(
+            tf.constant,
+            (
+              np.repeat(features, samples_per_image, axis=0),
+              sources,
+              drawn,
+              mask.astype(np.int32),
+              self_critical.advantages(
+                found[:count],
+                samples_per_image,
+                found[count:] if greedy else None,
+              ),
+            ),
+          )
+        )
+
+    scalars = learn(sampled(), learning_rate, inception_rate)
+    loss = -np.concatenate(rewards).mean()
+    scalars = {**scalars, 'total_loss': loss, 'batch_loss': loss}
+    if greedy:
+      scalars['greedy_reward'] = np.concatenate(greedy_rewards).mean()
+    return scalars
 
   return step

@@ -16,12 +16,22 @@ from im2txt import show_and_tell_model
 from im2txt.checkpoints import encoder_stamp
 from im2txt.input_pipeline import captions as captions_lib
 from im2txt.text import vocabulary_stamp
+from im2txt.training import early_stopping
 from im2txt.training import options as options_lib
 from im2txt.training import reporting
+from im2txt.training import scheduled_sampling
 from im2txt.training import schedules
 from im2txt.training import setup
 from im2txt.training import steps
 from im2txt.training import update as update_lib
+from im2txt.training import word_vectors
+
+# What only some steps report -> its tag in TensorBoard.
+_OPTIONAL_TAGS = {
+  'smoothing_loss': 'losses/smoothing_loss',
+  'sampling_probability': 'sampling_probability',
+  'greedy_reward': 'greedy_reward',
+}
 
 
 def run(
@@ -55,10 +65,14 @@ def run(
     f'{per_image}_per_image',
   )
   vocab = None
-  if options.self_critical:
-    vocab = setup.open_vocabulary(
-      options.vocab_file, files, holders, configs.model.vocab_size
-    )
+  for flag, needed in (
+    ('self_critical', options.self_critical),
+    ('word_vectors_file', options.word_vectors_file and not checkpoint),
+  ):
+    if needed:
+      vocab = setup.open_vocabulary(
+        options.vocab_file, files, holders, configs.model.vocab_size, flag
+      )
   seed = setup.run_seed(options.train_dir, options.random_seed)
   tf.random.set_seed(seed)
   model, encoder = setup.prepare_model(options, configs, holders, checkpoint)
@@ -78,12 +92,19 @@ def run(
       options.train_dir,
     )
     return 0
+  stopping = early_stopping.EarlyStopping(
+    options.early_stopping_patience, options.eval_dir
+  )
+  if stopping.is_due(int(model.global_step)):
+    return 0
   if stamp and stamp.words > configs.model.vocab_size:
     raise ValueError(
       f'the vocabulary of the shards has {stamp.words} words ({stamp.file}), '
       f'more than --vocab_size={configs.model.vocab_size}; use --vocab_size='
       f'{stamp.words}'
     )
+  if vocab and options.word_vectors_file and not checkpoint:
+    word_vectors.assign(options.word_vectors_file, vocab, model.embedding_map)
   configuration.save(options.train_dir, configs)
   # The shards do not tell which vocabulary an older checkpoint had.
   if stamp and not int(model.global_step):
@@ -92,6 +113,9 @@ def run(
     encoder_stamp.save(options.train_dir, encoder)
   update = update_lib.Update(model, configs.training)
   step = int(model.global_step)
+  # The batches of a step have places of their own in the order of the batches.
+  batches_per_step = configs.training.accumulate_steps
+  first_batch = step * batches_per_step
   if (
     checkpoint
     and step
@@ -112,7 +136,15 @@ def run(
     data = setup.open_features(options, model, configs.model, files)
   batches: Iterable[Any]
   # Self-critical training has both, see `TrainOptions.check`.
-  if vocab is not None and data is not None:
+  if options.self_critical and vocab and data:
+    if (
+      configs.training.label_smoothing
+      or configs.training.scheduled_sampling != scheduled_sampling.NONE
+    ):
+      logging.warning(
+        '--label_smoothing and --scheduled_sampling have no effect with '
+        '--self_critical'
+      )
     step_fn = steps.make_self_critical_step_fn(
       model,
       update,
@@ -121,22 +153,34 @@ def run(
       seed,
       options.samples_per_image,
       options.max_sample_length,
+      options.self_critical_baseline,
+      batches_per_step,
     )
     batches = data.training_images(
       configs.model.batch_size,
       seed,
       options.samples_per_image,
       options.feature_undistorted,
-      step,
+      first_batch,
     )
   else:
-    step_fn = steps.make_step_fn(model, update, seed, setup.source(options))
+    step_fn = steps.make_step_fn(
+      model, update, seed, setup.source(options), configs.training
+    )
     batches = setup.make_batches(
-      options, configs.model, files, data, seed, step
+      options, configs.model, files, data, seed, first_batch
     )
   writer = tf.summary.create_file_writer(options.train_dir)
   return train(
-    options, model, configs, batches, step_fn, update, writer, manager
+    options,
+    model,
+    configs,
+    batches,
+    step_fn,
+    update,
+    writer,
+    manager,
+    stopping,
   )
 
 
@@ -149,6 +193,7 @@ def train(
   update: update_lib.Update,
   writer: tf.summary.SummaryWriter,
   manager: checkpoints.CheckpointManager,
+  stopping: early_stopping.EarlyStopping,
 ) -> int:
   """Trains up to a step.
 
@@ -156,11 +201,12 @@ def train(
     options: step to train up to, and intervals.
     model: the model to train.
     configs: batch size and learning rates.
-    batches: batches of the kind that `step_fn` takes.
+    batches: batches of the kind that `step_fn` takes, one by one.
     step_fn: takes a step.
     update: knows what to save.
     writer: writes TensorBoard events.
     manager: writes checkpoints.
+    stopping: is asked after each checkpoint.
 
   Returns:
     The exit status of the process: 0, or 128 plus the number of the signal.
@@ -176,7 +222,11 @@ def train(
   last_save = time.time()
   last_summary = 0.0
   logged_step, logged_time = step, time.time()
-  batches = reporting.TimedBatches(batches)
+  batches_per_step = configs.training.accumulate_steps
+  captions_per_step = batches_per_step * configs.model.batch_size
+  batches_of_steps = reporting.TimedBatches(
+    zip(*[iter(batches)] * batches_per_step)
+  )
 
   def save() -> int:
     losses.read()  # Raises if training has diverged: that is not saved.
@@ -186,18 +236,18 @@ def train(
 
   logging.info('the first step takes longer than others: it is compiled')
   try:
-    for batch in batches:
+    for batches_of_step in batches_of_steps:
       if stop.received or step >= options.number_of_steps:
         break
       learning_rate, inception_rate = schedules.learning_rates(
         configs.training,
-        configs.model.batch_size,
+        captions_per_step,
         step,
         options.train_inception,
         options.train_inception_from,
       )
       scalars = step_fn(
-        batch,
+        batches_of_step,
         tf.constant(learning_rate, tf.float32),
         tf.constant(inception_rate, tf.float32),
       )
@@ -206,7 +256,8 @@ def train(
       if step == first_step + 1:
         # The first step includes compilation, so the rate leaves it out.
         losses.read()
-        logged_step, logged_time, batches.seconds = step, time.time(), 0.0
+        logged_step, logged_time = step, time.time()
+        batches_of_steps.seconds = 0.0
       if (
         step % options.log_every_n_steps == 0 or step == options.number_of_steps
       ):
@@ -218,8 +269,8 @@ def train(
         if step > logged_step:
           rate = (
             f'{seconds:.3f} sec/step, '
-            f'{configs.model.batch_size / seconds:.1f} examples/s, '
-            f'{batches.seconds / (now - logged_time):.0%} waiting for '
+            f'{captions_per_step / seconds:.1f} examples/s, '
+            f'{batches_of_steps.seconds / (now - logged_time):.0%} waiting for '
             'input, ETA '
             f'{reporting.duration(seconds * left)}, '
           )
@@ -238,19 +289,24 @@ def train(
           tf.summary.scalar('learning_rate', learning_rate)
           tf.summary.scalar('global_norm', scalars['global_norm'])
           if step > logged_step:
-            tf.summary.scalar(
-              'examples_per_sec', configs.model.batch_size / seconds
-            )
-        logged_step, logged_time, batches.seconds = step, now, 0.0
+            tf.summary.scalar('examples_per_sec', captions_per_step / seconds)
+          for name, tag in _OPTIONAL_TAGS.items():
+            if name in scalars:
+              tf.summary.scalar(tag, scalars[name])
+        logged_step, logged_time = step, now
+        batches_of_steps.seconds = 0.0
       if time.time() - last_summary >= options.save_summaries_secs:
         with writer.as_default(step=step):
           reporting.write_summaries(
-            model, None if options.feature_cache_dir else batch.inputs
+            model,
+            None if options.feature_cache_dir else batches_of_step[0].inputs,
           )
         last_summary = time.time()
       if time.time() - last_save >= options.save_interval_secs:
         saved_step = save()
         last_save = time.time()
+        if stopping.is_due(step):
+          break
   except (OSError, ValueError):
     # The input may be damaged. Save the steps that are done.
     if step > first_step and saved_step != step:
