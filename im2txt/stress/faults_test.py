@@ -73,7 +73,7 @@ def test_a_dead_worker_is_told_in_a_line(suite, told):
 def test_a_damaged_shard_is_told_in_a_line(suite, told):
   row = suite.damaged_shard('validate_data', 'CRC-wrong')
   assert row[2:5] == (1, 0, 0), told
-  assert 'corrupted record' in row.reads
+  assert 'a record has a wrong checksum near byte' in row.reads
 
 
 class _Breaks(faults.Kill):
@@ -160,7 +160,7 @@ def test_the_table_has_earlier_sections_and_fails_if_anything_was_lost(
   assert faults.main(['--only=kills']) == 0
   with pytest.raises(SystemExit):
     faults.main(['--only=kill'])
-  assert "'kill' is none of kills, power" in capsys.readouterr().err
+  assert "'kill' must be one of kills, power" in capsys.readouterr().err
 
 
 def test_what_cannot_be_tried_is_skipped_with_the_reason(monkeypatch):
