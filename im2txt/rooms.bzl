@@ -168,7 +168,6 @@ PROGRAMS = {
         "visualization",
     ],
     "run_inference": [
-        "checkpoints",
         "inference_utils",
         "runtime",
     ],
@@ -201,7 +200,15 @@ PROGRAMS = {
 }
 
 # What tests share, and the rooms that it imports.
-TESTING = ["data", "pretrained", "runtime", "text"]
+TESTING = [
+    "checkpoints",
+    "configuration",
+    "data",
+    "pretrained",
+    "runtime",
+    "show_and_tell_model",
+    "text",
+]
 
 # Test -> what it imports, or starts as a process, beside its own room; "*" is all programs.
 TESTS = {

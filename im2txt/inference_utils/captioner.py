@@ -6,10 +6,14 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
+import copy
 import dataclasses
+import itertools
 import math
 import os
 import threading
+from typing import Any
+from typing import TypeVar
 
 from absl import logging
 import numpy as np
@@ -32,8 +36,12 @@ from im2txt.runtime import quiet_tensorflow
 from im2txt.text import vocabulary
 from im2txt.text import vocabulary_stamp
 
+# The name of the vocabulary beside a checkpoint.
+VOCABULARY = 'word_counts.txt'
 # Images that take more bytes in memory are decoded one at a time.
 _LARGE = 150_000_000
+
+_Item = TypeVar('_Item')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +59,14 @@ class ScoredCaption:
   @property
   def probability(self) -> float:
     return math.exp(self.log_probability)
+
+  def as_dict(self) -> dict[str, Any]:
+    """Returns what JSON tells of it, {name: value}."""
+    return {
+      'caption': self.text,
+      'probability': self.probability,
+      'log_probability': self.log_probability,
+    }
 
 
 class FeatureCaptioner:
@@ -313,6 +329,18 @@ class ImageDecoder:
           'pixels: make the image smaller'
         ) from e
 
+  def process(self, pixels: np.ndarray, orientation: int = 1) -> tf.Tensor:
+    """Makes of pixels what a model takes. Any thread may call it.
+
+    Args:
+      pixels: uint8 [height, width, 3].
+      orientation: from 1, upright, to 8, as in EXIF.
+
+    Returns:
+      float32 [height, width, 3], what `Captioner` takes.
+    """
+    return self._process_decoded(image_processing.turn(pixels, orientation))
+
   def _decode(
     self, encoded: bytes, header: image_formats.Header, ratio: int
   ) -> tf.Tensor:
@@ -327,9 +355,7 @@ class ImageDecoder:
     else:
       frame = image_formats.first_frame(encoded, header)
       return self._process(tf.constant(frame), header.orientation, ratio)
-    return self._process_decoded(
-      image_processing.turn(image, header.orientation)
-    )
+    return self.process(image, header.orientation)
 
 
 class _Member:
@@ -492,11 +518,21 @@ class Captioner:
     config = members[0].model.config
     self._images = ImageDecoder(config.image_height, config.image_width)
 
+  def with_search(self, search: search_config.SearchConfig) -> 'Captioner':
+    """Returns another captioner of the same model, with a `SearchConfig`."""
+    other = copy.copy(self)
+    other.decoder = self.decoder.with_search(search)
+    return other
+
   def decode(
     self, encoded_image: bytes, exif_orientation: bool = True
   ) -> tf.Tensor:
     """See `ImageDecoder.decode`. `encode` and `caption` take the result."""
     return self._images.decode(encoded_image, exif_orientation)
+
+  def process(self, pixels: np.ndarray, orientation: int = 1) -> tf.Tensor:
+    """See `ImageDecoder.process`. `encode` and `caption` take the result."""
+    return self._images.process(pixels, orientation)
 
   def encode(self, images: Sequence[tf.Tensor]) -> tf.Tensor:
     """Encodes a batch of images with Inception v3.
@@ -538,6 +574,49 @@ class Captioner:
       TypeError: see `encode`.
     """
     return self.decoder.caption(self.encode(images), first_image)
+
+
+def caption_in_batches(
+  captioner: Captioner,
+  images: Iterator[tuple[_Item, tf.Tensor | OSError | ValueError]],
+  batch_size: int,
+) -> Iterator[tuple[_Item, list[ScoredCaption] | OSError | ValueError]]:
+  """Captions any number of images, of which one batch is in memory at a time.
+
+  Args:
+    captioner: the model.
+    images: (item, result of `decode`, or the error in its place).
+    batch_size: images captioned at once.
+
+  Yields:
+    (item, captions, best first, or the error), in order.
+  """
+  captioned = 0
+  while batch := list(itertools.islice(images, batch_size)):
+    good = [image for _, image in batch if not isinstance(image, Exception)]
+    captions = iter(captioner.caption(good, captioned) if good else ())
+    captioned += len(good)
+    for item, image in batch:
+      if isinstance(image, (OSError, ValueError)):
+        yield item, image
+      else:
+        yield item, next(captions)
+
+
+def vocabulary_beside(checkpoint_path: str | Iterable[str]) -> str | None:
+  """Returns the path of the vocabulary beside checkpoints, None without one.
+
+  Args:
+    checkpoint_path: see `checkpoints.split_paths`; or several paths.
+  """
+  if isinstance(checkpoint_path, str):
+    checkpoint_path = checkpoints.split_paths(checkpoint_path)
+  for path in checkpoint_path:
+    directory = path if os.path.isdir(path) else os.path.dirname(path)
+    found = os.path.join(directory, VOCABULARY)
+    if os.path.exists(found):
+      return found
+  return None
 
 
 def encode_batches(
