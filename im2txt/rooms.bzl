@@ -78,6 +78,11 @@ ROOMS = {
     "sample": [
         "runtime",
     ],
+    "serving": [
+        "data",
+        "inference_utils",
+        "runtime",
+    ],
     "show_and_tell_model": [
         "configuration",
         "ops",
@@ -178,6 +183,11 @@ PROGRAMS = {
         "metrics",
         "runtime",
     ],
+    "serve": [
+        "inference_utils",
+        "runtime",
+        "serving",
+    ],
     "sweep": [
         "data",
         "evaluation",
@@ -251,6 +261,12 @@ TESTS = {
     ],
     "runtime/quiet_tensorflow_test": [
         "*",
+    ],
+    "serve_test": [
+        "run_inference",
+    ],
+    "serving/load_test": [
+        "serve",
     ],
     "stress/faults_test": [
         "*",
