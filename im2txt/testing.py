@@ -175,6 +175,8 @@ def caption_model(
   from im2txt import checkpoints
   from im2txt import configuration
   from im2txt import show_and_tell_model
+  from im2txt.text import vocabulary
+  from im2txt.text import vocabulary_stamp
 
   config = configuration.ModelConfig(
     vocab_size=len(words) + 2,
@@ -196,6 +198,10 @@ def caption_model(
   # Random Inceptions give features of thousands, which would saturate the LSTM.
   model.image_embedding_weights.assign(model.image_embedding_weights * 2e-5)
   checkpoints.CheckpointManager(directory).save(model.named_variables)
+  vocab = vocabulary.Vocabulary(os.path.join(directory, 'word_counts.txt'))
+  stamp = vocabulary_stamp.of_vocabulary(vocab).stamp
+  assert stamp
+  vocabulary_stamp.save(directory, stamp)
 
 
 def random_batch(seed: int = 0) -> tuple[np.ndarray, ...]:

@@ -42,6 +42,7 @@ VOCABULARY = 'word_counts.txt'
 _LARGE = 150_000_000
 
 _Item = TypeVar('_Item')
+_OfImages = Callable[[tf.Tensor], tf.Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,6 +195,31 @@ class FeatureCaptioner:
         )
     return results
 
+  def search_step_by_step(
+    self, features: tf.Tensor, on_step: caption_generator.OnStep
+  ) -> list[caption_generator.Caption]:
+    """Captions an image by the Python search, and shows its steps.
+
+    Args:
+      features: float32 [1, feature_size of the model].
+      on_step: see `CaptionGenerator.beam_search`.
+
+    Returns:
+      The captions, best first.
+
+    Raises:
+      ValueError: the settings are none that this search knows.
+    """
+    if not self.search.is_as_in_2016:
+      raise ValueError(
+        'the steps are shown of a search as in 2016, without sampling, groups, '
+        'rules of repetition, and required words'
+      )
+    (captions,) = self._generator.beam_search(
+      self._model.initial_state(features), on_step
+    )
+    return captions
+
   def with_search(
     self, search: search_config.SearchConfig
   ) -> 'FeatureCaptioner':
@@ -245,6 +271,9 @@ class ImageDecoder:
   Args:
     height: of the result, in pixels.
     width: of the result, in pixels.
+
+  Attributes:
+    seen: see `Captioner.seen`.
   """
 
   def __init__(self, height: int, width: int) -> None:
@@ -268,6 +297,14 @@ class ImageDecoder:
       input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)],
     )
     self._large = threading.Lock()
+    right, bottom = (
+      0.5 + min(side, resized) / resized / 2
+      for side, resized in (
+        (width, image_processing.RESIZE_WIDTH),
+        (height, image_processing.RESIZE_HEIGHT),
+      )
+    )
+    self.seen = (1 - right, 1 - bottom, right, bottom)
 
   def decode(
     self, encoded_image: bytes, exif_orientation: bool = True
@@ -394,11 +431,15 @@ class _Member:
       {name: self.checkpoint.get(name) for name in folded_inception.variables()}
     )
 
-  def encoder(self, dtype: tf.DType) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Returns its Inception v3, a function from images to features.
+  def encoder(self, dtype: tf.DType) -> tuple[_OfImages, _OfImages]:
+    """Returns its Inception v3, as functions of images.
 
     Args:
       dtype: of the computation, tf.float32 or tf.bfloat16.
+
+    Returns:
+      (features, feature maps), see `folded_inception.encode`. The latter is
+      traced when it is called first.
 
     Raises:
       ValueError: the Inception v3 of the checkpoint cannot be used.
@@ -414,7 +455,11 @@ class _Member:
         ],
       )
       encode.get_concrete_function()
-      return encode
+      maps = tf.function(
+        lambda images: folded_inception.encode(images, inception, pooled=False),
+        autograph=False,
+      )
+      return encode, maps
     except checkpoints.CheckpointError:
       raise
     except ValueError as e:
@@ -512,9 +557,9 @@ class Captioner:
     for member in members:
       member.restore()
     self.global_step = members[0].checkpoint.global_step
-    self._encoders = [
-      member.encoder(tf.as_dtype(precision)) for member in first_of
-    ]
+    self._encoders, self._feature_maps = zip(
+      *(member.encoder(tf.as_dtype(precision)) for member in first_of)
+    )
     config = members[0].model.config
     self._images = ImageDecoder(config.image_height, config.image_width)
 
@@ -557,6 +602,26 @@ class Captioner:
     if len(self._encoders) == 1:
       return self._encoders[0](batch)
     return tf.concat([encode(batch) for encode in self._encoders], axis=1)
+
+  def feature_maps(self, images: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Returns what `encode` averages over the image.
+
+    Args:
+      images: results of `decode`.
+
+    Returns:
+      float32 [batch, rows, columns, 2048 for each encoder].
+    """
+    batch = tf.stack(images)
+    return tf.concat([maps(batch) for maps in self._feature_maps], axis=3)
+
+  @property
+  def seen(self) -> tuple[float, float, float, float]:
+    """The part of an image that the model sees, its middle.
+
+    It is (left, top, right, bottom), shares of the width and the height.
+    """
+    return self._images.seen
 
   def caption(
     self, images: Sequence[tf.Tensor], first_image: int = 0

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent import futures
 import contextlib
 import io
+import json
 import os
 import time
 from typing import Any
@@ -21,16 +22,21 @@ from starlette import routing
 from starlette import types
 from starlette.exceptions import HTTPException
 
+from im2txt.inference_utils import explanation
 from im2txt.inference_utils import library
 from im2txt.inference_utils.captioner import ScoredCaption
+from im2txt.runtime import files
 from im2txt.serving import batcher
 from im2txt.serving import errors
 from im2txt.serving import metrics
 from im2txt.serving import openapi
 from im2txt.serving import options as options_lib
+from im2txt.serving import page
 from im2txt.serving import uploads
 
 MODEL_NAME = 'im2txt'
+# Of a caption whose words are explained.
+_MOST_WORDS = 100
 # Of the time of a request, for which images are accepted: by the speed of late,
 # which may fall to half before one is late.
 _SHARE = 0.5
@@ -46,6 +52,7 @@ class Server:
   Args:
     captioner: a `library.Captioner`.
     options: limits.
+    photos: directory of the examples that the page offers; there may be none.
 
   Attributes:
     app: the ASGI application.
@@ -56,8 +63,15 @@ class Server:
     self,
     captioner: library.Captioner,
     options: options_lib.Options = options_lib.Options(),
+    photos: str = files.shipped('photos'),
   ) -> None:
     self._captioner = captioner
+    self._html, self._headers = page.read()
+    self._examples = {
+      name: os.path.join(photos, name)
+      for name in (sorted(os.listdir(photos)) if os.path.isdir(photos) else [])
+      if name.endswith('.jpg')
+    }
     self._options = options
     self._captioned = 0
     self._running = 0
@@ -70,7 +84,12 @@ class Server:
     )
     self.app = applications.Starlette(
       routes=[
+        self._route('/', self._page),
+        self._route('/photos', self._photos),
+        self._route('/photos/{name}', self._photo),
         self._route('/v1/captions', self._captions, 'POST'),
+        self._route('/v1/beams', self._beams, 'POST'),
+        self._route('/v1/attributions', self._attributions, 'POST'),
         self._route(f'/v1/models/{MODEL_NAME}:predict', self._predict, 'POST'),
         self._route(f'/v1/models/{MODEL_NAME}', self._status),
         self._route('/healthz', self._healthz),
@@ -307,6 +326,82 @@ class Server:
       ],
     )
 
+  async def _explained(
+    self, request: requests.Request, explain: Callable[[Any], Any]
+  ) -> Any:
+    """Returns explain(the decoded image of a request), called between batches.
+
+    Raises:
+      errors.RequestError: the image is bad, `explain` raises a ValueError, or
+        there is no room or time for it.
+    """
+    assert self._batcher
+    async with self._accepted() as (take, deadline):
+      image, *others = await self._receive(
+        uploads.images_of, request, take, deadline
+      )
+      if others:
+        raise errors.RequestError(413, 'more than one image: send one')
+      try:
+        with self._batcher.admit(1):
+          async with asyncio.timeout_at(deadline):
+            decoded = await self._decode(image)
+            return await self._batcher.run(lambda: explain(decoded))
+      except ValueError as error:
+        raise errors.RequestError(400, str(error)) from error
+      except TimeoutError as error:
+        raise errors.RequestError(
+          504, f'not done within {self._options.request_seconds:g} seconds', 1
+        ) from error
+
+  async def _beams(self, request: requests.Request) -> responses.Response:
+    growth = await self._explained(
+      request, lambda image: explanation.grow(self._captioner.model, image)
+    )
+    return responses.JSONResponse(
+      {
+        'steps': [
+          {
+            'partial': [_partial(partial) for partial in step.partial],
+            'ended': [_partial(partial) for partial in step.ended],
+          }
+          for step in growth.steps
+        ],
+        'captions': [caption.as_dict() for caption in growth.captions],
+      }
+    )
+
+  async def _attributions(
+    self, request: requests.Request
+  ) -> responses.Response:
+    words = _words(request.query_params.get('words', ''))
+    found = await self._explained(
+      request,
+      lambda image: explanation.attribute(self._captioner.model, image, words),
+    )
+    return responses.JSONResponse(
+      {
+        'words': found.words,
+        'log_probabilities': found.log_probabilities,
+        'maps': found.maps.tolist(),
+        'seen': found.seen,
+      }
+    )
+
+  async def _page(self, request: requests.Request) -> responses.Response:
+    del request
+    return responses.HTMLResponse(self._html, headers=self._headers)
+
+  async def _photos(self, request: requests.Request) -> responses.Response:
+    del request
+    return responses.JSONResponse({'photos': list(self._examples)})
+
+  async def _photo(self, request: requests.Request) -> responses.Response:
+    path = self._examples.get(request.path_params['name'])
+    if not path:
+      raise errors.RequestError(404, 'no such photo: see /photos')
+    return responses.FileResponse(path, media_type='image/jpeg')
+
   async def _status(self, request: requests.Request) -> responses.Response:
     del request
     return responses.JSONResponse(
@@ -367,6 +462,39 @@ def _response(
       {key: content},
     )
   return responses.JSONResponse({key: content})
+
+
+def _partial(partial: explanation.Partial) -> dict[str, Any]:
+  """Returns what JSON tells of a partial caption."""
+  return {
+    **partial._asdict(),
+    'alternatives': [
+      {'word': word, 'probability': probability}
+      for word, probability in partial.alternatives
+    ],
+  }
+
+
+def _words(text: str) -> list[str]:
+  """Returns the words of a query, a JSON list of str.
+
+  Raises:
+    errors.RequestError: it is none, or too long.
+  """
+  try:
+    words = json.loads(text)
+  except (ValueError, RecursionError):
+    words = None
+  if (
+    not isinstance(words, list)
+    or not 0 < len(words) <= _MOST_WORDS
+    or not all(isinstance(word, str) for word in words)
+  ):
+    raise errors.RequestError(
+      400,
+      f'no words: give 1 to {_MOST_WORDS} as words=["a", "dog"] in the query',
+    )
+  return words
 
 
 def _error(

@@ -4,7 +4,9 @@
 import asyncio
 import base64
 import contextlib
+import hashlib
 import io
+import re
 import sys
 import threading
 
@@ -467,7 +469,6 @@ def test_the_document_tells_of_every_endpoint():
       (route.path, method.lower())
       for route in server.app.routes
       for method in route.methods - {'HEAD'}
-      if not getattr(route, 'include_in_schema', True) is False
     }
     assert endpoints == {
       (path, method)
@@ -499,6 +500,93 @@ def fixture_directory(tmp_path_factory):
   path = tmp_path_factory.mktemp('model')
   testing.caption_model(path)
   return path
+
+
+def test_how_a_caption_came_about(directory):
+  captioner = library.Captioner.load(
+    directory, beam_size=7, max_caption_length=6
+  )
+  image = testing.jpeg(2)
+
+  async def main():
+    async with _serving(captioner, batch_size=1) as (client, _):
+      words = {'words': '["a", "dog"]'}
+      return (
+        await client.post('/v1/captions', content=image),
+        await client.post('/v1/beams', content=image),
+        await client.post('/v1/attributions', content=image, params=words),
+        [
+          await client.post('/v1/beams', content=b'no image'),
+          await client.post('/v1/beams', files=_files(image, image)),
+          await client.post('/v1/attributions', content=image),
+          *[
+            await client.post(
+              '/v1/attributions', content=image, params={'words': bad}
+            )
+            for bad in ('[', '[]', '[1]', '{}', '["a"' + ', "a"' * 200 + ']')
+          ],
+        ],
+      )
+
+  answer, beams, attributions, bad = asyncio.run(main())
+  captions = answer.json()['images'][0]['captions']
+  assert [c['caption'] for c in beams.json()['captions']] == [
+    c['caption'] for c in captions
+  ]
+  first, second, *_ = beams.json()['steps']
+  assert first['partial'][0]['words'] == []
+  assert first['partial'][0]['parent'] is None
+  assert second['partial'][0]['words'] == [
+    first['partial'][0]['alternatives'][0]['word']
+  ]
+  found = attributions.json()
+  assert found['words'] == ['a', 'dog']
+  assert len(found['maps']) == 2 and len(found['seen']) == 4
+  assert [a.status_code for a in bad] == [415, 413, *[400] * 6]
+  assert all(a.json()['error'] for a in bad)
+
+
+def test_a_search_whose_steps_are_not_kept_is_told(directory):
+  captioner = library.Captioner.load(directory, sample=True)
+
+  async def main():
+    async with _serving(captioner, batch_size=1) as (client, _):
+      return await client.post('/v1/beams', content=testing.jpeg())
+
+  answer = asyncio.run(main())
+  assert answer.status_code == 400
+  assert 'of a search as in 2016' in answer.json()['error']
+
+
+def test_the_page_needs_nothing_from_elsewhere():
+  async def test(client, server):
+    del server
+    answer = await client.get('/')
+    assert answer.headers['content-type'].startswith('text/html')
+    assert not re.search(r'(?:src|href)="(?!data:)', answer.text)
+    assert '//' not in re.sub(r'^\s*//.*$', '', answer.text, flags=re.MULTILINE)
+    policy = answer.headers['content-security-policy']
+    assert "default-src 'none'" in policy and 'unsafe' not in policy
+    for tag in ('script', 'style'):
+      (text,) = re.findall(f'<{tag}>(.*?)</{tag}>', answer.text, re.DOTALL)
+      digest = base64.b64encode(hashlib.sha256(text.encode()).digest())
+      assert f"{tag}-src 'sha256-{digest.decode()}'" in policy
+
+  _run(test)
+
+
+def test_example_photos_are_those_of_the_project_and_no_other_files():
+  async def test(client, server):
+    del server
+    photos = (await client.get('/photos')).json()['photos']
+    assert len(photos) == 12 and 'bison.jpg' in photos
+    answer = await client.get('/photos/bison.jpg')
+    assert answer.headers['content-type'] == 'image/jpeg'
+    assert Image.open(io.BytesIO(answer.content)).size[0] == 480
+    for name in ('README.md', '..%2f..%2fREADME.md', 'none.jpg'):
+      assert (await client.get(f'/photos/{name}')).status_code == 404
+
+  _run(test)
 
 
 def test_captions_are_those_of_the_library(directory):

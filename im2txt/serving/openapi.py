@@ -31,6 +31,28 @@ _IMAGE = {
     'status': {'type': 'integer', 'description': 'Of this image: 4xx or 5xx.'},
   },
 }
+_PARTIAL = {
+  'type': 'object',
+  'properties': {
+    'words': {'type': 'array', 'items': {'type': 'string'}},
+    'log_probability': {'type': 'number'},
+    'parent': {
+      'type': ['integer', 'null'],
+      'description': 'Place of the caption that it extends by its last word.',
+    },
+    'alternatives': {
+      'type': 'array',
+      'description': 'The likeliest next words.',
+      'items': {
+        'type': 'object',
+        'properties': {
+          'word': {'type': 'string'},
+          'probability': {'type': 'number'},
+        },
+      },
+    },
+  },
+}
 _ERROR = {
   'type': 'object',
   'required': ['error'],
@@ -135,6 +157,53 @@ def document(options: options_lib.Options) -> dict[str, Any]:
           requestBody={'required': True, 'content': _FILES},
         )
       },
+      '/v1/beams': {
+        'post': _operation(
+          'The beam as it grew, for one image',
+          _json(
+            _object(
+              steps=_list(
+                _object(
+                  partial=_list({'$ref': '#/components/schemas/Partial'}),
+                  ended=_list({'$ref': '#/components/schemas/Partial'}),
+                )
+              ),
+              captions=_list({'$ref': '#/components/schemas/Caption'}),
+            ),
+            'Partial captions of each step, best first, that a word is added '
+            'to; and those that end with it.',
+          ),
+          _REFUSED,
+          requestBody={'required': True, 'content': _FILES},
+        )
+      },
+      '/v1/attributions': {
+        'post': _operation(
+          'The regions of one image that the words of a caption rest on',
+          _json(
+            _object(
+              words=_list({'type': 'string'}),
+              log_probabilities=_list({'type': 'number'}),
+              maps=_list(_list(_list({'type': 'number'}))),
+              seen=_list({'type': 'number'}),
+            ),
+            'A map for each word, rows of numbers: what each region adds to '
+            'its log probability. The maps cover the part `seen` of the image: '
+            'left, top, right and bottom as shares of its size.',
+          ),
+          _REFUSED,
+          parameters=[
+            {
+              'name': 'words',
+              'in': 'query',
+              'required': True,
+              'description': 'The words of the caption, a JSON list.',
+              'schema': {'type': 'string', 'example': '["a", "dog"]'},
+            }
+          ],
+          requestBody={'required': True, 'content': _FILES},
+        )
+      },
       '/v1/models/im2txt:predict': {
         'post': _operation(
           'The same in the format of TensorFlow Serving',
@@ -172,6 +241,43 @@ def document(options: options_lib.Options) -> dict[str, Any]:
           {},
         )
       },
+      '/': {
+        'get': _operation(
+          'The page',
+          {
+            'description': 'HTML.',
+            'content': {'text/html': {'schema': {'type': 'string'}}},
+          },
+          {},
+        )
+      },
+      '/photos': {
+        'get': _operation(
+          'The names of example photos',
+          _json(
+            _object(photos=_list({'type': 'string'})), 'There may be none.'
+          ),
+          {},
+        )
+      },
+      '/photos/{name}': {
+        'get': _operation(
+          'An example photo',
+          {
+            'description': 'The photo.',
+            'content': {'image/jpeg': {'schema': {'type': 'string'}}},
+          },
+          {'404': 'There is none of that name.'},
+          parameters=[
+            {
+              'name': 'name',
+              'in': 'path',
+              'required': True,
+              'schema': {'type': 'string'},
+            }
+          ],
+        )
+      },
       '/healthz': {
         'get': _operation(
           'Whether the process lives', _json(_object(), 'It does.'), {}
@@ -204,6 +310,7 @@ def document(options: options_lib.Options) -> dict[str, Any]:
         'Caption': _CAPTION,
         'Error': _ERROR,
         'Image': _IMAGE,
+        'Partial': _PARTIAL,
       }
     },
   }
