@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gets a trained model: the decoder of a package, joined to its encoder.
 
-  get_model [--package_dir=DIR] [--inception_dir=DIR] DIR
+  get_model [--package_dir=DIR] [--inception_dir=DIR] [DIR]
 
 DIR then has the files of a train directory: model.ckpt-N with the state file,
-the configuration and word_counts.txt. To use the model:
+the configuration and word_counts.txt. The default of DIR is data/pretrained in
+a checkout, and ~/im2txt/pretrained if im2txt was installed from a wheel. To use
+the model:
 
   run_inference --checkpoint_path=DIR --vocab_file=DIR/word_counts.txt ...
 
@@ -19,6 +21,7 @@ from absl import app
 from absl import flags
 
 from im2txt.pretrained import caption_model
+from im2txt.runtime import files
 from im2txt.runtime import program
 
 FLAGS = flags.FLAGS
@@ -39,11 +42,12 @@ def define_flags() -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-  if len(argv) != 2:
-    raise app.UsageError('give one directory: get_model [flags] DIR')
+  if len(argv) > 2:
+    raise app.UsageError('give one directory: get_model [flags] [DIR]')
+  directory = argv[1] if argv[1:] else files.pretrained_directory()
   program.run_resumable(
     lambda: caption_model.get(
-      argv[1], FLAGS.package_dir, FLAGS.inception_dir or None
+      directory, FLAGS.package_dir, FLAGS.inception_dir or None
     )
   )
 

@@ -130,7 +130,7 @@ def test_get_model_refuses_in_one_line(made, got, tmp_path):
     ),
     'file:///nonexistent.tar.gz: ',
   )
-  result = testing.run_program('get_model')
+  result = testing.run_program('get_model', 'one', 'two')
   assert result.returncode == 1
   assert 'give one directory' in result.stdout + result.stderr
 

@@ -78,6 +78,11 @@ ROOMS = {
     "sample": [
         "runtime",
     ],
+    "serving": [
+        "data",
+        "inference_utils",
+        "runtime",
+    ],
     "show_and_tell_model": [
         "configuration",
         "ops",
@@ -168,7 +173,6 @@ PROGRAMS = {
         "visualization",
     ],
     "run_inference": [
-        "checkpoints",
         "inference_utils",
         "runtime",
     ],
@@ -178,6 +182,11 @@ PROGRAMS = {
         "inference_utils",
         "metrics",
         "runtime",
+    ],
+    "serve": [
+        "inference_utils",
+        "runtime",
+        "serving",
     ],
     "sweep": [
         "data",
@@ -201,7 +210,15 @@ PROGRAMS = {
 }
 
 # What tests share, and the rooms that it imports.
-TESTING = ["data", "pretrained", "runtime", "text"]
+TESTING = [
+    "checkpoints",
+    "configuration",
+    "data",
+    "pretrained",
+    "runtime",
+    "show_and_tell_model",
+    "text",
+]
 
 # Test -> what it imports, or starts as a process, beside its own room; "*" is all programs.
 TESTS = {
@@ -244,6 +261,12 @@ TESTS = {
     ],
     "runtime/quiet_tensorflow_test": [
         "*",
+    ],
+    "serve_test": [
+        "run_inference",
+    ],
+    "serving/load_test": [
+        "serve",
     ],
     "stress/faults_test": [
         "*",

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 import contextlib
 import functools
 import io
-import itertools
 import json
 import os
 import sys
@@ -23,7 +22,6 @@ import warnings
 from absl import flags
 from absl import logging
 
-from im2txt import checkpoints
 from im2txt.inference_utils import captioner as captioner_lib
 from im2txt.inference_utils import image_files
 from im2txt.inference_utils import search_config
@@ -32,9 +30,6 @@ from im2txt.runtime import program
 from im2txt.runtime import progress
 
 FLAGS = flags.FLAGS
-
-
-_VOCABULARY = 'word_counts.txt'
 
 
 def define_flags() -> None:
@@ -90,13 +85,11 @@ def vocab_file(checkpoint_path: str) -> str:
   """
   if FLAGS.vocab_file:
     return FLAGS.vocab_file
-  for path in checkpoints.split_paths(checkpoint_path):
-    directory = path if os.path.isdir(path) else os.path.dirname(path)
-    found = os.path.join(directory, _VOCABULARY)
-    if os.path.exists(found):
-      return found
+  found = captioner_lib.vocabulary_beside(checkpoint_path)
+  if found:
+    return found
   raise ValueError(
-    f'--vocab_file is required: there is no {_VOCABULARY} beside '
+    f'--vocab_file is required: there is no {captioner_lib.VOCABULARY} beside '
     f'--checkpoint_path={checkpoint_path}'
   )
 
@@ -158,14 +151,7 @@ def print_captions(
       json.dumps(
         {
           'image': filename,
-          'captions': [
-            {
-              'caption': c.text,
-              'probability': c.probability,
-              'log_probability': c.log_probability,
-            }
-            for c in captions
-          ],
+          'captions': [caption.as_dict() for caption in captions],
         },
         ensure_ascii=False,
       ),
@@ -209,7 +195,6 @@ def main(argv: Sequence[str]) -> int:
       len(files),
       captioner.global_step,
     )
-  captioned = 0
   size = FLAGS.inference_batch_size
   with contextlib.ExitStack() as stack:
     bar = None
@@ -225,20 +210,17 @@ def main(argv: Sequence[str]) -> int:
       ),
       ahead=2 * size,
     )
-    while batch := list(itertools.islice(images, size)):
-      for name, image in batch:
-        if isinstance(image, Exception):
-          reason = getattr(image, 'strerror', None) or image
-          print(f'skipped {name}: {reason}', file=sys.stderr)
-          skipped += 1
-      good = [(n, i) for n, i in batch if not isinstance(i, Exception)]
-      for (name, _), captions in zip(
-        good, captioner.caption([i for _, i in good], captioned) if good else []
-      ):
+    for name, captions in captioner_lib.caption_in_batches(
+      captioner, images, size
+    ):
+      if isinstance(captions, Exception):
+        reason = getattr(captions, 'strerror', None) or captions
+        print(f'skipped {name}: {reason}', file=sys.stderr)
+        skipped += 1
+      else:
         print_captions(name, captions, FLAGS.output_format)
-      captioned += len(good)
       if bar:
-        bar.update(len(batch))
+        bar.update(1)
   if skipped:
     print(f'{skipped} file(s) skipped', file=sys.stderr)
     return 1

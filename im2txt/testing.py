@@ -160,6 +160,50 @@ def jpeg(seed: int = 0, height: int = 40, width: int = 60) -> bytes:
   return out.getvalue()
 
 
+def caption_model(
+  directory: str | os.PathLike[str],
+  words: Sequence[str] = ('a', '<S>', '</S>', 'dog', 'cat', 'über'),
+) -> None:
+  """Writes a model of random weights and its vocabulary, as `train` leaves it.
+
+  Args:
+    directory: where to, it must exist.
+    words: of the vocabulary.
+  """
+  import tensorflow as tf
+
+  from im2txt import checkpoints
+  from im2txt import configuration
+  from im2txt import show_and_tell_model
+  from im2txt.text import vocabulary
+  from im2txt.text import vocabulary_stamp
+
+  config = configuration.ModelConfig(
+    vocab_size=len(words) + 2,
+    embedding_size=5,
+    num_lstm_units=4,
+    image_height=75,
+    image_width=75,
+    initializer_scale=0.5,
+  )
+  directory = os.fspath(directory)
+  configuration.save(directory, (config, configuration.TrainingConfig()))
+  with open(
+    os.path.join(directory, 'word_counts.txt'), 'w', encoding='utf-8'
+  ) as f:
+    f.writelines(f'{word} 1\n' for word in words)
+  tf.random.set_seed(1)
+  model = show_and_tell_model.ShowAndTellModel(config)
+  model.global_step.assign(10)
+  # Random Inceptions give features of thousands, which would saturate the LSTM.
+  model.image_embedding_weights.assign(model.image_embedding_weights * 2e-5)
+  checkpoints.CheckpointManager(directory).save(model.named_variables)
+  vocab = vocabulary.Vocabulary(os.path.join(directory, 'word_counts.txt'))
+  stamp = vocabulary_stamp.of_vocabulary(vocab).stamp
+  assert stamp
+  vocabulary_stamp.save(directory, stamp)
+
+
 def random_batch(seed: int = 0) -> tuple[np.ndarray, ...]:
   """Returns features, input_seqs, target_seqs and mask of four captions."""
   rng = np.random.default_rng(seed)

@@ -16,6 +16,8 @@ _OTHERS = {
   'debug',
   'help',
   'helpfull',
+  # curl
+  'data-binary',
   # apt-get, pip and Python
   'clear',
   'disable-pip-version-check',
@@ -35,6 +37,9 @@ _OTHERS = {
   'json',
   'records',
   'vocabularies',
+  # scripts/lint.sh, ruff
+  'check',
+  'fix',
   # scripts/setup.sh, and the usage of `caption`
   'test',
   'flag',

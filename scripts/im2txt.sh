@@ -12,6 +12,7 @@
 #   evaluate          # each new checkpoint, on the validation shards
 #   caption FILE...   # photos, with the latest checkpoint of your training,
 #                     # or with the model of get_model if there is none
+#   serve             # captions over HTTP, with the same model
 #   tensorboard       # curves of train and evaluate
 #
 # Further flags go to the program: train --number_of_steps=1000. Each function
@@ -52,23 +53,24 @@ _im2txt_defaults() {
   : "${PRETRAINED_DIR:=${_im2txt_root}/data/pretrained}"
 }
 
-# _im2txt_choose_model ARGUMENT...: what caption takes where neither a variable
-# nor a flag says which checkpoint.
+# _im2txt_choose_model FUNCTION ARGUMENT...: what caption and serve take where
+# neither a variable nor a flag says which checkpoint.
 _im2txt_choose_model() {
-  local checkpoint="${CHECKPOINT_PATH:-}" vocabulary="${VOCAB_FILE:-}"
+  local name="$1" checkpoint="${CHECKPOINT_PATH:-}"
+  local vocabulary="${VOCAB_FILE:-}"
   _im2txt_defaults
   if [[ -n "${checkpoint}" || " $*" == *' --checkpoint_path'* ]]; then
     return 0
   fi
   if [ -e "${CHECKPOINT_PATH}/checkpoint" ]; then
-    echo "caption: with your model in ${CHECKPOINT_PATH}" >&2
+    echo "${name}: with your model in ${CHECKPOINT_PATH}" >&2
   elif [ -e "${PRETRAINED_DIR}/checkpoint" ]; then
     CHECKPOINT_PATH="${PRETRAINED_DIR}"
     VOCAB_FILE="${vocabulary:-${PRETRAINED_DIR}/word_counts.txt}"
-    echo "caption: with the pretrained model in ${PRETRAINED_DIR}" >&2
+    echo "${name}: with the pretrained model in ${PRETRAINED_DIR}" >&2
   else
     # Not refused: a checkpoint can do without that file.
-    echo "caption: no model in ${CHECKPOINT_PATH} yet; get_model gets one" >&2
+    echo "${name}: no model in ${CHECKPOINT_PATH} yet; get_model gets one" >&2
   fi
 }
 
@@ -170,7 +172,7 @@ evaluate() (
 
 # caption FILE... [--flag=value...]
 caption() (
-  _im2txt_choose_model "$@"
+  _im2txt_choose_model caption "$@"
   files=''
   for argument in "$@"; do
     case "${argument}" in
@@ -183,6 +185,14 @@ caption() (
     exit 2
   fi
   _im2txt_run run_inference \
+    --checkpoint_path="${CHECKPOINT_PATH}" \
+    --vocab_file="${VOCAB_FILE}" \
+    "$@"
+)
+
+serve() (
+  _im2txt_choose_model serve "$@"
+  _im2txt_run serve \
     --checkpoint_path="${CHECKPOINT_PATH}" \
     --vocab_file="${VOCAB_FILE}" \
     "$@"

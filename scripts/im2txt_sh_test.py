@@ -16,6 +16,7 @@ _PROGRAMS = [
   'train',
   'evaluate',
   'run_inference',
+  'serve',
 ]
 
 # Stands for each program: says how it was called and ends with STATUS.
@@ -95,7 +96,7 @@ def _called(*args, **kwargs):
   assert not [
     line
     for line in result.stderr.splitlines()
-    if not line.startswith('caption: ')
+    if not line.startswith(('caption: ', 'serve: '))
   ]
   return result.stdout.splitlines()
 
@@ -135,6 +136,12 @@ def test_defaults_are_in_the_project(shell, project):
     f'--checkpoint_dir={data}/model/train',
     f'--eval_dir={data}/model/eval',
     f'--vocab_file={data}/mscoco/word_counts.txt',
+  ]
+  assert _called(shell, project, 'serve --port=0') == [
+    'serve',
+    f'--checkpoint_path={data}/model/train',
+    f'--vocab_file={data}/mscoco/word_counts.txt',
+    '--port=0',
   ]
   assert _called(shell, project, 'caption a.jpg') == [
     'run_inference',

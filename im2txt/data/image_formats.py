@@ -272,14 +272,30 @@ def decode_with_pillow(data: bytes, kind: str) -> np.ndarray:
     ValueError: the image is damaged or has pixels that are not read.
   """
   with _opened(data, kind) as image:
-    try:
-      image.load()
-      return _pixels(image)
-    except _DAMAGED as e:
-      raise ValueError(
-        f'damaged {kind} image, or of a variant that is not '
-        f'read ({_reason(e)}): convert it to JPEG'
-      ) from e
+    return pixels_of_pillow(image, kind)
+
+
+def pixels_of_pillow(image: 'PilImage.Image', kind: str) -> np.ndarray:
+  """Decodes a PIL.Image.Image.
+
+  Args:
+    image: as `Image.open` leaves it, or any other.
+    kind: str, what it is called where it is damaged.
+
+  Returns:
+    uint8 [height, width, 3], the first frame over white, not turned.
+
+  Raises:
+    ValueError: it is damaged or has pixels that are not read.
+  """
+  try:
+    image.load()
+    return _pixels(image)
+  except _DAMAGED as e:
+    raise ValueError(
+      f'damaged {kind} image, or of a variant that is not '
+      f'read ({_reason(e)}): convert it to JPEG'
+    ) from e
 
 
 def _reason(error: BaseException) -> str:

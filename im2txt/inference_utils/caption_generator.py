@@ -117,6 +117,11 @@ class _Beam:
     )
 
 
+# Told of a step: the partial captions before it, n; softmax float32 [n,
+# vocab_size]; and the complete captions so far, best first.
+OnStep = Callable[[list[Caption], np.ndarray, list[Caption]], None]
+
+
 class CaptionGenerator:
   """Beam search over a model that predicts the next word.
 
@@ -144,11 +149,14 @@ class CaptionGenerator:
     self.max_caption_length = search.max_caption_length
     self.length_normalization_factor = search.length_normalization_factor
 
-  def beam_search(self, initial_states: np.ndarray) -> list[list[Caption]]:
+  def beam_search(
+    self, initial_states: np.ndarray, on_step: OnStep | None = None
+  ) -> list[list[Caption]]:
     """Searches captions for a batch of images.
 
     Args:
       initial_states: float32 [batch, state_size], after the image was fed.
+      on_step: called for each image after each step.
 
     Returns:
       For each image at most beam_size captions, best first.
@@ -168,5 +176,7 @@ class CaptionGenerator:
       for beam, partial in live:
         end = start + len(partial)
         beam.advance(partial, softmax[start:end], states[start:end])
+        if on_step:
+          on_step(partial, softmax[start:end], beam.complete.best_first())
         start = end
     return [b.result() for b in beams]

@@ -6,10 +6,14 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
+import copy
 import dataclasses
+import itertools
 import math
 import os
 import threading
+from typing import Any
+from typing import TypeVar
 
 from absl import logging
 import numpy as np
@@ -32,8 +36,13 @@ from im2txt.runtime import quiet_tensorflow
 from im2txt.text import vocabulary
 from im2txt.text import vocabulary_stamp
 
+# The name of the vocabulary beside a checkpoint.
+VOCABULARY = 'word_counts.txt'
 # Images that take more bytes in memory are decoded one at a time.
 _LARGE = 150_000_000
+
+_Item = TypeVar('_Item')
+_OfImages = Callable[[tf.Tensor], tf.Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +60,14 @@ class ScoredCaption:
   @property
   def probability(self) -> float:
     return math.exp(self.log_probability)
+
+  def as_dict(self) -> dict[str, Any]:
+    """Returns what JSON tells of it, {name: value}."""
+    return {
+      'caption': self.text,
+      'probability': self.probability,
+      'log_probability': self.log_probability,
+    }
 
 
 class FeatureCaptioner:
@@ -178,6 +195,31 @@ class FeatureCaptioner:
         )
     return results
 
+  def search_step_by_step(
+    self, features: tf.Tensor, on_step: caption_generator.OnStep
+  ) -> list[caption_generator.Caption]:
+    """Captions an image by the Python search, and shows its steps.
+
+    Args:
+      features: float32 [1, feature_size of the model].
+      on_step: see `CaptionGenerator.beam_search`.
+
+    Returns:
+      The captions, best first.
+
+    Raises:
+      ValueError: the settings are none that this search knows.
+    """
+    if not self.search.is_as_in_2016:
+      raise ValueError(
+        'the steps are shown of a search as in 2016, without sampling, groups, '
+        'rules of repetition, and required words'
+      )
+    (captions,) = self._generator.beam_search(
+      self._model.initial_state(features), on_step
+    )
+    return captions
+
   def with_search(
     self, search: search_config.SearchConfig
   ) -> 'FeatureCaptioner':
@@ -229,6 +271,9 @@ class ImageDecoder:
   Args:
     height: of the result, in pixels.
     width: of the result, in pixels.
+
+  Attributes:
+    seen: see `Captioner.seen`.
   """
 
   def __init__(self, height: int, width: int) -> None:
@@ -252,6 +297,14 @@ class ImageDecoder:
       input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)],
     )
     self._large = threading.Lock()
+    right, bottom = (
+      0.5 + min(side, resized) / resized / 2
+      for side, resized in (
+        (width, image_processing.RESIZE_WIDTH),
+        (height, image_processing.RESIZE_HEIGHT),
+      )
+    )
+    self.seen = (1 - right, 1 - bottom, right, bottom)
 
   def decode(
     self, encoded_image: bytes, exif_orientation: bool = True
@@ -313,6 +366,18 @@ class ImageDecoder:
           'pixels: make the image smaller'
         ) from e
 
+  def process(self, pixels: np.ndarray, orientation: int = 1) -> tf.Tensor:
+    """Makes of pixels what a model takes. Any thread may call it.
+
+    Args:
+      pixels: uint8 [height, width, 3].
+      orientation: from 1, upright, to 8, as in EXIF.
+
+    Returns:
+      float32 [height, width, 3], what `Captioner` takes.
+    """
+    return self._process_decoded(image_processing.turn(pixels, orientation))
+
   def _decode(
     self, encoded: bytes, header: image_formats.Header, ratio: int
   ) -> tf.Tensor:
@@ -327,9 +392,7 @@ class ImageDecoder:
     else:
       frame = image_formats.first_frame(encoded, header)
       return self._process(tf.constant(frame), header.orientation, ratio)
-    return self._process_decoded(
-      image_processing.turn(image, header.orientation)
-    )
+    return self.process(image, header.orientation)
 
 
 class _Member:
@@ -368,11 +431,15 @@ class _Member:
       {name: self.checkpoint.get(name) for name in folded_inception.variables()}
     )
 
-  def encoder(self, dtype: tf.DType) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Returns its Inception v3, a function from images to features.
+  def encoder(self, dtype: tf.DType) -> tuple[_OfImages, _OfImages]:
+    """Returns its Inception v3, as functions of images.
 
     Args:
       dtype: of the computation, tf.float32 or tf.bfloat16.
+
+    Returns:
+      (features, feature maps), see `folded_inception.encode`. The latter is
+      traced when it is called first.
 
     Raises:
       ValueError: the Inception v3 of the checkpoint cannot be used.
@@ -388,7 +455,11 @@ class _Member:
         ],
       )
       encode.get_concrete_function()
-      return encode
+      maps = tf.function(
+        lambda images: folded_inception.encode(images, inception, pooled=False),
+        autograph=False,
+      )
+      return encode, maps
     except checkpoints.CheckpointError:
       raise
     except ValueError as e:
@@ -486,17 +557,27 @@ class Captioner:
     for member in members:
       member.restore()
     self.global_step = members[0].checkpoint.global_step
-    self._encoders = [
-      member.encoder(tf.as_dtype(precision)) for member in first_of
-    ]
+    self._encoders, self._feature_maps = zip(
+      *(member.encoder(tf.as_dtype(precision)) for member in first_of)
+    )
     config = members[0].model.config
     self._images = ImageDecoder(config.image_height, config.image_width)
+
+  def with_search(self, search: search_config.SearchConfig) -> 'Captioner':
+    """Returns another captioner of the same model, with a `SearchConfig`."""
+    other = copy.copy(self)
+    other.decoder = self.decoder.with_search(search)
+    return other
 
   def decode(
     self, encoded_image: bytes, exif_orientation: bool = True
   ) -> tf.Tensor:
     """See `ImageDecoder.decode`. `encode` and `caption` take the result."""
     return self._images.decode(encoded_image, exif_orientation)
+
+  def process(self, pixels: np.ndarray, orientation: int = 1) -> tf.Tensor:
+    """See `ImageDecoder.process`. `encode` and `caption` take the result."""
+    return self._images.process(pixels, orientation)
 
   def encode(self, images: Sequence[tf.Tensor]) -> tf.Tensor:
     """Encodes a batch of images with Inception v3.
@@ -522,6 +603,26 @@ class Captioner:
       return self._encoders[0](batch)
     return tf.concat([encode(batch) for encode in self._encoders], axis=1)
 
+  def feature_maps(self, images: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Returns what `encode` averages over the image.
+
+    Args:
+      images: results of `decode`.
+
+    Returns:
+      float32 [batch, rows, columns, 2048 for each encoder].
+    """
+    batch = tf.stack(images)
+    return tf.concat([maps(batch) for maps in self._feature_maps], axis=3)
+
+  @property
+  def seen(self) -> tuple[float, float, float, float]:
+    """The part of an image that the model sees, its middle.
+
+    It is (left, top, right, bottom), shares of the width and the height.
+    """
+    return self._images.seen
+
   def caption(
     self, images: Sequence[tf.Tensor], first_image: int = 0
   ) -> list[list[ScoredCaption]]:
@@ -538,6 +639,49 @@ class Captioner:
       TypeError: see `encode`.
     """
     return self.decoder.caption(self.encode(images), first_image)
+
+
+def caption_in_batches(
+  captioner: Captioner,
+  images: Iterator[tuple[_Item, tf.Tensor | OSError | ValueError]],
+  batch_size: int,
+) -> Iterator[tuple[_Item, list[ScoredCaption] | OSError | ValueError]]:
+  """Captions any number of images, of which one batch is in memory at a time.
+
+  Args:
+    captioner: the model.
+    images: (item, result of `decode`, or the error in its place).
+    batch_size: images captioned at once.
+
+  Yields:
+    (item, captions, best first, or the error), in order.
+  """
+  captioned = 0
+  while batch := list(itertools.islice(images, batch_size)):
+    good = [image for _, image in batch if not isinstance(image, Exception)]
+    captions = iter(captioner.caption(good, captioned) if good else ())
+    captioned += len(good)
+    for item, image in batch:
+      if isinstance(image, (OSError, ValueError)):
+        yield item, image
+      else:
+        yield item, next(captions)
+
+
+def vocabulary_beside(checkpoint_path: str | Iterable[str]) -> str | None:
+  """Returns the path of the vocabulary beside checkpoints, None without one.
+
+  Args:
+    checkpoint_path: see `checkpoints.split_paths`; or several paths.
+  """
+  if isinstance(checkpoint_path, str):
+    checkpoint_path = checkpoints.split_paths(checkpoint_path)
+  for path in checkpoint_path:
+    directory = path if os.path.isdir(path) else os.path.dirname(path)
+    found = os.path.join(directory, VOCABULARY)
+    if os.path.exists(found):
+      return found
+  return None
 
 
 def encode_batches(

@@ -3,6 +3,7 @@
 
 import collections
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
 from concurrent import futures
@@ -16,8 +17,9 @@ from im2txt.runtime import files as files_lib
 
 _MOST_BYTES = image_formats.MOST_FILE_BYTES
 
-
 _Image = TypeVar('_Image')
+_Item = TypeVar('_Item')
+_Result = TypeVar('_Result')
 
 
 class Found(NamedTuple):
@@ -83,8 +85,13 @@ def _find_inside(directory: str, found: Found) -> None:
     found.missing[directory] = 'a directory without images'
 
 
-def _read(name: str) -> bytes:
-  """Returns the bytes of a file; raises ValueError if it is too large."""
+def read(name: str) -> bytes:
+  """Returns the bytes of a file.
+
+  Raises:
+    OSError: it cannot be read.
+    ValueError: it is too large.
+  """
   with open(name, 'rb') as f:
     status = os.fstat(f.fileno())
     if stat.S_ISREG(status.st_mode) and status.st_size <= _MOST_BYTES:
@@ -112,22 +119,44 @@ def read_images(
     (name, image) in the order of `files`. If a file cannot be read or decoded,
     the error takes the place of the image.
   """
+  return ahead_of_caller(files, lambda name: decode(read(name)), ahead)
 
-  def read(name: str) -> _Image | OSError | ValueError:
+
+def ahead_of_caller(
+  items: Iterable[_Item], work: Callable[[_Item], _Result], ahead: int
+) -> Iterator[tuple[_Item, _Result | OSError | ValueError]]:
+  """Works on items in other threads, before the caller needs the results.
+
+  Args:
+    items: taken no further ahead than the work is.
+    work: returns the result of an item, or raises OSError or ValueError.
+    ahead: largest number of results that wait for the caller.
+
+  Yields:
+    (item, result) in the order of `items`. An error takes the place of the
+    result.
+  """
+
+  def guarded(item: _Item) -> _Result | OSError | ValueError:
     try:
-      return decode(_read(name))
+      return work(item)
     except MemoryError:
       return ValueError('too little memory to read it')
     except (OSError, ValueError) as e:
       return e
 
-  waiting: collections.deque[tuple[str, futures.Future]] = collections.deque()
+  waiting: collections.deque[tuple[_Item, futures.Future]] = collections.deque()
   # No more threads than processors, as decoding large photos takes much memory.
-  with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-    for name in files:
-      waiting.append((name, pool.submit(read, name)))
+  pool = futures.ThreadPoolExecutor(os.cpu_count())
+  try:
+    for item in items:
+      waiting.append((item, pool.submit(guarded, item)))
       if len(waiting) > ahead:
-        name, image = waiting.popleft()
-        yield name, image.result()
-    for name, image in waiting:
-      yield name, image.result()
+        item, result = waiting.popleft()
+        yield item, result.result()
+    while waiting:
+      item, result = waiting.popleft()
+      yield item, result.result()
+  finally:
+    # The caller may want no more of them.
+    pool.shutdown(cancel_futures=True)

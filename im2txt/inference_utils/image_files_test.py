@@ -52,6 +52,29 @@ def test_reads_ahead_of_the_caller_but_not_further(files):
   assert len(list(images)) == 5
 
 
+def test_of_a_collection_no_more_is_taken_than_is_worked_on_ahead():
+  taken = []
+
+  def items():
+    for i in range(1000):
+      taken.append(i)
+      yield i
+
+  results = image_files.ahead_of_caller(items(), lambda i: -i, ahead=3)
+  assert next(results) == (0, 0)
+  assert next(results) == (1, -1)
+  results.close()
+  assert taken == [0, 1, 2, 3, 4]
+
+
+def test_what_is_no_fault_of_an_item_is_raised():
+  def work(item):
+    raise KeyError(item)
+
+  with pytest.raises(KeyError):
+    list(image_files.ahead_of_caller(['a'], work, ahead=3))
+
+
 def test_a_directory_stands_for_the_images_in_it(tmp_path):
   for name in ('b.PNG', 'a.jpg', 'c.txt', '.hidden.jpg'):
     (tmp_path / name).touch()

@@ -183,7 +183,10 @@ def fold(
 
 
 def encode(
-  images: tf.Tensor, folded: Folded, until: str | None = None
+  images: tf.Tensor,
+  folded: Folded,
+  until: str | None = None,
+  pooled: bool = True,
 ) -> tf.Tensor:
   """Runs Inception v3 up to its pooled features, in the dtype of the weights.
 
@@ -191,17 +194,21 @@ def encode(
     images: float32 [batch, height, width, 3] in [-1, 1].
     folded: weights of all blocks, see `fold`.
     until: stop before this one of BLOCKS; None runs all.
+    pooled: whether the maps of the last block are averaged over the image.
 
   Returns:
-    float32 [batch, 2048]; with `until`, the input of that block, [batch, rows,
-    columns, channels] in the dtype of the weights.
+    float32 [batch, 2048]; not pooled, float32 [batch, rows, columns, 2048]. With
+    `until`, the input of that block, [batch, rows, columns, channels] in the
+    dtype of the weights.
   """
   net = tf.cast(images, next(iter(folded.values()))[0].dtype)
   for layer in _STEM:
     net = _run(_SCOPE, layer, net, folded)
   blocks = BLOCKS[: BLOCKS.index(until)] if until else BLOCKS
   net = _run_blocks(blocks, net, folded)
-  return net if until else _pool(net)
+  if until:
+    return net
+  return _pool(net) if pooled else tf.cast(net, tf.float32)
 
 
 def encode_from(block: str, net: tf.Tensor, folded: Folded) -> tf.Tensor:

@@ -77,6 +77,19 @@ def data_directory(name: str) -> str:
   )
 
 
+def pretrained_directory() -> str:
+  """Returns where the shipped model is joined with its encoder.
+
+  `data/pretrained` of a checkout, `~/im2txt/pretrained` of a wheel.
+  """
+  root = _checkout()
+  return (
+    os.path.join(root, 'data', 'pretrained')
+    if root
+    else os.path.join(os.path.expanduser('~'), 'im2txt', 'pretrained')
+  )
+
+
 def matches(name: str) -> list[str]:
   """Returns the paths that a name or a pattern matches, sorted.
 

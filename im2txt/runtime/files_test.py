@@ -78,7 +78,8 @@ def test_finds_what_the_project_ships(tmp_path):
         sys.executable,
         '-c',
         'from im2txt.runtime import files; '
-        'print(files.__file__, files.shipped("a"), files.data_directory("b"))',
+        'print(files.__file__, files.shipped("a"), files.data_directory("b"), '
+        'files.pretrained_directory())',
       ],
       cwd=package.parent,
       env={'HOME': '/home/u'},
@@ -91,11 +92,13 @@ def test_finds_what_the_project_ships(tmp_path):
     f'{linked}/runtime/files.py',
     f'{root}/data/a',
     f'{root}/data/b',
+    f'{root}/data/pretrained',
   ]
   assert found(wheel) == [
     f'{wheel}/runtime/files.py',
     f'{wheel}/assets/a',
     '/home/u/b',
+    '/home/u/im2txt/pretrained',
   ]
 
 
