@@ -127,7 +127,7 @@ def test_one_run_is_the_top_level(run, annotations, tmp_path):
     ('{"scores": 1}', 'results.json is not .*, whole'),
     ('[{"image_id": 1}]', "entry 1 of .*results.json .*no 'caption'"),
     ('[{"image_id": 1, "caption": null}]', "no 'caption'"),
-    ('[{"image_id": 1, "caption": 3}]', 'caption 3, no text'),
+    ('[{"image_id": 1, "caption": 3}]', 'caption 3, not a text'),
     ('[{"image_id": 1, "caption": "a"}, 2]', 'entry 2 .*not a JSON object'),
     ('{"image_id": 1, "caption": "a"}\n{"image_', 'entry 2 '),
     ('[{"image_id": "1.jpg", "caption": "a"}]', "image id '1.jpg', not a num"),
@@ -288,7 +288,7 @@ def test_unusable_references_are_refused(run, tmp_path, references, part):
         'annotations_file': 'b',
         'output_json': 'no/x.json',
       },
-      '--output_json=no/x.json: there is no directory no;',
+      '--output_json=no/x.json: there is no directory no: make',
     ),
     (
       {
@@ -768,7 +768,7 @@ def test_program_ends_with_one_line_and_status_1(annotations):
   assert process.stdout == ''
   assert process.stderr.splitlines()[-1] == (
     'error: cannot read the captions file nowhere.json (No such file or '
-    'directory): give --results_file the path of one.'
+    'directory): give --results_file the path of a captions file'
   )
 
 
