@@ -314,7 +314,7 @@ def self_critical_step(data, vocab, seed=7, **options):
 
 
 def images_of(data, *images):
-  return np.array(images), data.files[0][list(images), 0]
+  return np.array(images), data.arrays[0][list(images), 0]
 
 
 def test_the_greedy_baseline_compares_with_the_greedy_caption(
