@@ -665,7 +665,7 @@ _ADAM = {
   'feature_views': 0,
   'random_inception': True,
   # Inputs of Mixed_7c come near the largest float16, 65504.
-  'random_seed': 3,
+  'random_seed': 6,
 }
 
 
