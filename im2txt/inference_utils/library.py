@@ -77,7 +77,7 @@ class Captioner:
     batch_size: int = 16,
   ) -> None:
     if batch_size < 1:
-      raise ValueError(f'batch_size={batch_size} should be 1 or more')
+      raise ValueError(f'batch_size={batch_size} must be 1 or more')
     self.model = captioner
     self.exif_orientation = exif_orientation
     self.batch_size = batch_size
