@@ -209,11 +209,11 @@ def test_settings_of_the_search(directory, captioner):
   assert not any('dog' in c.text for c in captions)
   assert len(captioner.caption(testing.jpeg())) == 2
   assert wide.global_step == captioner.global_step == 10
-  with pytest.raises(ValueError, match='beam_size=0 should be 1 or more'):
+  with pytest.raises(ValueError, match='beam_size=0 must be 1 or more'):
     im2txt.Captioner.load(directory, beam_size=0)
   with pytest.raises(TypeError, match='beam_sise'):
     im2txt.Captioner.load(directory, beam_sise=3)
-  with pytest.raises(ValueError, match='batch_size=0 should be 1 or more'):
+  with pytest.raises(ValueError, match='batch_size=0 must be 1 or more'):
     im2txt.Captioner.load(directory, batch_size=0)
 
 
