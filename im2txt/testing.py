@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import importlib
@@ -170,6 +171,14 @@ def caption_model(
     directory: where to, it must exist.
     words: of the vocabulary.
   """
+  for name, content in _caption_model(tuple(words)).items():
+    with open(os.path.join(directory, name), 'wb') as f:
+      f.write(content)
+
+
+@functools.cache
+def _caption_model(words: tuple[str, ...]) -> dict[str, bytes]:
+  """Returns the files of `caption_model`, made once per process."""
   import tensorflow as tf
 
   from im2txt import checkpoints
@@ -186,22 +195,29 @@ def caption_model(
     image_width=75,
     initializer_scale=0.5,
   )
-  directory = os.fspath(directory)
-  configuration.save(directory, (config, configuration.TrainingConfig()))
-  with open(
-    os.path.join(directory, 'word_counts.txt'), 'w', encoding='utf-8'
-  ) as f:
-    f.writelines(f'{word} 1\n' for word in words)
   tf.random.set_seed(1)
   model = show_and_tell_model.ShowAndTellModel(config)
   model.global_step.assign(10)
   # Random Inceptions give features of thousands, which would saturate the LSTM.
   model.image_embedding_weights.assign(model.image_embedding_weights * 2e-5)
-  checkpoints.CheckpointManager(directory).save(model.named_variables)
-  vocab = vocabulary.Vocabulary(os.path.join(directory, 'word_counts.txt'))
-  stamp = vocabulary_stamp.of_vocabulary(vocab).stamp
-  assert stamp
-  vocabulary_stamp.save(directory, stamp)
+  with tempfile.TemporaryDirectory() as directory:
+    configuration.save(directory, (config, configuration.TrainingConfig()))
+    words_file = os.path.join(directory, 'word_counts.txt')
+    with open(words_file, 'w', encoding='utf-8') as f:
+      f.writelines(f'{word} 1\n' for word in words)
+    checkpoints.CheckpointManager(directory).save(model.named_variables)
+    stamp = vocabulary_stamp.of_vocabulary(
+      vocabulary.Vocabulary(words_file)
+    ).stamp
+    assert stamp
+    vocabulary_stamp.save(
+      directory, dataclasses.replace(stamp, file='word_counts.txt')
+    )
+    return {
+      entry.name: pathlib.Path(entry).read_bytes()
+      for entry in os.scandir(directory)
+      if entry.is_file()
+    }
 
 
 def random_batch(seed: int = 0) -> tuple[np.ndarray, ...]:

@@ -8,7 +8,7 @@
 Starts `serve` as a process, and loads the same model here. In each round it
 measures the bare model, with decoded images in full batches, and then the
 server with so many clients, each of which sends a photo, waits for the captions
-and sends the next. So what else the machine does, both feel. In the end photos
+and sends the next. One that is refused waits as long as the server says. So what else the machine does, both feel. In the end photos
 come at twice the rate that the server reached, whether it answers or not.
 
 Prints a table: images per second, their share of the bare model's, and
@@ -51,11 +51,13 @@ class Answer(NamedTuple):
     end: of `time.monotonic()`.
     seconds: from the request to the answer.
     status: int, of HTTP; 0 if there was no answer.
+    retry_after: seconds to wait before the next request, as the server says.
   """
 
   end: float
   seconds: float
   status: int
+  retry_after: float = 0.0
 
 
 class Summary(NamedTuple):
@@ -110,6 +112,7 @@ class _Client:
   def caption(self, image: bytes) -> Answer:
     """Sends an image."""
     start = time.monotonic()
+    retry_after = 0.0
     try:
       if not self._connection:
         self._connection = http.client.HTTPConnection(
@@ -119,11 +122,12 @@ class _Client:
       response = self._connection.getresponse()
       response.read()
       status = response.status
+      retry_after = float(response.getheader('retry-after') or 0)
     except (OSError, http.client.HTTPException):
       status = 0
       self.close()
     end = time.monotonic()
-    return Answer(end, end - start, status)
+    return Answer(end, end - start, status, retry_after)
 
   def close(self) -> None:
     if self._connection:
@@ -134,7 +138,7 @@ class _Client:
 def closed_loop(
   address: str, images: list[bytes], clients: int, seconds: float
 ) -> Summary:
-  """Sends images by clients that wait for each answer.
+  """Sends images by clients that wait for each answer, and as it says.
 
   Args:
     address: of the server, such as 'http://127.0.0.1:8080'.
@@ -155,6 +159,12 @@ def closed_loop(
       if time.monotonic() >= end:
         break
       answers.append(client.caption(image))
+      wait = min(answers[-1].retry_after, end - time.monotonic())
+      if wait > 0:
+        # A server closes a connection that is idle for long, perhaps just as
+        # the next request is sent.
+        client.close()
+        time.sleep(wait)
     client.close()
 
   _join([_thread(work, number) for number in range(clients)])

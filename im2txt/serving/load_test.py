@@ -34,6 +34,8 @@ def _server(statuses):
         return
       self.send_response(status)
       self.send_header('content-length', '2')
+      if status == 429:
+        self.send_header('retry-after', '3600')
       self.end_headers()
       self.wfile.write(b'{}')
 
@@ -63,6 +65,12 @@ def test_clients_go_on_until_the_end():
     summary = load.closed_loop(address, [b'a', b'b'], clients=3, seconds=0.05)
   assert summary.accepted >= 3
   assert not summary.refused and not summary.lost
+
+
+def test_a_client_that_is_refused_waits_to_the_end():
+  with _server(iter(lambda: 429, None)) as address:
+    summary = load.closed_loop(address, [b'a'], clients=2, seconds=0.05)
+  assert (summary.accepted, summary.refused, summary.lost) == (0, 2, 0)
 
 
 def test_only_captions_after_the_warm_up_count():

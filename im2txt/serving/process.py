@@ -13,6 +13,9 @@ import uvicorn
 
 # Connections at a time, idle ones too; each is a file of the process.
 _CONNECTIONS = 1000
+# After which an idle connection is closed: longer than most proxies keep one,
+# lest they send a request into one that is closing.
+_IDLE_SECONDS = 75
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -96,6 +99,7 @@ def serve(
       http='h11',
       server_header=False,
       limit_concurrency=_CONNECTIONS,
+      timeout_keep_alive=_IDLE_SECONDS,
       timeout_graceful_shutdown=max(1, round(drain_seconds)),
     )
   )
