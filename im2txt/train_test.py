@@ -778,7 +778,8 @@ def test_events_of_the_switches(adam):
   assert events['losses/total_loss'] == events['losses/batch_loss']
 
 
-def _evaluate(train_dir, data, eval_dir):
+def _evaluate(train_dir, data, eval_dir, **flags):
+  """Returns (what best.json holds, log) of a run of evaluate."""
   result = testing.run_program(
     'evaluate',
     *_flags(
@@ -786,13 +787,14 @@ def _evaluate(train_dir, data, eval_dir):
       checkpoint_dir=train_dir,
       eval_dir=eval_dir,
       min_global_step=0,
-      run_once=True,
       best_metric='perplexity',
       feature_cache_dir=eval_dir / 'features',
+      **flags,
     ),
   )
   assert result.returncode == 0, result.stderr
-  return json.loads((eval_dir / 'best' / 'best.json').read_text())
+  best = json.loads((eval_dir / 'best' / 'best.json').read_text())
+  return best, result.stderr
 
 
 def test_stops_early_by_what_evaluate_found(adam, data, tmp_path_factory):
@@ -823,10 +825,15 @@ def test_stops_early_by_what_evaluate_found(adam, data, tmp_path_factory):
     ]
     return _steps(result.stderr), stops
 
-  assert _evaluate(train_dir, data, eval_dir)['global_step'] == 5
+  best, _ = _evaluate(train_dir, data, eval_dir, run_once=True)
+  assert best['global_step'] == 5
   assert train(6, patience=1) == ([6], [])
-  best = _evaluate(train_dir, data, eval_dir)
+  # It would watch until step 6, and ends for another reason.
+  best, log = _evaluate(
+    train_dir, data, eval_dir, early_stopping_patience=1, number_of_steps=6
+  )
   assert (best['global_step'], best['not_better']) == (5, [6])
+  assert '--early_stopping_patience=1 reached' in log
   # Given again, it stops at once, and takes no step.
   steps, (line,) = train(100, patience=1)
   assert steps == []

@@ -23,20 +23,22 @@ def alternating_medians(
 ) -> dict[str, float]:
   """Returns the median times of functions that are called in turn, in seconds.
 
-  What slows the machine for a while slows all of them. Two warm-up calls of
-  each do not count.
+  What slows the machine for a while slows all of them. Each has two warm-up
+  calls first.
 
   Args:
     fns: functions by name.
     repeats: number of measured calls of each.
   """
   times: dict[str, list[float]] = {name: [] for name in fns}
-  for i in range(repeats + 2):
+  for fn in fns.values():
+    fn()
+    fn()
+  for _ in range(repeats):
     for name, fn in fns.items():
       start = time.perf_counter()
       fn()
-      if i > 1:
-        times[name].append(time.perf_counter() - start)
+      times[name].append(time.perf_counter() - start)
   return {name: statistics.median(values) for name, values in times.items()}
 
 

@@ -93,6 +93,19 @@ class Run:
       variable.assign(values[name])
 
 
+def decay_kernel(model):
+  """Adds a weight decay to the total loss of a model."""
+  losses = model.losses
+
+  def with_decay(*args):
+    found = losses(*args)
+    return found._replace(
+      total_loss=found.total_loss + 0.1 * tf.nn.l2_loss(model.lstm_kernel)
+    )
+
+  model.losses = with_decay
+
+
 def assert_equal(one, other, **tolerance):
   assert set(one) == set(other)
   for name, value in one.items():
@@ -208,6 +221,9 @@ def test_batches_of_a_step_equal_one_batch_of_all_captions(
   training = dict(training, clip_gradients=clip_gradients, label_smoothing=0.1)
   several = Run(_NO_DROPOUT, accumulate_steps=3, **training)
   one = Run(_NO_DROPOUT, **training)
+  # As if Inception decayed, which must count once per step.
+  decay_kernel(several.model)
+  decay_kernel(one.model)
   for seed in range(3):
     batches = [make_batch(10 * seed + i, 2 + 3 * i, 3 + i) for i in range(2)]
     batches.append(make_batch(10 * seed + 2, count=3, time=4))
