@@ -54,7 +54,7 @@ _PLAIN, _SNAPPY = 0, 1
 _MOST_DECOMPRESSED_BYTES = 1 << 24
 # Far more than any model has: keys share their beginnings, so a small file
 # could hold any number of long ones.
-_MOST_ENTRIES, _MOST_KEY_BYTES = 100_000, 1000
+MOST_ENTRIES, _MOST_KEY_BYTES = 100_000, 1000
 # The version of either format, the same since there are these.
 _VERSION = 1
 
@@ -281,7 +281,7 @@ class Table:
     for block in self.blocks:
       for key, value in self.entries(block):
         count += 1
-        if count > _MOST_ENTRIES or last is not None and key <= last:
+        if count > MOST_ENTRIES or last is not None and key <= last:
           raise ValueError('too many entries, or in a wrong order')
         last = key
         yield key, value, block

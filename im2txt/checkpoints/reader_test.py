@@ -481,7 +481,7 @@ def test_a_small_file_names_no_end_of_large_blocks(tmp_path):
 
 
 def test_nor_of_entries(tmp_path, monkeypatch):
-  monkeypatch.setattr(checkpoint_reader, '_MOST_ENTRIES', 3)
+  monkeypatch.setattr(checkpoint_reader, 'MOST_ENTRIES', 3)
   blocks = [[(b'', _good_header()), _good(1)], [_good(2)]]
   _write_v2(tmp_path / 'a', blocks)
   assert_same(tmp_path / 'a')

@@ -34,11 +34,11 @@ from im2txt.runtime.progress import Progress
 _CHUNK = 1 << 20
 _TIMEOUT_SECONDS = 60
 # Waits between failures in a row, in which not one byte arrived.
-_WAITS_SECONDS = (1, 2, 4, 8, 16, 32)
-_TRIES = len(_WAITS_SECONDS) + 1
+WAITS_SECONDS = (1, 2, 4, 8, 16, 32)
+_TRIES = len(WAITS_SECONDS) + 1
 # No archive of images or checkpoints is larger. A download of unknown size ends
 # here at the latest.
-_MOST_BYTES = 100 << 30
+MOST_BYTES = 100 << 30
 # Largest ratio of unpacked to packed bytes. Captions shrink to a tenth.
 _MOST_GROWTH = 100
 # Lists of checksums that a server may keep beside its archives.
@@ -315,7 +315,7 @@ def _open(
     except (OSError, http.client.HTTPException) as error:
       reason = str(error) or type(error).__name__
     if attempt + 1 < tries:
-      time.sleep(_WAITS_SECONDS[attempt])
+      time.sleep(WAITS_SECONDS[attempt])
   raise UnreachableError(url, reason)
 
 
@@ -361,7 +361,7 @@ def transfer(archive: Archive, part: str) -> None:
     if failures == _TRIES:
       raise UnreachableError(archive.url, reason)
     log(f'{archive.url}: {reason}. Going on.')
-    time.sleep(_WAITS_SECONDS[min(failures, len(_WAITS_SECONDS) - 1)])
+    time.sleep(WAITS_SECONDS[min(failures, len(WAITS_SECONDS) - 1)])
 
 
 def _transfer_once(archive: Archive, part: str, start: int) -> str | None:
@@ -399,7 +399,7 @@ def _transfer_once(archive: Archive, part: str, start: int) -> str | None:
         f'{total} bytes where {archive.size} are expected',
         'an address with the right archives',
       )
-    if total is not None and total > _MOST_BYTES:
+    if total is not None and total > MOST_BYTES:
       raise _too_large(archive)
     with (
       files.naming(part),
@@ -413,7 +413,7 @@ def _transfer_once(archive: Archive, part: str, start: int) -> str | None:
           return f'the connection broke ({error or type(error).__name__})'
         if not chunk:
           break
-        if f.tell() + len(chunk) > _MOST_BYTES:
+        if f.tell() + len(chunk) > MOST_BYTES:
           raise _too_large(archive)
         f.write(chunk)
         progress.update(len(chunk))
@@ -424,7 +424,7 @@ def _transfer_once(archive: Archive, part: str, start: int) -> str | None:
 
 def _too_large(archive: Archive) -> ValueError:
   return archive.error(
-    f'it has more than {_MOST_BYTES >> 30} GB, the most that is downloaded',
+    f'it has more than {MOST_BYTES >> 30} GB, the most that is downloaded',
     'an address with the right archives',
   )
 

@@ -45,7 +45,7 @@ class _Server(http.server.ThreadingHTTPServer):
   def __init__(self):
     super().__init__(('127.0.0.1', 0), _Handler)
     self.files, self.requests_seen, self.redirects = {}, [], {}
-    self.ranges = True
+    self.ranges = self.tells_length = True
     self.break_after, self.failing = [], []
     self.url = f'http://127.0.0.1:{self.server_port}'
 
@@ -82,7 +82,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
       self.send_header(
         'Content-Range', f'bytes {start}-{len(content) - 1}/{len(content)}'
       )
-    self.send_header('Content-Length', str(len(content) - start))
+    if server.tells_length:
+      self.send_header('Content-Length', str(len(content) - start))
     self.end_headers()
     body = content[start:]
     if server.break_after:
@@ -93,7 +94,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture(name='server')
 def fixture_server(monkeypatch):
-  monkeypatch.setattr(download, '_WAITS_SECONDS', (0,) * 6)
+  monkeypatch.setattr(download, 'WAITS_SECONDS', (0,) * 6)
   monkeypatch.setenv('no_proxy', '127.0.0.1')
   server = _Server()
   thread = threading.Thread(target=server.serve_forever)
@@ -424,10 +425,9 @@ def test_a_device_in_an_archive_becomes_a_file(server, tmp_path):
 def test_a_download_without_end_is_refused(
   server, tmp_path, monkeypatch, tells
 ):
-  monkeypatch.setattr(download, '_MOST_BYTES', 1000)
+  monkeypatch.setattr(download, 'MOST_BYTES', 1000)
   server.files['/x/a.zip'] = bytes(2000)
-  if not tells:
-    monkeypatch.setattr(download, '_int_or_none', lambda _: None)
+  server.tells_length = tells
   with pytest.raises(ValueError, match='it has more than'):
     download.obtain(
       download.Archive(server.url + '/x/a.zip', 'a'), str(tmp_path)

@@ -23,7 +23,7 @@ from im2txt.visualization import caption_sheet
 NBest = dict[int, list[str]]
 
 # Images whose captions are searched at once.
-_BATCH_SIZE = 32
+BATCH_SIZE = 32
 
 
 class CaptionEvaluator:
@@ -97,8 +97,8 @@ class CaptionEvaluator:
       self._model = model
     n_best: NBest = {}
     with Progress('Captioning', len(image_ids), 'images') as progress:
-      for start in range(0, len(image_ids), _BATCH_SIZE):
-        batch = slice(start, start + _BATCH_SIZE)
+      for start in range(0, len(image_ids), BATCH_SIZE):
+        batch = slice(start, start + BATCH_SIZE)
         found = self._captioner.caption(features[batch], start)
         n_best.update(
           zip(

@@ -60,7 +60,7 @@ def _model(seed):
 
 
 def test_captions_of_one_model_after_another(files, vocab, monkeypatch):
-  monkeypatch.setattr(caption_evaluator, '_BATCH_SIZE', 3)
+  monkeypatch.setattr(caption_evaluator, 'BATCH_SIZE', 3)
   search = search_config.SearchConfig(beam_size=2, max_caption_length=6)
   evaluator = caption_evaluator.CaptionEvaluator(
     files, vocab, ['cider'], search

@@ -17,6 +17,7 @@ from im2txt import checkpoints
 from im2txt import configuration
 from im2txt import show_and_tell_model
 from im2txt import testing
+from im2txt.data import image_formats
 from im2txt.inference_utils import captioner as captioner_lib
 from im2txt.inference_utils.search_config import SearchConfig
 from im2txt.ops import image_processing
@@ -652,7 +653,7 @@ def test_too_little_memory_is_told(captioner, monkeypatch, error):
   def fail(*_):
     raise error
 
-  monkeypatch.setattr(captioner._images, '_process', fail)
+  monkeypatch.setattr(image_formats, 'first_frame', fail)
   with pytest.raises(ValueError, match='too little memory .* 60 x 40 pixels'):
     captioner.decode(testing.jpeg())
 

@@ -15,7 +15,7 @@ from typing import TypeVar
 from im2txt.data import image_formats
 from im2txt.runtime import files as files_lib
 
-_MOST_BYTES = image_formats.MOST_FILE_BYTES
+MOST_BYTES = image_formats.MOST_FILE_BYTES
 
 _Image = TypeVar('_Image')
 _Item = TypeVar('_Item')
@@ -94,13 +94,12 @@ def read(name: str) -> bytes:
   """
   with open(name, 'rb') as f:
     status = os.fstat(f.fileno())
-    if stat.S_ISREG(status.st_mode) and status.st_size <= _MOST_BYTES:
+    if stat.S_ISREG(status.st_mode) and status.st_size <= MOST_BYTES:
       return f.read()
-    data = f.read(_MOST_BYTES + 1)  # A pipe does not tell its size.
-  if len(data) > _MOST_BYTES:
+    data = f.read(MOST_BYTES + 1)  # A pipe does not tell its size.
+  if len(data) > MOST_BYTES:
     raise ValueError(
-      f'the file is larger than {_MOST_BYTES // 10**6} MB, the most that is '
-      'read'
+      f'the file is larger than {MOST_BYTES // 10**6} MB, the most that is read'
     )
   return data
 

@@ -105,7 +105,7 @@ def test_a_name_that_exists_is_no_pattern(tmp_path, monkeypatch):
 
 
 def test_a_file_that_is_too_large_is_not_read(files, monkeypatch):
-  monkeypatch.setattr(image_files, '_MOST_BYTES', 1)
+  monkeypatch.setattr(image_files, 'MOST_BYTES', 1)
   # The second has three bytes.
   found = list(image_files.read_images(files[:3], bytes.decode, 1))
   assert [image for _, image in found[::2]] == ['0', '2']
@@ -113,7 +113,7 @@ def test_a_file_that_is_too_large_is_not_read(files, monkeypatch):
 
 
 def test_of_a_pipe_no_more_is_read_than_of_a_file(tmp_path, monkeypatch):
-  monkeypatch.setattr(image_files, '_MOST_BYTES', 3)
+  monkeypatch.setattr(image_files, 'MOST_BYTES', 3)
   pipe = tmp_path / 'pipe'
   os.mkfifo(pipe)
   for data, expected in ((b'abc', 'abc'), (b'abcd', 'larger than')):

@@ -207,10 +207,12 @@ def unavailable() -> dict[str, str]:
       "Java is not installed (bazel-bootstrap brings it; Debian's "
       'default-jre-headless is enough)'
     )
-  elif not os.path.exists(os.path.join(_package('spice'), *_SPICE_MODELS)):
+  elif not os.path.exists(
+    os.path.join(package_directory('spice'), *_SPICE_MODELS)
+  ):
     reasons['spice'] = (
       "its language models are not installed: Stanford CoreNLP 3.6.0's two "
-      f'jars must be in {os.path.join(_package("spice"), "lib")}'
+      f'jars must be in {os.path.join(package_directory("spice"), "lib")}'
     )
   return reasons
 
@@ -362,7 +364,7 @@ def signature(
   return '|'.join(f'{name}:{value}' for name, value in fields.items())
 
 
-def _package(name: str) -> str:
+def package_directory(name: str) -> str:
   """Returns the directory of a package of pycocoevalcap."""
   spec = importlib.util.find_spec('pycocoevalcap')
   assert spec and spec.submodule_search_locations

@@ -221,7 +221,9 @@ def test_without_java(monkeypatch):
 
 @needs_java
 def test_spice_needs_its_models(monkeypatch, tmp_path):
-  monkeypatch.setattr(caption_scores, '_package', lambda _: str(tmp_path))
+  monkeypatch.setattr(
+    caption_scores, 'package_directory', lambda _: str(tmp_path)
+  )
   assert 'models' in caption_scores.unavailable()['spice']
   (tmp_path / 'lib').mkdir()
   (tmp_path / 'lib' / 'stanford-corenlp-3.6.0-models.jar').write_text('')

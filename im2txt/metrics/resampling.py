@@ -20,7 +20,8 @@ RESAMPLES = 1000
 CONFIDENCE = 0.95
 SEED = 12345
 
-_VALUES_AT_ONCE = 1 << 23
+# Float64 values in memory at once.
+VALUES_AT_ONCE = 1 << 23
 # Above the rounding errors of sums.
 _ROUNDING = 1e-12
 
@@ -142,7 +143,7 @@ def _swaps(images: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
 
 def _parts(images: int, resamples: int) -> Iterator[int]:
   """Yields how many resamples to take at once, to limit memory."""
-  most = max(_VALUES_AT_ONCE // images, 1)
+  most = max(VALUES_AT_ONCE // images, 1)
   for done in range(0, resamples, most):
     yield min(most, resamples - done)
 

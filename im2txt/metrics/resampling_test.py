@@ -68,7 +68,7 @@ def test_parts_do_not_matter(monkeypatch):
     resampling.intervals(ours, 100),
     resampling.compare(ours, theirs, 100),
   )
-  monkeypatch.setattr(resampling, '_VALUES_AT_ONCE', 140)
+  monkeypatch.setattr(resampling, 'VALUES_AT_ONCE', 140)
   parts = (
     resampling.intervals(ours, 100),
     resampling.compare(ours, theirs, 100),

@@ -51,9 +51,9 @@ _PUBLISHED_LICENCE = (
 
 _DATA_FILE = re.compile(re.escape(CHECKPOINT) + r'\.data-\d{5}-of-(\d{5})')
 # Eight times the content of an archive of Inception v3.
-_MOST_BYTES = 4 << 30
+MOST_BYTES = 4 << 30
 _TOO_LARGE = (
-  f'it has more than {_MOST_BYTES >> 30} GB, the most that is unpacked; do not '
+  f'it has more than {MOST_BYTES >> 30} GB, the most that is unpacked; do not '
   'trust this archive'
 )
 _STAGING = '.inception_v3.unfinished'
@@ -367,7 +367,7 @@ def _unpack(path: str, staging: str) -> None:
       with tarfile.open(fileobj=stream, mode='r|') as archive:
         for member in archive:
           unpacked += member.size
-          if unpacked > _MOST_BYTES:
+          if unpacked > MOST_BYTES:
             raise ValueError(_TOO_LARGE)
           name = os.path.basename(member.name)
           if not (member.isfile() and name.startswith(CHECKPOINT)):
@@ -384,7 +384,7 @@ def _unpack(path: str, staging: str) -> None:
       # gzip's checksum comes after padding that tarfile does not read.
       while padding := stream.read(1 << 20):
         unpacked += len(padding)
-        if unpacked > _MOST_BYTES:
+        if unpacked > MOST_BYTES:
           raise ValueError(_TOO_LARGE)
   except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as e:
     raise ValueError(f'not a sound .tar.gz archive ({e})') from e

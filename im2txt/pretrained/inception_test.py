@@ -405,7 +405,7 @@ def test_an_archive_that_unpacks_to_too_much_is_refused(
   content = _archive({'a': bytes(20_000)} if in_a_file else {})
   if not in_a_file:
     content = gzip.compress(gzip.decompress(content) + bytes(20_000))
-  monkeypatch.setattr(inception, '_MOST_BYTES', 15_000)
+  monkeypatch.setattr(inception, 'MOST_BYTES', 15_000)
   url = _url(tmp_path / 'bomb.tar.gz', content)
   with pytest.raises(ValueError, match='do not trust this archive'):
     inception.get(str(tmp_path / 'out'), url=url)
