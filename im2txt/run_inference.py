@@ -77,23 +77,6 @@ def define_flags() -> None:
   )
 
 
-def vocab_file(checkpoint_path: str) -> str:
-  """Returns --vocab_file, or the vocabulary beside the checkpoint.
-
-  Raises:
-    ValueError: there is neither.
-  """
-  if FLAGS.vocab_file:
-    return FLAGS.vocab_file
-  found = captioner_lib.vocabulary_beside(checkpoint_path)
-  if found:
-    return found
-  raise ValueError(
-    f'--vocab_file is required: there is no {captioner_lib.VOCABULARY} beside '
-    f'--checkpoint_path={checkpoint_path}'
-  )
-
-
 def input_names(arguments: Sequence[str]) -> list[str]:
   """Returns the names given by --input_files and by arguments."""
   names: list[str] = []
@@ -178,7 +161,9 @@ def main(argv: Sequence[str]) -> int:
   # Pillow warns, for example, of damaged EXIF data.
   warnings.filterwarnings('ignore', module=r'PIL\.')
   search = search_config.from_flags(FLAGS)
-  vocabulary = vocab_file(FLAGS.checkpoint_path)
+  vocabulary = captioner_lib.vocabulary_of(
+    FLAGS.checkpoint_path, FLAGS.vocab_file
+  )
   files, skipped = find_files(input_names(argv[1:]))
   captioner = captioner_lib.Captioner(
     FLAGS.checkpoint_path, vocabulary, search, FLAGS.precision

@@ -684,6 +684,25 @@ def vocabulary_beside(checkpoint_path: str | Iterable[str]) -> str | None:
   return None
 
 
+def vocabulary_of(checkpoint_path: str, vocab_file: str) -> str:
+  """Returns the path of a vocabulary: the one given, or that beside checkpoints.
+
+  Args:
+    checkpoint_path: value of --checkpoint_path.
+    vocab_file: value of --vocab_file; '' for none.
+
+  Raises:
+    ValueError: there is neither.
+  """
+  found = vocab_file or vocabulary_beside(checkpoint_path)
+  if not found:
+    raise ValueError(
+      f'--vocab_file is required: there is no {VOCABULARY} beside '
+      f'--checkpoint_path={checkpoint_path}'
+    )
+  return found
+
+
 def encode_batches(
   captioner: Captioner,
   batches: Iterable[Sequence[tuple[int, bytes]]],
