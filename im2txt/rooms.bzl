@@ -34,6 +34,14 @@ ROOMS = {
         "runtime",
         "text",
     ],
+    "diagnosis": [
+        "checkpoints",
+        "configuration",
+        "data",
+        "inference_utils",
+        "text",
+        "visualization",
+    ],
     "evaluation": [
         "checkpoints",
         "configuration",
@@ -134,6 +142,10 @@ PROGRAMS = {
         "runtime",
         "visualization",
     ],
+    "doctor": [
+        "diagnosis",
+        "runtime",
+    ],
     "download_and_preprocess_mscoco": [
         "build_mscoco_data",
         "data",
@@ -163,6 +175,10 @@ PROGRAMS = {
     "make_sample_data": [
         "runtime",
         "sample",
+    ],
+    "nearest_words": [
+        "inference_utils",
+        "runtime",
     ],
     "package_model": [
         "pretrained",
@@ -241,6 +257,9 @@ TESTS = {
     ],
     "data/validation_test": [
         "validate_data",
+    ],
+    "diagnosis/doctor_test": [
+        "doctor",
     ],
     "evaluation/beam_sweep_test": [
         "sweep",

@@ -469,6 +469,9 @@ def test_events_for_tensorboard(small):
   assert set(map(float, events['learning_rate'][1].values())) == {0.5}
   assert all(norm > 0 for norm in events['global_norm'][1].values())
   assert sorted(events['examples_per_sec'][1]) == steps[1:]
+  waiting = events['waiting_for_input'][1]
+  assert sorted(waiting) == steps[1:]
+  assert all(0 <= share <= 1 for share in waiting.values())
 
   histograms = {tag for tag, (p, _) in events.items() if p == 'histograms'}
   assert histograms == {

@@ -265,13 +265,13 @@ def train(
         now = time.time()
         seconds = (now - logged_time) / max(step - logged_step, 1)
         rate = ''
+        waiting = batches_of_steps.seconds / max(now - logged_time, 1e-9)
         left = options.number_of_steps - step
         if step > logged_step:
           rate = (
             f'{seconds:.3f} sec/step, '
             f'{captions_per_step / seconds:.1f} examples/s, '
-            f'{batches_of_steps.seconds / (now - logged_time):.0%} waiting for '
-            'input, ETA '
+            f'{waiting:.0%} waiting for input, ETA '
             f'{reporting.duration(seconds * left)}, '
           )
         logging.info(
@@ -290,6 +290,7 @@ def train(
           tf.summary.scalar('global_norm', scalars['global_norm'])
           if step > logged_step:
             tf.summary.scalar('examples_per_sec', captions_per_step / seconds)
+            tf.summary.scalar('waiting_for_input', waiting)
           for name, tag in _OPTIONAL_TAGS.items():
             if name in scalars:
               tf.summary.scalar(tag, scalars[name])
