@@ -14,6 +14,7 @@
 #                     # or with the model of get_model if there is none
 #   serve             # captions over HTTP, with the same model
 #   tensorboard       # curves of train and evaluate
+#   doctor            # what is wrong with the training, and the remedy
 #
 # Further flags go to the program: train --number_of_steps=1000. Each function
 # builds its program first and ends with its exit status; where Bazel cannot be
@@ -166,6 +167,15 @@ evaluate() (
     --input_file_pattern="$(_im2txt_shards val 4)" \
     --checkpoint_dir="${MODEL_DIR}/train" \
     --eval_dir="${MODEL_DIR}/eval" \
+    --vocab_file="${VOCAB_FILE}" \
+    "$@"
+)
+
+doctor() (
+  _im2txt_defaults
+  _im2txt_run doctor \
+    --train_dir="${MODEL_DIR}/train" \
+    --input_file_pattern="$(_im2txt_shards train 256)" \
     --vocab_file="${VOCAB_FILE}" \
     "$@"
 )

@@ -15,6 +15,7 @@ _PROGRAMS = [
   'get_model',
   'train',
   'evaluate',
+  'doctor',
   'run_inference',
   'serve',
 ]
@@ -137,6 +138,12 @@ def test_defaults_are_in_the_project(shell, project):
     f'--eval_dir={data}/model/eval',
     f'--vocab_file={data}/mscoco/word_counts.txt',
   ]
+  assert _called(shell, project, 'doctor') == [
+    'doctor',
+    f'--train_dir={data}/model/train',
+    f'--input_file_pattern={data}/mscoco/train-?????-of-00256',
+    f'--vocab_file={data}/mscoco/word_counts.txt',
+  ]
   assert _called(shell, project, 'serve --port=0') == [
     'serve',
     f'--checkpoint_path={data}/model/train',
@@ -206,6 +213,7 @@ def test_variables_override_and_lead_to_others(shell, project):
     'evaluate',
     'caption a.jpg',
     'tensorboard',
+    'doctor',
   ],
 )
 def test_passes_flags_and_status_on(shell, project, function):

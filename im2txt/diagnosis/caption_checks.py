@@ -100,8 +100,8 @@ def image_is_used(case: case_lib.Case) -> Iterator[Observation]:
   if other < own * _MARGIN:
     yield Observation(
       f'{evidence}: the model ignores the image',
-      'see to findings about encoder, preprocessing and steps first; if there '
-      'are none, train longer',
+      'first put right what is found about encoder, preprocessing and steps; '
+      'if that is nothing, train longer',
     )
   else:
     yield Observation(evidence)
@@ -143,8 +143,8 @@ def captions_differ(case: case_lib.Case) -> Iterator[Observation]:
   if count >= _MOST_OF_ONE_CAPTION * len(captions):
     yield Observation(
       evidence,
-      'see to other findings first; if there are none, train longer: the '
-      'commonest caption is what a model learns first',
+      'first put right what else is found; if that is nothing, train longer: '
+      'the commonest caption is what a model learns first',
     )
   else:
     yield Observation(evidence)

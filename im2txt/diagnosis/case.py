@@ -25,6 +25,8 @@ from im2txt.text import vocabulary_stamp
 from im2txt.visualization import curves
 
 _BATCH_SIZE = 32
+# TensorBoard reads about 1 MB of scalars per second.
+_LARGE_EVENTS = 20_000_000
 # Captions per image whose likelihood is measured.
 _CAPTIONS_PER_IMAGE = 2
 
@@ -107,8 +109,18 @@ class Case:
   @functools.cached_property
   def scalars(self) -> curves.Scalars:
     """The points that training has logged, by tag."""
-    if not any('.tfevents.' in name for name in os.listdir(self.train_dir)):
+    sizes = [
+      os.path.getsize(os.path.join(self.train_dir, name))
+      for name in os.listdir(self.train_dir)
+      if '.tfevents.' in name
+    ]
+    if not sizes:
       raise NotAtHandError('no event file in --train_dir')
+    if sum(sizes) > _LARGE_EVENTS:
+      logging.info(
+        'reading %.0f MB of event files, which may take minutes',
+        sum(sizes) / 1e6,
+      )
     return curves.read_scalars(self.train_dir)
 
   def points(self, *tags: str) -> list[curves.Point]:

@@ -51,7 +51,7 @@ class Neighbours(NamedTuple):
 class WordEmbedding:
   """The embeddings of the words of a vocabulary.
 
-  The start, the end and the unknown word are nobody's neighbours.
+  Punctuation, the start, the end and the unknown word are nobody's neighbours.
 
   Args:
     embeddings: float [ids, size]. A model may have more ids than words.
@@ -66,15 +66,18 @@ class WordEmbedding:
     # A word whose embedding is zero is near nothing.
     self._directions = embeddings / np.where(norms, norms, 1)
     self._vocab = vocab
-    self._special = [vocab.start_id, vocab.end_id, vocab.unk_id]
+    # Without a letter or a digit it is punctuation.
+    self._are_words = np.array(
+      [any(map(str.isalnum, word)) for word in vocab.words]
+    )
+    self._are_words[[vocab.start_id, vocab.end_id, vocab.unk_id]] = False
 
   def most_frequent(self, count: int) -> list[str]:
-    """Returns the first `count` words that have a letter or a digit."""
+    """Returns the first `count` words, without punctuation."""
     return [
-      word
-      for word_id, word in enumerate(self._vocab.words)
-      if word_id not in self._special and any(map(str.isalnum, word))
-    ][:count]
+      self._vocab.words[word_id]
+      for word_id in np.flatnonzero(self._are_words)[:count]
+    ]
 
   def check_known(self, words: Sequence[str]) -> None:
     """Raises ValueError if a word is unknown, with the nearest spellings."""
@@ -105,7 +108,7 @@ class WordEmbedding:
       part = words[first : first + _ROWS]
       ids = np.array([self._vocab.word_to_id(word) for word in part])
       cosines = self._directions[ids] @ self._directions.T
-      cosines[:, self._special] = -np.inf
+      cosines[:, ~self._are_words] = -np.inf
       cosines[np.arange(len(ids)), ids] = -np.inf
       # Stable, so that equal ones come in the order of the vocabulary.
       order = np.argsort(-cosines, axis=1, kind='stable')[:, :count]

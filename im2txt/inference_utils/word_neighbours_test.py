@@ -48,10 +48,10 @@ def test_neighbours_are_ordered_by_the_angle_and_not_by_the_length(make):
 
 
 def test_only_words_are_neighbours(make):
-  """Not the word itself, no marks of captions, and no ids without a word."""
+  """Not the word itself, no punctuation, and no ids without a word."""
   (found,) = make(further_ids=5).neighbours(['dog'], 100)
   assert sorted(near.word for near in found.neighbours) == sorted(
-    set(_WORDS) - {'dog', '<S>', '</S>'}
+    set(_WORDS) - {'dog', '.', '<S>', '</S>'}
   )
 
 
@@ -59,7 +59,7 @@ def test_a_word_without_a_direction_is_near_nothing(make):
   (found,) = make({'dog': np.zeros(6)}).neighbours(['dog'], 2)
   assert [near.cosine for near in found.neighbours] == [0, 0]
   # Equal ones come in the order of the vocabulary.
-  assert [near.word for near in found.neighbours] == ['a', '.']
+  assert [near.word for near in found.neighbours] == ['a', 'hound']
 
 
 def test_many_words_are_as_each_alone(make, monkeypatch):
