@@ -356,8 +356,8 @@ def test_arguments_are_files_directories_and_standard_input(runs, files):
     [f'skipped {files}/bare', ' a directory without images'],
     [
       f'skipped {files}/huge.jpg',
-      ' too large, 20000 x 20000 pixels: make it '
-      'smaller, at most 8027 x 8027 for this kind of JPEG',
+      ' too large, 20000 x 20000 pixels: make it at most 8027 x 8027 pixels, '
+      'for this kind of JPEG',
     ],
     ['3 file(s) skipped'],
   ]

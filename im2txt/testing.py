@@ -173,13 +173,15 @@ def caption_model(
     words: of the vocabulary.
     with_inception: False saves the decoder only, in a tenth of the time.
   """
-  for name, content in _caption_model(tuple(words)).items():
+  for name, content in _caption_model(tuple(words), with_inception).items():
     with open(os.path.join(directory, name), 'wb') as f:
       f.write(content)
 
 
 @functools.cache
-def _caption_model(words: tuple[str, ...]) -> dict[str, bytes]:
+def _caption_model(
+  words: tuple[str, ...], with_inception: bool
+) -> dict[str, bytes]:
   """Returns the files of `caption_model`, made once per process."""
   import tensorflow as tf
 

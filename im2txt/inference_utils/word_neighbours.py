@@ -18,8 +18,6 @@ from im2txt import checkpoints
 from im2txt.text import vocabulary
 
 _EMBEDDING = 'seq_embedding/map'
-# Words whose similarities to all others are in memory at a time.
-_ROWS = 512
 
 
 class Neighbour(NamedTuple):
@@ -96,16 +94,17 @@ class WordEmbedding:
       )
 
   def neighbours(
-    self, words: Sequence[str], count: int
+    self, words: Sequence[str], count: int, rows: int = 512
   ) -> Iterator[Neighbours]:
     """Yields each word with its nearest words.
 
     Args:
       words: words of the vocabulary, see `check_known`.
       count: number of neighbours.
+      rows: words whose similarities to all others are in memory at a time.
     """
-    for first in range(0, len(words), _ROWS):
-      part = words[first : first + _ROWS]
+    for first in range(0, len(words), rows):
+      part = words[first : first + rows]
       ids = np.array([self._vocab.word_to_id(word) for word in part])
       cosines = self._directions[ids] @ self._directions.T
       cosines[:, ~self._are_words] = -np.inf

@@ -62,12 +62,11 @@ def test_a_word_without_a_direction_is_near_nothing(make):
   assert [near.word for near in found.neighbours] == ['a', 'hound']
 
 
-def test_many_words_are_as_each_alone(make, monkeypatch):
+def test_many_words_are_as_each_alone(make):
   embedding = make()
   words = ['dog', 'cat', 'hound', 'a', '3']
   alone = [next(embedding.neighbours([word], 3)) for word in words]
-  monkeypatch.setattr(word_neighbours, '_ROWS', 2)
-  together = list(embedding.neighbours(words, 3))
+  together = list(embedding.neighbours(words, 3, rows=2))
   assert [found.word for found in together] == words
   for one, other in zip(alone, together):
     assert [n.word for n in one.neighbours] == [
