@@ -757,7 +757,6 @@ def test_a_run_from_features_that_was_stopped_ends_as_one_that_was_not(
       train_dir=tmp_path,
       number_of_steps=5,
       feature_cache_dir=tmp_path / 'features',
-      random_seed=_seed(adam[0]),
     ),
   )
   assert result.returncode == 0, result.stderr
