@@ -79,8 +79,6 @@ class ShowAndTellModel(tf.Module):
 
       self.inception = image_embedding.InceptionV3(
         trainable=train_inception,
-        height=config.image_height,
-        width=config.image_width,
         trained_from=train_inception_from,
       )
     units, size = config.num_lstm_units, config.embedding_size
