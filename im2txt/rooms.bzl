@@ -46,6 +46,11 @@ ROOMS = {
         "text",
         "visualization",
     ],
+    "export": [
+        "inference_utils",
+        "ops",
+        "runtime",
+    ],
     "inference_utils": [
         "checkpoints",
         "configuration",
@@ -141,6 +146,11 @@ PROGRAMS = {
     ],
     "evaluate": [
         "evaluation",
+        "inference_utils",
+        "runtime",
+    ],
+    "export_model": [
+        "export",
         "inference_utils",
         "runtime",
     ],
@@ -244,6 +254,9 @@ TESTS = {
     ],
     "evaluation/beam_sweep_test": [
         "sweep",
+    ],
+    "export_model_test": [
+        "run_inference",
     ],
     "extend_checkpoint_test": [
         "train",

@@ -99,14 +99,14 @@ class FeatureCaptioner:
     self._vocab = vocab
     self._separator = separator
     self.search = search = search.completed(model.config)
-    step_fn: decoding_rules.StepFn = model.inference_step
+    self._step_fn: decoding_rules.StepFn = model.inference_step
     allowed = decoding_rules.allowed_words(
       search, vocab, model.config.vocab_size
     )
     if allowed is not None:
-      step_fn = _with_allowed_words_only(step_fn, allowed)
+      self._step_fn = _with_allowed_words_only(self._step_fn, allowed)
     step = tf.function(
-      step_fn,
+      self._step_fn,
       autograph=False,
       input_signature=[
         tf.TensorSpec([None], tf.int64),
@@ -119,43 +119,57 @@ class FeatureCaptioner:
       vocab.end_id,
       search,
     )
-    required = decoding_rules.required_ids(search, vocab)
-    rules = decoding_rules.rules(search, vocab.end_id, required)
-
-    def search_graph(
-      features: tf.Tensor, first_image: tf.Tensor
-    ) -> tuple[tf.Tensor, beam_search.Captions, tf.Tensor]:
-      states = model.initial_state(features)
-      if search.sample:
-        captions = sampling.sample(
-          step_fn,
-          states,
-          vocab.start_id,
-          vocab.end_id,
-          search,
-          rules,
-          first_image,
-        )
-      else:
-        captions = beam_search.beam_search(
-          step_fn,
-          states,
-          vocab.start_id,
-          vocab.end_id,
-          search,
-          rules,
-          required,
-        )
-      return states, captions, self._texts(captions)
-
+    self._required = decoding_rules.required_ids(search, vocab)
+    self._rules = decoding_rules.rules(search, vocab.end_id, self._required)
     self._search = tf.function(
-      search_graph,
+      self.search_in_graph,
       autograph=False,
       input_signature=[
         tf.TensorSpec([None, model.feature_size]),
         tf.TensorSpec([], tf.int64),
       ],
     )
+
+  def search_in_graph(
+    self,
+    features: tf.Tensor,
+    first_image: int | tf.Tensor = 0,
+    mark_ties: bool = True,
+  ) -> tuple[tf.Tensor, beam_search.Captions, tf.Tensor]:
+    """Searches captions for a batch of images; to be traced.
+
+    Args:
+      features: see `caption`.
+      first_image: see `caption`.
+      mark_ties: see `beam_search.beam_search`.
+
+    Returns:
+      (float32 [batch, state_size], the states after the images; the captions;
+      string [batch, beam_size], their words, '' where fewer were found).
+    """
+    states = self._model.initial_state(features)
+    if self.search.sample:
+      captions = sampling.sample(
+        self._step_fn,
+        states,
+        self._vocab.start_id,
+        self._vocab.end_id,
+        self.search,
+        self._rules,
+        first_image,
+      )
+    else:
+      captions = beam_search.beam_search(
+        self._step_fn,
+        states,
+        self._vocab.start_id,
+        self._vocab.end_id,
+        self.search,
+        self._rules,
+        self._required,
+        mark_ties,
+      )
+    return states, captions, self._texts(captions)
 
   def caption(
     self, features: np.ndarray | tf.Tensor, first_image: int = 0
@@ -598,7 +612,10 @@ class Captioner:
         'encode and caption take a list of results of decode, '
         f'not {images!r:.80}'
       )
-    batch = tf.stack(images)
+    return self.encode_batch(tf.stack(images))
+
+  def encode_batch(self, batch: tf.Tensor) -> tf.Tensor:
+    """Like `encode`, of float32 [batch, height, width, 3]; may be traced."""
     if len(self._encoders) == 1:
       return self._encoders[0](batch)
     return tf.concat([encode(batch) for encode in self._encoders], axis=1)
