@@ -161,6 +161,14 @@ PROGRAMS = {
         "runtime",
         "text",
     ],
+    "fit_confidence": [
+        "data",
+        "evaluation",
+        "inference_utils",
+        "metrics",
+        "runtime",
+        "text",
+    ],
     "get_inception": [
         "checkpoints",
         "pretrained",

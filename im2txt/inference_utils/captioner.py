@@ -13,6 +13,7 @@ import math
 import os
 import threading
 from typing import Any
+from typing import NamedTuple
 from typing import TypeVar
 
 from absl import logging
@@ -25,6 +26,7 @@ from im2txt.checkpoints import encoder_stamp
 from im2txt.data import image_formats
 from im2txt.inference_utils import beam_search
 from im2txt.inference_utils import caption_generator
+from im2txt.inference_utils import confidence as confidence_lib
 from im2txt.inference_utils import decoding_rules
 from im2txt.inference_utils import ensemble
 from im2txt.inference_utils import sampling
@@ -52,10 +54,13 @@ class ScoredCaption:
   Attributes:
     text: words without <S> and </S>, joined by the separator of the tokenizer.
     log_probability: natural logarithm of the probability.
+    confidence: how probable it is that the caption would score well, see
+      `confidence`; None where that was not fitted for the checkpoint.
   """
 
   text: str
   log_probability: float
+  confidence: float | None = None
 
   @property
   def probability(self) -> float:
@@ -67,7 +72,22 @@ class ScoredCaption:
       'caption': self.text,
       'probability': self.probability,
       'log_probability': self.log_probability,
+      **({} if self.confidence is None else {'confidence': self.confidence}),
     }
+
+
+class Sentence(NamedTuple):
+  """A caption that was found.
+
+  Attributes:
+    text: see `ScoredCaption`.
+    words: ids, <S> first.
+    log_probability: see `ScoredCaption`.
+  """
+
+  text: str
+  words: list[int]
+  log_probability: float
 
 
 class FeatureCaptioner:
@@ -78,9 +98,11 @@ class FeatureCaptioner:
     vocab: the vocabulary that the model was trained with.
     search: settings of the search.
     separator: between words, see `vocabulary_stamp.Stamp`.
+    confidence: what was fitted for the model, if anything.
 
   Attributes:
     search: settings, completed by the configuration of the model.
+    confidence: as above.
 
   Raises:
     ValueError: settings are invalid, or the vocabulary has more words than the
@@ -93,11 +115,15 @@ class FeatureCaptioner:
     vocab: vocabulary.Vocabulary,
     search: search_config.SearchConfig = search_config.SearchConfig(),
     separator: str = ' ',
+    confidence: confidence_lib.Confidence | None = None,
   ) -> None:
     vocab.check_fits_model(model.config.vocab_size)
     self._model = model
     self._vocab = vocab
     self._separator = separator
+    self.confidence = confidence
+    if confidence:
+      self._scorer = confidence_lib.Scorer(model, confidence.mean_features)
     self.search = search = search.completed(model.config)
     self._step_fn: decoding_rules.StepFn = model.inference_step
     allowed = decoding_rules.allowed_words(
@@ -184,12 +210,33 @@ class FeatureCaptioner:
     Returns:
       For each image its captions, best first.
     """
+    found = self.sentences(features, first_image)
+    every = [sentence for sentences in found for sentence in sentences]
+    confidences: Iterable[float | None] = itertools.repeat(None)
+    if self.confidence:
+      confidences = self.confidence.of(
+        self._scorer(
+          [sentence.words for sentence in every],
+          [sentence.log_probability for sentence in every],
+        )
+      ).tolist()
+    scored = (
+      ScoredCaption(sentence.text, sentence.log_probability, confidence)
+      for sentence, confidence in zip(every, confidences)
+    )
+    return [list(itertools.islice(scored, len(of))) for of in found]
+
+  def sentences(
+    self, features: np.ndarray | tf.Tensor, first_image: int = 0
+  ) -> list[list[Sentence]]:
+    """Like `caption`, with the ids of the words."""
     states, found, texts = self._search(features, first_image)
     results = []
     for state, ambiguous, *captions in zip(
       states,
       found.ambiguous.numpy(),
       texts.numpy(),
+      found.sentences.numpy(),
       found.log_probabilities.numpy(),
       found.lengths.numpy(),
     ):
@@ -197,13 +244,18 @@ class FeatureCaptioner:
         # The Python search orders equal scores as in 2016.
         (searched,) = self._generator.beam_search(state[tf.newaxis])
         results.append(
-          [ScoredCaption(self.text(c.sentence), c.logprob) for c in searched]
+          [
+            Sentence(self.text(c.sentence), c.sentence, c.logprob)
+            for c in searched
+          ]
         )
       else:
         results.append(
           [
-            ScoredCaption(text.decode(), float(log_probability))
-            for text, log_probability, length in zip(*captions)
+            Sentence(
+              text.decode(), words[:length].tolist(), float(log_probability)
+            )
+            for text, words, log_probability, length in zip(*captions)
             if length
           ]
         )
@@ -238,7 +290,9 @@ class FeatureCaptioner:
     self, search: search_config.SearchConfig
   ) -> 'FeatureCaptioner':
     """Returns another captioner of the same model, with other settings."""
-    return FeatureCaptioner(self._model, self._vocab, search, self._separator)
+    return FeatureCaptioner(
+      self._model, self._vocab, search, self._separator, self.confidence
+    )
 
   def text(self, sentence: Sequence[int]) -> str:
     """Returns the words of a list of ids, without <S> and a final </S>."""
@@ -565,8 +619,17 @@ class Captioner:
         [distinct.index(f) for f in fingerprints],
       )
     stamp = vocabulary_stamp.first_known(trained)
+    confidence = None
+    if len(members) == 1:
+      confidence = confidence_lib.load(
+        os.path.dirname(self.prefixes[0]), members[0].checkpoint.global_step
+      )
     self.decoder = FeatureCaptioner(
-      self.model, self.vocab, search, stamp.separator if stamp else ' '
+      self.model,
+      self.vocab,
+      search,
+      stamp.separator if stamp else ' ',
+      confidence,
     )
     for member in members:
       member.restore()
