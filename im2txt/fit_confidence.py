@@ -14,11 +14,11 @@ import os
 from absl import flags
 from absl import logging
 
+from im2txt.checkpoints import confidence_stamp
 from im2txt.data import shards
 from im2txt.evaluation import beam_sweep
 from im2txt.evaluation import confidence_fit
 from im2txt.inference_utils import captioner as captioner_lib
-from im2txt.inference_utils import confidence
 from im2txt.inference_utils import search_config
 from im2txt.metrics import caption_scores
 from im2txt.runtime import files
@@ -88,7 +88,7 @@ def main(_: Sequence[str]) -> None:
     or caption_scores.tokenize,
   )
   directory = os.path.dirname(captioner.prefixes[0])
-  confidence.save(directory, fitted.confidence)
+  confidence_stamp.save(directory, fitted.confidence)
   for name, value in fitted.confidence.measured.items():
     print(f'{name} = {value:g}')
   print(confidence_fit.table(fitted.predicted, fitted.good))
@@ -97,7 +97,7 @@ def main(_: Sequence[str]) -> None:
       confidence_fit.draw(fitted.predicted, fitted.good, FLAGS.cider).savefig(
         temporary, format='png', dpi=100
       )
-  logging.info('wrote %s', os.path.join(directory, confidence.FILE_NAME))
+  logging.info('wrote %s', os.path.join(directory, confidence_stamp.FILE_NAME))
 
 
 if __name__ == '__main__':

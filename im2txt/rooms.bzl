@@ -162,6 +162,7 @@ PROGRAMS = {
         "text",
     ],
     "fit_confidence": [
+        "checkpoints",
         "data",
         "evaluation",
         "inference_utils",
@@ -268,6 +269,9 @@ TESTS = {
     ],
     "extend_checkpoint_test": [
         "train",
+    ],
+    "fit_confidence_test": [
+        "run_inference",
     ],
     "get_model_test": [
         "package_model",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from im2txt.checkpoints import confidence_stamp
 from im2txt.evaluation import beam_sweep
 from im2txt.inference_utils import captioner as captioner_lib
 from im2txt.inference_utils import confidence
@@ -32,7 +33,7 @@ class Fitted(NamedTuple):
     good: bool [images], whether the captions were good.
   """
 
-  confidence: confidence.Confidence
+  confidence: confidence_stamp.Confidence
   predicted: np.ndarray
   good: np.ndarray
 
@@ -89,7 +90,7 @@ def fit(
   good = np.array([by_image[i] >= cider for i in ids])
   x = np.concatenate(numbers)
   weights = logistic(x[is_for_fit], good[is_for_fit], cider)
-  fitted = confidence.Confidence(
+  fitted = confidence_stamp.Confidence(
     captioner.global_step,
     cider,
     *(round(float(w), 6) for w in weights),

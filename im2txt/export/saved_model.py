@@ -29,8 +29,9 @@ class CaptionModule(tf.Module):
   """A model whose signatures caption images.
 
   All return {'captions': string [batch, beam_size], best first;
-  'log_probabilities': float32 likewise}. Where fewer captions were found, the
-  rest are '' with -inf. Of captions with equal scores, the one that was found
+  'log_probabilities': float32 likewise}, and 'confidences', float32 likewise, if
+  these were fitted for the model. Where fewer captions were found, the
+  rest are '' with -inf and 0. Of captions with equal scores, the one that was found
   first counts as better.
 
   Args:
@@ -115,16 +116,20 @@ class CaptionModule(tf.Module):
     )
 
   def _caption_features(self, features: tf.Tensor) -> _Outputs:
-    _, captions, texts = self._captioner.decoder.search_in_graph(
-      features, mark_ties=False
-    )
-    return {
+    decoder = self._captioner.decoder
+    _, captions, texts = decoder.search_in_graph(features, mark_ties=False)
+    outputs = {
       'captions': texts,
       'log_probabilities': tf.cast(
         tf.where(captions.lengths > 0, captions.log_probabilities, -np.inf),
         tf.float32,
       ),
     }
+    if decoder.confidence:
+      outputs['confidences'] = tf.cast(
+        decoder.confidences_in_graph(captions), tf.float32
+      )
+    return outputs
 
 
 def save(

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of saved_model and frozen_graph, in this process."""
 
+import copy
 import errno
 import sys
 
@@ -10,6 +11,7 @@ import tensorflow as tf
 
 from im2txt import checkpoints
 from im2txt import testing
+from im2txt.checkpoints import confidence_stamp
 from im2txt.export import frozen_graph
 from im2txt.export import saved_model
 from im2txt.inference_utils import captioner as captioner_lib
@@ -46,6 +48,12 @@ def _captioner(directory, *paths, **search):
 def _assert_same(outputs, expected, at_most):
   """Compares what a signature returns with `ScoredCaption`s."""
   outputs = {name: value.numpy() for name, value in outputs.items()}
+  is_fitted = expected[0][0].confidence is not None
+  assert set(outputs) == {
+    'captions',
+    'log_probabilities',
+    *(['confidences'] if is_fitted else []),
+  }
   assert outputs['captions'].shape == (len(expected), at_most)
   assert outputs['log_probabilities'].dtype == np.float32
   for i, captions in enumerate(expected):
@@ -62,6 +70,12 @@ def _assert_same(outputs, expected, at_most):
       ],
       atol=1e-4,
     )
+    if is_fitted:
+      np.testing.assert_allclose(
+        outputs['confidences'][i],
+        [*(caption.confidence for caption in captions), *[0.0] * missing],
+        atol=1e-4,
+      )
 
 
 @pytest.fixture(scope='module', name='captioner')
@@ -117,6 +131,30 @@ def test_the_settings_of_the_search_are_in_the_model(captioner, search):
     signatures['from_features'](tf.constant(features)),
     captioner.decoder.caption(features),
     captioner.decoder.search.beam_size,
+  )
+
+
+@pytest.mark.parametrize(
+  'search', [{}, {'beam_size': 5, 'max_caption_length': 2}]
+)
+def test_confidences_are_in_the_model(captioner, search):
+  decoder = captioner_lib.FeatureCaptioner(
+    captioner.model,
+    captioner.vocab,
+    search_config.SearchConfig(**search),
+    confidence=confidence_stamp.Confidence(
+      10, 0.5, 0.1, 0.2, 0.3, [50.0] * 2048, {}
+    ),
+  )
+  fitted = copy.copy(captioner)
+  fitted.decoder = decoder
+  features = np.random.default_rng(1).normal(0, 2000, [3, 2048])
+  features = features.astype(np.float32)
+  signatures = saved_model.CaptionModule(fitted).signatures()
+  _assert_same(
+    signatures['from_features'](tf.constant(features)),
+    decoder.caption(features),
+    decoder.search.beam_size,
   )
 
 

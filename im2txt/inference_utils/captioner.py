@@ -22,6 +22,7 @@ import tensorflow as tf
 
 from im2txt import checkpoints
 from im2txt import show_and_tell_model
+from im2txt.checkpoints import confidence_stamp
 from im2txt.checkpoints import encoder_stamp
 from im2txt.data import image_formats
 from im2txt.inference_utils import beam_search
@@ -115,7 +116,7 @@ class FeatureCaptioner:
     vocab: vocabulary.Vocabulary,
     search: search_config.SearchConfig = search_config.SearchConfig(),
     separator: str = ' ',
-    confidence: confidence_lib.Confidence | None = None,
+    confidence: confidence_stamp.Confidence | None = None,
   ) -> None:
     vocab.check_fits_model(model.config.vocab_size)
     self._model = model
@@ -225,6 +226,30 @@ class FeatureCaptioner:
       for sentence, confidence in zip(every, confidences)
     )
     return [list(itertools.islice(scored, len(of))) for of in found]
+
+  def confidences_in_graph(self, captions: beam_search.Captions) -> tf.Tensor:
+    """Returns the confidences in captions; to be traced.
+
+    Args:
+      captions: of `search_in_graph`. The captioner has a `confidence`.
+
+    Returns:
+      float64 [batch, beam_size], 0 where fewer captions were found.
+    """
+    assert self.confidence
+    time = captions.sentences.shape[2]
+    logits = self.confidence.logits(
+      self._scorer.in_graph(
+        tf.reshape(captions.sentences, [-1, time]),
+        tf.reshape(captions.lengths, [-1]),
+        tf.reshape(captions.log_probabilities, [-1]),
+      )
+    )
+    return tf.where(
+      captions.lengths > 0,
+      tf.reshape(tf.sigmoid(logits), tf.shape(captions.lengths)),
+      0.0,
+    )
 
   def sentences(
     self, features: np.ndarray | tf.Tensor, first_image: int = 0
@@ -621,7 +646,7 @@ class Captioner:
     stamp = vocabulary_stamp.first_known(trained)
     confidence = None
     if len(members) == 1:
-      confidence = confidence_lib.load(
+      confidence = confidence_stamp.load(
         os.path.dirname(self.prefixes[0]), members[0].checkpoint.global_step
       )
     self.decoder = FeatureCaptioner(

@@ -9,81 +9,16 @@ function of two numbers per word, both free of the caption's length:
   gain             the log probability, less that given the mean image: what
                    this image adds
 
-`fit_confidence` fits it for a checkpoint, and writes `confidence.json`.
+`fit_confidence` fits it for a checkpoint; see `checkpoints.confidence_stamp`.
 """
 
 from collections.abc import Sequence
-import dataclasses
-import os
 
-from absl import logging
 import numpy as np
+import tensorflow as tf
 
+from im2txt.checkpoints import confidence_stamp
 from im2txt.inference_utils import ensemble
-from im2txt.inference_utils import likelihood
-from im2txt.runtime import stamps
-
-FILE_NAME = 'confidence.json'
-
-
-@dataclasses.dataclass(frozen=True)
-class Confidence:
-  """The content of confidence.json.
-
-  Attributes:
-    global_step: of the checkpoint that it was fitted for.
-    cider: the CIDEr from which on a caption counts as good.
-    bias: of the logistic function.
-    log_probability: weight of the log probability per word.
-    gain: weight of the gain per word.
-    mean_features: of the images that it was fitted on.
-    measured: figures on other images, by name; see `confidence_fit`.
-  """
-
-  global_step: int
-  cider: float
-  bias: float
-  log_probability: float
-  gain: float
-  mean_features: list[float]
-  measured: dict[str, float]
-
-  def of(self, numbers: np.ndarray) -> np.ndarray:
-    """Returns confidences from 0 to 1, float64 [captions].
-
-    Args:
-      numbers: float64 [captions, 2], see `Scorer`.
-    """
-    return 1 / (
-      1 + np.exp(-(self.bias + numbers @ [self.log_probability, self.gain]))
-    )
-
-
-_FILE = stamps.StampFile(FILE_NAME, Confidence, 'without confidences')
-save = _FILE.save
-
-
-def load(directory: str, global_step: int) -> Confidence | None:
-  """Returns the confidence fitted for a checkpoint; None if there is none.
-
-  Args:
-    directory: of the checkpoint.
-    global_step: of the checkpoint. A confidence of another step is not used,
-      with a warning.
-
-  Raises:
-    ValueError: the file is damaged.
-  """
-  found = _FILE.load(directory)
-  if found and found.global_step != global_step:
-    logging.warning(
-      '%s is of step %d, not %d: no confidences; fit_confidence makes it anew',
-      os.path.join(directory, FILE_NAME),
-      found.global_step,
-      global_step,
-    )
-    return None
-  return found
 
 
 class Scorer:
@@ -102,11 +37,21 @@ class Scorer:
   ) -> None:
     if len(mean_features) != model.feature_size:
       raise ValueError(
-        f'{FILE_NAME} has mean_features of {len(mean_features)} numbers, and '
-        f'the model {model.feature_size}: run fit_confidence again'
+        f'{confidence_stamp.FILE_NAME} has mean_features of '
+        f'{len(mean_features)} numbers, and the model {model.feature_size}: run '
+        'fit_confidence again'
       )
+    self._model = model
     self._mean = np.asarray(mean_features, np.float32)
-    self._likelihood = likelihood.Likelihood(model)
+    self._numbers = tf.function(
+      self.in_graph,
+      autograph=False,
+      input_signature=[
+        tf.TensorSpec([None, None], tf.int32),
+        tf.TensorSpec([None], tf.int32),
+        tf.TensorSpec([None], tf.float64),
+      ],
+    )
 
   def __call__(
     self,
@@ -119,17 +64,33 @@ class Scorer:
       captions: word ids, <S> first.
       log_probabilities: of the captions, given their images.
     """
-    words = np.array([len(caption) - 1 for caption in captions])
-    prior = np.zeros(len(captions))
-    # A caption of no word has no probability either.
-    told = np.flatnonzero(words)
-    if len(told):
-      entropies = self._likelihood.cross_entropies(
-        np.tile(self._mean, [len(told), 1]), [captions[i] for i in told]
-      )
-      starts = np.append(0, np.cumsum(words[told])[:-1])
-      prior[told] = -np.add.reduceat(entropies.astype(np.float64), starts)
-    logs = np.asarray(log_probabilities, np.float64)
-    return (
-      np.stack([logs, logs - prior], axis=1) / np.maximum(words, 1)[:, None]
+    lengths = [len(caption) for caption in captions]
+    sentences = np.zeros([len(captions), max(lengths, default=1)], np.int32)
+    for row, caption in zip(sentences, captions):
+      row[: len(caption)] = caption
+    return self._numbers(sentences, lengths, log_probabilities).numpy()
+
+  def in_graph(
+    self, sentences: tf.Tensor, lengths: tf.Tensor, log_probabilities: tf.Tensor
+  ) -> tf.Tensor:
+    """Like the call, to be traced.
+
+    Args:
+      sentences: int32 [captions, time], padded at the end.
+      lengths: int32 [captions], words with <S>.
+      log_probabilities: float64 [captions].
+    """
+    words = tf.maximum(lengths - 1, 0)
+    count = tf.shape(sentences)[0]
+    mask = tf.sequence_mask(words, tf.shape(sentences)[1] - 1, tf.int32)
+    entropies = self._model.cross_entropies(
+      tf.tile(self._mean[np.newaxis], [count, 1]),
+      sentences[:, :-1],
+      sentences[:, 1:],
+      mask,
     )
+    prior = -tf.math.unsorted_segment_sum(
+      tf.cast(entropies, tf.float64), tf.where(mask > 0)[:, 0], count
+    )
+    numbers = tf.stack([log_probabilities, log_probabilities - prior], axis=1)
+    return numbers / tf.cast(tf.maximum(words, 1), tf.float64)[:, tf.newaxis]

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from im2txt import testing
+from im2txt.checkpoints import confidence_stamp
 from im2txt.inference_utils import captioner as captioner_lib
 from im2txt.inference_utils import confidence
 
-_FITTED = confidence.Confidence(
+_FITTED = confidence_stamp.Confidence(
   global_step=10,
   cider=0.5,
   bias=0.5,
@@ -26,7 +27,7 @@ _FITTED = confidence.Confidence(
 def fixture_directory(tmp_path_factory):
   path = tmp_path_factory.mktemp('model')
   testing.caption_model(path)
-  confidence.save(path, _FITTED)
+  confidence_stamp.save(path, _FITTED)
   return path
 
 
@@ -42,7 +43,7 @@ def fixture_captioner(directory):
 
 
 def test_what_is_saved_is_read(directory):
-  assert confidence.load(str(directory), 10) == _FITTED
+  assert confidence_stamp.load(str(directory), 10) == _FITTED
 
 
 def test_captions_have_the_confidence_of_their_words(captioner):
@@ -84,21 +85,21 @@ def test_a_caption_of_no_word_has_no_gain(captioner):
 
 
 def test_that_of_another_step_is_not_used(tmp_path, caplog):
-  confidence.save(tmp_path, dataclasses.replace(_FITTED, global_step=9))
-  assert confidence.load(str(tmp_path), 10) is None
+  confidence_stamp.save(tmp_path, dataclasses.replace(_FITTED, global_step=9))
+  assert confidence_stamp.load(str(tmp_path), 10) is None
   assert 'is of step 9, not 10' in caplog.text
 
 
 def test_damage_is_told(tmp_path, captioner):
   (tmp_path / 'confidence.json').write_text('{"bias": 1}')
   with pytest.raises(ValueError, match='confidence.json is damaged'):
-    confidence.load(str(tmp_path), 10)
+    confidence_stamp.load(str(tmp_path), 10)
   with pytest.raises(ValueError, match='mean_features of 3 numbers'):
     confidence.Scorer(captioner.model, [0.0] * 3)
 
 
 def test_without_it_there_is_none(tmp_path):
-  assert confidence.load(str(tmp_path), 10) is None
+  assert confidence_stamp.load(str(tmp_path), 10) is None
   assert 'confidence' not in captioner_lib.ScoredCaption('a', -1.0).as_dict()
 
 
