@@ -72,17 +72,18 @@ def fit(
   is_for_fit[order[: len(ids) // 2]] = True
   mean = features[is_for_fit].mean(axis=0)
   scorer = confidence.Scorer(captioner.model, mean)
-  texts, numbers = {}, []
+  texts: dict[int, str] = {}
+  numbers = []
   for start in range(0, len(ids), _BATCH_SIZE):
-    batch = slice(start, start + _BATCH_SIZE)
+    rows = slice(start, start + _BATCH_SIZE)
     best = [
       captions[0]
-      for captions in captioner.decoder.sentences(features[batch], start)
+      for captions in captioner.decoder.sentences(features[rows], start)
     ]
     numbers.append(
       scorer([c.words for c in best], [c.log_probability for c in best])
     )
-    texts.update(zip(ids[batch], (c.text for c in best)))
+    texts.update(zip(ids[rows], (c.text for c in best)))
   scores = caption_scores.measure(
     {i: images.references[i] for i in ids}, texts, ['cider'], split
   )
@@ -90,10 +91,13 @@ def fit(
   good = np.array([by_image[i] >= cider for i in ids])
   x = np.concatenate(numbers)
   weights = logistic(x[is_for_fit], good[is_for_fit], cider)
+  bias, log_probability, gain = (round(float(w), 6) for w in weights)
   fitted = confidence_stamp.Confidence(
     captioner.global_step,
     cider,
-    *(round(float(w), 6) for w in weights),
+    bias,
+    log_probability,
+    gain,
     [round(float(value), 5) for value in mean],
     {},
   )

@@ -323,7 +323,7 @@ class Server:
           'log_probabilities': [c.log_probability for c in outcome],
           **(
             {'confidences': [c.confidence for c in outcome]}
-            if self._captioner.model.decoder.confidence
+            if any(c.confidence is not None for c in outcome)
             else {}
           ),
         }
