@@ -54,6 +54,11 @@ ROOMS = {
         "text",
         "visualization",
     ],
+    "export": [
+        "inference_utils",
+        "ops",
+        "runtime",
+    ],
     "inference_utils": [
         "checkpoints",
         "configuration",
@@ -156,10 +161,24 @@ PROGRAMS = {
         "inference_utils",
         "runtime",
     ],
+    "export_model": [
+        "export",
+        "inference_utils",
+        "runtime",
+    ],
     "extend_checkpoint": [
         "checkpoints",
         "configuration",
         "ops",
+        "runtime",
+        "text",
+    ],
+    "fit_confidence": [
+        "checkpoints",
+        "data",
+        "evaluation",
+        "inference_utils",
+        "metrics",
         "runtime",
         "text",
     ],
@@ -264,8 +283,14 @@ TESTS = {
     "evaluation/beam_sweep_test": [
         "sweep",
     ],
+    "export_model_test": [
+        "run_inference",
+    ],
     "extend_checkpoint_test": [
         "train",
+    ],
+    "fit_confidence_test": [
+        "run_inference",
     ],
     "get_model_test": [
         "package_model",

@@ -63,7 +63,16 @@ def define_flags() -> None:
     'text',
     ['text', 'json'],
     'text as in 2016; or json, an object per line: {"image": file, "captions": '
-    '[{"caption", "probability", "log_probability"}]}.',
+    '[{"caption", "probability", "log_probability", and "confidence" if '
+    'fit_confidence was run}]}.',
+  )
+  flags.DEFINE_float(
+    'min_confidence',
+    0,
+    'Write no caption of an image if the confidence in its best one is below '
+    'this. Needs the confidence.json that fit_confidence writes.',
+    lower_bound=0,
+    upper_bound=1,
   )
   flags.DEFINE_integer(
     'inference_batch_size', 16, 'Images per batch.', lower_bound=1
@@ -127,14 +136,21 @@ def print_captions(
   filename: str,
   captions: Sequence[captioner_lib.ScoredCaption],
   output_format: str,
+  min_confidence: float = 0.0,
 ) -> None:
-  """Prints the captions of one image."""
+  """Prints the captions of one image, unless confidence is too low."""
+  abstained: dict[str, float] = {}
+  if min_confidence and captions:
+    confidence = captions[0].confidence or 0.0
+    if confidence < min_confidence:
+      captions, abstained = [], {'abstained_at_confidence': confidence}
   if output_format == 'json':
     print(
       json.dumps(
         {
           'image': filename,
           'captions': [caption.as_dict() for caption in captions],
+          **abstained,
         },
         ensure_ascii=False,
       ),
@@ -142,6 +158,8 @@ def print_captions(
     )
     return
   print(f'Captions for image {os.path.basename(filename)}:')
+  for confidence in abstained.values():
+    print(f'  none (confidence {confidence:.2f})', flush=True)
   for i, caption in enumerate(captions):
     print(f'  {i}) {caption.text} (p={caption.probability:f})', flush=True)
 
@@ -168,6 +186,12 @@ def main(argv: Sequence[str]) -> int:
   captioner = captioner_lib.Captioner(
     FLAGS.checkpoint_path, vocabulary, search, FLAGS.precision
   )
+  if FLAGS.min_confidence and not captioner.decoder.confidence:
+    raise ValueError(
+      f'--min_confidence={FLAGS.min_confidence:g} needs a confidence, and there '
+      f'is none for --checkpoint_path={FLAGS.checkpoint_path}: run '
+      'fit_confidence'
+    )
   if len(captioner.prefixes) > 1:
     logging.info(
       'captioning %d file(s) with an ensemble of %d checkpoints',
@@ -203,7 +227,9 @@ def main(argv: Sequence[str]) -> int:
         print(f'skipped {name}: {reason}', file=sys.stderr)
         skipped += 1
       else:
-        print_captions(name, captions, FLAGS.output_format)
+        print_captions(
+          name, captions, FLAGS.output_format, FLAGS.min_confidence
+        )
       if bar:
         bar.update(1)
   if skipped:

@@ -4,7 +4,8 @@
 With the settings of 2016 it finds the same captions as
 `caption_generator.CaptionGenerator`, unless captions have equal scores. There
 their order is that of a heap, which cannot be reproduced with tensors. Such
-images are marked, and the caller must search them again.
+images are marked, and the caller must search them again, or asks for the order
+in which they were found.
 
 Other settings add
   rules      that exclude words, see `decoding_rules`;
@@ -50,8 +51,9 @@ class Captions(typing.NamedTuple):
     scores: float64 [batch, beam_size], by which captions are ranked.
     ambiguous: bool [batch], True if captions have equal scores, so that
       `CaptionGenerator` might order or choose them differently. The other
-      fields are then not valid for this image. Always False with rules, groups
-      or banks, which `CaptionGenerator` does not support.
+      fields are then not valid for this image. Always False without
+      `mark_ties`, and with rules, groups or banks, which `CaptionGenerator`
+      does not support.
   """
 
   sentences: tf.Tensor
@@ -172,6 +174,7 @@ class _Search:
     search: search_config.SearchConfig,
     rules: Sequence[decoding_rules.Rule] = (),
     required_ids: Sequence[int] = (),
+    mark_ties: bool = True,
   ) -> None:
     self._step_fn = step_fn
     self._initial_states = initial_states
@@ -186,7 +189,10 @@ class _Search:
     self._banks = len(required_ids) + 1
     self._width = search.beam_size // self._num_groups
     self._rows = self._banks * self._width
-    self._is_as_in_2016 = not rules and self._num_groups == self._banks == 1
+    # Only of a search as in 2016 is there another to settle them.
+    self._marks_ties = (
+      mark_ties and not rules and self._num_groups == self._banks == 1
+    )
     self._batch = initial_states.shape[0] or tf.shape(initial_states)[0]
     self._state_size = initial_states.shape[1]
     factor = max(search.length_normalization_factor, 0.0)
@@ -483,7 +489,7 @@ class _Search:
         counts = (0.0 if counts is None else counts) + _count_words(
           group.partial, t, softmax[0].shape[2]
         )
-    if self._is_as_in_2016:
+    if self._marks_ties:
       ambiguous |= live & tied
     return t + 1, can_win & ~ambiguous, ambiguous, tuple(extended)
 
@@ -526,7 +532,7 @@ class _Search:
       )
       scores, kept, _ = _best(scores, self._num_groups * self._width)
       found = _Found(*_rows(found, kept))._replace(scores=scores)
-    if self._is_as_in_2016:
+    if self._marks_ties:
       ambiguous |= tf.reduce_any(
         _equal(found.scores[:, :-1], found.scores[:, 1:]), axis=1
       )
@@ -547,6 +553,7 @@ def beam_search(
   search: search_config.SearchConfig,
   rules: Sequence[decoding_rules.Rule] = (),
   required_ids: Sequence[int] = (),
+  mark_ties: bool = True,
 ) -> Captions:
   """Searches captions for a batch of images; to be traced.
 
@@ -574,12 +581,21 @@ def beam_search(
     rules: see `decoding_rules`.
     required_ids: ids of words that captions must contain, see the module. A
       rule must prevent that captions end without them.
+    mark_ties: whether images whose captions have equal scores are marked as
+      ambiguous. If not, the caption that was found first counts as better.
 
   Returns:
     The captions of each image.
   """
   return _Search(
-    step_fn, initial_states, start_id, end_id, search, rules, required_ids
+    step_fn,
+    initial_states,
+    start_id,
+    end_id,
+    search,
+    rules,
+    required_ids,
+    mark_ties,
   ).run()
 
 

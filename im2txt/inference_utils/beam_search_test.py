@@ -60,11 +60,16 @@ def at_every_step(table):
   return np.broadcast_to(table, [1, _STEPS, _WORDS, _WORDS])
 
 
-def search(model, **options):
+def search(model, mark_ties=True, **options):
   """Returns what the graph and what the full Python search find."""
   found = tf.function(
     lambda states: beam_search.beam_search(
-      model.step, states, _START, _END, search_config.SearchConfig(**options)
+      model.step,
+      states,
+      _START,
+      _END,
+      search_config.SearchConfig(**options),
+      mark_ties=mark_ties,
     ),
     autograph=False,
   )(tf.constant(model.states))
@@ -211,6 +216,46 @@ def test_equal_scores_are_told():
   ]
   assert any(differ) and not all(ambiguous)
   assert not (differ & ~ambiguous).any()
+
+
+def test_of_equal_scores_the_first_that_was_found_is_better_if_not_told():
+  same = np.full([_WORDS, _WORDS], 1 / _WORDS)
+  found, _, _ = search(
+    Models(at_every_step(same)), mark_ties=False, beam_size=3
+  )
+  assert not found.ambiguous[0]
+  assert captions(found, 0)[0] == [
+    [_START, _END],
+    [_START, 1, _END],
+    [_START, 2, _END],
+  ]
+
+
+def test_images_without_equal_scores_do_not_depend_on_how_these_are_settled():
+  powers = np.random.default_rng(0).integers(
+    1, 30, [_IMAGES, _STEPS, _WORDS, _WORDS]
+  )
+  tables = 0.5**powers
+  told, settled = (
+    search(Models(tables), mark_ties, beam_size=3, max_caption_length=6)[0]
+    for mark_ties in (True, False)
+  )
+  assert told.ambiguous.numpy().any() and not settled.ambiguous.numpy().any()
+  for image in range(_IMAGES):
+    sentences, log_probabilities, _ = captions(settled, image)
+    if not told.ambiguous[image]:
+      assert sentences == captions(told, image)[0]
+    np.testing.assert_allclose(
+      log_probabilities,
+      [
+        sum(
+          np.log(tables[image, step, word, following])
+          for step, (word, following) in enumerate(itertools.pairwise(sentence))
+        )
+        for sentence in sentences
+      ],
+    )
+    assert (np.diff(log_probabilities) <= 1e-9).all()
 
 
 def test_words_below_the_threshold_and_incomplete_captions():

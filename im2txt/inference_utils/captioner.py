@@ -13,6 +13,7 @@ import math
 import os
 import threading
 from typing import Any
+from typing import NamedTuple
 from typing import TypeVar
 
 from absl import logging
@@ -21,10 +22,12 @@ import tensorflow as tf
 
 from im2txt import checkpoints
 from im2txt import show_and_tell_model
+from im2txt.checkpoints import confidence_stamp
 from im2txt.checkpoints import encoder_stamp
 from im2txt.data import image_formats
 from im2txt.inference_utils import beam_search
 from im2txt.inference_utils import caption_generator
+from im2txt.inference_utils import confidence as confidence_lib
 from im2txt.inference_utils import decoding_rules
 from im2txt.inference_utils import ensemble
 from im2txt.inference_utils import sampling
@@ -52,10 +55,13 @@ class ScoredCaption:
   Attributes:
     text: words without <S> and </S>, joined by the separator of the tokenizer.
     log_probability: natural logarithm of the probability.
+    confidence: how probable it is that the caption would score well, see
+      `confidence`; None where that was not fitted for the checkpoint.
   """
 
   text: str
   log_probability: float
+  confidence: float | None = None
 
   @property
   def probability(self) -> float:
@@ -67,7 +73,22 @@ class ScoredCaption:
       'caption': self.text,
       'probability': self.probability,
       'log_probability': self.log_probability,
+      **({} if self.confidence is None else {'confidence': self.confidence}),
     }
+
+
+class Sentence(NamedTuple):
+  """A caption that was found.
+
+  Attributes:
+    text: see `ScoredCaption`.
+    words: ids, <S> first.
+    log_probability: see `ScoredCaption`.
+  """
+
+  text: str
+  words: list[int]
+  log_probability: float
 
 
 class FeatureCaptioner:
@@ -78,9 +99,11 @@ class FeatureCaptioner:
     vocab: the vocabulary that the model was trained with.
     search: settings of the search.
     separator: between words, see `vocabulary_stamp.Stamp`.
+    confidence: what was fitted for the model, if anything.
 
   Attributes:
     search: settings, completed by the configuration of the model.
+    confidence: as above.
 
   Raises:
     ValueError: settings are invalid, or the vocabulary has more words than the
@@ -93,20 +116,24 @@ class FeatureCaptioner:
     vocab: vocabulary.Vocabulary,
     search: search_config.SearchConfig = search_config.SearchConfig(),
     separator: str = ' ',
+    confidence: confidence_stamp.Confidence | None = None,
   ) -> None:
     vocab.check_fits_model(model.config.vocab_size)
     self._model = model
     self._vocab = vocab
     self._separator = separator
+    self.confidence = confidence
+    if confidence:
+      self._scorer = confidence_lib.Scorer(model, confidence.mean_features)
     self.search = search = search.completed(model.config)
-    step_fn: decoding_rules.StepFn = model.inference_step
+    self._step_fn: decoding_rules.StepFn = model.inference_step
     allowed = decoding_rules.allowed_words(
       search, vocab, model.config.vocab_size
     )
     if allowed is not None:
-      step_fn = _with_allowed_words_only(step_fn, allowed)
+      self._step_fn = _with_allowed_words_only(self._step_fn, allowed)
     step = tf.function(
-      step_fn,
+      self._step_fn,
       autograph=False,
       input_signature=[
         tf.TensorSpec([None], tf.int64),
@@ -119,43 +146,57 @@ class FeatureCaptioner:
       vocab.end_id,
       search,
     )
-    required = decoding_rules.required_ids(search, vocab)
-    rules = decoding_rules.rules(search, vocab.end_id, required)
-
-    def search_graph(
-      features: tf.Tensor, first_image: tf.Tensor
-    ) -> tuple[tf.Tensor, beam_search.Captions, tf.Tensor]:
-      states = model.initial_state(features)
-      if search.sample:
-        captions = sampling.sample(
-          step_fn,
-          states,
-          vocab.start_id,
-          vocab.end_id,
-          search,
-          rules,
-          first_image,
-        )
-      else:
-        captions = beam_search.beam_search(
-          step_fn,
-          states,
-          vocab.start_id,
-          vocab.end_id,
-          search,
-          rules,
-          required,
-        )
-      return states, captions, self._texts(captions)
-
+    self._required = decoding_rules.required_ids(search, vocab)
+    self._rules = decoding_rules.rules(search, vocab.end_id, self._required)
     self._search = tf.function(
-      search_graph,
+      self.search_in_graph,
       autograph=False,
       input_signature=[
         tf.TensorSpec([None, model.feature_size]),
         tf.TensorSpec([], tf.int64),
       ],
     )
+
+  def search_in_graph(
+    self,
+    features: tf.Tensor,
+    first_image: int | tf.Tensor = 0,
+    mark_ties: bool = True,
+  ) -> tuple[tf.Tensor, beam_search.Captions, tf.Tensor]:
+    """Searches captions for a batch of images; to be traced.
+
+    Args:
+      features: see `caption`.
+      first_image: see `caption`.
+      mark_ties: see `beam_search.beam_search`.
+
+    Returns:
+      (float32 [batch, state_size], the states after the images; the captions;
+      string [batch, beam_size], their words, '' where fewer were found).
+    """
+    states = self._model.initial_state(features)
+    if self.search.sample:
+      captions = sampling.sample(
+        self._step_fn,
+        states,
+        self._vocab.start_id,
+        self._vocab.end_id,
+        self.search,
+        self._rules,
+        first_image,
+      )
+    else:
+      captions = beam_search.beam_search(
+        self._step_fn,
+        states,
+        self._vocab.start_id,
+        self._vocab.end_id,
+        self.search,
+        self._rules,
+        self._required,
+        mark_ties,
+      )
+    return states, captions, self._texts(captions)
 
   def caption(
     self, features: np.ndarray | tf.Tensor, first_image: int = 0
@@ -170,12 +211,57 @@ class FeatureCaptioner:
     Returns:
       For each image its captions, best first.
     """
+    found = self.sentences(features, first_image)
+    every = [sentence for sentences in found for sentence in sentences]
+    confidences: Iterable[float | None] = itertools.repeat(None)
+    if self.confidence:
+      confidences = self.confidence.of(
+        self._scorer(
+          [sentence.words for sentence in every],
+          [sentence.log_probability for sentence in every],
+        )
+      ).tolist()
+    scored = (
+      ScoredCaption(sentence.text, sentence.log_probability, confidence)
+      for sentence, confidence in zip(every, confidences)
+    )
+    return [list(itertools.islice(scored, len(of))) for of in found]
+
+  def confidences_in_graph(self, captions: beam_search.Captions) -> tf.Tensor:
+    """Returns the confidences in captions; to be traced.
+
+    Args:
+      captions: of `search_in_graph`. The captioner has a `confidence`.
+
+    Returns:
+      float64 [batch, beam_size], 0 where fewer captions were found.
+    """
+    assert self.confidence
+    time = captions.sentences.shape[2]
+    logits = self.confidence.logits(
+      self._scorer.in_graph(
+        tf.reshape(captions.sentences, [-1, time]),
+        tf.reshape(captions.lengths, [-1]),
+        tf.reshape(captions.log_probabilities, [-1]),
+      )
+    )
+    return tf.where(
+      captions.lengths > 0,
+      tf.reshape(tf.sigmoid(logits), tf.shape(captions.lengths)),
+      0.0,
+    )
+
+  def sentences(
+    self, features: np.ndarray | tf.Tensor, first_image: int = 0
+  ) -> list[list[Sentence]]:
+    """Like `caption`, with the ids of the words."""
     states, found, texts = self._search(features, first_image)
     results = []
     for state, ambiguous, *captions in zip(
       states,
       found.ambiguous.numpy(),
       texts.numpy(),
+      found.sentences.numpy(),
       found.log_probabilities.numpy(),
       found.lengths.numpy(),
     ):
@@ -183,13 +269,18 @@ class FeatureCaptioner:
         # The Python search orders equal scores as in 2016.
         (searched,) = self._generator.beam_search(state[tf.newaxis])
         results.append(
-          [ScoredCaption(self.text(c.sentence), c.logprob) for c in searched]
+          [
+            Sentence(self.text(c.sentence), c.sentence, c.logprob)
+            for c in searched
+          ]
         )
       else:
         results.append(
           [
-            ScoredCaption(text.decode(), float(log_probability))
-            for text, log_probability, length in zip(*captions)
+            Sentence(
+              text.decode(), words[:length].tolist(), float(log_probability)
+            )
+            for text, words, log_probability, length in zip(*captions)
             if length
           ]
         )
@@ -224,7 +315,9 @@ class FeatureCaptioner:
     self, search: search_config.SearchConfig
   ) -> 'FeatureCaptioner':
     """Returns another captioner of the same model, with other settings."""
-    return FeatureCaptioner(self._model, self._vocab, search, self._separator)
+    return FeatureCaptioner(
+      self._model, self._vocab, search, self._separator, self.confidence
+    )
 
   def text(self, sentence: Sequence[int]) -> str:
     """Returns the words of a list of ids, without <S> and a final </S>."""
@@ -551,8 +644,17 @@ class Captioner:
         [distinct.index(f) for f in fingerprints],
       )
     stamp = vocabulary_stamp.first_known(trained)
+    confidence = None
+    if len(members) == 1:
+      confidence = confidence_stamp.load(
+        os.path.dirname(self.prefixes[0]), members[0].checkpoint.global_step
+      )
     self.decoder = FeatureCaptioner(
-      self.model, self.vocab, search, stamp.separator if stamp else ' '
+      self.model,
+      self.vocab,
+      search,
+      stamp.separator if stamp else ' ',
+      confidence,
     )
     for member in members:
       member.restore()
@@ -598,7 +700,10 @@ class Captioner:
         'encode and caption take a list of results of decode, '
         f'not {images!r:.80}'
       )
-    batch = tf.stack(images)
+    return self.encode_batch(tf.stack(images))
+
+  def encode_batch(self, batch: tf.Tensor) -> tf.Tensor:
+    """Like `encode`, of float32 [batch, height, width, 3]; may be traced."""
     if len(self._encoders) == 1:
       return self._encoders[0](batch)
     return tf.concat([encode(batch) for encode in self._encoders], axis=1)

@@ -102,8 +102,8 @@ def resize_image(
   """Resizes a decoded image.
 
   Args:
-    image: uint8 [height, width, 3].
-    most_pixels_as_floats: images with more are resized as integers. This takes
+    image: uint8 [height, width, 3]; or float32 likewise, in [0, 1].
+    most_pixels_as_floats: uint8 images with more are resized as integers. This takes
       a fifth of the memory and a third of the time. Rounding makes a difference
       of 1e-7.
 
@@ -118,6 +118,8 @@ def resize_image(
       method=tf.image.ResizeMethod.BILINEAR,
     )
 
+  if image.dtype.is_floating:
+    return resize(image)
   return tf.cond(
     tf.size(image, tf.int64) > 3 * most_pixels_as_floats,
     lambda: tf.cast(resize(image), tf.float32) / 255.0,

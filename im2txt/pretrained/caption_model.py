@@ -11,6 +11,7 @@ encoder were trained further, it also contains their changes:
   word_counts.txt     the vocabulary
   configuration.json  the hyperparameters
   vocabulary.json     identifies the vocabulary, see `vocabulary_stamp`
+  confidence.json     only if it was fitted, see `confidence_stamp`
   model.json          the manifest: SHA-256 of each of these files, the
                       encoder's `encoder_stamp.Stamp`, the fingerprint of the
                       changed encoder, and scores
@@ -28,6 +29,7 @@ import numpy as np
 from im2txt import checkpoints
 from im2txt import configuration
 from im2txt import show_and_tell_model
+from im2txt.checkpoints import confidence_stamp
 from im2txt.checkpoints import encoder_stamp
 from im2txt.ops import image_embedding
 from im2txt.pretrained import inception
@@ -45,6 +47,7 @@ VOCABULARY = 'word_counts.txt'
 # Files that are copied beside the checkpoint.
 _COPIED = (VOCABULARY, configuration.FILE_NAME, vocabulary_stamp.FILE_NAME)
 _PARTS = (DECODER, *_COPIED)
+_CONFIDENCE = confidence_stamp.FILE_NAME
 # Increase this number when the layout of packages changes.
 _FORMAT = 1
 
@@ -149,13 +152,17 @@ def write(
   parts: tuple[str, ...] = _PARTS
   if changes:
     _save_arrays(os.path.join(directory, ENCODER), changes)
-    parts = (*_PARTS, ENCODER)
+    parts = (*parts, ENCODER)
   _copy(vocab_file, os.path.join(directory, VOCABULARY))
   configuration.save(directory, (model_config, training_config))
   vocabulary_stamp.save(
     directory,
     dataclasses.replace(stamp, file=VOCABULARY),
   )
+  confidence = confidence_stamp.load(train_dir, checkpoint.global_step)
+  if confidence:
+    confidence_stamp.save(directory, confidence)
+    parts = (*parts, _CONFIDENCE)
   manifest = Manifest(
     _FORMAT,
     checkpoint.global_step,
@@ -213,7 +220,11 @@ def _get(
     directory, f'{checkpoints.PREFIX}-{manifest.global_step}'
   )
   encoder = files.to_fields(manifest.encoder, encoder_stamp.Stamp)
-  if _is_whole(prefix, manifest, encoder, decoder):
+  has_confidence = _CONFIDENCE in manifest.parts
+  # It may have been fitted anew.
+  if (
+    not has_confidence or os.path.exists(os.path.join(directory, _CONFIDENCE))
+  ) and _is_whole(prefix, manifest, encoder, decoder):
     log(f'{prefix} is there already.')
     return prefix
   values = _changed(
@@ -224,7 +235,7 @@ def _get(
       f'{os.path.join(package_dir, ENCODER)} and the encoder do not give the '
       f'encoder that {MANIFEST} describes: get the package again'
     )
-  for name in _COPIED:
+  for name in (*_COPIED, *([_CONFIDENCE] if has_confidence else [])):
     _copy(os.path.join(package_dir, name), os.path.join(directory, name))
   encoder_stamp.save(directory, encoder)
   # Last: a directory with a checkpoint has all its other files.
@@ -370,7 +381,7 @@ def _read(package_dir: str) -> _Package:
     files.to_fields(manifest.encoder, encoder_stamp.Stamp)
     if not all(isinstance(sha256, str) for sha256 in manifest.parts.values()):
       raise ValueError('a part has no SHA-256')
-    if manifest.format != _FORMAT or set(manifest.parts) != {
+    if manifest.format != _FORMAT or {*manifest.parts} - {_CONFIDENCE} != {
       *_PARTS,
       *([ENCODER] if manifest.changed_encoder else []),
     }:

@@ -17,6 +17,7 @@ import tensorflow as tf
 from im2txt import checkpoints
 from im2txt import configuration
 from im2txt import show_and_tell_model
+from im2txt.checkpoints import confidence_stamp
 from im2txt.checkpoints import encoder_stamp
 from im2txt.pretrained import caption_model
 from im2txt.pretrained import inception
@@ -204,6 +205,36 @@ def test_packaging_it_again_gives_the_same(trained, package, got):
     assert (trained / 'again' / name).read_bytes() == (
       package / name
     ).read_bytes()
+
+
+def test_a_confidence_comes_along(trained, got, tmp_path):
+  fitted = confidence_stamp.Confidence(40, 0.5, 0.1, 0.2, 0.3, [0.0], {})
+  shutil.copytree(got, tmp_path / 'model')
+  for step in (39, 40):
+    confidence_stamp.save(
+      tmp_path / 'model', dataclasses.replace(fitted, global_step=step)
+    )
+    manifest = caption_model.write(
+      str(tmp_path / f'package {step}'),
+      str(tmp_path / 'model'),
+      str(got / 'word_counts.txt'),
+    )
+    # That of another step does not.
+    assert ('confidence.json' in manifest.parts) == (step == 40)
+  package = tmp_path / 'package 40'
+  directory = tmp_path / 'a'
+  _get(trained, directory, package)
+  assert confidence_stamp.load(str(directory), 40) == fitted
+  another = dataclasses.replace(fitted, bias=0.7)
+  confidence_stamp.save(directory, another)
+  _get(trained, directory, package)
+  assert confidence_stamp.load(str(directory), 40) == another
+  (directory / 'confidence.json').unlink()
+  _get(trained, directory, package)
+  assert confidence_stamp.load(str(directory), 40) == fitted
+  (package / 'confidence.json').write_text('{}')
+  with pytest.raises(ValueError, match='confidence.json is not the file that'):
+    _get(trained, directory, package)
 
 
 def test_gets_the_encoder_once_and_then_does_nothing(

@@ -321,6 +321,11 @@ class Server:
         else {
           'captions': [caption.text for caption in outcome],
           'log_probabilities': [c.log_probability for c in outcome],
+          **(
+            {'confidences': [c.confidence for c in outcome]}
+            if any(c.confidence is not None for c in outcome)
+            else {}
+          ),
         }
         for outcome in outcomes
       ],

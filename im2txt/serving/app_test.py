@@ -146,6 +146,28 @@ def test_one_image_as_the_body_and_several_in_a_form():
   _run(test)
 
 
+def test_confidences_are_told_where_there_are_any():
+  class Confident(_Model):
+    def caption(self, images, first_image=0):
+      return [
+        [captioner_lib.ScoredCaption(c.text, -1.0, 0.25) for c in captions]
+        for captions in super().caption(images, first_image)
+      ]
+
+  async def test(client, server):
+    del server
+    answer = await client.post('/v1/captions', content=testing.jpeg())
+    (caption,) = answer.json()['images'][0]['captions']
+    assert caption['confidence'] == 0.25
+    encoded = {'b64': base64.b64encode(testing.jpeg()).decode()}
+    answer = await client.post(_PREDICT, json={'instances': [encoded]})
+    assert answer.json()['predictions'][0]['confidences'] == [0.25]
+
+  captioner = _Captioner()
+  captioner.model = Confident()
+  _run(test, captioner=captioner)
+
+
 def test_the_format_of_tensorflow_serving():
   async def test(client, server):
     del server

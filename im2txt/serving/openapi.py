@@ -15,6 +15,11 @@ _CAPTION = {
       'description': 'Of the whole sentence, so it is small.',
     },
     'log_probability': {'type': 'number'},
+    'confidence': {
+      'type': 'number',
+      'description': 'Probability that the caption would score well, if that '
+      'was fitted for the model.',
+    },
   },
 }
 _IMAGE = {
@@ -213,6 +218,7 @@ def document(options: options_lib.Options) -> dict[str, Any]:
                 _object(
                   captions=_list({'type': 'string'}),
                   log_probabilities=_list({'type': 'number'}),
+                  confidences=_list({'type': 'number'}),
                 )
               )
             ),

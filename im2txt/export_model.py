@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Exports a model that TensorFlow runs without im2txt.
+
+  export_model --export_dir=DIR [--checkpoint_path=DIR_OR_PREFIX[,...]] [FLAG...]
+
+Without --checkpoint_path it is the shipped model, once get_model joined it. See
+docs/export.md for what is written and how to use it.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+import os
+
+from absl import flags
+from absl import logging
+
+from im2txt.export import frozen_graph
+from im2txt.export import saved_model
+from im2txt.inference_utils import library
+from im2txt.inference_utils import search_config
+from im2txt.runtime import program
+
+FLAGS = flags.FLAGS
+
+_FROZEN_GRAPH = 'frozen_graph.pb'
+
+
+def define_flags() -> None:
+  flags.DEFINE_string(
+    'checkpoint_path',
+    '',
+    'Model checkpoint: a file prefix, or a directory (its latest is taken). '
+    'Several, separated by commas, caption as an ensemble. Without it the '
+    'model of get_model is taken.',
+  )
+  flags.DEFINE_string(
+    'vocab_file',
+    '',
+    'Vocabulary the model was trained with. Without it '
+    'word_counts.txt beside the checkpoint is taken.',
+  )
+  flags.DEFINE_string('export_dir', '', 'Directory to write to.')
+  flags.DEFINE_enum(
+    'format',
+    'saved_model',
+    ['saved_model', 'frozen_graph'],
+    'saved_model: from image files to captions, in a directory named by '
+    f'--version. frozen_graph: {_FROZEN_GRAPH}, with the names of 2016 and '
+    'without a search.',
+  )
+  flags.DEFINE_integer(
+    'version',
+    None,
+    'Number of the SavedModel for TensorFlow Serving. Without it the training '
+    'step is taken.',
+    lower_bound=0,
+  )
+  flags.DEFINE_integer(
+    'batch_size',
+    16,
+    f'Largest batch of TensorFlow Serving, in {saved_model.BATCHING}.',
+    lower_bound=1,
+  )
+  flags.DEFINE_bool(
+    'exif_orientation',
+    True,
+    'Let the SavedModel turn images as their EXIF data say.',
+  )
+  search_config.define_flags()
+  flags.DEFINE_enum(
+    'precision',
+    'float32',
+    ['float32', 'bfloat16'],
+    'Of Inception v3. bfloat16 is faster on processors that have it (AVX512 '
+    'BF16, AMX) and changes some captions.',
+  )
+
+
+def main(argv: Sequence[str]) -> int:
+  del argv
+  program.require(FLAGS, 'export_dir')
+  captioner = library.Captioner.load(
+    FLAGS.checkpoint_path or None,
+    vocab_file=FLAGS.vocab_file or None,
+    precision=FLAGS.precision,
+    **dataclasses.asdict(search_config.from_flags(FLAGS)),
+  )
+  if FLAGS.format == 'frozen_graph':
+    os.makedirs(FLAGS.export_dir, exist_ok=True)
+    path = os.path.join(FLAGS.export_dir, _FROZEN_GRAPH)
+    frozen_graph.save(captioner.model, path)
+  else:
+    path = saved_model.save(
+      captioner.model,
+      FLAGS.export_dir,
+      FLAGS.version,
+      FLAGS.exif_orientation,
+      FLAGS.batch_size,
+    )
+  logging.info(
+    'exported the checkpoint of step %d to %s', captioner.global_step, path
+  )
+  return 0
+
+
+if __name__ == '__main__':
+  program.run(main, define_flags)
