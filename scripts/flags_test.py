@@ -32,6 +32,9 @@ _OTHERS = {
   'version',
   # TensorBoard
   'logdir',
+  # TensorFlow Serving
+  'batching_parameters_file',
+  'enable_batching',
   # python -m im2txt.stress.fuzz
   'checkpoints',
   'json',

@@ -59,6 +59,15 @@ def decode(encoded: tf.Tensor, exif_orientation: bool = True) -> tf.Tensor:
       return image
     return _turned(image, _orientation(data, _chunk_of_png(data, b'eXIf')))
 
+  def bmp() -> tf.Tensor:
+    # TensorFlow takes the numbers of colours for shades of grey.
+    known = tf.debugging.Assert(
+      ~_has_colour_table(tf.io.decode_raw(encoded, tf.uint8)),
+      ['a BMP with a table of colours, which is not read'],
+    )
+    with tf.control_dependencies([known]):
+      return _three_channels(tf.io.decode_bmp(encoded))
+
   def unknown() -> tf.Tensor:
     refuse = tf.debugging.Assert(
       False, [f'not an image of a kind that is read ({READ})']
@@ -71,7 +80,7 @@ def decode(encoded: tf.Tensor, exif_orientation: bool = True) -> tf.Tensor:
       (starts_with(_JPEG), jpeg),
       (starts_with(_PNG), png),
       (starts_with(_GIF), lambda: tf.io.decode_gif(encoded)[0]),
-      (starts_with(_BMP), lambda: _three_channels(tf.io.decode_bmp(encoded))),
+      (starts_with(_BMP), bmp),
     ],
     default=unknown,
   )
@@ -92,6 +101,23 @@ def _three_channels(image: tf.Tensor) -> tf.Tensor:
     lambda: tf.tile(image[:, :, :1], [1, 1, 3]),
     lambda: image[:, :, :3],
   )
+
+
+def _has_colour_table(data: tf.Tensor) -> tf.Tensor:
+  """Returns whether the pixels of a BMP are numbers of colours, bool scalar.
+
+  A table of all shades of grey in order does not count.
+
+  Args:
+    data: uint8 [bytes].
+  """
+  byte, four = _reader(data, 1, False), _reader(data, 4, False)
+  start, colours = 14 + four(14), four(46)
+  colours = tf.where((colours > 0) & (colours < 256), colours, 256)
+  table = byte(start + tf.range(4 * colours))
+  table = tf.reshape(table, [-1, 4])[:, :3]
+  is_grey = tf.reduce_all(table == tf.range(colours)[:, tf.newaxis])
+  return (_reader(data, 2, False)(28) <= 8) & ~is_grey
 
 
 def _turned(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:

@@ -167,6 +167,8 @@ def test_the_first_frame_of_an_animation(decode, decoder):
     (testing.jpeg()[:100], 'JPEG|header'),
     (testing.jpeg()[:-300], 'JPEG'),
     (b'\x89PNG\r\n', 'PNG'),
+    (b'BM', 'bmp content'),
+    (_encode(_picture('P'), 'BMP'), 'a BMP with a table of colours'),
   ],
 )
 def test_what_is_no_image_is_refused(decode, data, message):
