@@ -86,7 +86,7 @@ def main(_: list[str]) -> None:
   if options.server_zip:
     val2014 = [*(run.captions for run in runs.values()), *results.values()][0]
     write_server_zip(options, val2014)
-  if references is None:  # Nothing but --server_zip does without.
+  if references is None:  # Only --server_zip works without.
     return
   for name, captions in results.items():
     runs[name] = scoring.score_captions(captions, references, sources)

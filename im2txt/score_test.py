@@ -656,6 +656,21 @@ def test_first_images_only(run, model_dir, tmp_path):
   ]
 
 
+def test_first_images_only_are_compared(run, model_dir, tmp_path):
+  other = _json(
+    tmp_path / 'other.json',
+    [{'image_id': i, 'caption': 'a dog'} for i in (10, 20, 30)],
+  )
+  lines = run(
+    checkpoint_path=model_dir,
+    vocab_file=model_dir / 'words.txt',
+    input_file_pattern=model_dir / 'val-*',
+    max_images=2,
+    compare_with=other,
+  )
+  assert lines[1].split() == ['images', '2', '2']
+
+
 def test_an_ensemble(run, model_dir, tmp_path):
   found = {}
   for name, path in (

@@ -202,9 +202,9 @@ class BestCheckpoint:
     self._remove_all_but(step)
     return True
 
-  def count_not_better(self) -> int:
-    """Returns how many checkpoints in a row were not better than the best."""
-    return self._best.count_not_better() if self._best else 0
+  def count_not_better(self, step: int | None = None) -> int:
+    """See `Best.count_not_better`; 0 if there is no best yet."""
+    return self._best.count_not_better(step) if self._best else 0
 
   def _count(self, step: int) -> None:
     """Notes a checkpoint that is not better, if it is later than the best.
@@ -212,8 +212,9 @@ class BestCheckpoint:
     An evaluation that starts again may measure a checkpoint once more.
     """
     best = self._best
-    if best and step > best.global_step and step not in best.not_better:
-      best.not_better.append(step)
+    if best and step > best.global_step:
+      # Later ones are of a run that was taken back to an earlier step.
+      best.not_better = [n for n in best.not_better if n < step] + [step]
       files.write_json(self._path, dataclasses.asdict(best))
 
   def _prefix(self, step: int) -> str:

@@ -95,13 +95,14 @@ def test_counts_the_checkpoints_since_the_best(train_dir, tmp_path):
     (5, 0.4),
     (2, 0.1),  # Of another run.
     (6, 0.4),
-    (7, 0.1),
+    (8, 0.1),
+    (7, 0.1),  # Training was taken back to an earlier step.
   ):
     best.offer(value, _variables(step), str(train_dir))
     counts.append(best.count_not_better())
     best = reopened()
     assert best.count_not_better() == counts[-1]
-  assert counts == [0, 1, 2, 2, 3, 0, 0, 0, 1, 2]
+  assert counts == [0, 1, 2, 2, 3, 0, 0, 0, 1, 2, 2]
   found = best_checkpoint.read(str(directory))
   assert (found.global_step, found.not_better) == (5, [6, 7])
   assert [found.count_not_better(step) for step in (5, 6, 7, 8)] == [0, 1, 2, 2]

@@ -42,7 +42,7 @@ class CheckpointError(ValueError):
 
 
 class NoCheckpointYetError(CheckpointError):
-  """A directory that exists not, or has no checkpoint (yet)."""
+  """The directory does not exist, or has no checkpoint yet."""
 
 
 def resolve(path: str) -> str:

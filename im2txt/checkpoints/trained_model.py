@@ -18,7 +18,7 @@ class TrainedModel:
     checkpoint: the weights.
     model_config: of the checkpoint's sizes, whatever the file says.
     training_config: how it was trained.
-    vocabulary: where the word ids are from, as the directory says.
+    vocabulary: the vocabulary of the word ids, if the directory names one.
   """
 
   checkpoint: checkpoint_lib.Checkpoint

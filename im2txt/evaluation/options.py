@@ -92,8 +92,8 @@ class EvaluateOptions:
   )
   early_stopping_patience: int = field(
     0,
-    'Stop once so many checkpoints in a row were not better by --best_metric, '
-    'as train does with the same flag; 0: do not.',
+    'Stop after this many checkpoints in a row without a better '
+    '--best_metric. train has the same flag. 0 never stops.',
     lower_bound=0,
   )
 
@@ -108,7 +108,7 @@ class EvaluateOptions:
         'be passed over; lower --min_global_step'
       )
     asked = self._metrics_asked_for()
-    summary.check_names(asked, '--metrics')
+    summary.check_names(asked, '--metrics', (*summary.METRICS, 'all'))
     for name in ('train_file_pattern', 'ranking_images'):
       if getattr(self, name) and not asked:
         raise ValueError(f'--{name} needs --metrics')

@@ -86,7 +86,7 @@ class PerplexityEvaluator:
       checkpoint_path: a prefix, or a directory, whose latest is taken.
 
     Raises:
-      checkpoints.CheckpointError: it cannot be used, or not any more.
+      checkpoints.CheckpointError: the checkpoint cannot be used, or was deleted.
       ValueError: the input cannot be used.
     """
     trained = checkpoints.load(checkpoint_path)
@@ -125,7 +125,7 @@ class PerplexityEvaluator:
   def _encoded_images(
     self, network: _Network
   ) -> image_features.CaptionedFeatures:
-    """Returns the features, those of before if the Inception weights are."""
+    """Returns the features, the earlier ones if the weights are the same."""
     assert network.model.inception  # It is built with it.
     inception = network.model.inception.named_variables
     fingerprint = encoder_stamp.fingerprint(inception)

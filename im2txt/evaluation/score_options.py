@@ -97,7 +97,7 @@ class ScoreOptions:
     '',
     "File for COCO's evaluation server: the captions of val2014, which are "
     'those of --results_file or --checkpoint_path, and --test2014_results. '
-    'With --results_file nothing needs to be there to score against.',
+    'With --results_file, references are not needed.',
   )
   test2014_results: str = field(
     '', 'COCO results JSON file of test2014, for --server_zip.'

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scores of captions: those of results files, or of a model's for some shards.
+"""Scores captions: from results files, or of a model for the images of shards.
 
 A run is a set of captions, one per image. TensorFlow is imported only where a
 model captions.
@@ -38,7 +38,7 @@ class Run(NamedTuple):
   Attributes:
     captions: image id -> caption.
     scores: name -> number.
-    measured: the same with all that tells how sure they are.
+    measured: the scores, with the statistics that confidence intervals need.
   """
 
   captions: Captions
@@ -79,7 +79,7 @@ def open_sources(options: score_options.ScoreOptions) -> Sources:
   if options.checkpoint_path:
     from im2txt import checkpoints
 
-    # Once: in a directory there may be a newer one by and by.
+    # Only once: a newer checkpoint may appear in a directory meanwhile.
     prefixes = [
       checkpoints.resolve(path)
       for path in checkpoints.split_paths(options.checkpoint_path)
@@ -236,8 +236,8 @@ def read_results(
     taken: names of runs that there are already.
 
   Returns:
-    Name -> captions. A name is that of the file without directory and ending,
-    where this is the only one of its name.
+    Name -> captions. A run is named after its file, without directory and
+    ending, or by the whole path if that is not unique.
 
   Raises:
     ValueError: a file cannot be read, or lacks captions of some images.
@@ -250,6 +250,11 @@ def read_results(
   for stem, (path, flag) in zip(stems, flag_of.items()):
     name = stem if stems.count(stem) == 1 and stem not in taken else path
     results[name] = caption_files.read_results(path, flag)
+    if options.max_images and references is not None:
+      # A model captioned no others.
+      results[name] = {
+        i: caption for i, caption in results[name].items() if i in references
+      }
     if references is not None:
       _check_all_are_there(
         f'{flag} {path}',
@@ -282,7 +287,7 @@ def _check_all_are_there(
 def score_captions(
   captions: Captions, references: References, sources: Sources
 ) -> Run:
-  """Scores captions that are there.
+  """Scores captions from a results file.
 
   Raises:
     ValueError: an image has no reference.

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evaluates each new checkpoint of a directory.
 
-What is measured of a checkpoint is an `Evaluation` each, by name in
-`EVALUATIONS`.
+`EVALUATIONS` lists, by name, what is measured of each checkpoint; each is an
+`Evaluation`.
 """
 
 from collections.abc import Callable
@@ -112,6 +112,11 @@ def _captions(
   split = tokenizer.for_scores(stamp) or caption_scores.tokenize
   metrics = options.available_metrics()
   if not metrics:
+    for name in ('train_file_pattern', 'ranking_images'):
+      if getattr(options, name):
+        raise ValueError(
+          f'--{name} needs one of --metrics that can be computed here'
+        )
     return None
   vocab_file = options.vocab_file or os.path.join(
     os.path.dirname(files[0]), 'word_counts.txt'
@@ -346,9 +351,11 @@ class Watcher:
         time.sleep(wait)
 
   def _is_last(self) -> bool:
+    if self._last_step is None:
+      return False
     patience = self._options.early_stopping_patience
     if patience and self._best:
-      count = self._best.count_not_better()
+      count = self._best.count_not_better(self._last_step)
       if count >= patience:
         logging.info(
           '--early_stopping_patience=%d reached: the last %d checkpoint(s) '
@@ -358,7 +365,7 @@ class Watcher:
         )
         return True
     last = self._options.number_of_steps
-    if not last or self._last_step is None or self._last_step < last:
+    if not last or self._last_step < last:
       return False
     logging.info('--number_of_steps=%d reached', last)
     return True

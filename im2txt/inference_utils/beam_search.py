@@ -189,7 +189,7 @@ class _Search:
     self._banks = len(required_ids) + 1
     self._width = search.beam_size // self._num_groups
     self._rows = self._banks * self._width
-    # Only of a search as in 2016 is there another to settle them.
+    # `CaptionGenerator` settles ties, and has the settings of 2016 only.
     self._marks_ties = (
       mark_ties and not rules and self._num_groups == self._banks == 1
     )
@@ -248,7 +248,7 @@ class _Search:
     return tensors[0] if self._num_groups == 1 else tf.concat(tensors, axis=1)
 
   def _parted(self, tensor: tf.Tensor) -> list[tf.Tensor]:
-    """The inverse of `joined`."""
+    """The inverse of `_joined`."""
     return (
       [tensor]
       if self._num_groups == 1
@@ -263,7 +263,7 @@ class _Search:
     Args:
       softmax: float32 [batch * rows, vocab_size].
       sentences: int32 [batch * rows, max_caption_length].
-      counts: see `extend`.
+      counts: see `_extend`.
 
     Returns:
       (int32 [batch, rows, tries], words; float64 likewise, their log
@@ -373,7 +373,7 @@ class _Search:
       *(tf.concat(pair, 1) for pair in zip(group.complete, candidates))
     )
     scores, kept, complete_tied = _best(candidates.scores, self._width)
-    complete = _Found(*_rows([*candidates[:-1], candidates.scores], kept))
+    complete = _Found(*_rows(candidates[:-1], kept), scores)
 
     flat = [self._batch, self._rows * tries]
     scores = tf.reshape(
@@ -496,7 +496,7 @@ class _Search:
   def _captions(
     self, groups: Sequence[_Group], ambiguous: tf.Tensor
   ) -> Captions:
-    """Returns the captions to return of what the groups have found."""
+    """Chooses the captions to return from those of all groups."""
     # Partial captions count only if there are no complete ones. They are taken
     # from the last bank that has any.
     complete = _Found(*map(self._joined, zip(*(g.complete for g in groups))))

@@ -18,22 +18,24 @@ _Id = TypeVar('_Id', bound=int | str)
 METRICS = caption_scores.METRICS + diversity.MEASURES + diversity.SET_MEASURES
 
 
-def check_names(names: Sequence[str], flag: str) -> None:
+def check_names(
+  names: Sequence[str], flag: str, known: Sequence[str] = METRICS
+) -> None:
   """Raises ValueError if a name is not a metric.
 
   Args:
     names: of metrics.
     flag: where they come from, for example '--metrics'.
+    known: the names that the flag takes.
   """
   for name in names:
     if name == 'perplexity':
       raise ValueError(
         f'{flag}={",".join(names)}: perplexity is always computed; leave it out'
       )
-    if name not in METRICS:
+    if name not in known:
       raise ValueError(
-        f'{flag}={",".join(names)}: {name!r} must be one of '
-        + ', '.join(METRICS)
+        f'{flag}={",".join(names)}: {name!r} must be one of ' + ', '.join(known)
       )
 
 

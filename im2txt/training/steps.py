@@ -33,7 +33,7 @@ ImageFeatures = tuple[np.ndarray, np.ndarray]
 # `ImageFeatures`.
 StepFn = Callable[[Sequence[Any], tf.Tensor, tf.Tensor], update_lib.Scalars]
 
-# The same, but the batches need not be there before they are asked for.
+# The same, but the batches may be produced lazily.
 LearnFn = Callable[[Iterable[Any], tf.Tensor, tf.Tensor], update_lib.Scalars]
 
 

@@ -228,7 +228,7 @@ class Update:
     self._model = model
     self._clip_gradients = config.clip_gradients
     self._optimizer = optimizers.BY_NAME[config.optimizer](variables, config)
-    # What a step has summed is never saved: it starts anew after a break.
+    # Sums of an unfinished step are not saved: a resumed run starts it again.
     self._sums = _Sums(variables) if config.accumulate_steps > 1 else None
     self._average: optimizers.MovingAverage | None = None
     self.named_slots = self._optimizer.named_slots
