@@ -373,7 +373,8 @@ class _Search:
       *(tf.concat(pair, 1) for pair in zip(group.complete, candidates))
     )
     scores, kept, complete_tied = _best(candidates.scores, self._width)
-    complete = _Found(*_rows(candidates[:-1], kept), scores)
+    sentences, lengths, found = _rows(candidates[:-1], kept)
+    complete = _Found(sentences, lengths, found, scores)
 
     flat = [self._batch, self._rows * tries]
     scores = tf.reshape(
