@@ -13,7 +13,6 @@ from collections.abc import Sequence
 import contextlib
 import functools
 import io
-import json
 import os
 import sys
 from typing import cast
@@ -22,6 +21,7 @@ import warnings
 from absl import flags
 from absl import logging
 
+from im2txt.inference_utils import caption_lines
 from im2txt.inference_utils import captioner as captioner_lib
 from im2txt.inference_utils import image_files
 from im2txt.inference_utils import search_config
@@ -101,69 +101,6 @@ def input_names(arguments: Sequence[str]) -> list[str]:
   return names
 
 
-def find_files(names: Sequence[str]) -> tuple[list[str], int]:
-  """Finds the files to caption, and prints those that are left out.
-
-  Args:
-    names: see `image_files.find`.
-
-  Returns:
-    (the files; number of names without a file).
-
-  Raises:
-    ValueError: there is no file.
-  """
-  found = image_files.find(names)
-  for directory, others in found.passed_over.items():
-    print(
-      f'{directory}: {len(others)} passed over, without the suffix of an '
-      'image: ' + ', '.join(others[:5]) + (', ...' if len(others) > 5 else ''),
-      file=sys.stderr,
-    )
-  for name, reason in found.missing.items():
-    if ',' in name and any(map(os.path.exists, name.split(','))):
-      reason += '; a comma separates files in --input_files only'
-    print(f'skipped {name}: {reason}', file=sys.stderr)
-  if not found.files:
-    raise ValueError(
-      'no image file to caption: '
-      + (', '.join(names[:5]) or 'no names were given')
-    )
-  return found.files, len(found.missing)
-
-
-def print_captions(
-  filename: str,
-  captions: Sequence[captioner_lib.ScoredCaption],
-  output_format: str,
-  min_confidence: float = 0.0,
-) -> None:
-  """Prints the captions of one image, unless confidence is too low."""
-  abstained: dict[str, float] = {}
-  if min_confidence and captions:
-    confidence = captions[0].confidence or 0.0
-    if confidence < min_confidence:
-      captions, abstained = [], {'abstained_at_confidence': confidence}
-  if output_format == 'json':
-    print(
-      json.dumps(
-        {
-          'image': filename,
-          'captions': [caption.as_dict() for caption in captions],
-          **abstained,
-        },
-        ensure_ascii=False,
-      ),
-      flush=True,
-    )
-    return
-  print(f'Captions for image {os.path.basename(filename)}:')
-  for confidence in abstained.values():
-    print(f'  none (confidence {confidence:.2f})', flush=True)
-  for i, caption in enumerate(captions):
-    print(f'  {i}) {caption.text} (p={caption.probability:f})', flush=True)
-
-
 def main(argv: Sequence[str]) -> int:
   program.require(FLAGS, 'checkpoint_path')
   if not FLAGS.input_files and not argv[1:]:
@@ -182,7 +119,7 @@ def main(argv: Sequence[str]) -> int:
   vocabulary = captioner_lib.vocabulary_of(
     FLAGS.checkpoint_path, FLAGS.vocab_file
   )
-  files, skipped = find_files(input_names(argv[1:]))
+  files, skipped = image_files.find_or_tell(input_names(argv[1:]))
   captioner = captioner_lib.Captioner(
     FLAGS.checkpoint_path, vocabulary, search, FLAGS.precision
   )
@@ -227,8 +164,11 @@ def main(argv: Sequence[str]) -> int:
         print(f'skipped {name}: {reason}', file=sys.stderr)
         skipped += 1
       else:
-        print_captions(
-          name, captions, FLAGS.output_format, FLAGS.min_confidence
+        print(
+          caption_lines.lines(
+            name, captions, FLAGS.output_format, FLAGS.min_confidence
+          ),
+          flush=True,
         )
       if bar:
         bar.update(1)

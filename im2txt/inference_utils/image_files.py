@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from concurrent import futures
 import os
 import stat
+import sys
 from typing import NamedTuple
 from typing import TypeVar
 
@@ -102,6 +103,37 @@ def read(name: str) -> bytes:
       f'the file is larger than {MOST_BYTES // 10**6} MB, the most that is read'
     )
   return data
+
+
+def find_or_tell(names: Sequence[str]) -> tuple[list[str], int]:
+  """Finds the files to caption; prints on standard error what is left out.
+
+  Args:
+    names: see `find`.
+
+  Returns:
+    (the files; number of names without a file).
+
+  Raises:
+    ValueError: there is no file.
+  """
+  found = find(names)
+  for directory, others in found.passed_over.items():
+    print(
+      f'{directory}: {len(others)} passed over, without the suffix of an '
+      'image: ' + ', '.join(others[:5]) + (', ...' if len(others) > 5 else ''),
+      file=sys.stderr,
+    )
+  for name, reason in found.missing.items():
+    if ',' in name and any(map(os.path.exists, name.split(','))):
+      reason += '; a comma separates files in --input_files only'
+    print(f'skipped {name}: {reason}', file=sys.stderr)
+  if not found.files:
+    raise ValueError(
+      'no image file to caption: '
+      + (', '.join(names[:5]) or 'no names were given')
+    )
+  return found.files, len(found.missing)
 
 
 def read_images(
