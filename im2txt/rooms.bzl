@@ -328,10 +328,9 @@ TESTS = {
 
 # Targets of tests that take more than a minute on two idle cores.
 LARGE_TESTS = [
-    "data_test",
     "evaluate_test",
     "inference_utils_test",
-    "ops_test",
+    "runtime_test",
     "stress_test",
     "train_test",
     "training_test",
