@@ -3,6 +3,7 @@
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+import logging
 import os
 from typing import Any
 from typing import NamedTuple
@@ -44,8 +45,11 @@ def read_scalars(directory: str | os.PathLike[str]) -> Scalars:
     directory: directory of event files; directories below it are not read.
   """
   from tensorboard.backend.event_processing import plugin_event_accumulator
+  from tensorboard.util import tb_logging
   from tensorboard.util import tensor_util
 
+  # It tells of every file that it has read to the end.
+  tb_logging.get_logger().setLevel(logging.WARNING)
   accumulator = plugin_event_accumulator.EventAccumulator(
     str(directory),
     tensor_size_guidance={'scalars': 0, 'images': 1, 'histograms': 1},
