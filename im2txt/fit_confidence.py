@@ -19,6 +19,7 @@ from im2txt.data import shards
 from im2txt.evaluation import beam_sweep
 from im2txt.evaluation import confidence_fit
 from im2txt.inference_utils import captioner as captioner_lib
+from im2txt.inference_utils import model_flags
 from im2txt.inference_utils import search_config
 from im2txt.metrics import caption_scores
 from im2txt.runtime import files
@@ -30,17 +31,7 @@ FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-  flags.DEFINE_string(
-    'checkpoint_path',
-    '',
-    'Model checkpoint: a file prefix, or a directory (its latest is taken).',
-  )
-  flags.DEFINE_string(
-    'vocab_file',
-    '',
-    'Vocabulary the model was trained with. Without it word_counts.txt beside '
-    'the checkpoint is taken.',
-  )
+  model_flags.define_flags()
   flags.DEFINE_string(
     'input_file_pattern',
     '',

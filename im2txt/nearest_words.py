@@ -16,6 +16,7 @@ import json
 from absl import flags
 
 from im2txt.inference_utils import captioner
+from im2txt.inference_utils import model_flags
 from im2txt.inference_utils import word_neighbours
 from im2txt.runtime import files
 from im2txt.runtime import program
@@ -24,17 +25,7 @@ FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-  flags.DEFINE_string(
-    'checkpoint_path',
-    '',
-    'Model checkpoint: a file prefix, or a directory (its latest is taken).',
-  )
-  flags.DEFINE_string(
-    'vocab_file',
-    '',
-    'Vocabulary the model was trained with. The default is word_counts.txt '
-    'beside the checkpoint.',
-  )
+  model_flags.define_flags()
   flags.DEFINE_integer(
     'num_neighbours', 5, 'Neighbours of each word.', lower_bound=1
   )

@@ -24,6 +24,7 @@ from absl import logging
 from im2txt.inference_utils import caption_lines
 from im2txt.inference_utils import captioner as captioner_lib
 from im2txt.inference_utils import image_files
+from im2txt.inference_utils import model_flags
 from im2txt.inference_utils import search_config
 from im2txt.runtime import files as files_lib
 from im2txt.runtime import program
@@ -33,18 +34,7 @@ FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-  flags.DEFINE_string(
-    'checkpoint_path',
-    '',
-    'Model checkpoint: a file prefix, or a directory (its latest is taken). '
-    'Several, separated by commas, caption as an ensemble.',
-  )
-  flags.DEFINE_string(
-    'vocab_file',
-    '',
-    'Vocabulary the model was trained with. The default is word_counts.txt '
-    'beside the checkpoint.',
-  )
+  model_flags.define_flags(takes_several=True)
   flags.DEFINE_string(
     'input_files',
     '',

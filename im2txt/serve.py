@@ -15,6 +15,7 @@ from absl import flags
 from absl import logging
 
 from im2txt.inference_utils import library
+from im2txt.inference_utils import model_flags
 from im2txt.inference_utils import search_config
 from im2txt.runtime import flag_dataclasses
 from im2txt.runtime import program
@@ -26,19 +27,7 @@ FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-  flags.DEFINE_string(
-    'checkpoint_path',
-    '',
-    'Model checkpoint: a file prefix, or a directory (its latest is taken). '
-    'Several, separated by commas, caption as an ensemble. Without it the '
-    'model of get_model is taken.',
-  )
-  flags.DEFINE_string(
-    'vocab_file',
-    '',
-    'Vocabulary the model was trained with. Without it '
-    'word_counts.txt beside the checkpoint is taken.',
-  )
+  model_flags.define_flags(takes_several=True, has_default=True)
   flags.DEFINE_string(
     'host',
     '127.0.0.1',

@@ -172,9 +172,9 @@ class _Search:
     start_id: int,
     end_id: int,
     search: search_config.SearchConfig,
-    rules: Sequence[decoding_rules.Rule] = (),
-    required_ids: Sequence[int] = (),
-    mark_ties: bool = True,
+    rules: Sequence[decoding_rules.Rule],
+    required_ids: Sequence[int],
+    mark_ties: bool,
   ) -> None:
     self._step_fn = step_fn
     self._initial_states = initial_states

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The flags that name a trained model, the same in every program."""
+
+from absl import flags
+
+from im2txt.runtime import flag_dataclasses
+
+
+def define_flags(
+  takes_several: bool = False,
+  has_default: bool = False,
+  flag_values: flags.FlagValues = flags.FLAGS,
+) -> None:
+  """Defines --checkpoint_path and --vocab_file.
+
+  Args:
+    takes_several: whether several checkpoints are an ensemble.
+    has_default: whether the program takes the model of get_model if the flag is
+      not given.
+    flag_values: where the flags are defined.
+  """
+  text = (
+    'Model checkpoint: a file prefix, or a directory (its latest is taken).'
+  )
+  if takes_several:
+    text += ' Several, separated by commas, caption as an ensemble.'
+  if has_default:
+    text += ' The default is the model of get_model.'
+  flag_dataclasses.define_flag(
+    'checkpoint_path', str, '', text, flag_values=flag_values
+  )
+  flag_dataclasses.define_flag(
+    'vocab_file',
+    str,
+    '',
+    'Vocabulary the model was trained with. The default is word_counts.txt '
+    'beside the checkpoint.',
+    flag_values=flag_values,
+  )
