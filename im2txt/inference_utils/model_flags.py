@@ -19,6 +19,8 @@ def define_flags(
       not given.
     flag_values: where the flags are defined.
   """
+  # --help lists the flags under the program, not under this module.
+  flags.disclaim_key_flags()
   text = (
     'Model checkpoint: a file prefix, or a directory (its latest is taken).'
   )
