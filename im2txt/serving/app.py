@@ -7,6 +7,7 @@ from collections.abc import Awaitable
 from collections.abc import Callable
 from concurrent import futures
 import contextlib
+import functools
 import io
 import json
 import os
@@ -57,6 +58,7 @@ class Server:
   Attributes:
     app: the ASGI application.
     is_ready: whether the batches are warm.
+    metrics: the `metrics.Metrics` of the server.
   """
 
   def __init__(
@@ -79,6 +81,7 @@ class Server:
     self._batcher: batcher.Batcher | None = None
     self._decoders: futures.ThreadPoolExecutor | None = None
     self.is_ready = False
+    self._is_broken = False
     self.metrics = metrics.Metrics(
       lambda: self._batcher.admitted if self._batcher else 0
     )
@@ -137,9 +140,14 @@ class Server:
     )
     size = 1
     while True:
-      await self._batcher.run(
-        lambda: captioner.model.caption([blank] * size)  # pylint: disable=cell-var-from-loop
-      )
+      try:
+        await self._batcher.run(
+          functools.partial(captioner.model.caption, [blank] * size)
+        )
+      except Exception:  # Nobody awaits this task.
+        logging.exception('the model fails on a blank image')
+        self._is_broken = True
+        return
       if size == self._options.batch_size:
         break
       size = min(2 * size, self._options.batch_size)
@@ -172,6 +180,11 @@ class Server:
 
     return observed
 
+  def _check_ready(self) -> None:
+    """Raises errors.RequestError, status 503, until the batches are warm."""
+    if not self.is_ready:
+      raise errors.RequestError(503, 'not ready yet: try again later', 1)
+
   @contextlib.asynccontextmanager
   async def _accepted(
     self,
@@ -185,9 +198,7 @@ class Server:
       errors.RequestError: there are too many requests (429), or the server is
         not ready (503).
     """
-    if not self.is_ready:
-      raise errors.RequestError(503, 'not ready yet: try again later', 1)
-    assert self._batcher
+    self._check_ready()
     if self._running >= self._options.max_requests:
       raise errors.RequestError(
         429, f'{self._running} requests are running: try again later', 1
@@ -423,12 +434,15 @@ class Server:
 
   async def _healthz(self, request: requests.Request) -> responses.Response:
     del request
+    if self._is_broken:
+      raise errors.RequestError(
+        500, 'the model fails on a blank image: see the log'
+      )
     return responses.JSONResponse({'status': 'ok'})
 
   async def _readyz(self, request: requests.Request) -> responses.Response:
     del request
-    if not self.is_ready:
-      raise errors.RequestError(503, 'not ready yet: try again later', 1)
+    self._check_ready()
     return responses.JSONResponse({'status': 'ready'})
 
   async def _metrics(self, request: requests.Request) -> responses.Response:
@@ -488,6 +502,8 @@ def _words(text: str) -> list[str]:
   """
   try:
     words = json.loads(text)
+    # Half a surrogate pair could not be sent back.
+    json.dumps(words, ensure_ascii=False).encode()
   except (ValueError, RecursionError):
     words = None
   if (

@@ -462,6 +462,21 @@ def test_it_is_alive_at_once_and_ready_when_batches_are_warm():
   _run(test, captioner=captioner, wait=False, batch_size=6)
 
 
+def test_a_model_that_fails_on_a_blank_image_is_not_well():
+  captioner = _Captioner()
+  captioner.model.error = ValueError('no weights')
+
+  async def test(client, server):
+    while (await client.get('/healthz')).status_code == 200:
+      await asyncio.sleep(0.001)
+    answer = await client.get('/healthz')
+    assert answer.status_code == 500
+    assert 'see the log' in answer.json()['error']
+    assert (await client.get('/readyz')).status_code == 503
+
+  _run(test, captioner=captioner, wait=False)
+
+
 def test_metrics_count_what_became_of_images():
   async def test(client, server):
     del server
@@ -545,7 +560,14 @@ def test_how_a_caption_came_about(directory):
             await client.post(
               '/v1/attributions', content=image, params={'words': bad}
             )
-            for bad in ('[', '[]', '[1]', '{}', '["a"' + ', "a"' * 200 + ']')
+            for bad in (
+              '[',
+              '[]',
+              '[1]',
+              '{}',
+              '["a"' + ', "a"' * 200 + ']',
+              r'["\ud800"]',  # Half a surrogate pair.
+            )
           ],
         ],
       )
@@ -564,7 +586,7 @@ def test_how_a_caption_came_about(directory):
   found = attributions.json()
   assert found['words'] == ['a', 'dog']
   assert len(found['maps']) == 2 and len(found['seen']) == 4
-  assert [a.status_code for a in bad] == [415, 413, *[400] * 6]
+  assert [a.status_code for a in bad] == [415, 413, *[400] * 7]
   assert all(a.json()['error'] for a in bad)
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from im2txt.serving import errors
 
-# Of a batch in the mean of their durations, which tells when to come again.
+# Weight of the newest batch in the moving average of seconds per item.
 _WEIGHT = 0.2
 
 
@@ -41,7 +41,8 @@ class Batcher:
     batch_size: items of a batch at most.
     max_wait: seconds that an item waits for others while `function` is idle.
     capacity: items admitted at a time, see `admit`.
-    most_seconds: of work admitted at a time, by the speed of late.
+    most_seconds: nothing more is admitted while the admitted items would take
+      longer than this, at the latest speed.
     on_batch: called with the number of items and the seconds of each batch.
   """
 

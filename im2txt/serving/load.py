@@ -158,8 +158,9 @@ def closed_loop(
     for image in itertools.islice(itertools.cycle(images), number, None):
       if time.monotonic() >= end:
         break
-      answers.append(client.caption(image))
-      wait = min(answers[-1].retry_after, end - time.monotonic())
+      answer = client.caption(image)
+      answers.append(answer)
+      wait = min(answer.retry_after, end - time.monotonic())
       if wait > 0:
         # A server closes a connection that is idle for long, perhaps just as
         # the next request is sent.

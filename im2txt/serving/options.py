@@ -35,20 +35,20 @@ class Options:
   )
   max_bytes_at_once: int = flag_dataclasses.field(
     500_000_000,
-    'Bytes of all requests in memory; more are refused with status 429.',
+    'Bytes of all requests in memory, at most; more are refused with status 429.',
     lower_bound=1,
   )
   max_request_bytes: int = flag_dataclasses.field(
-    64_000_000, 'Bytes of a request.', lower_bound=1
+    64_000_000, 'Bytes of a request, at most.', lower_bound=1
   )
   max_request_images: int = flag_dataclasses.field(
-    16, 'Images of a request.', lower_bound=1
+    16, 'Images of a request, at most.', lower_bound=1
   )
   max_image_bytes: int = flag_dataclasses.field(
-    20_000_000, 'Bytes of an image file.', lower_bound=1
+    20_000_000, 'Bytes of an image file, at most.', lower_bound=1
   )
   max_image_pixels: int = flag_dataclasses.field(
-    50_000_000, 'Width times height of an image.', lower_bound=1
+    50_000_000, 'Width times height of an image, at most.', lower_bound=1
   )
   request_seconds: float = flag_dataclasses.field(
     30.0,

@@ -199,7 +199,10 @@ async def instances_of(
 
   Raises: see `images_of`.
   """
-  limit = int(options.max_request_bytes * _BASE64)
+  # More than the memory of all requests would be refused again and again.
+  limit = min(
+    int(options.max_request_bytes * _BASE64), options.max_bytes_at_once
+  )
   body = b''.join([chunk async for chunk in _chunks(request, limit, take)])
   # Other clients need not wait for a large one.
   return await asyncio.to_thread(_parse_instances, body, options)
