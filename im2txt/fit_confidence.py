@@ -55,14 +55,10 @@ def define_flags() -> None:
 
 def main(_: Sequence[str]) -> None:
   program.require(FLAGS, 'checkpoint_path', 'input_file_pattern')
-  vocab_file = FLAGS.vocab_file or captioner_lib.vocabulary_beside(
-    [FLAGS.checkpoint_path]
+  program.require_output_directories(FLAGS, 'plot_file')
+  vocab_file = captioner_lib.vocabulary_of(
+    FLAGS.checkpoint_path, FLAGS.vocab_file
   )
-  if not vocab_file:
-    raise ValueError(
-      f'--vocab_file is required: there is no {captioner_lib.VOCABULARY} beside '
-      f'--checkpoint_path={FLAGS.checkpoint_path}'
-    )
   captioner = captioner_lib.Captioner(
     [FLAGS.checkpoint_path], vocab_file, search_config.from_flags(FLAGS)
   )

@@ -181,6 +181,8 @@ class Case:
     # Some images have only captions without words.
     chosen = [image for image, (_, ids) in found.items() if ids]
     chosen = chosen[: self._max_images]
+    if not chosen:
+      raise NotAtHandError('no image in the shards has a caption with words')
     images = dict(
       pair
       for batch in shards.image_batches(files, chosen, _BATCH_SIZE)

@@ -38,7 +38,7 @@ def checkpoints_are_whole(case: case_lib.Case) -> Iterator[Observation]:
         continue  # There is none, or training has just deleted it.
       if fault := checkpoints.fault(stem):
         remedy = (
-          'give train the same command: it goes on from the newest whole '
+          'run the same train command again: it goes on from the newest whole '
           'checkpoint'
         )
         if 'diverged' in fault:
@@ -49,7 +49,7 @@ def checkpoints_are_whole(case: case_lib.Case) -> Iterator[Observation]:
   if locating.read_state(case.train_dir) == []:
     yield Observation(
       f'{os.path.join(case.train_dir, checkpoints.STATE_FILE)} is damaged',
-      'give train the same command: it writes the file again',
+      'run the same train command again: it writes the file anew',
     )
   renamed = sorted(
     glob.glob(os.path.join(glob.escape(case.train_dir), '*' + locating.DAMAGED))

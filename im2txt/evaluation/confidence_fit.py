@@ -76,10 +76,13 @@ def fit(
   numbers = []
   for start in range(0, len(ids), _BATCH_SIZE):
     rows = slice(start, start + _BATCH_SIZE)
-    best = [
-      captions[0]
-      for captions in captioner.decoder.sentences(features[rows], start)
-    ]
+    found = captioner.decoder.sentences(features[rows], start)
+    if not all(found):
+      raise ValueError(
+        'the search finds no caption of an image: give other settings of the '
+        'search'
+      )
+    best = [captions[0] for captions in found]
     numbers.append(
       scorer([c.words for c in best], [c.log_probability for c in best])
     )
