@@ -3,7 +3,7 @@
 
   export_model --export_dir=DIR [--checkpoint_path=DIR_OR_PREFIX[,...]] [FLAG...]
 
-Without --checkpoint_path it is the shipped model, once get_model joined it. See
+Without --checkpoint_path the model that get_model puts together is taken. See
 docs/export.md for what is written and how to use it.
 """
 
@@ -56,13 +56,7 @@ def define_flags() -> None:
     'Let the SavedModel turn images as their EXIF data say.',
   )
   search_config.define_flags()
-  flags.DEFINE_enum(
-    'precision',
-    'float32',
-    ['float32', 'bfloat16'],
-    'Of Inception v3. bfloat16 is faster on processors that have it (AVX512 '
-    'BF16, AMX) and changes some captions.',
-  )
+  model_flags.define_precision()
 
 
 def main(argv: Sequence[str]) -> int:

@@ -75,7 +75,7 @@ def main(argv: Sequence[str]) -> None:
     captioner.vocabulary_of(FLAGS.checkpoint_path, FLAGS.vocab_file),
   )
   embedding.check_known(given)
-  # Each word once.
+  # A given word may be a frequent one too.
   words = list(
     dict.fromkeys([*given, *embedding.most_frequent(FLAGS.frequent_words)])
   )

@@ -67,13 +67,7 @@ def define_flags() -> None:
   flags.DEFINE_integer(
     'inference_batch_size', 16, 'Images per batch.', lower_bound=1
   )
-  flags.DEFINE_enum(
-    'precision',
-    'float32',
-    ['float32', 'bfloat16'],
-    'Precision of Inception v3. bfloat16 is faster on processors that support '
-    'it (AVX512 BF16, AMX), and changes some captions.',
-  )
+  model_flags.define_precision()
 
 
 def input_names(arguments: Sequence[str]) -> list[str]:

@@ -3,7 +3,7 @@
 
   serve [--checkpoint_path=DIR_OR_PREFIX[,...]] [--port=8080] [FLAG...]
 
-Without --checkpoint_path it is the shipped model, once get_model joined it.
+Without --checkpoint_path the model that get_model puts together is taken.
 Requests of all clients are captioned in common batches. See docs/serving.md for
 the endpoints; a browser shows a page at the server's address.
 """
@@ -45,13 +45,7 @@ def define_flags() -> None:
     'exif_orientation', True, 'Turn images as their EXIF data say.'
   )
   search_config.define_flags()
-  flags.DEFINE_enum(
-    'precision',
-    'float32',
-    ['float32', 'bfloat16'],
-    'Of Inception v3. bfloat16 is faster on processors that have it (AVX512 '
-    'BF16, AMX) and changes some captions.',
-  )
+  model_flags.define_precision()
   flag_dataclasses.define_flags(options_lib.Options)
 
 

@@ -22,7 +22,7 @@ from im2txt.runtime import files
 if typing.TYPE_CHECKING:
   from PIL import Image
 
-# What is one image.
+
 ImageLike: typing.TypeAlias = (
   'str | os.PathLike[str] | bytes | bytearray | memoryview | typing.BinaryIO '
   '| np.ndarray | Image.Image'

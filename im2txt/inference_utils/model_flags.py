@@ -39,3 +39,21 @@ def define_flags(
     'beside the checkpoint.',
     flag_values=flag_values,
   )
+
+
+def define_precision(flag_values: flags.FlagValues = flags.FLAGS) -> None:
+  """Defines --precision.
+
+  Args:
+    flag_values: where the flag is defined.
+  """
+  flags.disclaim_key_flags()
+  flag_dataclasses.define_flag(
+    'precision',
+    str,
+    'float32',
+    'Precision of Inception v3. bfloat16 is faster on processors that support '
+    'it (AVX512 BF16, AMX), and changes some captions.',
+    ['float32', 'bfloat16'],
+    flag_values,
+  )
