@@ -9,13 +9,7 @@
 set -uo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
-scripts/setup.sh || exit 1
-for tool in ruff mypy pre-commit; do
-  if ! [[ -x ".venv/bin/${tool}" ]]; then
-    .venv/bin/python3 -m pip --disable-pip-version-check install --quiet \
-      -r requirements-dev.txt || exit 1
-  fi
-done
+scripts/setup.sh --dev || exit 1
 
 status=0
 if [[ "${1:-}" == --fix ]]; then

@@ -6,6 +6,7 @@
 #
 #   scripts/setup.sh                          to run the programs
 #   scripts/setup.sh --test                   to run the tests as well
+#   scripts/setup.sh --dev                    to run scripts/lint.sh as well
 #   IM2TXT_TENSORFLOW=gpu scripts/setup.sh    TensorFlow with CUDA
 #   PYTHON=/path/to/python3 scripts/setup.sh  .venv made with this Python
 
@@ -139,11 +140,13 @@ install_python_packages() {
 }
 
 main() {
-  local with_tests='' kind="${IM2TXT_TENSORFLOW:-cpu}"
+  local with_tests='' with_linters='' kind="${IM2TXT_TENSORFLOW:-cpu}"
   case "$*" in
     '') ;;
     --test) with_tests=1 ;;
-    *) die "unknown argument: $* (usage: scripts/setup.sh [--test])" ;;
+    # mypy reads the tests, and so the packages that they import.
+    --dev) with_tests=1 with_linters=1 ;;
+    *) die "unknown argument: $* (usage: scripts/setup.sh [--test | --dev])" ;;
   esac
   [[ "${kind}" == cpu || "${kind}" == gpu ]] ||
     die "IM2TXT_TENSORFLOW=${kind}: must be cpu or gpu"
@@ -157,6 +160,7 @@ main() {
   make_venv "${kind}"
   install_python_packages "${kind}"
   [[ -z "${with_tests}" ]] || pip_install test requirements-test.txt
+  [[ -z "${with_linters}" ]] || pip_install dev requirements-dev.txt
   "${python}" -m im2txt.text.install_punkt ||
     die "NLTK's tokenizer data is missing: see the line above"
 }
