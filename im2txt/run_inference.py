@@ -56,14 +56,7 @@ def define_flags() -> None:
     '[{"caption", "probability", "log_probability", and "confidence" if '
     'fit_confidence was run}]}.',
   )
-  flags.DEFINE_float(
-    'min_confidence',
-    0,
-    'Write no caption of an image if the confidence in its best one is below '
-    'this. Needs the confidence.json that fit_confidence writes.',
-    lower_bound=0,
-    upper_bound=1,
-  )
+  model_flags.define_min_confidence()
   flags.DEFINE_integer(
     'inference_batch_size', 16, 'Images per batch.', lower_bound=1
   )
@@ -107,12 +100,7 @@ def main(argv: Sequence[str]) -> int:
   captioner = captioner_lib.Captioner(
     FLAGS.checkpoint_path, vocabulary, search, FLAGS.precision
   )
-  if FLAGS.min_confidence and not captioner.decoder.confidence:
-    raise ValueError(
-      f'--min_confidence={FLAGS.min_confidence:g} needs a confidence, and there '
-      f'is none for --checkpoint_path={FLAGS.checkpoint_path}: run '
-      'fit_confidence'
-    )
+  captioner.check_min_confidence(FLAGS.min_confidence)
   if len(captioner.prefixes) > 1:
     logging.info(
       'captioning %d file(s) with an ensemble of %d checkpoints',

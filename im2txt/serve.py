@@ -46,6 +46,7 @@ def define_flags() -> None:
   )
   search_config.define_flags()
   model_flags.define_precision()
+  model_flags.define_min_confidence()
   flag_dataclasses.define_flags(options_lib.Options)
 
 
@@ -62,14 +63,14 @@ def main(argv: Sequence[str]) -> int:
     exif_orientation=FLAGS.exif_orientation,
     **dataclasses.asdict(search),
   )
+  captioner.model.check_min_confidence(FLAGS.min_confidence)
   logging.info(
     'serving the checkpoint of step %d at %s',
     captioner.global_step,
     process.address_of(bound),
   )
-  process.serve(
-    app.Server(captioner, options).app, bound, options.request_seconds
-  )
+  server = app.Server(captioner, options, FLAGS.min_confidence)
+  process.serve(server.app, bound, options.request_seconds)
   return 0
 
 

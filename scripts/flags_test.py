@@ -44,6 +44,7 @@ _OTHERS = {
   'check',
   'fix',
   # scripts/setup.sh, and the usage of `caption`
+  'dev',
   'test',
   'flag',
 }

@@ -391,7 +391,9 @@ def over_white(image: np.ndarray) -> np.ndarray:
   return result
 
 
-def _valid(orientation: object) -> int:
+def orientation_of(exif: 'PilImage.Exif') -> int:
+  """Returns the orientation, 1 to 8, in EXIF data; 1 if there is none."""
+  orientation = exif.get(_ORIENTATION_TAG)
   if isinstance(orientation, int) and 1 <= orientation <= 8:
     return orientation
   return 1
@@ -404,7 +406,7 @@ def _exif_orientation(exif: bytes) -> int:
   values = Image.Exif()
   try:
     values.load(exif)
-    return _valid(values.get(_ORIENTATION_TAG))
+    return orientation_of(values)
   except _DAMAGED:
     return 1
 
@@ -510,9 +512,7 @@ def _pillow_header(data: bytes) -> Header:
   assert kind is not None
   with _opened(data, kind) as image:
     # Pillow turns a TIFF itself.
-    orientation = (
-      1 if kind == 'TIFF' else _valid(image.getexif().get(_ORIENTATION_TAG))
-    )
+    orientation = 1 if kind == 'TIFF' else orientation_of(image.getexif())
     return Header(kind, *image.size, _BYTES[kind], orientation)
 
 

@@ -1,11 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the captions of an image are printed."""
+"""How the captions of an image are told."""
 
 from collections.abc import Sequence
 import json
 import os
+from typing import Any
 
 from im2txt.inference_utils import captioner as captioner_lib
+
+
+def as_dict(
+  captions: Sequence[captioner_lib.ScoredCaption], min_confidence: float = 0.0
+) -> dict[str, Any]:
+  """Returns what JSON tells of the captions of an image, {name: value}.
+
+  Args:
+    captions: best first.
+    min_confidence: with less in the best one the image has no captions, but
+      'abstained_at_confidence'; 0: it always has.
+  """
+  if min_confidence and captions:
+    confidence = captions[0].confidence or 0.0
+    if confidence < min_confidence:
+      return {'captions': [], 'abstained_at_confidence': confidence}
+  return {'captions': [caption.as_dict() for caption in captions]}
 
 
 def lines(
@@ -20,29 +38,21 @@ def lines(
     filename: of the image.
     captions: best first.
     output_format: 'text', as in 2016, or 'json', a line with an object.
-    min_confidence: with less the image has no captions; 0: it always has.
+    min_confidence: see `as_dict`.
   """
-  abstained: dict[str, float] = {}
-  if min_confidence and captions:
-    confidence = captions[0].confidence or 0.0
-    if confidence < min_confidence:
-      captions, abstained = [], {'abstained_at_confidence': confidence}
+  told = as_dict(captions, min_confidence)
   if output_format == 'json':
-    return json.dumps(
-      {
-        'image': filename,
-        'captions': [caption.as_dict() for caption in captions],
-        **abstained,
-      },
-      ensure_ascii=False,
-    )
+    return json.dumps({'image': filename, **told}, ensure_ascii=False)
+  confidence = told.get('abstained_at_confidence')
   return '\n'.join(
     [
       f'Captions for image {os.path.basename(filename)}:',
-      *(f'  none (confidence {c:.2f})' for c in abstained.values()),
       *(
         f'  {i}) {caption.text} (p={caption.probability:f})'
-        for i, caption in enumerate(captions)
+        for i, caption in enumerate(captions if confidence is None else [])
+      ),
+      *(
+        [] if confidence is None else [f'  none (confidence {confidence:.2f})']
       ),
     ]
   )

@@ -44,8 +44,13 @@ VOCABULARY = 'word_counts.txt'
 # Images that take more bytes in memory are decoded one at a time.
 _LARGE = 150_000_000
 
+
 _Item = TypeVar('_Item')
 _OfImages = Callable[[tf.Tensor], tf.Tensor]
+
+
+class StepsNotKept(ValueError):
+  """The settings are of a search whose steps are not kept."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -299,10 +304,10 @@ class FeatureCaptioner:
       The captions, best first.
 
     Raises:
-      ValueError: the settings are none that this search knows.
+      StepsNotKept: the settings are none that this search knows.
     """
     if not self.search.is_as_in_2016:
-      raise ValueError(
+      raise StepsNotKept(
         'the steps are shown of a search as in 2016, without sampling, groups, '
         'rules of repetition, and required words'
       )
@@ -664,6 +669,15 @@ class Captioner:
     )
     config = members[0].model.config
     self._images = ImageDecoder(config.image_height, config.image_width)
+
+  def check_min_confidence(self, min_confidence: float) -> None:
+    """Raises ValueError if captions have no confidence to hold against this."""
+    if min_confidence and not self.decoder.confidence:
+      raise ValueError(
+        f'--min_confidence={min_confidence:g} needs a confidence, and there is '
+        f'none for --checkpoint_path={",".join(self.prefixes)}: run '
+        'fit_confidence'
+      )
 
   def with_search(self, search: search_config.SearchConfig) -> 'Captioner':
     """Returns another captioner of the same model, with a `SearchConfig`."""

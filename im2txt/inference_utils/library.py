@@ -32,7 +32,6 @@ _KINDS = (
   'the name of an image file, its bytes, a file open for binary reading, a '
   'uint8 array [height, width, 3] or [height, width], or a PIL.Image.Image'
 )
-_ORIENTATION = 274  # In EXIF data.
 
 
 class Captioned(NamedTuple):
@@ -243,10 +242,10 @@ class Captioner:
       return self.model.process(_pixels(image))
     if _is_pillow(image):
       pixels = image_formats.pixels_of_pillow(image, image.format or 'PIL')
-      # Now, as Pillow turns a TIFF itself while it is decoded.
-      orientation: Any = image.getexif().get(_ORIENTATION)
-      if not self.exif_orientation or orientation not in range(1, 9):
-        orientation = 1
+      orientation = 1
+      if self.exif_orientation:
+        # Now, as Pillow turns a TIFF itself while it is decoded.
+        orientation = image_formats.orientation_of(image.getexif())
       return self.model.process(pixels, orientation)
     if hasattr(image, 'read'):
       return self._decode(image.read(image_formats.MOST_FILE_BYTES + 1))

@@ -57,3 +57,21 @@ def define_precision(flag_values: flags.FlagValues = flags.FLAGS) -> None:
     ['float32', 'bfloat16'],
     flag_values,
   )
+
+
+def define_min_confidence(flag_values: flags.FlagValues = flags.FLAGS) -> None:
+  """Defines --min_confidence.
+
+  Args:
+    flag_values: where the flag is defined.
+  """
+  flags.disclaim_key_flags()
+  flags.DEFINE_float(
+    'min_confidence',
+    0,
+    'Give no caption of an image if the confidence in its best one is below '
+    'this. Needs the confidence.json that fit_confidence writes.',
+    lower_bound=0,
+    upper_bound=1,
+    flag_values=flag_values,
+  )

@@ -23,9 +23,10 @@ from starlette import routing
 from starlette import types
 from starlette.exceptions import HTTPException
 
+from im2txt.inference_utils import caption_lines
+from im2txt.inference_utils import captioner as captioner_lib
 from im2txt.inference_utils import explanation
 from im2txt.inference_utils import library
-from im2txt.inference_utils.captioner import ScoredCaption
 from im2txt.runtime import files
 from im2txt.serving import batcher
 from im2txt.serving import errors
@@ -44,7 +45,7 @@ _SHARE = 0.5
 
 Handler = Callable[[requests.Request], Awaitable[responses.Response]]
 # What came of an image: its captions, or why it has none.
-Outcome = list[ScoredCaption] | errors.RequestError
+Outcome = list[captioner_lib.ScoredCaption] | errors.RequestError
 
 
 class Server:
@@ -53,6 +54,8 @@ class Server:
   Args:
     captioner: a `library.Captioner`.
     options: limits.
+    min_confidence: an image has no captions if the confidence in the best is
+      less; 0: it always has.
     photos: directory of the examples that the page offers; there may be none.
 
   Attributes:
@@ -65,6 +68,7 @@ class Server:
     self,
     captioner: library.Captioner,
     options: options_lib.Options = options_lib.Options(),
+    min_confidence: float = 0.0,
     photos: str = files.shipped('photos'),
   ) -> None:
     self._captioner = captioner
@@ -75,6 +79,7 @@ class Server:
       if name.endswith('.jpg')
     }
     self._options = options
+    self._min_confidence = min_confidence
     self._captioned = 0
     self._running = 0
     self._memory = uploads.Memory(options.max_bytes_at_once)
@@ -310,7 +315,7 @@ class Server:
           **(
             {'error': outcome.reason, 'status': outcome.status}
             if isinstance(outcome, errors.RequestError)
-            else {'captions': [caption.as_dict() for caption in outcome]}
+            else caption_lines.as_dict(outcome, self._min_confidence)
           ),
         }
         for image, outcome in zip(images, outcomes)
@@ -329,18 +334,28 @@ class Server:
       [
         {'error': outcome.reason}
         if isinstance(outcome, errors.RequestError)
-        else {
-          'captions': [caption.text for caption in outcome],
-          'log_probabilities': [c.log_probability for c in outcome],
-          **(
-            {'confidences': [c.confidence for c in outcome]}
-            if any(c.confidence is not None for c in outcome)
-            else {}
-          ),
-        }
+        else self._prediction(outcome)
         for outcome in outcomes
       ],
     )
+
+  def _prediction(
+    self, captions: list[captioner_lib.ScoredCaption]
+  ) -> dict[str, Any]:
+    """Returns captions in the format of TensorFlow Serving."""
+    told = caption_lines.as_dict(captions, self._min_confidence)
+    columns = {
+      'captions': 'caption',
+      'log_probabilities': 'log_probability',
+      'confidences': 'confidence',
+    }
+    if all(caption.confidence is None for caption in captions):
+      del columns['confidences']
+    listed = told.pop('captions')
+    return {
+      **{name: [c[key] for c in listed] for name, key in columns.items()},
+      **told,
+    }
 
   async def _explained(
     self, request: requests.Request, explain: Callable[[Any], Any]
@@ -348,8 +363,8 @@ class Server:
     """Returns explain(the decoded image of a request), called between batches.
 
     Raises:
-      errors.RequestError: the image is bad, `explain` raises a ValueError, or
-        there is no room or time for it.
+      errors.RequestError: the image is bad, there is no room or time for it,
+        or the search keeps no steps.
     """
     assert self._batcher
     async with self._accepted() as (take, deadline):
@@ -363,7 +378,7 @@ class Server:
           async with asyncio.timeout_at(deadline):
             decoded = await self._decode(image)
             return await self._batcher.run(lambda: explain(decoded))
-      except ValueError as error:
+      except captioner_lib.StepsNotKept as error:
         raise errors.RequestError(400, str(error)) from error
       except TimeoutError as error:
         raise errors.RequestError(

@@ -69,10 +69,10 @@ class _Captioner:
 
 
 @contextlib.asynccontextmanager
-async def _serving(captioner=None, wait=True, **limits):
+async def _serving(captioner=None, wait=True, min_confidence=0.0, **limits):
   """Yields (client, server), in one event loop."""
   server = app_lib.Server(
-    captioner or _Captioner(), options_lib.Options(**limits)
+    captioner or _Captioner(), options_lib.Options(**limits), min_confidence
   )
   async with server.app.router.lifespan_context(server.app):
     async with httpx.AsyncClient(
@@ -166,6 +166,24 @@ def test_confidences_are_told_where_there_are_any():
   captioner = _Captioner()
   captioner.model = Confident()
   _run(test, captioner=captioner)
+
+  async def abstains(client, server):
+    del server
+    answer = await client.post('/v1/captions', content=testing.jpeg())
+    assert answer.json()['images'] == [
+      {'image': '', 'captions': [], 'abstained_at_confidence': 0.25}
+    ]
+    answer = await client.post(_PREDICT, json=_instances(testing.jpeg()))
+    assert answer.json()['predictions'] == [
+      {
+        'captions': [],
+        'log_probabilities': [],
+        'confidences': [],
+        'abstained_at_confidence': 0.25,
+      }
+    ]
+
+  _run(abstains, captioner=captioner, min_confidence=0.3)
 
 
 def test_the_format_of_tensorflow_serving():

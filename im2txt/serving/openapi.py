@@ -22,6 +22,11 @@ _CAPTION = {
     },
   },
 }
+_ABSTAINED = {
+  'type': 'number',
+  'description': 'Of the best caption, where it is below --min_confidence: '
+  'there are no captions.',
+}
 _IMAGE = {
   'type': 'object',
   'required': ['image'],
@@ -32,6 +37,7 @@ _IMAGE = {
       'type': 'array',
       'items': {'$ref': '#/components/schemas/Caption'},
     },
+    'abstained_at_confidence': _ABSTAINED,
     'error': {'type': 'string'},
     'status': {'type': 'integer', 'description': 'Of this image: 4xx or 5xx.'},
   },
@@ -219,6 +225,7 @@ def document(options: options_lib.Options) -> dict[str, Any]:
                   captions=_list({'type': 'string'}),
                   log_probabilities=_list({'type': 'number'}),
                   confidences=_list({'type': 'number'}),
+                  abstained_at_confidence=_ABSTAINED,
                 )
               )
             ),
