@@ -71,6 +71,7 @@ class CaptionSources:
     return {split: value for split, value in values.items() if value}
 
   def image_dir_of(self, split: str) -> str:
+    """Returns the directory of the images of 'train', 'val' or 'test'."""
     return getattr(self, f'{split}_image_dir') or self.image_dir
 
   def input_files(self) -> list[tuple[str | None, str, str]]:

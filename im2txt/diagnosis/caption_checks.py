@@ -39,7 +39,7 @@ def not_centred(image: tf.Tensor) -> tf.Tensor:
 
 
 def blue_first(image: tf.Tensor) -> tf.Tensor:
-  """Channels in the order of OpenCV."""
+  """Returns [height, width, 3] with its channels in the order of OpenCV."""
   return image[..., ::-1]
 
 

@@ -205,7 +205,15 @@ def measure(predicted: np.ndarray, good: np.ndarray) -> dict[str, float]:
 
 
 def auc(predicted: np.ndarray, good: np.ndarray) -> float:
-  """Returns how often a good one of a pair has the larger value."""
+  """Returns the area under the ROC curve, from 0 to 1; 0.5 is chance.
+
+  It is how often the good one of a pair has the larger value; an equal value
+  counts half.
+
+  Args:
+    predicted: float [captions].
+    good: bool [captions].
+  """
   yes, no = predicted[good][:, None], predicted[~good]
   return float(np.mean((yes > no) + 0.5 * (yes == no)))
 
@@ -240,7 +248,12 @@ def draw(
 
 
 def table(predicted: np.ndarray, good: np.ndarray) -> str:
-  """Returns what abstaining below a confidence leaves, as lines of text."""
+  """Returns what abstaining below a confidence leaves, as lines of text.
+
+  Args:
+    predicted: float [captions], confidences from 0 to 1.
+    good: bool [captions].
+  """
   lines = ['min_confidence  captioned  good']
   for least in np.arange(BINS) / BINS:
     kept = predicted >= least

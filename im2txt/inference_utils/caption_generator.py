@@ -54,15 +54,18 @@ class TopN:
     return len(self._heap)
 
   def push(self, caption: Caption) -> None:
+    """Adds a caption, and drops the worst if there are more than n."""
     if len(self._heap) < self._n:
       heapq.heappush(self._heap, caption)
     else:
       heapq.heappushpop(self._heap, caption)
 
   def in_heap_order(self) -> list[Caption]:
+    """Returns the captions in the order in which 2016's search went on."""
     return list(self._heap)
 
   def best_first(self) -> list[Caption]:
+    """Returns the captions by falling score."""
     return sorted(self._heap, reverse=True)
 
 

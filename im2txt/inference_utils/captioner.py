@@ -259,7 +259,13 @@ class FeatureCaptioner:
   def sentences(
     self, features: np.ndarray | tf.Tensor, first_image: int = 0
   ) -> list[list[Sentence]]:
-    """Like `caption`, with the ids of the words."""
+    """Like `caption`, with the ids of the words.
+
+    Args: see `caption`.
+
+    Returns:
+      For each image its captions, best first.
+    """
     states, found, texts = self._search(features, first_image)
     results = []
     for state, ambiguous, *captions in zip(

@@ -33,7 +33,12 @@ class Neighbour(NamedTuple):
 
 
 class Neighbours(NamedTuple):
-  """A word with its neighbours, the nearest first."""
+  """A word with its neighbours.
+
+  Attributes:
+    word: of the vocabulary.
+    neighbours: the nearest first.
+  """
 
   word: str
   neighbours: list[Neighbour]
