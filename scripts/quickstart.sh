@@ -103,7 +103,7 @@ To caption your own photos with the same model:
   source scripts/im2txt.sh
   caption my_photo.jpg
 
-To train it further on your own photos: README.md, "Your own photos". They come
+To train it further on your own photos: docs/own_photos.md. They come
 with a CSV file of the columns file, caption and split (train, val or test):
 
   file,caption,split

@@ -7,6 +7,8 @@
 #   scripts/setup.sh                          to run the programs
 #   scripts/setup.sh --test                   to run the tests as well
 #   scripts/setup.sh --dev                    to run scripts/lint.sh as well
+#   scripts/setup.sh --docs                   to run scripts/docs.sh as well
+#   scripts/setup.sh --no-bazel               to do without Bazel
 #   IM2TXT_TENSORFLOW=gpu scripts/setup.sh    TensorFlow with CUDA
 #   PYTHON=/path/to/python3 scripts/setup.sh  .venv made with this Python
 
@@ -39,11 +41,16 @@ sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
 # Bazel refuses paths with a space, whatever is in them.
 has_space() { [[ "${root}" == *' '* ]]; }
 
+# Not empty with --no-bazel, and where Bazel cannot be used.
+without_bazel=''
+
 check_path() {
   has_space || return 0
   [[ -z "${with_tests}" ]] ||
     die "Bazel, which runs the tests, takes no path with a space: move" \
       "the project elsewhere than ${root}"
+  [[ -z "${without_bazel}" ]] || return 0
+  without_bazel=1
   say "there is a space in ${root}, and Bazel takes no such path: left out." \
     "The functions of scripts/im2txt.sh do without it; for bazel build and" \
     "scripts/test.sh move the project"
@@ -51,7 +58,8 @@ check_path() {
 
 install_apt_packages() {
   local packages=() sudo=()
-  has_space || command -v bazel >/dev/null || packages+=(bazel-bootstrap)
+  [[ -n "${without_bazel}" ]] || command -v bazel >/dev/null ||
+    packages+=(bazel-bootstrap)
   # A .venv that works needs no other Python.
   if ! [[ -x "${python}" ]] && ! find_python >/dev/null; then
     packages+=(python3 python3-venv)
@@ -77,7 +85,7 @@ install_apt_packages() {
 
 check_bazel() {
   local version
-  ! has_space || return 0
+  [[ -z "${without_bazel}" ]] || return 0
   version="$(bazel --version)" || die "bazel --version failed: see above"
   # From Bazel 7 on MODULE.bazel is read, and no longer WORKSPACE alone. That of
   # Debian's bazel-bootstrap says no number.
@@ -140,13 +148,17 @@ install_python_packages() {
 }
 
 main() {
-  local with_tests='' with_linters='' kind="${IM2TXT_TENSORFLOW:-cpu}"
+  local with_tests='' with_linters='' with_docs=''
+  local kind="${IM2TXT_TENSORFLOW:-cpu}"
   case "$*" in
     '') ;;
     --test) with_tests=1 ;;
     # mypy reads the tests, and so the packages that they import.
     --dev) with_tests=1 with_linters=1 ;;
-    *) die "unknown argument: $* (usage: scripts/setup.sh [--test | --dev])" ;;
+    --docs) with_docs=1 ;;
+    --no-bazel) without_bazel=1 ;;
+    *) die "unknown argument: $* (usage: scripts/setup.sh [--test | --dev |" \
+      "--docs | --no-bazel])" ;;
   esac
   [[ "${kind}" == cpu || "${kind}" == gpu ]] ||
     die "IM2TXT_TENSORFLOW=${kind}: must be cpu or gpu"
@@ -161,6 +173,7 @@ main() {
   install_python_packages "${kind}"
   [[ -z "${with_tests}" ]] || pip_install test requirements-test.txt
   [[ -z "${with_linters}" ]] || pip_install dev requirements-dev.txt
+  [[ -z "${with_docs}" ]] || pip_install docs requirements-docs.txt
   "${python}" -m im2txt.text.install_punkt ||
     die "NLTK's tokenizer data is missing: see the line above"
 }

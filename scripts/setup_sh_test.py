@@ -78,6 +78,12 @@ def test_a_path_with_a_space_is_told_first(setup):
   assert 'which runs the tests, takes no path with a space' in line
 
 
+def test_does_without_bazel(setup):
+  result = setup('--no-bazel', version='bazel 8.1.0')
+  (line,) = result.stderr.splitlines()
+  assert 'no Python 3.11 to 3.13 with venv' in line
+
+
 def test_refuses_what_it_does_not_know(setup):
   result = setup('--tests')
   assert result.returncode == 1 and 'unknown argument: --tests' in result.stderr
