@@ -9,6 +9,8 @@ import pytest
 
 from im2txt import testing
 
+_WITHOUT_WORDS = testing.testdata_path('checkpoints', 'v2_kernel')
+
 
 @pytest.fixture(scope='module', name='model')
 def fixture_model(tmp_path_factory):
@@ -55,7 +57,11 @@ def test_frequent_words_to_a_file(model, tmp_path):
     ([], 'name the words'),
     (['dog', '--output_file=/nowhere/words'], '--output_file=/nowhere/words'),
     (['dog', '--vocab_file=/nowhere'], '/nowhere'),
-    (['dog', '--checkpoint_path=/nowhere'], '--vocab_file is required'),
+    (['dog', '--checkpoint_path=/nowhere'], 'no checkpoint at /nowhere'),
+    (
+      ['dog', f'--checkpoint_path={_WITHOUT_WORDS}'],
+      '--vocab_file is required',
+    ),
     (['dog', '--num_neighbours=0'], 'num_neighbours'),
   ],
 )

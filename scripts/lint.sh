@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Checks the code without running it: ruff's rules and format, mypy's types.
+# Checks the code without running it: ruff's rules and format, mypy's types, and
+# the Dockerfile.
 #
 #   scripts/lint.sh          checks
 #   scripts/lint.sh --fix    mends what ruff can mend, and checks the rest
@@ -20,4 +21,5 @@ else
   .venv/bin/ruff format --check . || status=1
 fi
 .venv/bin/mypy || status=1
+.venv/bin/hadolint Dockerfile || status=1
 exit "${status}"

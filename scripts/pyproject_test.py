@@ -40,6 +40,17 @@ def test_the_pinned_version_is_allowed(name):
   assert _versions(_pins()[name]) >= _versions(_bounds()[name])
 
 
+def test_a_package_has_one_version():
+  found = {}
+  for path in _ROOT.glob('requirements*'):
+    for line in path.read_text('utf-8').splitlines():
+      if '==' in line and not line.startswith('#'):
+        name, version = line.split('==')
+        name = re.sub(r'[-_.]+', '-', name).lower()
+        assert found.setdefault(name, version) == version, f'{path}: {line}'
+  assert 'mkdocs' in found and 'tensorflow' in found
+
+
 def test_each_program_has_a_console_script():
   tree = ast.parse((_ROOT / 'im2txt' / 'rooms.bzl').read_text('utf-8'))
   (programs,) = (

@@ -135,5 +135,7 @@ def on_post_page(output: str, page: Any, **_: Any) -> str:
 
 def on_post_build(config: Any) -> None:
   for path in pathlib.Path(config.site_dir).rglob('*.css'):
-    for url in re.findall(r'url\([\'"]?((?:https?:)?//[^)]+)', path.read_text()):
+    for url in re.findall(
+      r'url\([\'"]?((?:https?:)?//[^)]+)', path.read_text()
+    ):
       raise PluginError(f'{path} would load {url}')

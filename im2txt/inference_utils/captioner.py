@@ -817,10 +817,13 @@ def vocabulary_of(checkpoint_path: str, vocab_file: str) -> str:
     vocab_file: value of --vocab_file; '' for none.
 
   Raises:
-    ValueError: there is neither.
+    ValueError: there is neither, or no checkpoint.
   """
   found = vocab_file or vocabulary_beside(checkpoint_path)
   if not found:
+    # A wrong path has no vocabulary beside it either.
+    for path in checkpoints.split_paths(checkpoint_path):
+      checkpoints.resolve(path)
     raise ValueError(
       f'--vocab_file is required: there is no {VOCABULARY} beside '
       f'--checkpoint_path={checkpoint_path}'
