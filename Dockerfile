@@ -16,7 +16,8 @@ USER 1000
 WORKDIR /app
 
 # The packages first: they are installed again only if a file here changes.
-COPY --chown=im2txt:im2txt requirements*.txt requirements.lock ./
+# By pyproject.toml the programs know that they are not in a wheel.
+COPY --chown=im2txt:im2txt requirements*.txt requirements.lock pyproject.toml ./
 COPY --chown=im2txt:im2txt scripts/setup.sh scripts/
 COPY --chown=im2txt:im2txt im2txt/__init__.py im2txt/
 COPY --chown=im2txt:im2txt im2txt/runtime im2txt/runtime

@@ -445,6 +445,7 @@ def test_the_image_has_what_it_needs():
       path == k or path.startswith(f'{k}/') or k.startswith(f'{path}/')
       for k in kept
     ), path
+  assert 'pyproject.toml' in copied  # See `files.shipped`.
   # Those of the wheel.
   shipped = doc_pages.read('pyproject.toml')
   for path in re.findall(r'^"(data/\w+(?:\.\w+)?)" = ', shipped, re.M):
