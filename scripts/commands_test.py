@@ -25,17 +25,18 @@ from im2txt import testing
 # What is typed beside the programs. Their arguments are not looked at.
 _OTHERS = {
   '.venv/bin/pre-commit',
-  'bazel-4',
   'base64',
   'cd',
   'cp',
   'curl',
   'docker',
+  'export',
   'git',
+  'kubectl',
   'mkdir',
   'mogrify',
-  'pip',
   'rm',
+  'sbatch',
   'tensorboard',
 }
 
@@ -58,12 +59,14 @@ _FLAGS_OF_OTHERS = {
   'test_output',
   'ui_event_filters',
   'version',
-  # Docker, TensorBoard, TensorFlow Serving
+  # Docker, Slurm, TensorBoard, TensorFlow Serving
   'batching_parameters_file',
   'build',
   'build-arg',
   'enable_batching',
+  'gpus-per-node',
   'logdir',
+  'nodes',
   'profile',
   'rm',
   # mkdocs, ruff
@@ -325,7 +328,7 @@ def check_files(commands):
       name, _, value = word[2:].partition('=')
       if _OUTPUTS.fullmatch(name):
         made.add(value)
-      elif _INPUTS.fullmatch(name) and '$' not in value:
+      elif _INPUTS.fullmatch(name) and not re.search(r'\$|\.\.\.$', value):
         for path in value.split(','):
           assert (
             not path
@@ -389,8 +392,9 @@ def test_flags_that_are_named_exist(path):
   for script in doc_pages.ROOT.glob('scripts/*.sh'):
     # Its usage, in the comment at its beginning.
     known |= set(re.findall(r'scripts/\w+\.sh --([\w-]+)', script.read_text()))
-  for module in ('serving/load', 'stress/faults', 'stress/fuzz'):
-    known |= arguments_of(f'im2txt/{module}.py')
+  for module in doc_pages.ROOT.glob('im2txt/*/*.py'):
+    if 'argparse.ArgumentParser(' in module.read_text('utf-8'):
+      known |= arguments_of(str(module.relative_to(doc_pages.ROOT)))
   named = set(re.findall(r'(?<![\w-])--([a-z][\w-]*)', doc_pages.read(path)))
   assert not {
     name

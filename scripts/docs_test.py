@@ -38,7 +38,9 @@ def fault(path, link):
   if re.match(r'\w+:', link):
     # Nobody is asked: a test must do without a network.
     return (
-      None if re.match(r'https://[\w.-]+\.\w+/', link) else 'not an address'
+      None
+      if re.match(r'https://[\w.-]+\.\w+(?:/|$)', link)
+      else 'not an address'
     )
   file, _, anchor = link.partition('#')
   target = os.path.normpath(os.path.join(os.path.dirname(path), file))
@@ -78,7 +80,8 @@ def test_each_page_is_in_the_menu():
     doc_pages.OUTSIDE_DOCS.get(path, path.removeprefix('docs/'))
     for path in doc_pages.paths()
   ]
-  assert sorted(menu) == sorted(pages), 'see nav in mkdocs.yml'
+  assert not set(pages) - set(menu), 'add these under nav in mkdocs.yml'
+  assert sorted(menu) == sorted(pages)
 
 
 def test_the_readme_is_short():
