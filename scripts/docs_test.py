@@ -80,7 +80,8 @@ def test_each_page_is_in_the_menu():
     doc_pages.OUTSIDE_DOCS.get(path, path.removeprefix('docs/'))
     for path in doc_pages.paths()
   ]
-  assert not set(pages) - set(menu), 'add these under nav in mkdocs.yml'
+  missing = sorted(set(pages) - set(menu))
+  assert not missing, f'add to nav in mkdocs.yml: {missing}'
   assert sorted(menu) == sorted(pages)
 
 
