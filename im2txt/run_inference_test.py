@@ -187,7 +187,13 @@ def fixture_runs(files):
       files / 'rgb.jpg',
     ),
     'no name': (prefix, words, ''),
-    'no vocabulary': (files / 'folder', '', '', files / 'rgb.jpg'),
+    'no checkpoint': (files / 'folder', '', '', files / 'rgb.jpg'),
+    'no vocabulary': (
+      testing.testdata_path('checkpoints', 'v2_kernel'),
+      '',
+      '',
+      files / 'rgb.jpg',
+    ),
   }
   given = {'arguments': f'{files}/x[1].jpg\n\n{files}/other.jpg\n'}
   # Beside the checkpoint.
@@ -378,7 +384,8 @@ def test_exif_orientation_can_be_left_out_of_account(runs, files):
     ('no file', ['no image file', 'missing.jpg', 'none*']),
     ('value of a flag', ['write --exif_orientation=false']),
     ('no name', ['run_inference [flags] FILE...']),
-    ('no vocabulary', ['--vocab_file', 'word_counts.txt', 'folder']),
+    ('no checkpoint', ['no checkpoint in directory', 'folder']),
+    ('no vocabulary', ['--vocab_file', 'word_counts.txt', 'v2_kernel']),
     ('beam', ['beam_size=0', 'must be 1 or more']),
     ('vocabulary', ['large has 10 words', 'vocab_size of 8']),
     ('no flag', ['--checkpoint_path is required']),
