@@ -11,6 +11,7 @@ imported when one of these names is used first.
 """
 
 import importlib
+import os
 import typing
 
 from im2txt.runtime import quiet_tensorflow
@@ -31,8 +32,13 @@ _PUBLIC = {
 
 __all__ = ['Captioned', 'Captioner', 'ScoredCaption', 'SearchConfig']
 
-# Here, as TensorFlow is imported by any program, process or test after this.
+# Both here, as TensorFlow is imported by any program, process or test after
+# this.
 quiet_tensorflow.install()
+# TensorFlow imports a Keras with itself. tf-slim needs tf-keras, see
+# `ops.slim_bridge`: Keras 3, with matplotlib, would be a third of the time that
+# importing TensorFlow takes, for nothing.
+os.environ['TF_USE_LEGACY_KERAS'] = '1'
 
 
 def __getattr__(name: str) -> typing.Any:

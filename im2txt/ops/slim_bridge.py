@@ -4,19 +4,16 @@
 tf-slim 1.1 finds TF1 layers through TensorFlow's lazy Keras loader, which looks
 for `tf_keras.legacy_tf_layers`. tf-keras has moved these modules to
 `tf_keras.src.legacy_tf_layers`, so this module registers the old names before
-it imports tf-slim. Always import tf-slim from here:
+it imports tf-slim. Keras 3 has neither the TF1 layers nor
+track_tf1_style_variables: `im2txt/__init__.py` makes TensorFlow use tf-keras.
+Always import tf-slim from here:
 
   from im2txt.ops.slim_bridge import tf_slim, track_tf1_style_variables
 """
 
 import importlib
-import os
 import sys
 import warnings
-
-# TensorFlow reads this when Keras is first used. Keras 3 has neither the TF1
-# layers nor track_tf1_style_variables.
-os.environ['TF_USE_LEGACY_KERAS'] = '1'
 
 import tensorflow as tf
 

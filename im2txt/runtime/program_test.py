@@ -20,6 +20,13 @@ def main(argv):
     tf.io.write_file('/dev/full', 'x' * 9999)
   if 'key' in argv:
     raise KeyboardInterrupt
+  if 'garbage' in argv:
+    class Garbage:
+      def __init__(self):
+        self.itself = self
+      def __del__(self, write=print):
+        write('collected')
+    Garbage()
   print(argv[1:])
 program.run(main, takes_argument={})
 """
@@ -109,6 +116,11 @@ def test_help_is_no_failure_and_a_wrong_flag_one_line():
 def test_an_interrupt_is_told_by_the_status():
   result = run(True, 'key')
   assert result.returncode == 130 and not result.stderr
+
+
+def test_no_garbage_is_collected_at_the_end():
+  result = run(True, 'garbage')
+  assert (result.returncode, result.stdout) == (0, "['garbage']\n")
 
 
 if __name__ == '__main__':

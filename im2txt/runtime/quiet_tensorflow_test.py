@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of quiet_tensorflow: what processes write while they start."""
 
-import concurrent.futures
+import ast
 import glob
+import json
 import os
 import signal
 import subprocess
@@ -162,33 +163,75 @@ def test_a_process_without_standard_error(tmp_path):
   assert (result.returncode, result.stdout) == (0, '3\n')
 
 
-@pytest.fixture(scope='module', name='helps')
-def fixture_helps():
-  """How each program ends that is asked for help: dict from name to future.
-
-  They are run as Bazel runs them, from their files.
-  """
-  paths = [
+def _programs():
+  """Returns the paths of all programs."""
+  return sorted(
     path
     for path in glob.glob(os.path.join(_ROOT, 'im2txt', '*.py'))
     if 'program.run(main' in open(path, encoding='utf-8').read()
-  ]
-  with concurrent.futures.ThreadPoolExecutor(2) as pool:
-    yield {
-      os.path.basename(path): pool.submit(
-        _run, path, '--helpfull' if path.endswith('train.py') else '--help'
-      )
-      for path in paths
-      if not path.endswith('_test.py')
-    }
+    and not path.endswith('_test.py')
+  )
 
 
-def test_the_help_of_every_program_is_quiet(helps):
-  assert {'train.py', 'run_inference.py', 'plot.py'} <= set(helps)
-  for name, future in helps.items():
-    result = future.result()
-    assert (name, result.returncode, result.stderr) == (name, 0, '')
-    assert '--' in result.stdout
+# Imports what the programs import, and forks for each: so it is loaded once.
+_HELPS = r"""
+import importlib, json, os, runpy, sys
+for path in sys.argv[2:]:
+  importlib.import_module('im2txt.' + os.path.basename(path).removesuffix('.py'))
+assert 'tensorflow' in sys.modules and 'keras' not in sys.modules
+ends = {}
+for path in sys.argv[2:]:
+  name = os.path.basename(path)
+  files = [f'{sys.argv[1]}/{name}.{stream}' for stream in ('out', 'err')]
+  child = os.fork()
+  if not child:
+    for number, file in enumerate(files, 1):
+      os.dup2(os.open(file, os.O_CREAT | os.O_WRONLY), number)
+    sys.argv = [path, '--help']
+    sys.path.insert(0, os.path.dirname(path))
+    runpy.run_path(path, run_name='__main__')  # It calls sys.exit.
+    raise AssertionError('it did not end')
+  _, status = os.waitpid(child, 0)
+  ends[name] = [os.waitstatus_to_exitcode(status), *map(
+      lambda file: open(file).read(), files)]
+print(json.dumps(ends))
+"""
+
+
+def test_the_help_of_every_program_is_quiet(tmp_path):
+  """Each is run as Bazel runs it, from its file."""
+  result = _run('-c', _HELPS, str(tmp_path), *_programs())
+  assert result.returncode == 0 and result.stderr == '', result.stderr
+  ends = json.loads(result.stdout)
+  assert {'train.py', 'run_inference.py', 'plot.py'} <= set(ends)
+  for name, (status, out, err) in ends.items():
+    assert (name, status, err) == (name, 0, '')
+    assert '--' in out
+
+
+@pytest.mark.parametrize(
+  'name, flag', [('train.py', '--helpfull'), ('benchmark.py', '--help')]
+)
+def test_a_program_that_imports_tensorflow_itself_is_quiet(name, flag):
+  """The second does so by name."""
+  result = _run(os.path.join(_ROOT, 'im2txt', name), flag)
+  assert (result.returncode, result.stderr) == (0, '')
+  assert '--' in result.stdout
+
+
+def test_every_program_imports_im2txt_before_what_imports_tensorflow():
+  early = set()
+  for path in _programs():
+    with open(path, encoding='utf-8') as f:
+      imports = [
+        node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
+        for node in ast.parse(f.read()).body
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+      ]
+    packages = [name.partition('.')[0] for name in imports]
+    early.update(packages[: packages.index('im2txt')])
+  assert 'absl' in early
+  assert early - sys.stdlib_module_names <= {'absl', 'numpy', 'PIL'}
 
 
 def test_workers_are_quiet(tmp_path):
