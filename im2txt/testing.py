@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
+import ctypes
 import dataclasses
 import functools
 import gc
@@ -392,11 +393,19 @@ def program(
 ) -> dict[str, Any]:
   """Returns arguments of `subprocess.Popen` that start a program of im2txt.
 
+  The program ends with the thread that starts it, at the latest.
+
   Args:
     name: for example 'train'.
     *args: its arguments.
     code: Python to run first, in the same process.
   """
+  end_with_parent = None
+  if sys.platform == 'linux':
+    # So a test that is killed leaves no program running. 1 is PR_SET_PDEATHSIG.
+    end_with_parent = functools.partial(
+      ctypes.CDLL(None).prctl, 1, int(signal.SIGKILL)
+    )
   start = ['-m', f'im2txt.{name}']
   if code:
     start = [
@@ -411,6 +420,7 @@ def program(
     'stdout': subprocess.PIPE,
     'stderr': subprocess.PIPE,
     'text': True,
+    'preexec_fn': end_with_parent,
   }
 
 
