@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of doctor: train directories with one fault each."""
 
+import functools
 import itertools
 import os
 import re
 import sys
+import tempfile
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from im2txt.diagnosis import case as case_lib
 from im2txt.diagnosis import doctor
 from im2txt.diagnosis import observation
 from im2txt.inference_utils import captioner as captioner_lib
+from im2txt.inference_utils import likelihood
 from im2txt.text import vocabulary
 from im2txt.text import vocabulary_stamp
 
@@ -40,6 +43,22 @@ _SIDE = 6
 _PROJECTION = np.random.default_rng(1).normal(size=[3 * _SIDE**2, 2048])
 
 
+@functools.cache
+def _shared_decoder(config, word_counts):
+  """Returns (model, `FeatureCaptioner`), traced once for all runs alike.
+
+  Args:
+    config: the model's.
+    word_counts: content of the vocabulary file.
+  """
+  with tempfile.NamedTemporaryFile('w', encoding='utf-8') as f:
+    f.write(word_counts)
+    f.flush()
+    vocab = vocabulary.Vocabulary(f.name)
+  model = show_and_tell_model.ShowAndTellModel(config, with_inception=False)
+  return model, captioner_lib.FeatureCaptioner(model, vocab)
+
+
 class Captioner:
   """Stands in for a `Captioner`; its encoder is a random layer of pixels.
 
@@ -48,13 +67,10 @@ class Captioner:
 
   def __init__(self, prefix, vocab_file):
     trained = checkpoints.load(prefix)
-    self.model = show_and_tell_model.ShowAndTellModel(
-      trained.model_config, with_inception=False
-    )
+    with open(vocab_file, encoding='utf-8') as f:
+      self.model, self.decoder = _shared_decoder(trained.model_config, f.read())
+    # The weights of the run before are all replaced.
     trained.checkpoint.restore(self.model.named_variables)
-    self.decoder = captioner_lib.FeatureCaptioner(
-      self.model, vocabulary.Vocabulary(vocab_file)
-    )
 
   @staticmethod
   def decode(data, exif_orientation):
@@ -222,10 +238,15 @@ class Run:
     _save(self.train, decoder or self.decoder, **changes)
 
 
+# One per model, so one that is traced once.
+_likelihood_of = functools.cache(likelihood.Likelihood)
+
+
 @pytest.fixture(name='run')
 def fixture_run(tmp_path, monkeypatch, decoder):
   """A healthy training run."""
   monkeypatch.setattr(captioner_lib, 'Captioner', Captioner)
+  monkeypatch.setattr(likelihood, 'Likelihood', _likelihood_of)
   return Run(tmp_path, decoder)
 
 
