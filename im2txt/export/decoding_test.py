@@ -28,6 +28,15 @@ def fixture_decode():
   )
 
 
+@pytest.fixture(scope='module', name='decode_as_stored')
+def fixture_decode_as_stored():
+  return tf.function(
+    lambda encoded: decoding.decode(encoded, False),
+    autograph=False,
+    input_signature=[tf.TensorSpec([], tf.string)],
+  )
+
+
 def _encode(image, kind, **options):
   out = io.BytesIO()
   image.save(out, kind, **options)
@@ -76,16 +85,15 @@ def _exif(orientation, kind, big_endian=True, **others):
 
 @pytest.mark.parametrize('kind', ['JPEG', 'PNG'])
 @pytest.mark.parametrize('orientation', range(1, 9))
-def test_images_are_turned(decode, decoder, kind, orientation):
+def test_images_are_turned(
+  decode, decode_as_stored, decoder, kind, orientation
+):
   exif = Image.Exif()
   exif[274] = orientation
   data = _encode(_picture(), kind, exif=exif)
   _assert_same(decode, decoder, data)
-  as_stored = tf.function(
-    lambda encoded: decoding.decode(encoded, False), autograph=False
-  )(data)
   np.testing.assert_array_equal(
-    decoder.process(as_stored.numpy()),
+    decoder.process(decode_as_stored(data).numpy()),
     decoder.decode(data, exif_orientation=False),
   )
 

@@ -32,7 +32,11 @@ def fixture_files(tmp_path_factory):
   path = tmp_path_factory.mktemp('model')
   (path / 'word_counts.txt').write_text(''.join(f'{w} 1\n' for w in _WORDS))
   config = configuration.ModelConfig(
-    vocab_size=8, embedding_size=4, num_lstm_units=6
+    vocab_size=8,
+    embedding_size=4,
+    num_lstm_units=6,
+    image_height=75,
+    image_width=75,
   )
   configuration.save(path, (config, configuration.TrainingConfig()))
   tf.random.set_seed(1)
@@ -40,7 +44,10 @@ def fixture_files(tmp_path_factory):
   # Random features are large: the LSTM would be saturated, whatever the image.
   features = model.encode_images(
     tf.stack(
-      [image_processing.process_image(testing.jpeg(i)) for i in range(3)]
+      [
+        image_processing.process_image(testing.jpeg(i), height=75, width=75)
+        for i in range(3)
+      ]
     )
   )
   model.image_embedding_weights.assign(
@@ -57,6 +64,16 @@ def fixture_captioner(files):
     str(files / 'word_counts.txt'),
     SearchConfig(beam_size=2, max_caption_length=5),
   )
+
+
+@pytest.fixture(scope='module', name='full_size')
+def fixture_full_size(files, tmp_path_factory):
+  """The same captioner with images of the size of 2016."""
+  path = tmp_path_factory.mktemp('full_size')
+  for file in files.iterdir():
+    if file.name != configuration.FILE_NAME:
+      (path / file.name).symlink_to(file)
+  return captioner_lib.Captioner(str(path), str(files / 'word_counts.txt'))
 
 
 def test_captions_of_a_batch_equal_those_of_each_alone(captioner):
@@ -535,9 +552,9 @@ def test_bfloat16_moves_the_state(files, captioner):
     (b'\0\0\0\x18ftypheic\0\0\0\0', 'HEIC image.*JPEG'),
   ],
 )
-def test_what_is_no_image_is_refused(captioner, data, message):
+def test_what_is_no_image_is_refused(full_size, data, message):
   with pytest.raises(ValueError, match=message):
-    captioner.decode(data)
+    full_size.decode(data)
 
 
 def _encode(image, kind, **options):
@@ -554,17 +571,17 @@ def _picture(mode='RGB'):
   'kind, options',
   [('BMP', {}), ('TIFF', {}), ('WebP', {'lossless': True}), ('GIF', {})],
 )
-def test_other_kinds_are_decoded_to_the_same_as_a_png(captioner, kind, options):
+def test_other_kinds_are_decoded_to_the_same_as_a_png(full_size, kind, options):
   picture = _picture('P').convert('RGB')
   np.testing.assert_array_equal(
-    captioner.decode(_encode(picture, kind, **options)),
-    captioner.decode(_encode(picture, 'PNG')),
+    full_size.decode(_encode(picture, kind, **options)),
+    full_size.decode(_encode(picture, 'PNG')),
   )
 
 
 @pytest.mark.parametrize('kind', ['JPEG', 'PNG', 'WebP'])
 @pytest.mark.parametrize('orientation', range(1, 9))
-def test_exif_orientation(captioner, kind, orientation):
+def test_exif_orientation(full_size, kind, orientation):
   options = {'WebP': {'lossless': True}}.get(kind, {})
   exif = Image.Exif()
   exif[274] = orientation
@@ -579,15 +596,15 @@ def test_exif_orientation(captioner, kind, orientation):
   upright.getexif()[274] = orientation
   upright = ImageOps.exif_transpose(upright)
   np.testing.assert_array_equal(
-    captioner.decode(data), captioner.decode(_encode(upright, 'PNG'))
+    full_size.decode(data), full_size.decode(_encode(upright, 'PNG'))
   )
   np.testing.assert_array_equal(
-    captioner.decode(data, exif_orientation=False), captioner.decode(stored)
+    full_size.decode(data, exif_orientation=False), full_size.decode(stored)
   )
 
 
 @pytest.mark.parametrize('kind', ['GIF', 'PNG', 'WebP', 'TIFF'])
-def test_the_first_frame_of_an_animation(captioner, kind):
+def test_the_first_frame_of_an_animation(full_size, kind):
   options = {'WebP': {'lossless': True}}.get(kind, {})
   first = _picture('P').convert('RGB')
   moving = _encode(
@@ -598,12 +615,12 @@ def test_the_first_frame_of_an_animation(captioner, kind):
     **options,
   )
   np.testing.assert_array_equal(
-    captioner.decode(moving), captioner.decode(_encode(first, 'PNG'))
+    full_size.decode(moving), full_size.decode(_encode(first, 'PNG'))
   )
 
 
 @pytest.mark.parametrize('mode', ['RGBA', 'LA', 'P'])
-def test_transparent_pixels_of_a_png_are_white(captioner, mode):
+def test_transparent_pixels_of_a_png_are_white(full_size, mode):
   picture = _picture(mode)
   if mode == 'P':
     data = _encode(picture, 'PNG', transparency=picture.getpixel((0, 0)))
@@ -615,35 +632,35 @@ def test_transparent_pixels_of_a_png_are_white(captioner, mode):
   expected = Image.alpha_composite(white, rgba).convert('RGB')
   # One step of 256.
   np.testing.assert_allclose(
-    captioner.decode(data),
-    captioner.decode(_encode(expected, 'PNG')),
+    full_size.decode(data),
+    full_size.decode(_encode(expected, 'PNG')),
     atol=2.1 / 255,
   )
-  dark = captioner.decode(_encode(rgba.convert('RGB'), 'PNG'))
-  assert np.abs(captioner.decode(data) - dark).max() > 0.1
+  dark = full_size.decode(_encode(rgba.convert('RGB'), 'PNG'))
+  assert np.abs(full_size.decode(data) - dark).max() > 0.1
 
 
-def test_a_png_of_16_bits(captioner):
+def test_a_png_of_16_bits(full_size):
   values = np.full([20, 20], 0x8001, np.uint16)
   np.testing.assert_allclose(
-    captioner.decode(_encode(Image.fromarray(values), 'PNG')),
+    full_size.decode(_encode(Image.fromarray(values), 'PNG')),
     (0x80 / 255 - 0.5) * 2,
     atol=1e-5,
   )
 
 
-def test_a_jpeg_that_is_too_large_is_decoded_smaller(captioner, monkeypatch):
+def test_a_jpeg_that_is_too_large_is_decoded_smaller(full_size, monkeypatch):
   data = testing.jpeg(3, 400, 600)
-  whole = captioner.decode(data).numpy()
+  whole = full_size.decode(data).numpy()
   testing.set_largest_image(monkeypatch, 200 * 300)
-  half = captioner.decode(data).numpy()
+  half = full_size.decode(data).numpy()
   assert 0 < np.abs(half - whole).max() < 0.2
   for other in (
     _encode(_picture().resize((600, 400)), 'PNG'),
     _encode(_picture().resize((600, 400)), 'JPEG', progressive=True),
   ):
     with pytest.raises(ValueError, match='too large, 600 x 400 pixels'):
-      captioner.decode(other)
+      full_size.decode(other)
 
 
 @pytest.mark.parametrize(
@@ -673,7 +690,9 @@ def test_a_vocabulary_larger_than_the_model_is_refused(files, tmp_path):
     captioner_lib.Captioner(str(files), str(path))
 
 
-def test_a_checkpoint_of_old_names_without_configuration(files, tmp_path):
+def test_a_checkpoint_of_old_names_without_configuration(
+  files, full_size, tmp_path
+):
   source = checkpoints.Checkpoint(str(files))
   old = {
     'lstm/basic_lstm_cell/kernel': 'lstm/BasicLSTMCell/Linear/Matrix',
@@ -682,13 +701,11 @@ def test_a_checkpoint_of_old_names_without_configuration(files, tmp_path):
   values = {old.get(n, n): source.get(n) for n in source.shapes}
   del values['global_step']
   checkpoints.write(str(tmp_path / 'model'), values)
-  vocab_file = str(files / 'word_counts.txt')
-  found, expected = (
-    captioner_lib.Captioner(path, vocab_file)
-    for path in (str(tmp_path / 'model'), str(files))
+  found = captioner_lib.Captioner(
+    str(tmp_path / 'model'), str(files / 'word_counts.txt')
   )
   image = found.decode(testing.jpeg())
-  assert found.caption([image]) == expected.caption([image])
+  assert found.caption([image]) == full_size.caption([image])
 
 
 def test_a_checkpoint_whose_inception_does_not_fit_is_named(files, tmp_path):
@@ -738,13 +755,20 @@ def test_captions_of_real_photos_equal_those_of_2016(tmp_path):
       pytest.skip(f'needs the photo {name}')
     with open(path, 'rb') as f:
       images.append(f.read())
+  captioner = captioner_lib.Captioner(
+    prefix,
+    testing.reference_path('full2000', 'word_counts.txt'),
+    SearchConfig(beam_size=3),
+  )
+  images = [captioner.decode(image) for image in images]
+  features = captioner.encode(images)
   for beam_size in (1, 3, 20):
-    captioner = captioner_lib.Captioner(
-      prefix,
-      testing.reference_path('full2000', 'word_counts.txt'),
-      SearchConfig(beam_size=beam_size),
-    )
-    found = captioner.caption([captioner.decode(image) for image in images])
+    if beam_size == captioner.decoder.search.beam_size:
+      found = captioner.caption(images)
+    else:  # The encoder is the same.
+      found = captioner_lib.FeatureCaptioner(
+        captioner.model, captioner.vocab, SearchConfig(beam_size=beam_size)
+      ).caption(features)
     for name, captions in zip(expected['images'], found):
       wanted = expected['beams'][name][str(beam_size)]
       # By their ids: in 2016 a caption cut short lost its last word in print.

@@ -26,27 +26,34 @@ def _captions(rng, count):
   return captions
 
 
-@pytest.mark.parametrize('rows, states', [(1024, 16384), (8, 40), (1, 1)])
-def test_tree_scores_as_one_by_one(rows, states):
+@pytest.fixture(scope='module', name='one_by_one')
+def fixture_one_by_one():
+  """(model, features, captions, their log likelihoods scored one by one)."""
   rng = np.random.default_rng(1)
   tf.random.set_seed(1)
   model = show_and_tell_model.ShowAndTellModel(_CONFIG, with_inception=False)
   model.logits_biases.assign(rng.normal(size=30).astype(np.float32))
   features = rng.random([5, 2048], np.float32)
   captions = _captions(rng, 40)
+  scores = []
+  for caption in captions:
+    batch = np.tile(np.array(caption), [5, 1])
+    losses = model.cross_entropies(
+      features, batch[:, :-1], batch[:, 1:], np.ones_like(batch[:, 1:])
+    )
+    scores.append(-losses.numpy().reshape([5, -1]).sum(axis=1))
+  return model, features, captions, np.stack(scores, axis=1)
+
+
+@pytest.mark.parametrize('rows, states', [(1024, 16384), (8, 40), (1, 1)])
+def test_tree_scores_as_one_by_one(one_by_one, rows, states):
+  model, features, captions, expected = one_by_one
   done = []
   scores = likelihood.Likelihood(model, rows, states).log_likelihoods(
     features, captions, done.append
   )
   assert done[-1] == 5 and done == sorted(set(done))
-  for column, caption in enumerate(captions):
-    batch = np.tile(np.array(caption), [5, 1])
-    losses = model.cross_entropies(
-      features, batch[:, :-1], batch[:, 1:], np.ones_like(batch[:, 1:])
-    )
-    np.testing.assert_allclose(
-      scores[:, column], -losses.numpy().reshape([5, -1]).sum(axis=1), rtol=1e-5
-    )
+  np.testing.assert_allclose(scores, expected, rtol=1e-5)
 
 
 def test_probabilities_of_all_captions_sum_to_one():
