@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of the program fit_confidence, and of what run_inference makes of it."""
 
+import functools
 import json
 import shutil
 import sys
@@ -64,7 +65,9 @@ def fixture_fitted(directory):
   )
 
 
+@functools.cache
 def _captions(directory, *flags):
+  """What run_inference prints of the images, once there is a fit."""
   result = testing.run_program(
     'run_inference',
     f'--checkpoint_path={directory}',

@@ -227,12 +227,17 @@ def _assert_captions(stdout, expected):
   )
 
 
-def _captions(files, names, *args, exif_orientation=True, **kwargs):
-  captioner = captioner_lib.Captioner(
+@functools.cache
+def _captioner(files, *args, **kwargs):
+  return captioner_lib.Captioner(
     str(files),
     str(files / 'words'),
     search_config.SearchConfig(*args, **kwargs),
   )
+
+
+def _captions(files, names, *args, exif_orientation=True, **kwargs):
+  captioner = _captioner(files, *args, **kwargs)
   images = [
     captioner.decode((files / name).read_bytes(), exif_orientation)
     for name in names
