@@ -59,6 +59,11 @@ ROOMS = {
         "ops",
         "runtime",
     ],
+    "folders": [
+        "data",
+        "inference_utils",
+        "runtime",
+    ],
     "inference_utils": [
         "checkpoints",
         "configuration",
@@ -208,6 +213,7 @@ PROGRAMS = {
         "visualization",
     ],
     "run_inference": [
+        "folders",
         "inference_utils",
         "runtime",
     ],

@@ -6,12 +6,13 @@
 Several checkpoints form an ensemble, which averages their probabilities. FILE
 is an image, a directory (of images, by their suffixes), or - to read names from
 standard input, one per line. The formats are JPEG, PNG, GIF, BMP, WebP, TIFF
-and AVIF. The first frame of an animation is captioned.
+and AVIF. The first frame of an animation is captioned. With PyAV FILE can be a
+video. With --output_file or --sidecars the same command goes on where it was
+interrupted, and captions only what is new.
 """
 
 from collections.abc import Sequence
 import contextlib
-import functools
 import io
 import os
 import sys
@@ -21,6 +22,9 @@ import warnings
 from absl import flags
 from absl import logging
 
+from im2txt.folders import caption_file
+from im2txt.folders import captioning
+from im2txt.folders import sidecar
 from im2txt.inference_utils import caption_lines
 from im2txt.inference_utils import captioner as captioner_lib
 from im2txt.inference_utils import image_files
@@ -57,6 +61,40 @@ def define_flags() -> None:
     'fit_confidence was run}]}.',
   )
   model_flags.define_min_confidence()
+  flags.DEFINE_bool(
+    'word_probabilities',
+    False,
+    'Write the probability of each word too, as "words" in JSON.',
+  )
+  flags.DEFINE_bool(
+    'recursive', False, 'Take the images in directories of directories too.'
+  )
+  flags.DEFINE_string(
+    'output_file',
+    '',
+    'File to write instead of standard output: NAME.jsonl, JSON as of '
+    '--output_format with the size and time of the image and a fingerprint of '
+    'the model; or NAME.csv, a row with the best caption. Lines are added to '
+    'it. Images that it has already, unchanged and from the same model and '
+    'flags, are left out.',
+  )
+  flags.DEFINE_bool(
+    'sidecars',
+    False,
+    'Write the best caption beside each photo, as description and alt text '
+    'into photo.jpg.xmp. What other programs wrote there stays.',
+  )
+  flags.DEFINE_bool(
+    'replace_alt_text',
+    False,
+    'With --sidecars: replace alt text that is there already.',
+  )
+  flags.DEFINE_float(
+    'seconds_between_frames',
+    5.0,
+    'Caption at most one frame of a video per so many seconds.',
+    lower_bound=0,
+  )
   flags.DEFINE_integer(
     'inference_batch_size', 16, 'Images per batch.', lower_bound=1
   )
@@ -78,12 +116,106 @@ def input_names(arguments: Sequence[str]) -> list[str]:
   return names
 
 
-def main(argv: Sequence[str]) -> int:
+def check_flags(arguments: Sequence[str]) -> None:
+  """Checks the flags, before anything is loaded.
+
+  Raises:
+    ValueError: a flag is missing, or two do not go together.
+  """
   program.require(FLAGS, 'checkpoint_path')
-  if not FLAGS.input_files and not argv[1:]:
+  if not FLAGS.input_files and not arguments:
     raise ValueError(
       'name the images: run_inference [flags] FILE... (see --help)'
     )
+  if FLAGS.output_file:
+    caption_file.check_name(FLAGS.output_file)
+    program.require_output_directories(FLAGS, 'output_file')
+  if FLAGS.replace_alt_text and not FLAGS.sidecars:
+    raise ValueError('--replace_alt_text needs --sidecars')
+  if FLAGS.word_probabilities and not (
+    FLAGS.output_file.lower().endswith('.jsonl')
+    or (FLAGS.output_format == 'json' and not FLAGS.output_file)
+  ):
+    raise ValueError(
+      '--word_probabilities needs --output_format=json or an --output_file '
+      'that ends with .jsonl'
+    )
+
+
+def caption_files(
+  captioner: captioner_lib.Captioner, files: Sequence[str], skipped: int
+) -> int:
+  """Captions files and writes the captions; returns the exit status.
+
+  Args:
+    captioner: the model.
+    files: names of the files.
+    skipped: names without a file.
+  """
+  settings = captioning.Settings(
+    FLAGS.inference_batch_size,
+    FLAGS.exif_orientation,
+    FLAGS.min_confidence,
+    FLAGS.word_probabilities,
+    FLAGS.seconds_between_frames,
+  )
+  with contextlib.ExitStack() as stack:
+    recorded = sidecars = None
+    if FLAGS.output_file or FLAGS.sidecars:
+      fingerprint = settings.fingerprint(captioner)
+      if FLAGS.output_file:
+        recorded = stack.enter_context(
+          caption_file.CaptionFile(FLAGS.output_file, fingerprint)
+        )
+      if FLAGS.sidecars:
+        sidecars = sidecar.Sidecars(fingerprint, FLAGS.replace_alt_text)
+    outputs = captioning.Outputs(recorded, sidecars, FLAGS.min_confidence)
+    pending = outputs.pending(files)
+    if outputs.num_done or outputs.failures:
+      logging.info(
+        '%d file(s) were done before, and %d could not be',
+        outputs.num_done,
+        len(outputs.failures),
+      )
+    bar = None
+    # On a terminal the captions themselves show the progress.
+    if len(pending) > settings.batch_size and (
+      FLAGS.output_file or not sys.stdout.isatty()
+    ):
+      done = len(files) - len(pending)
+      bar = stack.enter_context(
+        progress.Progress('Captioning', len(files), 'files', done)
+      )
+    for file in captioning.caption(
+      captioner, pending, settings, recorded.num_captioned if recorded else 0
+    ):
+      if file.error:
+        reason = captioning.reason(file.error)
+        print(f'skipped {file.name}: {reason}', file=sys.stderr)
+      elif not FLAGS.output_file:
+        for frame in file.frames:
+          print(
+            caption_lines.lines(
+              file.name,
+              frame.captions,
+              FLAGS.output_format,
+              FLAGS.min_confidence,
+              frame.time,
+            ),
+            flush=True,
+          )
+      outputs.add(file)
+      if bar:
+        bar.update(1)
+  skipped += len(outputs.failures)
+  if skipped:
+    print(f'{skipped} file(s) skipped', file=sys.stderr)
+    return 1
+  return 0
+
+
+def main(argv: Sequence[str]) -> int:
+  check_flags(argv[1:])
   # Names of files need not be UTF-8. The output must be, if it is JSON.
   cast(io.TextIOWrapper, sys.stdout).reconfigure(
     errors='backslashreplace'
@@ -96,7 +228,12 @@ def main(argv: Sequence[str]) -> int:
   vocabulary = captioner_lib.vocabulary_of(
     FLAGS.checkpoint_path, FLAGS.vocab_file
   )
-  files, skipped = image_files.find_or_tell(input_names(argv[1:]))
+  only_sidecars = FLAGS.sidecars and not FLAGS.output_file
+  files, skipped = image_files.find_or_tell(
+    input_names(argv[1:]),
+    FLAGS.recursive,
+    captioning.suffixes(with_videos=not only_sidecars),
+  )
   captioner = captioner_lib.Captioner(
     FLAGS.checkpoint_path, vocabulary, search, FLAGS.precision
   )
@@ -113,41 +250,11 @@ def main(argv: Sequence[str]) -> int:
       len(files),
       captioner.global_step,
     )
-  size = FLAGS.inference_batch_size
-  with contextlib.ExitStack() as stack:
-    bar = None
-    # On a terminal the captions themselves show the progress.
-    if len(files) > size and not sys.stdout.isatty():
-      bar = stack.enter_context(
-        progress.Progress('Captioning', len(files), 'images')
-      )
-    images = image_files.read_images(
-      files,
-      functools.partial(
-        captioner.decode, exif_orientation=FLAGS.exif_orientation
-      ),
-      ahead=2 * size,
+  if FLAGS.output_file or FLAGS.sidecars:
+    return program.run_resumable(
+      lambda: caption_files(captioner, files, skipped)
     )
-    for name, captions in captioner_lib.caption_in_batches(
-      captioner, images, size
-    ):
-      if isinstance(captions, Exception):
-        reason = getattr(captions, 'strerror', None) or captions
-        print(f'skipped {name}: {reason}', file=sys.stderr)
-        skipped += 1
-      else:
-        print(
-          caption_lines.lines(
-            name, captions, FLAGS.output_format, FLAGS.min_confidence
-          ),
-          flush=True,
-        )
-      if bar:
-        bar.update(1)
-  if skipped:
-    print(f'{skipped} file(s) skipped', file=sys.stderr)
-    return 1
-  return 0
+  return caption_files(captioner, files, skipped)
 
 
 if __name__ == '__main__':

@@ -15,6 +15,7 @@ import zipfile
 import zlib
 
 from im2txt.data import image_formats
+from im2txt.runtime import files
 
 _IMAGE_SUFFIXES = (
   '.jpg',
@@ -62,7 +63,7 @@ def stats(directory: str, flag: str) -> Callable[[str], tuple[int, int]]:
     ValueError: there is no such directory or archive.
   """
   if os.path.isdir(directory):
-    return _stat_file
+    return files.state
   if not os.path.isfile(directory):
     raise ValueError(
       f'{flag}={directory}: there is no such directory; give the directory '
@@ -115,11 +116,6 @@ def _too_large(path: str) -> OSError:
   )
 
 
-def _stat_file(path: str) -> tuple[int, int]:
-  status = os.stat(path)
-  return status.st_size, status.st_mtime_ns
-
-
 def _stat_member(path: str) -> tuple[int, int]:
   location = _location(path)
   member = location and _archive(location.archive).members.get(location.name)
@@ -143,7 +139,7 @@ def _archive(path: str) -> _Archive:
   """Opens an archive, once per process."""
   archive = zipfile.ZipFile(path)
   # Files that systems add may have the same names as the images.
-  files = [
+  members = [
     info
     for info in archive.infolist()
     if not info.is_dir()
@@ -153,10 +149,10 @@ def _archive(path: str) -> _Archive:
   ]
   folders = {
     info.filename.rpartition('/')[0]
-    for info in files
+    for info in members
     if info.filename.lower().endswith(_IMAGE_SUFFIXES)
   }
   folder = f'{folders.pop()}/' if len(folders) == 1 else ''
   return _Archive(
-    archive, {info.filename.removeprefix(folder): info for info in files}
+    archive, {info.filename.removeprefix(folder): info for info in members}
   )

@@ -66,14 +66,10 @@ class Journal:
 
   def _entry(self, path: str) -> dict[str, Any]:
     try:
-      status = os.stat(path)
+      state = files.state(path)
     except OSError:
       return {}
-    return {
-      'file': os.path.abspath(path),
-      'size': status.st_size,
-      'mtime_ns': status.st_mtime_ns,
-    }
+    return {'file': os.path.abspath(path), **state._asdict()}
 
   def add_file(self, path: str) -> None:
     """Records that the file `path` is finished."""

@@ -8,7 +8,10 @@ from collections.abc import Sequence
 import contextlib
 import copy
 import dataclasses
+import functools
+import hashlib
 import itertools
+import json
 import math
 import os
 import threading
@@ -30,6 +33,7 @@ from im2txt.inference_utils import caption_generator
 from im2txt.inference_utils import confidence as confidence_lib
 from im2txt.inference_utils import decoding_rules
 from im2txt.inference_utils import ensemble
+from im2txt.inference_utils import likelihood
 from im2txt.inference_utils import sampling
 from im2txt.inference_utils import search_config
 from im2txt.ops import folded_inception
@@ -53,6 +57,18 @@ class StepsNotKept(ValueError):
   """The settings are of a search whose steps are not kept."""
 
 
+class Word(NamedTuple):
+  """A word of a caption.
+
+  Attributes:
+    word: the word; </S> at the end of a caption.
+    log_probability: of the word after those before it, natural logarithm.
+  """
+
+  word: str
+  log_probability: float
+
+
 @dataclasses.dataclass(frozen=True)
 class ScoredCaption:
   """A caption in words.
@@ -62,11 +78,14 @@ class ScoredCaption:
     log_probability: natural logarithm of the probability.
     confidence: how probable it is that the caption would score well, see
       `confidence`; None where that was not fitted for the checkpoint.
+    words: its words, whose log probabilities sum to its own; None unless they
+      were asked for.
   """
 
   text: str
   log_probability: float
   confidence: float | None = None
+  words: tuple[Word, ...] | None = None
 
   @property
   def probability(self) -> float:
@@ -79,7 +98,14 @@ class ScoredCaption:
       'probability': self.probability,
       'log_probability': self.log_probability,
       **({} if self.confidence is None else {'confidence': self.confidence}),
+      **({} if self.words is None else {'words': self._words_as_dicts()}),
     }
+
+  def _words_as_dicts(self) -> list[dict[str, Any]]:
+    return [
+      {'word': word, 'probability': math.exp(log_probability)}
+      for word, log_probability in self.words or ()
+    ]
 
 
 class Sentence(NamedTuple):
@@ -130,6 +156,7 @@ class FeatureCaptioner:
     self.confidence = confidence
     if confidence:
       self._scorer = confidence_lib.Scorer(model, confidence.mean_features)
+    self._likelihood = likelihood.Likelihood(model)
     self.search = search = search.completed(model.config)
     self._step_fn: decoding_rules.StepFn = model.inference_step
     allowed = decoding_rules.allowed_words(
@@ -204,7 +231,10 @@ class FeatureCaptioner:
     return states, captions, self._texts(captions)
 
   def caption(
-    self, features: np.ndarray | tf.Tensor, first_image: int = 0
+    self,
+    features: np.ndarray | tf.Tensor,
+    first_image: int = 0,
+    word_probabilities: bool = False,
   ) -> list[list[ScoredCaption]]:
     """Captions a batch of images.
 
@@ -212,6 +242,7 @@ class FeatureCaptioner:
       features: float32 [batch, feature_size of the model], of Inception v3.
       first_image: number of images captioned before these. Only a sample
         depends on it.
+      word_probabilities: whether captions have `words`.
 
     Returns:
       For each image its captions, best first.
@@ -226,11 +257,39 @@ class FeatureCaptioner:
           [sentence.log_probability for sentence in every],
         )
       ).tolist()
+    words: Iterable[tuple[Word, ...] | None] = itertools.repeat(None)
+    if word_probabilities:
+      words = self._words(
+        np.repeat(features, [len(sentences) for sentences in found], axis=0),
+        every,
+      )
     scored = (
-      ScoredCaption(sentence.text, sentence.log_probability, confidence)
-      for sentence, confidence in zip(every, confidences)
+      ScoredCaption(sentence.text, sentence.log_probability, *of_it)
+      for sentence, *of_it in zip(every, confidences, words)
     )
     return [list(itertools.islice(scored, len(of))) for of in found]
+
+  def _words(
+    self, features: np.ndarray, sentences: Sequence[Sentence]
+  ) -> Iterator[tuple[Word, ...]]:
+    """Yields the words of each sentence, with their log probabilities.
+
+    Args:
+      features: float32 [sentences, feature_size of the model].
+      sentences: the sentences.
+    """
+    if not sentences:
+      return
+    entropies = iter(
+      self._likelihood.cross_entropies(
+        features, [sentence.words for sentence in sentences]
+      ).tolist()
+    )
+    for sentence in sentences:
+      yield tuple(
+        Word(self._vocab.id_to_word(word), -next(entropies))
+        for word in sentence.words[1:]
+      )
 
   def confidences_in_graph(self, captions: beam_search.Captions) -> tf.Tensor:
     """Returns the confidences in captions; to be traced.
@@ -529,10 +588,22 @@ class _Member:
       del variables['global_step']
     self.checkpoint.restore(variables)
 
+  @functools.cached_property
   def encoder_fingerprint(self) -> str:
-    """Returns the fingerprint of its Inception v3."""
+    """The fingerprint of its Inception v3."""
     return encoder_stamp.fingerprint(
       {name: self.checkpoint.get(name) for name in folded_inception.variables()}
+    )
+
+  @functools.cached_property
+  def decoder_fingerprint(self) -> str:
+    """The fingerprint of the rest of the model."""
+    return encoder_stamp.fingerprint(
+      {
+        name: value
+        for name, value in self.model.named_variables.items()
+        if name != 'global_step'
+      }
     )
 
   def encoder(self, dtype: tf.DType) -> tuple[_OfImages, _OfImages]:
@@ -638,6 +709,8 @@ class Captioner:
     members = [_Member(path) for path in checkpoint_path]
     if len(members) > 1:
       _check_of_one_kind(members)
+    self._members = members
+    self._precision = precision
     self.prefixes = [member.prefix for member in members]
     trained = [member.vocabulary for member in members]
     vocabulary_stamp.check(
@@ -647,7 +720,7 @@ class Captioner:
     first_of = members
     self.model: ensemble.Model = members[0].model
     if len(members) > 1:
-      fingerprints = [member.encoder_fingerprint() for member in members]
+      fingerprints = [member.encoder_fingerprint for member in members]
       distinct = list(dict.fromkeys(fingerprints))
       first_of = [members[fingerprints.index(f)] for f in distinct]
       self.model = ensemble.Ensemble(
@@ -684,6 +757,34 @@ class Captioner:
         f'none for --checkpoint_path={",".join(self.prefixes)}: run '
         'fit_confidence'
       )
+
+  @property
+  def encoder_fingerprint(self) -> str:
+    """Tells the features of images by this model from those by another.
+
+    It is 16 hexadecimal digits.
+    """
+    config = self._members[0].model.config
+    return digest(
+      self._precision,
+      [config.image_height, config.image_width],
+      [member.encoder_fingerprint for member in self._members],
+    )
+
+  @property
+  def fingerprint(self) -> str:
+    """Tells the captions by this model and search from those by another.
+
+    It is 16 hexadecimal digits.
+    """
+    confidence = self.decoder.confidence
+    return digest(
+      self.encoder_fingerprint,
+      [member.decoder_fingerprint for member in self._members],
+      self.vocab.fingerprint,
+      self.decoder.search.as_dict(),
+      dataclasses.asdict(confidence) if confidence else None,
+    )
 
   def with_search(self, search: search_config.SearchConfig) -> 'Captioner':
     """Returns another captioner of the same model, with a `SearchConfig`."""
@@ -749,13 +850,17 @@ class Captioner:
     return self._images.seen
 
   def caption(
-    self, images: Sequence[tf.Tensor], first_image: int = 0
+    self,
+    images: Sequence[tf.Tensor],
+    first_image: int = 0,
+    word_probabilities: bool = False,
   ) -> list[list[ScoredCaption]]:
     """Captions a batch of images.
 
     Args:
       images: results of `decode`.
       first_image: see `FeatureCaptioner.caption`.
+      word_probabilities: see `FeatureCaptioner.caption`.
 
     Returns:
       For each image its captions, best first.
@@ -763,13 +868,26 @@ class Captioner:
     Raises:
       TypeError: see `encode`.
     """
-    return self.decoder.caption(self.encode(images), first_image)
+    return self.decoder.caption(
+      self.encode(images), first_image, word_probabilities
+    )
+
+
+def digest(*values: object) -> str:
+  """Returns 16 hexadecimal digits that tell values from others.
+
+  Args:
+    *values: what JSON can hold.
+  """
+  return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
 
 
 def caption_in_batches(
   captioner: Captioner,
   images: Iterator[tuple[_Item, tf.Tensor | OSError | ValueError]],
   batch_size: int,
+  captioned: int = 0,
+  word_probabilities: bool = False,
 ) -> Iterator[tuple[_Item, list[ScoredCaption] | OSError | ValueError]]:
   """Captions any number of images, of which one batch is in memory at a time.
 
@@ -777,14 +895,18 @@ def caption_in_batches(
     captioner: the model.
     images: (item, result of `decode`, or the error in its place).
     batch_size: images captioned at once.
+    captioned: number of images captioned before these, see
+      `FeatureCaptioner.caption`.
+    word_probabilities: see `FeatureCaptioner.caption`.
 
   Yields:
     (item, captions, best first, or the error), in order.
   """
-  captioned = 0
   while batch := list(itertools.islice(images, batch_size)):
     good = [image for _, image in batch if not isinstance(image, Exception)]
-    captions = iter(captioner.caption(good, captioned) if good else ())
+    captions = iter(
+      captioner.caption(good, captioned, word_probabilities) if good else ()
+    )
     captioned += len(good)
     for item, image in batch:
       if isinstance(image, (OSError, ValueError)):

@@ -17,6 +17,8 @@ from im2txt.data import image_formats
 from im2txt.runtime import files as files_lib
 
 MOST_BYTES = image_formats.MOST_FILE_BYTES
+# What belongs to images, and is none.
+_NOT_TOLD = ('.xmp',)
 
 _Image = TypeVar('_Image')
 _Item = TypeVar('_Item')
@@ -38,13 +40,20 @@ class Found(NamedTuple):
   passed_over: dict[str, list[str]]
 
 
-def find(names: Sequence[str]) -> Found:
+def find(
+  names: Sequence[str],
+  recursive: bool = False,
+  suffixes: tuple[str, ...] = image_formats.SUFFIXES,
+) -> Found:
   """Finds the image files that names stand for.
 
   Args:
     names: files, directories or patterns. A directory stands for the files in
-      it with a suffix of `image_formats.SUFFIXES`, sorted. A name that exists
-      is not a pattern, even if it has brackets.
+      it with one of the suffixes, sorted. A name that exists is not a pattern,
+      even if it has brackets.
+    recursive: whether a directory also stands for the files in the directories
+      below it, which follow its own. Hidden ones and links are left out.
+    suffixes: in lower case.
 
   Returns:
     The files, in the order of the names.
@@ -54,7 +63,7 @@ def find(names: Sequence[str]) -> Found:
     matches = files_lib.matches(name)
     for match in matches:
       if os.path.isdir(match):
-        _find_inside(match, found)
+        _find_inside(match, found, recursive, suffixes)
       else:
         found.files.append(match)
     if not matches:
@@ -66,23 +75,33 @@ def find(names: Sequence[str]) -> Found:
   return found
 
 
-def _find_inside(directory: str, found: Found) -> None:
+def _find_inside(
+  directory: str, found: Found, recursive: bool, suffixes: tuple[str, ...]
+) -> None:
   """Adds the images of a directory to a `Found`."""
-  try:
-    names = [
-      name for name in sorted(os.listdir(directory)) if not name.startswith('.')
-    ]
-  except OSError as e:
-    found.missing[directory] = e.strerror or str(e)
-    return
-  images = [
-    name for name in names if name.lower().endswith(image_formats.SUFFIXES)
-  ]
-  found.files.extend(os.path.join(directory, name) for name in images)
-  others = sorted(set(names) - set(images))
+  images: list[str] = []
+  others: list[str] = []
+  unreadable: list[OSError] = []
+  for folder, folders, names in os.walk(directory, onerror=unreadable.append):
+    folders[:] = sorted(name for name in folders if not name.startswith('.'))
+    if not recursive:
+      names += folders
+      folders.clear()
+    names += [name for name in folders if os.path.islink(f'{folder}/{name}')]
+    for name in sorted(names):
+      path = os.path.join(folder, name)
+      if name.startswith('.'):
+        continue
+      if name.lower().endswith(suffixes):
+        images.append(path)
+      elif not name.lower().endswith(_NOT_TOLD):
+        others.append(os.path.relpath(path, directory))
+  for error in unreadable:
+    found.missing[str(error.filename)] = error.strerror or str(error)
+  found.files.extend(images)
   if others:
-    found.passed_over[directory] = others
-  if not images:
+    found.passed_over[directory] = sorted(others)
+  if not images and directory not in found.missing:
     found.missing[directory] = 'a directory without images'
 
 
@@ -105,11 +124,17 @@ def read(name: str) -> bytes:
   return data
 
 
-def find_or_tell(names: Sequence[str]) -> tuple[list[str], int]:
+def find_or_tell(
+  names: Sequence[str],
+  recursive: bool = False,
+  suffixes: tuple[str, ...] = image_formats.SUFFIXES,
+) -> tuple[list[str], int]:
   """Finds the files to caption; prints on standard error what is left out.
 
   Args:
     names: see `find`.
+    recursive: see `find`.
+    suffixes: see `find`.
 
   Returns:
     (the files; number of names without a file).
@@ -117,7 +142,7 @@ def find_or_tell(names: Sequence[str]) -> tuple[list[str], int]:
   Raises:
     ValueError: there is no file.
   """
-  found = find(names)
+  found = find(names, recursive, suffixes)
   for directory, others in found.passed_over.items():
     print(
       f'{directory}: {len(others)} passed over, without the suffix of an '

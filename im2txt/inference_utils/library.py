@@ -162,19 +162,21 @@ class Captioner:
   # A str is an iterable of str, too.
   @typing.overload
   def caption(  # type: ignore[overload-overlap]
-    self, images: ImageLike
+    self, images: ImageLike, *, word_probabilities: bool = ...
   ) -> list[ScoredCaption]: ...
 
   @typing.overload
   def caption(
-    self, images: Iterable[ImageLike]
+    self, images: Iterable[ImageLike], *, word_probabilities: bool = ...
   ) -> list[list[ScoredCaption]]: ...
 
-  def caption(self, images: Any) -> Any:
+  def caption(self, images: Any, *, word_probabilities: bool = False) -> Any:
     """Captions an image, or several.
 
     Args:
       images: an image (see the class), or an iterable of images.
+      word_probabilities: whether captions have `words`, each with its log
+        probability. That takes a little time.
 
     Returns:
       Of one image a list of `ScoredCaption`s, best first; of several a list of
@@ -186,15 +188,19 @@ class Captioner:
       TypeError: there is something that is no image.
     """
     if _is_one(images):
-      return self.caption([images])[0]
+      return self.caption([images], word_probabilities=word_probabilities)[0]
     captions = []
-    for captioned in self.caption_each(images):
+    for captioned in self.caption_each(
+      images, word_probabilities=word_probabilities
+    ):
       if captioned.error:
         raise _naming(captioned.image, captioned.error) from captioned.error
       captions.append(captioned.captions)
     return captions
 
-  def caption_each(self, images: Iterable[ImageLike]) -> Iterator[Captioned]:
+  def caption_each(
+    self, images: Iterable[ImageLike], *, word_probabilities: bool = False
+  ) -> Iterator[Captioned]:
     """Captions a collection of any size, one image after the other.
 
     Other threads decode ahead of the network. Three batches are in memory at
@@ -202,6 +208,7 @@ class Captioner:
 
     Args:
       images: iterable of images (see the class), taken as they are needed.
+      word_probabilities: see `caption`.
 
     Yields:
       `Captioned`, in order. One that cannot be read or decoded has an error,
@@ -216,7 +223,10 @@ class Captioner:
       images, self.decode, ahead=2 * self.batch_size
     )
     for image, found in captioner_lib.caption_in_batches(
-      self.model, decoded, self.batch_size
+      self.model,
+      decoded,
+      self.batch_size,
+      word_probabilities=word_probabilities,
     ):
       if isinstance(found, Exception):
         yield Captioned(image, [], found)

@@ -21,6 +21,7 @@ from typing import Any
 from typing import BinaryIO
 from typing import cast
 from typing import get_origin
+from typing import NamedTuple
 from typing import TYPE_CHECKING
 from typing import TypeVar
 
@@ -127,6 +128,28 @@ def split_names(names: str) -> list[str]:
     result.append(','.join(parts[:length]))
     del parts[:length]
   return list(filter(None, result))
+
+
+class State(NamedTuple):
+  """What tells whether a file was changed, without reading it.
+
+  Attributes:
+    size: in bytes.
+    mtime_ns: time of the last change, in ns.
+  """
+
+  size: int
+  mtime_ns: int
+
+
+def state(path: StrPath) -> State:
+  """Returns the state of a file.
+
+  Raises:
+    OSError: there is no such file.
+  """
+  status = os.stat(path)
+  return State(status.st_size, status.st_mtime_ns)
 
 
 def sha256(path: StrPath) -> str:

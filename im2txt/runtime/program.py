@@ -66,15 +66,18 @@ def require_output_directories(
       )
 
 
-def run_resumable(job: Callable[[], object]) -> None:
+def run_resumable(job: Callable[[], _T]) -> _T:
   """Runs `job`; an interrupt from the keyboard ends the program in one line.
 
   Args:
     job: function without arguments. When it is run again, it goes on where it
       stopped.
+
+  Returns:
+    What the job returns.
   """
   try:
-    job()
+    return job()
   except KeyboardInterrupt:
     print('Interrupted; the same command goes on from here.', file=sys.stderr)
     sys.exit(130)  # As shells report an interrupted command.
