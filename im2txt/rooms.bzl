@@ -63,6 +63,7 @@ ROOMS = {
         "data",
         "inference_utils",
         "runtime",
+        "text",
     ],
     "inference_utils": [
         "checkpoints",
@@ -222,6 +223,11 @@ PROGRAMS = {
         "evaluation",
         "inference_utils",
         "metrics",
+        "runtime",
+    ],
+    "search": [
+        "folders",
+        "inference_utils",
         "runtime",
     ],
     "serve": [

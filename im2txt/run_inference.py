@@ -190,7 +190,7 @@ def caption_files(
       captioner, pending, settings, recorded.num_captioned if recorded else 0
     ):
       if file.error:
-        reason = captioning.reason(file.error)
+        reason = image_files.reason(file.error)
         print(f'skipped {file.name}: {reason}', file=sys.stderr)
       elif not FLAGS.output_file:
         for frame in file.frames:

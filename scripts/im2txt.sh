@@ -12,6 +12,8 @@
 #   evaluate          # each new checkpoint, on the validation shards
 #   caption FILE...   # photos, with the latest checkpoint of your training,
 #                     # or with the model of get_model if there is none
+#   search photos/    # index them, or what is new of them
+#   search --text='a dog on the beach'
 #   serve             # captions over HTTP, with the same model
 #   tensorboard       # curves of train and evaluate
 #   doctor            # what is wrong with the training, and the remedy
@@ -28,6 +30,7 @@
 #   MODEL_DIR             data/model
 #   CHECKPOINT_PATH       $MODEL_DIR/train
 #   PRETRAINED_DIR        data/pretrained, of get_model
+#   INDEX_FILE            data/photos.index, of search
 #   NUMBER_OF_STEPS       1000000, for train
 #   FINE_TUNE_STEPS       3000000, for fine_tune, those of train included
 #   IM2TXT_BIN_DIR        programs built already; nothing is built then
@@ -52,10 +55,11 @@ _im2txt_defaults() {
   : "${MODEL_DIR:=${_im2txt_root}/data/model}"
   : "${CHECKPOINT_PATH:=${MODEL_DIR}/train}"
   : "${PRETRAINED_DIR:=${_im2txt_root}/data/pretrained}"
+  : "${INDEX_FILE:=${_im2txt_root}/data/photos.index}"
 }
 
-# _im2txt_choose_model FUNCTION ARGUMENT...: what caption and serve take where
-# neither a variable nor a flag says which checkpoint.
+# _im2txt_choose_model FUNCTION ARGUMENT...: what caption, search and serve take
+# where neither a variable nor a flag says which checkpoint.
 _im2txt_choose_model() {
   local name="$1" checkpoint="${CHECKPOINT_PATH:-}"
   local vocabulary="${VOCAB_FILE:-}"
@@ -197,6 +201,16 @@ caption() (
   _im2txt_run run_inference \
     --checkpoint_path="${CHECKPOINT_PATH}" \
     --vocab_file="${VOCAB_FILE}" \
+    "$@"
+)
+
+# search [PHOTO_OR_DIRECTORY...] [--text=...] [--image=...]
+search() (
+  _im2txt_choose_model search "$@"
+  _im2txt_run search \
+    --checkpoint_path="${CHECKPOINT_PATH}" \
+    --vocab_file="${VOCAB_FILE}" \
+    --index_file="${INDEX_FILE}" \
     "$@"
 )
 

@@ -162,17 +162,12 @@ def _frames(
       '%s: no frames after %s: %s',
       name,
       caption_lines.clock(before.time or 0.0),
-      reason(error),
+      image_files.reason(error),
     )
   if before:
     yield before._replace(is_last=True)
   else:
     yield _Item(name, image=ValueError('a video without a frame'))
-
-
-def reason(error: Exception) -> str:
-  """Returns why a file has no captions, without its name."""
-  return getattr(error, 'strerror', None) or str(error)
 
 
 def suffixes(with_videos: bool = True) -> tuple[str, ...]:
@@ -255,7 +250,7 @@ class Outputs:
     """
     state = self._states.pop(file.name, None)
     if file.error:
-      why = self.failures[file.name] = reason(file.error)
+      why = self.failures[file.name] = image_files.reason(file.error)
       if self._captions:
         self._captions.add(
           file.name,

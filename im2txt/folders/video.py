@@ -83,6 +83,7 @@ def frames(path: str, seconds: float) -> Iterator[Frame]:
   seen: np.ndarray | None = None
   with open(path, 'rb') as f:
     try:
+      container: Any  # Its type depends on the mode.
       with av.open(f, options={'format_whitelist': _CONTAINERS}) as container:
         if not container.streams.video:
           raise ValueError('a video without pictures')

@@ -50,6 +50,7 @@ _LARGE = 150_000_000
 
 
 _Item = TypeVar('_Item')
+_Result = TypeVar('_Result')
 _OfImages = Callable[[tf.Tensor], tf.Tensor]
 
 
@@ -264,8 +265,10 @@ class FeatureCaptioner:
         every,
       )
     scored = (
-      ScoredCaption(sentence.text, sentence.log_probability, *of_it)
-      for sentence, *of_it in zip(every, confidences, words)
+      ScoredCaption(
+        sentence.text, sentence.log_probability, confidence, of_words
+      )
+      for sentence, confidence, of_words in zip(every, confidences, words)
     )
     return [list(itertools.islice(scored, len(of))) for of in found]
 
@@ -686,6 +689,7 @@ class Captioner:
 
   Attributes:
     vocab: the vocabulary.
+    tokenizer: name of the tokenizer that split the captions of the training.
     prefixes: of the checkpoints.
     global_step: of the first checkpoint.
     model: a model without Inception, or an ensemble.
@@ -728,6 +732,7 @@ class Captioner:
         [distinct.index(f) for f in fingerprints],
       )
     stamp = vocabulary_stamp.first_known(trained)
+    self.tokenizer = stamp.tokenizer if stamp else 'nltk'
     confidence = None
     if len(members) == 1:
       confidence = confidence_stamp.load(
@@ -902,17 +907,52 @@ def caption_in_batches(
   Yields:
     (item, captions, best first, or the error), in order.
   """
+
+  def caption(good: Sequence[tf.Tensor]) -> list[list[ScoredCaption]]:
+    nonlocal captioned
+    captions = captioner.caption(good, captioned, word_probabilities)
+    captioned += len(good)
+    return captions
+
+  for batch in _in_batches(images, batch_size, caption):
+    yield from batch
+
+
+def encode_in_batches(
+  captioner: Captioner,
+  images: Iterator[tuple[_Item, tf.Tensor | OSError | ValueError]],
+  batch_size: int,
+) -> Iterator[list[tuple[_Item, np.ndarray | OSError | ValueError]]]:
+  """Encodes any number of images, of which one batch is in memory at a time.
+
+  Args:
+    captioner: the model.
+    images: (item, result of `decode`, or the error in its place).
+    batch_size: images encoded at once.
+
+  Yields:
+    A batch of (item, float32 [2048 * encoders], or the error), in order.
+  """
+  return _in_batches(
+    images, batch_size, lambda good: captioner.encode(good).numpy()
+  )
+
+
+def _in_batches(
+  images: Iterator[tuple[_Item, tf.Tensor | OSError | ValueError]],
+  batch_size: int,
+  work: Callable[[list[tf.Tensor]], Iterable[_Result]],
+) -> Iterator[list[tuple[_Item, _Result | OSError | ValueError]]]:
+  """Yields batches of (item, result of `work`, or the error in its place)."""
   while batch := list(itertools.islice(images, batch_size)):
     good = [image for _, image in batch if not isinstance(image, Exception)]
-    captions = iter(
-      captioner.caption(good, captioned, word_probabilities) if good else ()
-    )
-    captioned += len(good)
-    for item, image in batch:
-      if isinstance(image, (OSError, ValueError)):
-        yield item, image
-      else:
-        yield item, next(captions)
+    results = iter(work(good) if good else ())
+    yield [
+      (item, image)
+      if isinstance(image, (OSError, ValueError))
+      else (item, next(results))
+      for item, image in batch
+    ]
 
 
 def vocabulary_beside(checkpoint_path: str | Iterable[str]) -> str | None:

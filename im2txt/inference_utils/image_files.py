@@ -124,6 +124,11 @@ def read(name: str) -> bytes:
   return data
 
 
+def reason(error: Exception) -> str:
+  """Returns why a file cannot be used, without its name."""
+  return getattr(error, 'strerror', None) or str(error)
+
+
 def find_or_tell(
   names: Sequence[str],
   recursive: bool = False,

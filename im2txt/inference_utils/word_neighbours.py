@@ -51,6 +51,19 @@ class Neighbours(NamedTuple):
     }
 
 
+def unknown(words: Sequence[str], vocab: vocabulary.Vocabulary) -> list[str]:
+  """Returns the words that a vocabulary lacks, with the nearest spellings."""
+  described = []
+  for word in words:
+    if vocab.id_to_word(vocab.word_to_id(word)) != word:
+      # Captions are mostly in lower case.
+      near = difflib.get_close_matches(word.lower(), vocab.words, n=5)
+      described.append(
+        repr(word) + (f' (near it: {", ".join(near)})' if near else '')
+      )
+  return described
+
+
 class WordEmbedding:
   """The embeddings of the words of a vocabulary.
 
@@ -84,18 +97,10 @@ class WordEmbedding:
 
   def check_known(self, words: Sequence[str]) -> None:
     """Raises ValueError if a word is unknown, with the nearest spellings."""
-    unknown = []
-    for word in words:
-      if self._vocab.id_to_word(self._vocab.word_to_id(word)) != word:
-        # Captions are mostly in lower case.
-        near = difflib.get_close_matches(word.lower(), self._vocab.words, n=5)
-        unknown.append(
-          repr(word) + (f' (near it: {", ".join(near)})' if near else '')
-        )
-    if unknown:
+    if described := unknown(words, self._vocab):
       raise ValueError(
-        f'not in the vocabulary file {self._vocab.file}: {", ".join(unknown)}; '
-        'give words that are'
+        f'not in the vocabulary file {self._vocab.file}: '
+        f'{", ".join(described)}; give words that are'
       )
 
   def neighbours(
