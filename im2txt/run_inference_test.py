@@ -7,6 +7,8 @@ import json
 import math
 import os
 import re
+import signal
+import subprocess
 import sys
 
 from PIL import Image
@@ -17,6 +19,7 @@ from im2txt import checkpoints
 from im2txt import configuration
 from im2txt import show_and_tell_model
 from im2txt import testing
+from im2txt.folders import sidecar
 from im2txt.inference_utils import captioner as captioner_lib
 from im2txt.inference_utils import search_config
 
@@ -187,6 +190,10 @@ def fixture_runs(files):
       files / 'rgb.jpg',
     ),
     'no name': (prefix, words, ''),
+    'suffix': (prefix, words, 'a', '--output_file=captions.txt'),
+    'no directory': (prefix, words, 'a', '--output_file=none/a.csv'),
+    'words of text': (prefix, words, 'a', '--word_probabilities'),
+    'nothing to replace': (prefix, words, 'a', '--replace_alt_text'),
     'no checkpoint': (files / 'folder', '', '', files / 'rgb.jpg'),
     'no vocabulary': (
       testing.testdata_path('checkpoints', 'v2_kernel'),
@@ -375,6 +382,96 @@ def test_arguments_are_files_directories_and_standard_input(runs, files):
   assert result.returncode == 1
 
 
+@pytest.fixture(scope='module', name='tree')
+def fixture_tree(tmp_path_factory):
+  """Photos in a directory and one below it; one is damaged."""
+  path = tmp_path_factory.mktemp('tree') / 'photos'
+  (path / 'deep').mkdir(parents=True)
+  for seed, name in enumerate(('a.jpg', 'b, c.jpg', 'deep/d.jpg', 'e.jpg')):
+    (path / name).write_bytes(testing.jpeg(seed))
+  (path / 'bad.jpg').write_bytes(b'bad')
+  return path
+
+
+def _records(path):
+  """Returns the lines of a file of captions, each with its texts only."""
+  return [
+    (line['image'], [caption['caption'] for caption in line['captions']])
+    for line in map(json.loads, path.read_text('utf-8').splitlines())
+  ]
+
+
+_KILLED = """
+import os, signal
+from im2txt.folders import caption_file
+
+def add(self, *args, add=caption_file.CaptionFile.add, added=[]):
+  if len(added) == 2:
+    self._file.write(b'{"image": "/half of a li')
+    os.kill(os.getpid(), signal.SIGKILL)
+  added.append(args)
+  add(self, *args)
+
+caption_file.CaptionFile.add = add
+"""
+
+
+def test_a_tree_goes_on_after_a_kill_as_if_there_was_none(
+  files, tree, tmp_path
+):
+  def arguments(name):
+    return [
+      f'--checkpoint_path={files}',
+      f'--vocab_file={files}/words',
+      tree,
+      '--recursive',
+      '--inference_batch_size=1',
+      f'--output_file={tmp_path}/{name}.jsonl',
+    ]
+
+  whole = testing.run_program('run_inference', *arguments('whole'))
+  assert whole.returncode == 1 and whole.stdout == ''
+  assert '1 file(s) skipped' in whole.stderr
+  with subprocess.Popen(
+    **testing.program('run_inference', *arguments('killed'), code=_KILLED)
+  ) as process:
+    process.communicate()
+  assert process.returncode == -signal.SIGKILL
+  killed = tmp_path / 'killed.jsonl'
+  assert killed.read_bytes().endswith(b'{"image": "/half of a li')
+  again = testing.run_program('run_inference', *arguments('killed'))
+  assert '2 file(s) were done before, and 0 could not be' in again.stderr
+  assert _records(killed) == _records(tmp_path / 'whole.jsonl')
+  assert [name for name, _ in _records(killed)] == [
+    f'{tree}/{name}'
+    for name in ('a.jpg', 'b, c.jpg', 'bad.jpg', 'e.jpg', 'deep/d.jpg')
+  ]
+  # Another model, for example by other flags, captions them again.
+  other = testing.run_program(
+    'run_inference', *arguments('killed'), '--beam_size=1'
+  )
+  assert other.returncode == 1 and len(_records(killed)) == 10
+
+
+def test_words_have_probabilities_and_photos_sidecars(files, tree):
+  arguments = (files, files / 'words', f'{tree}/a.jpg', '--sidecars')
+  result = _run(*arguments, '--word_probabilities', '--output_format=json')
+  (line,) = map(json.loads, result.stdout.splitlines())
+  for caption in line['captions']:
+    words = caption['words']
+    assert caption['caption'] == ' '.join(
+      word['word'] for word in words if word['word'] != '</S>'
+    )
+    assert math.prod(word['probability'] for word in words) == pytest.approx(
+      caption['probability'], rel=1e-4
+    )
+  written = sidecar.read(f'{tree}/a.jpg.xmp')
+  assert written.alt_text == line['captions'][0]['caption']
+  result = _run(*arguments)
+  assert (result.returncode, result.stdout) == (0, '')
+  assert '1 file(s) were done before' in result.stderr
+
+
 def test_exif_orientation_can_be_left_out_of_account(runs, files):
   result = runs('stored')
   assert result.returncode == 0
@@ -394,6 +491,10 @@ def test_exif_orientation_can_be_left_out_of_account(runs, files):
     ('beam', ['beam_size=0', 'must be 1 or more']),
     ('vocabulary', ['large has 10 words', 'vocab_size of 8']),
     ('no flag', ['--checkpoint_path is required']),
+    ('suffix', ['--output_file=captions.txt', '.jsonl or .csv']),
+    ('no directory', ['--output_file=none/a.csv', 'make it first']),
+    ('words of text', ['--word_probabilities', '--output_format=json']),
+    ('nothing to replace', ['--replace_alt_text needs --sidecars']),
   ],
 )
 def test_one_line_says_what_is_wrong(runs, name, parts):

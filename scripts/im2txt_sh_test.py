@@ -17,6 +17,7 @@ _PROGRAMS = [
   'evaluate',
   'doctor',
   'run_inference',
+  'search',
   'serve',
 ]
 
@@ -97,7 +98,7 @@ def _called(*args, **kwargs):
   assert not [
     line
     for line in result.stderr.splitlines()
-    if not line.startswith(('caption: ', 'serve: '))
+    if not line.startswith(('caption: ', 'search: ', 'serve: '))
   ]
   return result.stdout.splitlines()
 
@@ -149,6 +150,13 @@ def test_defaults_are_in_the_project(shell, project):
     f'--checkpoint_path={data}/model/train',
     f'--vocab_file={data}/mscoco/word_counts.txt',
     '--port=0',
+  ]
+  assert _called(shell, project, "search --text='a dog'") == [
+    'search',
+    f'--checkpoint_path={data}/model/train',
+    f'--vocab_file={data}/mscoco/word_counts.txt',
+    f'--index_file={data}/photos.index',
+    '--text=a dog',
   ]
   assert _called(shell, project, 'caption a.jpg') == [
     'run_inference',

@@ -19,9 +19,9 @@ def _versions(text):
   return tuple(int(part) for part in re.findall(r'\d+', text))
 
 
-def _pins():
-  """Returns {name: version} of requirements.txt."""
-  lines = (_ROOT / 'requirements.txt').read_text('utf-8').splitlines()
+def _pins(file='requirements.txt'):
+  """Returns {name: version} of a file of requirements."""
+  lines = (_ROOT / file).read_text('utf-8').splitlines()
   return dict(line.split('==') for line in lines if '==' in line)
 
 
@@ -49,6 +49,13 @@ def test_a_package_has_one_version():
         name = re.sub(r'[-_.]+', '-', name).lower()
         assert found.setdefault(name, version) == version, f'{path}: {line}'
   assert 'mkdocs' in found and 'tensorflow' in found
+
+
+def test_the_extra_for_videos_is_pinned():
+  (bound,) = _PROJECT['optional-dependencies']['video']
+  name, lowest = bound.split('>=')
+  ((pinned, version),) = _pins('requirements-video.txt').items()
+  assert pinned == name and _versions(version) >= _versions(lowest)
 
 
 def test_each_program_has_a_console_script():
