@@ -773,7 +773,7 @@ class Captioner:
     return digest(
       self._precision,
       [config.image_height, config.image_width],
-      [member.encoder_fingerprint for member in self._members],
+      list(dict.fromkeys(m.encoder_fingerprint for m in self._members)),
     )
 
   @property

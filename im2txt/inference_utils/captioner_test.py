@@ -4,6 +4,7 @@
 import dataclasses
 import io
 import json
+import math
 import os
 import sys
 
@@ -352,12 +353,55 @@ def fixture_others(files, tmp_path_factory):
   return directories
 
 
-def test_several_checkpoints_are_an_ensemble(files, others):
+@pytest.fixture(scope='module', name='three')
+def fixture_three(files, others):
+  """Returns (captioners of three checkpoints, that of their ensemble)."""
   words = str(files / 'word_counts.txt')
   search = SearchConfig(beam_size=2, max_caption_length=6)
   paths = [str(files), str(others['decoder']), str(others['both'])]
-  alone = [captioner_lib.Captioner(path, words, search) for path in paths]
-  together = captioner_lib.Captioner(','.join(paths), words, search)
+  return (
+    [captioner_lib.Captioner(path, words, search) for path in paths],
+    captioner_lib.Captioner(','.join(paths), words, search),
+  )
+
+
+def test_fingerprints_tell_models_and_searches_apart(three, captioner):
+  alone, together = three
+  first, decoder, both = alone
+  # That of the fixture is the first with another search.
+  assert captioner.encoder_fingerprint == first.encoder_fingerprint
+  assert decoder.encoder_fingerprint == first.encoder_fingerprint
+  assert len({c.encoder_fingerprint for c in (first, both, together)}) == 3
+  every = [*alone, together, captioner]
+  assert len({c.fingerprint for c in every}) == 5
+  again = captioner.with_search(first.decoder.search)
+  assert again.fingerprint == first.fingerprint
+
+
+def test_words_have_the_probabilities_of_the_search(three):
+  for captioner in (three[0][0], three[1]):
+    images = [captioner.decode(testing.jpeg(i)) for i in range(3)]
+    plain = captioner.caption(images)
+    found = captioner.caption(images, word_probabilities=True)
+    for before, captions in zip(plain, found):
+      assert [c.text for c in captions] == [c.text for c in before]
+      for caption in captions:
+        words = [word for word, _ in caption.words]
+        assert ' '.join(w for w in words if w != '</S>') == caption.text
+        np.testing.assert_allclose(
+          sum(word.log_probability for word in caption.words),
+          caption.log_probability,
+          atol=1e-5,
+        )
+        assert caption.as_dict()['words'][0] == {
+          'word': words[0],
+          'probability': math.exp(caption.words[0].log_probability),
+        }
+    assert 'words' not in plain[0][0].as_dict()
+
+
+def test_several_checkpoints_are_an_ensemble(three):
+  alone, together = three
   assert together.prefixes == [captioner.prefixes[0] for captioner in alone]
   images = [together.decode(testing.jpeg(i)) for i in range(3)]
   # The first two have one encoder, which runs once.
@@ -376,7 +420,10 @@ def test_several_checkpoints_are_an_ensemble(files, others):
     return np.mean(softmax, axis=0), np.concatenate(states, axis=1)
 
   expected = captioner_lib.caption_generator.CaptionGenerator(
-    step, together.vocab.start_id, together.vocab.end_id, search
+    step,
+    together.vocab.start_id,
+    together.vocab.end_id,
+    together.decoder.search,
   ).beam_search(
     np.concatenate(
       [
