@@ -466,7 +466,7 @@ def test_words_have_probabilities_and_photos_sidecars(files, tree):
       caption['probability'], rel=1e-4
     )
   written = sidecar.read(f'{tree}/a.jpg.xmp')
-  assert written.alt_text == line['captions'][0]['caption']
+  assert written.alt_text == sidecar.as_sentence(line['captions'][0]['caption'])
   result = _run(*arguments)
   assert (result.returncode, result.stdout) == (0, '')
   assert '1 file(s) were done before' in result.stderr

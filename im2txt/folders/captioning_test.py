@@ -150,7 +150,7 @@ def test_sidecars_are_written_and_not_twice(photos, tmp_path):
   assert sorted(p.name for p in tmp_path.glob('*.xmp')) == [
     f'{i}.jpg.xmp' for i in '0234'
   ]
-  assert sidecar.read(photos[2] + '.xmp').alt_text == 'a 2'
+  assert sidecar.read(photos[2] + '.xmp').alt_text == 'A 2'
   assert _run(photos, sidecars=True) == ([], _FAILURES, 4)
   # Replaced once per model, so that this can be interrupted too.
   replaced = {'sidecars': True, 'replace': True, 'model': 'new'}
@@ -166,7 +166,7 @@ def test_what_is_in_the_file_is_not_captioned_again_for_a_sidecar(
   output = tmp_path / 'captions.jsonl'
   _run(photos, output)
   assert _run(photos, output, sidecars=True)[0] == []
-  assert sidecar.read(photos[3] + '.xmp').alt_text == 'a 3'
+  assert sidecar.read(photos[3] + '.xmp').alt_text == 'A 3'
 
 
 def test_a_sidecar_that_cannot_be_written_stops_nothing(photos, tmp_path):
@@ -178,7 +178,7 @@ def test_a_sidecar_that_cannot_be_written_stops_nothing(photos, tmp_path):
   assert 'no alt text' in failures['0.jpg']
   assert 'Is a directory' in failures['2.jpg']
   assert _captions(output)['0.jpg'] == ['a 0']
-  assert sidecar.read(photos[3] + '.xmp').alt_text == 'a 3'
+  assert sidecar.read(photos[3] + '.xmp').alt_text == 'A 3'
   assert (tmp_path / '0.jpg.xmp').read_text() == 'no XMP'
 
 

@@ -41,6 +41,8 @@ _NEW = b"""\
 </x:xmpmeta>
 <?xpacket end="w"?>
 """
+# Tokens that stand close to the word before them.
+_AFTER_A_WORD = re.compile(r" ([.,;:!?]|'s|n't)(?= |$)")
 _LANGUAGE = 'http://www.w3.org/XML/1998/namespace lang'
 # Characters that XML cannot hold.
 _NOT_OF_XML = re.compile(
@@ -158,6 +160,15 @@ def write(path: str, text: str, written_by: str) -> None:
       shutil.copymode(path, temporary)
 
 
+def as_sentence(caption: str) -> str:
+  """Returns a caption as people write it, not in tokens.
+
+  >>> as_sentence("a man 's dog , wet , does n't run .")
+  "A man's dog, wet, doesn't run."
+  """
+  return _AFTER_A_WORD.sub(r'\1', caption[:1].upper() + caption[1:])
+
+
 class Sidecars:
   """The sidecars of many photos.
 
@@ -183,8 +194,8 @@ class Sidecars:
     return self._replace and content.written_by != self._written_by(state)
 
   def write(self, photo: str, state: files.State, text: str) -> None:
-    """Writes alt text of a photo; see the function `write`."""
-    write(path_of(photo), text, self._written_by(state))
+    """Writes a caption as the alt text of a photo; see the function `write`."""
+    write(path_of(photo), as_sentence(text), self._written_by(state))
 
   def _written_by(self, state: files.State) -> str:
     return f'{self._model} {state.size} {state.mtime_ns}'

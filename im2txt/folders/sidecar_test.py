@@ -64,7 +64,7 @@ def test_a_new_sidecar_has_description_and_alt_text(tmp_path):
   sidecars.write(photo, _STATE, 'a dog & a <cat>\x00\ud800')
   path = tmp_path / 'a.jpg.xmp'
   for name in ('dc:description', 'iptc:AltTextAccessibility'):
-    assert _texts(path, name) == ['a dog & a <cat>']
+    assert _texts(path, name) == ['A dog & a <cat>']
   assert path.read_bytes().startswith(b'<?xpacket begin="\xef\xbb\xbf"')
   assert not sidecars.is_wanted(photo, _STATE)
   assert [p.name for p in tmp_path.iterdir()] == ['a.jpg.xmp']
@@ -80,7 +80,7 @@ def test_what_others_wrote_stays_byte_for_byte(tmp_path):
   place = before.index(b'</rdf:RDF>')
   assert after.startswith(before[:place]) and after.endswith(before[place:])
   assert b'rdf:about="\xc3\xbcber"' in after[place : -len(before[place:])]
-  assert _texts(path, 'iptc:AltTextAccessibility') == ['a dog']
+  assert _texts(path, 'iptc:AltTextAccessibility') == ['A dog']
   assert path.stat().st_mode & 0o777 == 0o640
 
 
@@ -92,7 +92,7 @@ def test_a_persons_description_stays_whatever_is_replaced(tmp_path):
   for text in ('a dog', 'a cat'):
     sidecar.Sidecars('model', replace=True).write(photo, _STATE, text)
     assert _texts(path, 'dc:description') == ['Unser Hund', 'Our dog']
-    assert _texts(path, 'iptc:AltTextAccessibility') == [text]
+    assert _texts(path, 'iptc:AltTextAccessibility') == [text.capitalize()]
 
 
 def test_alt_text_is_replaced_only_on_request_and_once(tmp_path):
@@ -104,8 +104,8 @@ def test_alt_text_is_replaced_only_on_request_and_once(tmp_path):
   assert new.is_wanted(photo, _STATE)
   new.write(photo, _STATE, 'a cat')
   # The description was ours too, and nothing gathers.
-  assert sidecar.read(photo + '.xmp') == ('a cat', 'a cat', 'new 7 8')
-  assert _texts(photo + '.xmp', 'dc:description') == ['a cat']
+  assert sidecar.read(photo + '.xmp') == ('A cat', 'A cat', 'new 7 8')
+  assert _texts(photo + '.xmp', 'dc:description') == ['A cat']
   assert (tmp_path / 'a.jpg.xmp').stat().st_size == size
   assert not new.is_wanted(photo, _STATE)
   assert new.is_wanted(photo, files.State(7, 9))
@@ -127,7 +127,7 @@ def test_alt_text_of_others_is_theirs(tmp_path):
   assert not sidecar.Sidecars('model').is_wanted(photo, _STATE)
   new = sidecar.Sidecars('model', replace=True)
   new.write(photo, _STATE, 'a dog')
-  assert _texts(path, 'iptc:AltTextAccessibility') == ['a dog']
+  assert _texts(path, 'iptc:AltTextAccessibility') == ['A dog']
   assert b'history_end="2"' in path.read_bytes()
 
 
