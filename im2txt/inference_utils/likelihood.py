@@ -117,12 +117,6 @@ class _MemberScorer:
     self._model = model
     self._most = most
     self._levels = levels
-    self._advance = tf.function(
-      _advance, autograph=False, reduce_retracing=True
-    )
-    self._log_probabilities = tf.function(
-      _log_probabilities, autograph=False, reduce_retracing=True
-    )
     size = model.config.embedding_size
     word_kernel, self._state_kernel = (
       model.lstm_kernel[:size],
@@ -143,13 +137,13 @@ class _MemberScorer:
     model = self._model
     c, h = tf.split(model.initial_state(features)[:, tf.newaxis], 2, axis=2)
     for level, gates in zip(self._levels, self._word_gates):
-      c, h = self._advance(c, h, level.parents, gates, self._state_kernel)
+      c, h = _advance(c, h, level.parents, gates, self._state_kernel)
       step = max(1, self._most // h.shape[0])
       parts = []
       for first in range(0, len(level.words), step):
         edges = slice(*np.searchsorted(level.edge_nodes, [first, first + step]))
         parts.append(
-          self._log_probabilities(
+          _log_probabilities(
             h[:, first : first + step],
             level.edge_nodes[edges] - first,
             level.edge_words[edges],
@@ -215,6 +209,21 @@ def _prefix_tree(captions: Sequence[Sequence[int]]) -> list[_Level]:
   return levels
 
 
+def _floats(rank: int) -> tf.TensorSpec:
+  return tf.TensorSpec([None] * rank)
+
+
+# Traced once: levels and batches differ in size.
+@tf.function(
+  autograph=False,
+  input_signature=[
+    _floats(3),
+    _floats(3),
+    tf.TensorSpec([None], tf.int32),
+    _floats(2),
+    _floats(2),
+  ],
+)
 def _advance(
   c: tf.Tensor,
   h: tf.Tensor,
@@ -240,6 +249,16 @@ def _advance(
   return lstm.next_state(gates, tf.gather(c, parents, axis=1))
 
 
+@tf.function(
+  autograph=False,
+  input_signature=[
+    _floats(3),
+    tf.TensorSpec([None], tf.int32),
+    tf.TensorSpec([None], tf.int32),
+    _floats(2),
+    _floats(1),
+  ],
+)
 def _log_probabilities(
   h: tf.Tensor,
   edge_nodes: tf.Tensor,
