@@ -43,7 +43,7 @@ def test_goes_on_after_a_kill_at_any_place(tmp_path, suffix):
   with caption_file.CaptionFile(str(path), 'm') as captions:
     captions.add('/p/c.mp4', _STATE, _video('/p/c.mp4', [0.0, 2.5]))
   whole = path.read_bytes()
-  for length in range(0, len(whole), 7):
+  for length in range(0, len(whole), 17):
     path.write_bytes(whole[:length])
     with caption_file.CaptionFile(str(path), 'm') as captions:
       # The rest is cut off, with all frames of a video that misses one.
