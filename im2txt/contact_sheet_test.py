@@ -127,9 +127,10 @@ def run_of_captions(files, *flags):
 
 
 def test_draws_what_run_inference_printed(files):
-  def write(*captions):
+  def write(*captions, before=()):
     (files / 'captions.jsonl').write_text(
-      ''.join(
+      ''.join(json.dumps(line) + '\n' for line in before)
+      + ''.join(
         json.dumps(
           {
             'image': f'{i}.jpg',
@@ -156,6 +157,14 @@ def test_draws_what_run_inference_printed(files):
   # The first caption alone stands there.
   np.testing.assert_array_equal(sheet, write('a red star .', 'a cat'))
   assert (sheet != write('a red dog .', 'a dog')).any()
+  # A file that run_inference went on with has several lines of an image, and
+  # lines of others.
+  others = [
+    {'image': '1.jpg', 'captions': [{'caption': 'before it was edited'}]},
+    {'image': 'bad.jpg', 'captions': [], 'error': 'damaged'},
+    {'image': 'clip.mp4', 'time': 1.5, 'captions': [{'caption': 'a frame'}]},
+  ]
+  np.testing.assert_array_equal(sheet, write('a red star .', before=others))
 
 
 @pytest.mark.parametrize(
@@ -169,7 +178,7 @@ def test_draws_what_run_inference_printed(files):
     (
       '{"image": "1.jpg", "captions": []}',
       [],
-      'must be the output of run_inference --output_format=json',
+      '--captions_file=captions.jsonl has no caption',
     ),
     ('[' * 100_000, [], '=json (RecursionError'),
     (

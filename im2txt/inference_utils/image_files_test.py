@@ -90,6 +90,53 @@ def test_a_directory_stands_for_the_images_in_it(tmp_path):
   assert list(image_files.find([inner]).missing) == [inner]
 
 
+def test_a_tree_comes_in_the_order_of_its_names(tmp_path):
+  for name in (
+    'b/2.jpg',
+    'b/deep/3.jpg',
+    'a/notes.txt',
+    'a/1.JPG',
+    'a/1.JPG.xmp',
+    'z.jpg',
+    'clip.mp4',
+    '.hidden/h.jpg',
+  ):
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).touch()
+  (tmp_path / 'link').symlink_to(tmp_path / 'a')
+
+  def find(**kwargs):
+    found = image_files.find([str(tmp_path)], recursive=True, **kwargs)
+    assert not found.missing
+    files = [os.path.relpath(name, tmp_path) for name in found.files]
+    return files, found.passed_over[str(tmp_path)]
+
+  assert find() == (
+    ['z.jpg', 'a/1.JPG', 'b/2.jpg', 'b/deep/3.jpg'],
+    ['a/notes.txt', 'clip.mp4', 'link'],
+  )
+  assert find(suffixes=('.mp4',))[0] == ['clip.mp4']
+
+
+def test_a_directory_that_cannot_be_read_is_told(tmp_path, monkeypatch):
+  (tmp_path / 'inner').mkdir()
+  (tmp_path / 'a.jpg').touch()
+  scandir = os.scandir
+
+  def refuse(path):
+    if os.path.basename(path) == 'inner':
+      raise PermissionError(13, 'Permission denied', path)
+    return scandir(path)
+
+  monkeypatch.setattr(os, 'scandir', refuse)
+  found = image_files.find([str(tmp_path)], recursive=True)
+  assert found.files == [str(tmp_path / 'a.jpg')]
+  assert found.missing == {str(tmp_path / 'inner'): 'Permission denied'}
+  assert image_files.find([str(tmp_path / 'inner')]).missing == {
+    str(tmp_path / 'inner'): 'Permission denied'
+  }
+
+
 def test_a_name_that_exists_is_no_pattern(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   for name in ('x[1].jpg', 'x1.jpg', 'x2.jpg'):

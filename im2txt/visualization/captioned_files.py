@@ -64,6 +64,9 @@ def find_images(
 def read_captions(path: str) -> list[Captioned]:
   """Reads the output of `run_inference --output_format=json`.
 
+  An --output_file of it that ends with .jsonl is read as well. The last line of
+  an image counts. Images without captions and frames of videos are left out.
+
   Args:
     path: path of the file.
 
@@ -76,18 +79,15 @@ def read_captions(path: str) -> list[Captioned]:
   try:
     # Editors on Windows write a byte order mark.
     with open(path, encoding='utf-8-sig') as f:
-      found = []
+      found: dict[str, Captioned] = {}
       for line in filter(str.strip, f):
         image = json.loads(line)
-        found.append(
-          Captioned(
-            str(image['image']),
-            caption_files.whole_characters(
-              str(image['captions'][0]['caption'])
-            ),
-            [],
-          )
-        )
+        name = str(image['image'])
+        found.pop(name, None)
+        for caption in image['captions'][:1]:
+          text = caption_files.whole_characters(str(caption['caption']))
+          if 'time' not in image:
+            found[name] = Captioned(name, text, [])
   except OSError as error:
     raise ValueError(
       f'cannot read --captions_file={path} ({error.strerror})'
@@ -99,7 +99,7 @@ def read_captions(path: str) -> list[Captioned]:
     ) from error
   if not found:
     raise ValueError(f'--captions_file={path} has no caption')
-  return found
+  return list(found.values())
 
 
 def open_images(
