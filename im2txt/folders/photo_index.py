@@ -134,9 +134,10 @@ class PhotoIndex:
         + ' (a text to search for is given by --text)'
       )
     known = self._states()
+    directories = [name for name in names if os.path.isdir(name)]
     removed = [
       path
-      for path in _below(names, set(known) - set(names_of))
+      for path in _below(directories, set(known) - set(names_of))
       if not any(_below([missing], [path]) for missing in found.missing)
     ]
     pending: dict[str, files_lib.State] = {}
