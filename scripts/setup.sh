@@ -171,7 +171,8 @@ main() {
   check_bazel
   make_venv "${kind}"
   install_python_packages "${kind}"
-  [[ -z "${with_tests}" ]] || pip_install test requirements-test.txt
+  [[ -z "${with_tests}" ]] || pip_install test requirements-test.txt \
+    requirements-video.txt
   [[ -z "${with_linters}" ]] || pip_install dev requirements-dev.txt
   [[ -z "${with_docs}" ]] || pip_install docs requirements-docs.txt
   "${python}" -m im2txt.text.install_punkt ||
