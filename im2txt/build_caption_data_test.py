@@ -2,8 +2,10 @@
 """Tests of build_caption_data."""
 
 import collections
+import importlib.util
 import json
 import os
+import shutil
 import sys
 
 from absl import flags
@@ -11,7 +13,10 @@ import pytest
 
 from im2txt import build_caption_data
 from im2txt import testing
+from im2txt.data import journal
 from im2txt.data import shards
+from im2txt.runtime import files
+from im2txt.runtime import storage
 from im2txt.text import vocabulary
 from im2txt.text import vocabulary_stamp
 
@@ -119,6 +124,82 @@ def test_lists(folder, capsys, monkeypatch):
   (folder / 'val.txt').write_text('1.jpg\n')
   _build(folder)
   assert sorted(_parts(folder)['val']) == [2]
+
+
+def _copy_to_store(folder, root):
+  """Copies what `_flags` name to a store; returns the flags that differ."""
+  for path in folder.rglob('*'):
+    if path.is_file():
+      target = f'{root}/{path.relative_to(folder)}'
+      storage.makedirs(os.path.dirname(target))
+      with files.replacing(target) as temporary:
+        shutil.copy(path, temporary)
+  return {
+    name: f'{root}/{value}'
+    for name, value in {
+      'captions_file': 'x.token.txt',
+      'train_list': 'train.txt',
+      'val_list': 'val.txt',
+      'image_dir': 'images',
+      'output_dir': 'out',
+    }.items()
+  }
+
+
+def _content(directory):
+  """Returns {name: bytes} of what does not name the directory itself."""
+  result = {}
+  for name in storage.listdir(directory):
+    if name not in (journal.JOURNAL, vocabulary_stamp.FILE_NAME):
+      with storage.open_read(f'{directory}/{name}') as f:
+        result[name] = f.read()
+  return result
+
+
+@pytest.mark.parametrize('runner', ['local', 'DirectRunner'])
+def test_a_store_gets_what_a_disk_gets(runner, folder, capsys):
+  """Byte for byte: all input and output are on a store, by either way."""
+  if runner != 'local':
+    pytest.importorskip('apache_beam', reason='needs Apache Beam')
+  root = f'ram://build_{runner}'
+  on_store = _copy_to_store(folder, root)
+  _build(folder)
+  expected = _content(folder / 'out')
+  assert len(expected) == 6
+
+  _build(folder, runner=runner, **on_store)
+  assert _content(f'{root}/out') == expected
+  assert vocabulary_stamp.load(f'{root}/out').fingerprint == (
+    vocabulary_stamp.load(folder / 'out').fingerprint
+  )
+
+  # What is done is not done again, and what is missing is.
+  storage.remove(f'{root}/out/train-00001-of-00002')
+  capsys.readouterr()
+  _build(folder, runner=runner, **on_store)
+  output = capsys.readouterr().out
+  assert "1 of 2 shards of data set 'train' are there already" in output
+  assert _content(f'{root}/out') == expected
+  _build(folder, runner=runner, **on_store)
+  assert 'Everything is built' in capsys.readouterr().out
+
+
+def test_beam_reads_images_of_an_archive(folder):
+  pytest.importorskip('apache_beam', reason='needs Apache Beam')
+  root = 'ram://build_archive'
+  shutil.make_archive(folder / 'pictures', 'zip', folder, 'images')
+  on_store = _copy_to_store(folder, root)
+  _build(folder)
+  on_store['image_dir'] = f'{root}/pictures.zip'
+  _build(folder, runner='DirectRunner', **on_store, layout='pairs')
+  assert _content(f'{root}/out') == _content(folder / 'out')
+
+
+def test_a_missing_beam_is_told_before_work(folder, monkeypatch):
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda _: None)
+  with pytest.raises(ValueError, match='--runner=SparkRunner needs Apache'):
+    _build(folder, runner='SparkRunner')
+  assert not (folder / 'out').exists()
 
 
 def test_splits_of_the_file(folder):

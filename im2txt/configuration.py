@@ -16,6 +16,7 @@ from absl import flags
 
 from im2txt.runtime import files
 from im2txt.runtime import flag_dataclasses
+from im2txt.runtime import storage
 from im2txt.runtime.flag_dataclasses import field as _field
 
 FILE_NAME = 'configuration.json'
@@ -295,7 +296,7 @@ def save(directory: str, configs: tuple[ModelConfig, TrainingConfig]) -> None:
 
 def is_saved(directory: str) -> bool:
   """Returns whether hyperparameters were saved in a directory."""
-  return os.path.exists(os.path.join(directory, FILE_NAME))
+  return storage.exists(os.path.join(directory, FILE_NAME))
 
 
 def load(directory: str) -> Configs:

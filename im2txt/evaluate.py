@@ -11,6 +11,7 @@ from absl import flags
 
 # Before TensorFlow, which im2txt keeps quiet while it is imported.
 from im2txt.runtime import program
+from im2txt.runtime import storage
 from im2txt.evaluation import options as options_lib
 from im2txt.evaluation import watcher
 from im2txt.inference_utils import search_config
@@ -28,6 +29,7 @@ def main(_: list[str]) -> None:
   program.require(FLAGS, 'input_file_pattern', 'checkpoint_dir', 'eval_dir')
   options = flag_dataclasses.from_flags(FLAGS, options_lib.EvaluateOptions)
   options.check()
+  storage.require_local('eval_dir', options.eval_dir)
   os.makedirs(options.eval_dir, exist_ok=True)
   watcher.run(options, search_config.from_flags(FLAGS))
 

@@ -20,6 +20,7 @@ from im2txt.inference_utils import library
 from im2txt.inference_utils import model_flags
 from im2txt.inference_utils import search_config
 from im2txt.runtime import program
+from im2txt.runtime import storage
 
 FLAGS = flags.FLAGS
 
@@ -62,6 +63,7 @@ def define_flags() -> None:
 def main(argv: Sequence[str]) -> int:
   del argv
   program.require(FLAGS, 'export_dir')
+  storage.require_local('export_dir', FLAGS.export_dir)
   captioner = library.Captioner.load(
     FLAGS.checkpoint_path or None,
     vocab_file=FLAGS.vocab_file or None,

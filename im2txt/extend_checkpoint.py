@@ -31,6 +31,7 @@ from im2txt import configuration
 from im2txt.checkpoints import encoder_stamp
 from im2txt.ops import new_words
 from im2txt.runtime import program
+from im2txt.runtime import storage
 from im2txt.text import vocabulary
 from im2txt.text import vocabulary_stamp
 
@@ -102,6 +103,7 @@ def main(_: Sequence[str]) -> None:
   program.require(
     FLAGS, 'checkpoint_path', 'vocab_file', 'new_vocab_file', 'output_dir'
   )
+  storage.require_local('output_dir', FLAGS.output_dir)
   old = vocabulary.Vocabulary(FLAGS.vocab_file)
   new = vocabulary.Vocabulary(FLAGS.new_vocab_file)
   check_extends(old, new)

@@ -114,7 +114,9 @@ ROOMS = {
         "input_pipeline",
         "ops",
         "runtime",
+        "show_and_tell_model",
         "text",
+        "visualization",
     ],
     "text": [
         "runtime",
@@ -122,6 +124,7 @@ ROOMS = {
     "training": [
         "checkpoints",
         "configuration",
+        "data",
         "input_pipeline",
         "metrics",
         "ops",
@@ -143,6 +146,10 @@ PROGRAMS = {
     "build_caption_data": [
         "data",
         "runtime",
+    ],
+    "build_feature_cache": [
+        "runtime",
+        "training",
     ],
     "build_mscoco_data": [
         "data",
@@ -214,6 +221,7 @@ PROGRAMS = {
         "visualization",
     ],
     "run_inference": [
+        "checkpoints",
         "folders",
         "inference_utils",
         "runtime",

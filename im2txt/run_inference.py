@@ -16,23 +16,29 @@ import contextlib
 import io
 import os
 import sys
+import tempfile
 from typing import cast
 import warnings
 
 from absl import flags
 from absl import logging
 
+from im2txt import checkpoints
 from im2txt.folders import caption_file
 from im2txt.folders import captioning
 from im2txt.folders import sidecar
 from im2txt.inference_utils import caption_lines
 from im2txt.inference_utils import captioner as captioner_lib
+from im2txt.inference_utils import collection
 from im2txt.inference_utils import image_files
 from im2txt.inference_utils import model_flags
 from im2txt.inference_utils import search_config
+from im2txt.runtime import beam_workers
 from im2txt.runtime import files as files_lib
+from im2txt.runtime import flag_dataclasses
 from im2txt.runtime import program
 from im2txt.runtime import progress
+from im2txt.runtime import storage
 
 FLAGS = flags.FLAGS
 
@@ -52,6 +58,7 @@ def define_flags() -> None:
     'neither in training nor for captions.',
   )
   search_config.define_flags()
+  flag_dataclasses.define_flags(beam_workers.RunnerOptions)
   flags.DEFINE_enum(
     'output_format',
     'text',
@@ -116,6 +123,52 @@ def input_names(arguments: Sequence[str]) -> list[str]:
   return names
 
 
+def caption_by_beam(
+  runner: beam_workers.RunnerOptions,
+  vocabulary: str,
+  search: search_config.SearchConfig,
+  files: Sequence[str],
+  skipped: int,
+) -> int:
+  """Captions files by Apache Beam; returns the exit status.
+
+  Args:
+    runner: where the work is done.
+    vocabulary: path of the vocabulary.
+    search: settings of the search.
+    files: names of the files.
+    skipped: names without a file.
+  """
+  job = collection.Job(
+    tuple(
+      map(storage.absolute, checkpoints.split_paths(FLAGS.checkpoint_path))
+    ),
+    storage.absolute(vocabulary),
+    search,
+    FLAGS.precision,
+    FLAGS.exif_orientation,
+    FLAGS.output_format,
+    FLAGS.min_confidence,
+    FLAGS.inference_batch_size,
+  )
+  with contextlib.ExitStack() as stack:
+    place = stack.enter_context(tempfile.TemporaryDirectory())
+    pool = stack.enter_context(runner.workers(place))
+    bar = stack.enter_context(
+      progress.Progress('Captioning', len(files), 'images')
+    )
+    for image in collection.caption(job, files, pool):
+      if image.error:
+        print(f'skipped {image.name}: {image.error}', file=sys.stderr)
+        skipped += 1
+      else:
+        print(image.lines, flush=True)
+      bar.update(1)
+  if skipped:
+    print(f'{skipped} file(s) skipped', file=sys.stderr)
+  return 1 if skipped else 0
+
+
 def check_flags(arguments: Sequence[str]) -> None:
   """Checks the flags, before anything is loaded.
 
@@ -130,6 +183,15 @@ def check_flags(arguments: Sequence[str]) -> None:
   if FLAGS.output_file:
     caption_file.check_name(FLAGS.output_file)
     program.require_output_directories(FLAGS, 'output_file')
+  runner = flag_dataclasses.from_flags(FLAGS, beam_workers.RunnerOptions)
+  runner.check_runner('')
+  if runner.runner != beam_workers.LOCAL and (
+    FLAGS.output_file or FLAGS.sidecars or FLAGS.word_probabilities
+  ):
+    raise ValueError(
+      f'--runner={runner.runner} writes captions to standard output: leave out '
+      '--output_file, --sidecars and --word_probabilities'
+    )
   if FLAGS.replace_alt_text and not FLAGS.sidecars:
     raise ValueError('--replace_alt_text needs --sidecars')
   if FLAGS.word_probabilities and not (
@@ -228,12 +290,16 @@ def main(argv: Sequence[str]) -> int:
   vocabulary = captioner_lib.vocabulary_of(
     FLAGS.checkpoint_path, FLAGS.vocab_file
   )
+  runner = flag_dataclasses.from_flags(FLAGS, beam_workers.RunnerOptions)
+  by_beam = runner.runner != beam_workers.LOCAL
   only_sidecars = FLAGS.sidecars and not FLAGS.output_file
   files, skipped = image_files.find_or_tell(
     input_names(argv[1:]),
     FLAGS.recursive,
-    captioning.suffixes(with_videos=not only_sidecars),
+    captioning.suffixes(with_videos=not (only_sidecars or by_beam)),
   )
+  if by_beam:
+    return caption_by_beam(runner, vocabulary, search, files, skipped)
   captioner = captioner_lib.Captioner(
     FLAGS.checkpoint_path, vocabulary, search, FLAGS.precision
   )

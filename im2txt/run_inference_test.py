@@ -194,6 +194,7 @@ def fixture_runs(files):
     'no directory': (prefix, words, 'a', '--output_file=none/a.csv'),
     'words of text': (prefix, words, 'a', '--word_probabilities'),
     'nothing to replace': (prefix, words, 'a', '--replace_alt_text'),
+    'no beam': (prefix, words, all_of('rgb.jpg'), '--beam_options=--x=1'),
     'no checkpoint': (files / 'folder', '', '', files / 'rgb.jpg'),
     'no vocabulary': (
       testing.testdata_path('checkpoints', 'v2_kernel'),
@@ -202,6 +203,7 @@ def fixture_runs(files):
       files / 'rgb.jpg',
     ),
   }
+  runs['by Beam'] = (*runs['text'], '--runner=DirectRunner')
   given = {'arguments': f'{files}/x[1].jpg\n\n{files}/other.jpg\n'}
   # Beside the checkpoint.
   (files / 'word_counts.txt').write_text(words.read_text())
@@ -277,6 +279,17 @@ def test_what_cannot_be_read_is_named_and_shows_in_the_status(runs, files):
     '4 file(s) skipped',
   ]
   assert 'Traceback' not in result.stderr
+
+
+def test_beam_prints_what_one_process_prints(runs):
+  pytest.importorskip('apache_beam', reason='needs Apache Beam')
+  assert runs('by Beam').stdout == runs('text').stdout
+  assert runs('by Beam').returncode == 1
+
+  def told(run):
+    return [s for s in run.stderr.splitlines() if s.startswith('skipped ')]
+
+  assert told(runs('by Beam')) == told(runs('text')) != []
 
 
 def test_json(runs, files):
@@ -495,6 +508,7 @@ def test_exif_orientation_can_be_left_out_of_account(runs, files):
     ('no directory', ['--output_file=none/a.csv', 'make it first']),
     ('words of text', ['--word_probabilities', '--output_format=json']),
     ('nothing to replace', ['--replace_alt_text needs --sidecars']),
+    ('no beam', ['--beam_options=--x=1 needs a --runner']),
   ],
 )
 def test_one_line_says_what_is_wrong(runs, name, parts):

@@ -321,6 +321,8 @@ def set_largest_image(monkeypatch: pytest.MonkeyPatch, num_pixels: int) -> None:
 class _ThisProcess:
   """In the place of `workers.Workers`: does tasks where they are given."""
 
+  grain = 1
+
   def __init__(self, *_: object) -> None:
     pass
 

@@ -11,6 +11,7 @@ from im2txt.data import shards
 from im2txt.runtime import flag_dataclasses
 from im2txt.runtime import locks
 from im2txt.runtime import program
+from im2txt.runtime import storage
 from im2txt.text import vocabulary_stamp
 from im2txt.training import options as options_lib
 from im2txt.training import trainer
@@ -29,6 +30,7 @@ def main(_: Sequence[str]) -> int:
   options.check()
   files = shards.list_files(options.input_file_pattern)
   holders = vocabulary_stamp.of_shards(files)
+  storage.require_local('train_dir', options.train_dir)
   os.makedirs(options.train_dir, exist_ok=True)
   with locks.hold(options.train_dir, 'train', '--train_dir'):
     return trainer.run(options, configuration.given_by(FLAGS), files, holders)

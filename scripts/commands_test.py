@@ -24,6 +24,7 @@ from im2txt import testing
 
 # What is typed beside the programs. Their arguments are not looked at.
 _OTHERS = {
+  '.venv/bin/pip',
   '.venv/bin/pre-commit',
   'base64',
   'cd',
@@ -53,6 +54,17 @@ _FLAGS_OF_OTHERS = {
   'no-deps',
   'no-install-recommends',
   'quiet',
+  # Apache Beam, by --beam_options
+  'direct_num_workers',
+  'direct_running_mode',
+  'environment_type',
+  'flink_master',
+  'job_endpoint',
+  'project',
+  'region',
+  'sdk_container_image',
+  'spark_master_url',
+  'temp_location',
   # Bazel
   'build_event_json_file',
   'noshow_progress',

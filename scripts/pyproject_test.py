@@ -58,6 +58,13 @@ def test_the_extra_for_videos_is_pinned():
   assert pinned == name and _versions(version) >= _versions(lowest)
 
 
+def test_the_extra_for_many_machines_is_pinned():
+  (bound,) = _PROJECT['optional-dependencies']['beam']
+  name, lowest = bound.split('>=')
+  pins = _pins('requirements-beam.txt')
+  assert _versions(pins[name]) >= _versions(lowest)
+
+
 def test_each_program_has_a_console_script():
   tree = ast.parse((_ROOT / 'im2txt' / 'rooms.bzl').read_text('utf-8'))
   (programs,) = (

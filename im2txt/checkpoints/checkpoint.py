@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
-import os
 from typing import Protocol
 
 from absl import logging
@@ -16,6 +15,7 @@ import tensorflow as tf
 from im2txt import configuration
 from im2txt.checkpoints import locating
 from im2txt.checkpoints import reader as checkpoint_reader
+from im2txt.runtime import storage
 
 # What TensorFlow 1.x called the LSTM's variables over the years.
 _LSTM = 'lstm/basic_lstm_cell/'
@@ -48,7 +48,7 @@ class Checkpoint:
   def __init__(self, path: str, training_state: bool = False):
     self.prefix, self.passed_over = (
       locating.newest_whole(path, training_state)
-      if os.path.isdir(path)
+      if storage.isdir(path)
       else (locating.resolve(path), [])
     )
     try:
@@ -282,7 +282,7 @@ def restore_training_state(
     CheckpointError: the file is damaged, or of another model.
   """
   path = locating.training_state_prefix(prefix)
-  if not os.path.exists(path + '.index'):
+  if not storage.exists(path + '.index'):
     return False
   state = Checkpoint(path)
   if not set(named_variables) <= set(state.shapes):

@@ -6,7 +6,6 @@ read first, and with them their checksums.
 """
 
 from collections.abc import Sequence
-import glob
 import os
 import re
 
@@ -17,6 +16,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from im2txt.checkpoints import reader as checkpoint_reader
+from im2txt.runtime import storage
 
 PREFIX = 'model.ckpt'
 # Names the newest checkpoint, and those that may be deleted for newer ones.
@@ -58,13 +58,13 @@ def resolve(path: str) -> str:
     CheckpointError: there is nothing of that name, or in a directory nothing
       whole.
   """
-  if os.path.isdir(path):
+  if storage.isdir(path):
     return newest_whole(path)[0]
   match = re.fullmatch(r'(.+)\.(index|meta|data-\d{5}-of-\d{5})', path)
   prefix = match.group(1) if match else path
   if exists(prefix):
     return prefix
-  if glob.glob(glob.escape(prefix) + '.data-*'):
+  if storage.starting_with(prefix + '.data-'):
     raise CheckpointError(
       f'checkpoint {prefix}: {fault(prefix)}; copy it beside the .data file'
     )
@@ -83,7 +83,7 @@ def split_paths(paths: str) -> list[str]:
   Returns:
     list of str, one or more.
   """
-  if os.path.isdir(paths) or exists(paths):
+  if storage.isdir(paths) or exists(paths):
     return [paths]
   return list(filter(None, paths.split(','))) or [paths]
 
@@ -133,7 +133,7 @@ def newest_whole(
   if (
     state is None
     and not faults
-    and not glob.glob(os.path.join(glob.escape(directory), '*' + DAMAGED))
+    and not storage.matches(os.path.join(directory, '*' + DAMAGED))
   ):
     raise NoCheckpointYetError(f'no checkpoint in directory {directory}')
   reasons = list(faults.values())[:3] or [
@@ -147,13 +147,13 @@ def newest_whole(
 
 def exists(prefix: str) -> bool:
   """Returns whether there is a checkpoint, whole or not."""
-  return os.path.exists(prefix + '.index') or os.path.isfile(prefix)
+  return storage.exists(prefix + '.index') or storage.isfile(prefix)
 
 
 def files_of(prefix: str) -> list[str]:
   """Returns the paths of a checkpoint's files, the data before the index."""
-  paths = sorted(glob.glob(glob.escape(prefix) + '.*'))
-  return ([prefix] if os.path.isfile(prefix) else []) + [
+  paths = storage.starting_with(prefix + '.')
+  return ([prefix] if storage.isfile(prefix) else []) + [
     path for path in paths if not path.endswith(DAMAGED)
   ]
 
@@ -173,7 +173,7 @@ def read_state(directory: str) -> list[str] | None:
   """
   state = CheckpointState()
   try:
-    with open(os.path.join(directory, STATE_FILE), encoding='utf-8') as f:
+    with storage.open_text(os.path.join(directory, STATE_FILE)) as f:
       text_format.Parse(f.read(), state)
   except FileNotFoundError:
     return None
@@ -193,7 +193,7 @@ def read_state(directory: str) -> list[str] | None:
 def prefixes_in(directory: str) -> list[str]:
   """Returns the prefixes in a directory, those without an index included."""
   try:
-    names = os.listdir(directory)
+    names = storage.listdir(directory)
   except FileNotFoundError:
     return []
   found = set()
@@ -269,7 +269,7 @@ def _what_is_wrong(prefix: str, error: Exception) -> str:
     return f'{prefix}: {error}'
   for name in files_of(prefix):
     try:
-      with open(name, 'rb') as f:
+      with storage.open_read(name) as f:
         start = f.read(len(_GIT_LFS_HEADER))
     except OSError as e:  # Deleted since, perhaps.
       return f'cannot read {name}: {e.strerror}'
@@ -280,8 +280,8 @@ def _what_is_wrong(prefix: str, error: Exception) -> str:
       )
     if not start:
       return f'{name} is empty'
-  if os.path.exists(prefix + '.index') and not glob.glob(
-    glob.escape(prefix) + '.data-*'
+  if storage.exists(prefix + '.index') and not storage.starting_with(
+    prefix + '.data-'
   ):
     return f'the file {prefix}.data-00000-of-00001 is missing'
   if isinstance(error, OSError):

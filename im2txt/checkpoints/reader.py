@@ -20,8 +20,10 @@ at the end an index of the blocks.
 from collections.abc import Iterator
 from collections.abc import Mapping
 import contextlib
+import io
 import math
 import os
+from typing import cast
 from typing import Protocol
 from typing import TypeVar
 import weakref
@@ -37,6 +39,7 @@ from tensorflow.core.protobuf import tensor_bundle_pb2
 from tensorflow.core.util import saved_tensor_slice_pb2
 
 from im2txt.runtime import files
+from im2txt.runtime import storage
 
 # Where a block is in its file: (offset, size).
 Block = tuple[int, int]
@@ -120,7 +123,7 @@ def open_reader(prefix: str) -> Reader:
       it. `get` raises both, too.
   """
   # As TensorFlow chooses, a V2 one if there are both.
-  if os.path.exists(prefix + '.index'):
+  if storage.exists(prefix + '.index'):
     return _V2Reader(prefix)
   return _V1Reader(prefix)
 
@@ -322,9 +325,9 @@ class _File:
   """A file that can be read as long as this is there, deleted or not."""
 
   def __init__(self, path: str):
-    self._file = open(path, 'rb')
+    self._file = cast(io.BufferedReader, storage.open_read(path))
     weakref.finalize(self, self._file.close)
-    self.size = os.fstat(self._file.fileno()).st_size
+    self.size = self._file.seek(0, os.SEEK_END)
 
   def check_holds(self, offset: int, size: int) -> None:
     """Raises ValueError unless there are that many bytes at an offset."""

@@ -13,6 +13,8 @@ from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+import concurrent.futures
+import contextlib
 import hashlib
 import json
 import os
@@ -35,6 +37,7 @@ from im2txt.data import jpeg_check
 from im2txt.data import shards
 from im2txt.runtime import files
 from im2txt.runtime import locks
+from im2txt.runtime import storage
 from im2txt.runtime import workers as workers_lib
 from im2txt.runtime.progress import log
 from im2txt.runtime.progress import Progress
@@ -48,6 +51,7 @@ _FORMAT = 1
 _SHARD = r'(train|val|test)-\d{5}-of-\d{5}'
 _SHUFFLE_SEED = 12345
 _CAPTIONS_PER_TASK = 1000
+_REQUESTS_AT_A_TIME = 32
 # Share of unknown words above which the vocabulary is too small. MSCOCO has
 # less than 1 %.
 _MANY_UNKNOWN = 0.1
@@ -145,11 +149,13 @@ def _build_datasets(
     missing
     + [
       os.path.join(options.output_dir, name)
-      for name in os.listdir(options.output_dir)
+      for name in storage.listdir(options.output_dir)
       if re.fullmatch(rf'\.{_SHARD}\.tmp', name)
     ]
   )
-  with workers_lib.Workers(options.num_workers, '--num_workers') as workers:
+  with options.workers(
+    options.output_dir, options.num_workers, '--num_workers'
+  ) as workers:
     undecodable = journal.undecodable
     if undecodable is None:
       undecodable = jpeg_check.find_undecodable(
@@ -161,8 +167,7 @@ def _build_datasets(
     vocab = create_vocabulary(tokenized[0], options)
     journal.add_file(options.word_counts_output_file)
     _save_stamp(vocab, journal, options)
-    for part in tokenized:
-      _write_dataset(workers, part, vocab, journal, undecodable, options)
+    _write_datasets(workers, tokenized, vocab, journal, undecodable, options)
 
 
 def _save_stamp(
@@ -178,7 +183,7 @@ def _save_stamp(
       vocabulary_stamp.Stamp(
         vocab.fingerprint,
         len(vocab),
-        os.path.abspath(options.word_counts_output_file),
+        storage.absolute(options.word_counts_output_file),
         options.tokenizer,
       ),
     )
@@ -256,13 +261,22 @@ def stat_images(
   """
   flag = f'--{split_name}_image_dir'
   stat = image_store.stats(image_dir, flag)
-  stats: list[ImageStat] = []
-  missing: list[str] = []
-  for image in images:
+
+  def state_of(image: Image[str]) -> ImageStat | None:
     try:
-      stats.append(ImageStat(image.image_id, image.path, *stat(image.path)))
+      return ImageStat(image.image_id, image.path, *stat(image.path))
     except OSError:
-      missing.append(image.path)
+      return None
+
+  with contextlib.ExitStack() as stack:
+    states: Iterator[ImageStat | None] = map(state_of, images)
+    if storage.is_remote(image_dir):
+      # Each is a request that mostly waits.
+      pool = concurrent.futures.ThreadPoolExecutor(_REQUESTS_AT_A_TIME)
+      states = stack.enter_context(pool).map(state_of, images)
+    found = list(states)
+  stats = [state for state in found if state]
+  missing = [image.path for image, state in zip(images, found) if not state]
   if missing:
     raise ValueError(
       f'{len(missing)} of {len(images)} images are missing in {image_dir}: '
@@ -288,9 +302,15 @@ def _check_vocabulary_options(
 def _check_writable(flag: str, directory: str) -> None:
   """Makes a directory if missing; raises ValueError if it is not writable."""
   try:
-    os.makedirs(directory, exist_ok=True)
-    with tempfile.TemporaryFile(dir=directory):
-      pass
+    storage.makedirs(directory)
+    if storage.is_remote(directory):
+      # A store has no nameless files.
+      probe = os.path.join(directory, '.writable')
+      files.write_json(probe, {})
+      storage.remove(probe)
+    else:
+      with tempfile.TemporaryFile(dir=directory):
+        pass
   except OSError as error:
     raise ValueError(
       f'cannot write into {directory} ({error.strerror}): give --{flag} a '
@@ -309,7 +329,7 @@ def _check_no_other_shards(
   own = {os.path.basename(path) for path in _shard_paths(datasets, options)}
   others = sorted(
     name
-    for name in os.listdir(options.output_dir)
+    for name in storage.listdir(options.output_dir)
     if name not in own and re.fullmatch(_SHARD, name)
   )
   if others:
@@ -342,6 +362,8 @@ def _check_space(
   options: build_options.BuildOptions,
 ) -> None:
   """Raises ValueError if the disk is too small for the shards."""
+  if storage.is_remote(options.output_dir):
+    return
   sizes = {stat.path: stat.size for stat in stats}
   needed = sum(
     sizes[example.path]
@@ -461,9 +483,9 @@ def _fingerprint(
 
 def _remove_outdated(paths: Sequence[str]) -> None:
   """Removes shards of other input, which an interrupted build would mix in."""
-  outdated = [path for path in paths if os.path.exists(path)]
+  outdated = [path for path in paths if storage.exists(path)]
   for path in outdated:
-    os.remove(path)
+    storage.remove(path)
   if outdated:
     files.sync(os.path.dirname(outdated[0]))
     log(
@@ -473,7 +495,7 @@ def _remove_outdated(paths: Sequence[str]) -> None:
 
 
 def _tokenized(
-  workers: workers_lib.Workers,
+  workers: workers_lib.Pool,
   datasets: Sequence[Dataset[str]],
   options: build_options.BuildOptions,
 ) -> list[Dataset[list[str]]]:
@@ -484,9 +506,10 @@ def _tokenized(
     for image in dataset.images
     for caption in image.captions
   ]
-  starts = range(0, len(captions), _CAPTIONS_PER_TASK)
+  size = _CAPTIONS_PER_TASK * workers.grain
   tasks = (
-    (captions[i : i + _CAPTIONS_PER_TASK], options.tokenizer) for i in starts
+    (captions[i : i + size], options.tokenizer)
+    for i in range(0, len(captions), size)
   )
   tokens: list[list[str]] = []
   with Progress('Tokenizing', len(captions), 'captions') as progress:
@@ -603,60 +626,85 @@ class _Record(NamedTuple):
   captions: list[tuple[list[str], list[int]]]
 
 
-def _write_dataset(
-  workers: workers_lib.Workers,
-  dataset: Dataset[list[str]],
+class _Shard(NamedTuple):
+  """A shard to write: its path, and the images of its records."""
+
+  path: str
+  images: list[Image[list[str]]]
+
+  @property
+  def num_pairs(self) -> int:
+    return sum(len(image.captions) for image in self.images)
+
+
+def _shards_of(
+  dataset: Dataset[list[str]], options: build_options.BuildOptions
+) -> list[_Shard]:
+  """Returns all shards of a data set, in order."""
+  examples = shuffled_examples(dataset.images, options.layout)
+  return [
+    _Shard(_shard_path(dataset, i, options), examples[start:end])
+    for i, (start, end) in enumerate(
+      shard_ranges(len(examples), dataset.num_shards, options.num_threads)
+    )
+  ]
+
+
+def _write_datasets(
+  workers: workers_lib.Pool,
+  datasets: Sequence[Dataset[list[str]]],
   vocab: vocabulary.Vocabulary,
   journal: journal_lib.Journal,
   undecodable: Collection[str],
   options: build_options.BuildOptions,
 ) -> None:
-  """Writes the missing shards of a data set."""
-  examples = shuffled_examples(dataset.images, options.layout)
-  parts = [
-    examples[start:end]
-    for start, end in shard_ranges(
-      len(examples), dataset.num_shards, options.num_threads
-    )
-  ]
-  paths = [_shard_path(dataset, i, options) for i in range(dataset.num_shards)]
-  todo = [i for i, path in enumerate(paths) if not journal.is_done(path)]
-  pairs = [sum(len(image.captions) for image in part) for part in parts]
-  if len(todo) < len(paths):
-    log(
-      f'{len(paths) - len(todo)} of {len(paths)} shards of data set '
-      f"'{dataset.name}' are there already."
-    )
+  """Writes the missing shards of all data sets."""
+  plan = [(dataset, _shards_of(dataset, options)) for dataset in datasets]
 
   def tasks() -> Iterator[tuple[str, str, list[_Record]]]:
-    for i in todo:
-      yield (
-        paths[i],
-        options.layout,
-        [
-          _Record(
-            image.image_id,
-            image.path,
+    for _, all_shards in plan:
+      for shard in all_shards:
+        if not journal.is_done(shard.path):
+          yield (
+            shard.path,
+            options.layout,
             [
-              (tokens, [vocab.word_to_id(word) for word in tokens])
-              for tokens in image.captions
+              _Record(
+                image.image_id,
+                image.path,
+                [
+                  (tokens, [vocab.word_to_id(word) for word in tokens])
+                  for tokens in image.captions
+                ],
+              )
+              for image in shard.images
+              if image.path not in undecodable
             ],
           )
-          for image in parts[i]
-          if image.path not in undecodable
-        ],
-      )
 
-  with Progress(
-    f'Writing {dataset.name}',
-    sum(pairs),
-    'pairs',
-    done=sum(pairs) - sum(pairs[i] for i in todo),
-  ) as progress:
-    for i, _ in zip(todo, workers.map(_write_shard, tasks())):
-      journal.add_file(paths[i])
-      progress.update(pairs[i])
-  _log_finished(dataset, undecodable)
+  # All data sets are one job: a pipeline on other machines is slow to start.
+  written = workers.map(_write_shard, tasks())
+  for dataset, all_shards in plan:
+    pairs = {shard.path: shard.num_pairs for shard in all_shards}
+    todo = [path for path in pairs if not journal.is_done(path)]
+    if len(todo) < len(pairs):
+      log(
+        f'{len(pairs) - len(todo)} of {len(pairs)} shards of data set '
+        f"'{dataset.name}' are there already."
+      )
+    with Progress(
+      f'Writing {dataset.name}',
+      sum(pairs.values()),
+      'pairs',
+      done=sum(pairs.values()) - sum(pairs[path] for path in todo),
+    ) as progress:
+      for path, _ in zip(todo, written):
+        journal.add_file(path)
+        progress.update(pairs[path])
+    _log_finished(dataset, undecodable)
+  # To its end, where it tidies up: no task is left.
+  for _ in written:
+    pass
 
 
 def _log_finished(
@@ -683,17 +731,18 @@ def _write_shard(path: str, layout: str, records: Sequence[_Record]) -> None:
   Args:
     path: path of the shard.
     layout: see BuildOptions.
-    records: the images and captions.
+    records: the images and captions; each may be a list in the place of a
+      tuple.
 
   Raises:
     OSError: an image cannot be read, or the shard cannot be written.
   """
   with files.replacing(path) as temporary:
     with shards.Writer(temporary) as writer:
-      for record in records:
-        data = image_store.read(record.path)
+      for image_id, image_path, captions in records:
+        data = image_store.read(image_path)
         writer.write(
-          shards.serialize_compact(record.image_id, data, record.captions)
+          shards.serialize_compact(image_id, data, captions)
           if layout == 'compact'
-          else shards.serialize(record.image_id, data, *record.captions[0])
+          else shards.serialize(image_id, data, *captions[0])
         )

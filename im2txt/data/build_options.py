@@ -4,6 +4,7 @@
 import dataclasses
 import os
 
+from im2txt.runtime import beam_workers
 from im2txt.runtime import flag_dataclasses
 from im2txt.runtime.flag_dataclasses import field
 from im2txt.text import tokenizer
@@ -16,7 +17,7 @@ _RECORDS_PER_SHARD = 2000
 
 
 @dataclasses.dataclass(frozen=True)
-class BuildOptions:
+class BuildOptions(beam_workers.RunnerOptions):
   """Options of a build of any data sets; the fields are flags."""
 
   output_dir: str = field('/tmp/', 'Directory for the shards.')
@@ -106,6 +107,7 @@ def check_options(options: BuildOptions) -> None:
     ValueError: a value cannot be used, or the tokenizer's data are missing.
   """
   flag_dataclasses.check_bounds(options)
+  options.check_runner(options.output_dir)
   for name in ('train_shards', 'val_shards', 'test_shards'):
     shards = getattr(options, name)
     if shards > options.num_threads and shards % options.num_threads:

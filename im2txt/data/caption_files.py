@@ -36,6 +36,8 @@ import re
 from typing import Any
 from typing import NamedTuple
 
+from im2txt.runtime import storage
+
 SPLITS = ('train', 'val', 'test')
 
 # Names of the splits in the files. `restval` are the images of COCO's validation
@@ -363,7 +365,7 @@ def split_by_lists(
 def _read_text(path: str, flag: str) -> str:
   """Returns the text of a file without a byte order mark."""
   try:
-    with open(path, encoding='utf-8-sig', newline='') as f:
+    with storage.open_text(path, 'utf-8-sig', newline='') as f:
       return f.read()
   except OSError as error:
     raise ValueError(

@@ -12,6 +12,7 @@ from im2txt.data import build as build_lib
 from im2txt.data import build_options
 from im2txt.data import caption_files
 from im2txt.runtime import files
+from im2txt.runtime import storage
 from im2txt.runtime.flag_dataclasses import field
 from im2txt.runtime.progress import log
 
@@ -255,9 +256,9 @@ def build(
   """
   build_options.check_options(options)
   datasets, stats = load_datasets(sources, options, given_shards)
-  outputs = [os.path.abspath(_annotations_path(d, options)) for d in datasets]
+  outputs = [storage.absolute(_annotations_path(d, options)) for d in datasets]
   for _, flag, path in sources.input_files():
-    if os.path.abspath(path) in outputs:
+    if storage.absolute(path) in outputs:
       raise ValueError(
         f'{flag}={path} would be overwritten: give another --output_dir'
       )

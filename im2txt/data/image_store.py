@@ -15,7 +15,7 @@ import zipfile
 import zlib
 
 from im2txt.data import image_formats
-from im2txt.runtime import files
+from im2txt.runtime import storage
 
 _IMAGE_SUFFIXES = (
   '.jpg',
@@ -62,9 +62,9 @@ def stats(directory: str, flag: str) -> Callable[[str], tuple[int, int]]:
   Raises:
     ValueError: there is no such directory or archive.
   """
-  if os.path.isdir(directory):
-    return files.state
-  if not os.path.isfile(directory):
+  if storage.isdir(directory):
+    return storage.stat
+  if not storage.isfile(directory):
     raise ValueError(
       f'{flag}={directory}: there is no such directory; give the directory '
       'of the images, or a .zip file of them'
@@ -91,7 +91,7 @@ def read(path: str) -> bytes:
   """
   location = _location(path)
   if not location:
-    with open(path, 'rb') as f:
+    with storage.open_read(path) as f:
       data = f.read(image_formats.MOST_FILE_BYTES + 1)
     if len(data) > image_formats.MOST_FILE_BYTES:
       raise _too_large(path)
@@ -131,13 +131,13 @@ def _location(path: str) -> _Location | None:
   return _Location(archive, name) if separator and _is_file(archive) else None
 
 
-_is_file = functools.lru_cache(maxsize=None)(os.path.isfile)
+_is_file = functools.lru_cache(maxsize=None)(storage.isfile)
 
 
 @functools.lru_cache(maxsize=None)
 def _archive(path: str) -> _Archive:
   """Opens an archive, once per process."""
-  archive = zipfile.ZipFile(path)
+  archive = zipfile.ZipFile(storage.open_read(path))
   # Files that systems add may have the same names as the images.
   members = [
     info

@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 from im2txt.runtime import files
+from im2txt.runtime import storage
 
 JOURNAL = 'build_mscoco_data.journal'
 
@@ -48,7 +49,7 @@ class Journal:
   def _entries(self) -> Iterator[dict[str, Any]]:
     """Yields the entries, without lines that an interruption cut short."""
     try:
-      with open(self._path, encoding='utf-8') as f:
+      with storage.open_text(self._path) as f:
         lines = f.read().split('\n')
     except (OSError, UnicodeDecodeError):
       return
@@ -62,14 +63,18 @@ class Journal:
 
   def is_done(self, path: str) -> bool:
     """Returns whether `path` was finished and has not been changed since."""
-    return self._files.get(os.path.abspath(path)) == self._entry(path)
+    return self._files.get(storage.absolute(path)) == self._entry(path)
 
   def _entry(self, path: str) -> dict[str, Any]:
     try:
-      state = files.state(path)
+      status = storage.stat(path)
     except OSError:
       return {}
-    return {'file': os.path.abspath(path), **state._asdict()}
+    return {
+      'file': storage.absolute(path),
+      'size': status.size,
+      'mtime_ns': status.mtime_ns,
+    }
 
   def add_file(self, path: str) -> None:
     """Records that the file `path` is finished."""
@@ -88,7 +93,16 @@ class Journal:
         with open(temporary, 'w', encoding='utf-8') as f:
           f.write(json.dumps({'fingerprint': self._fingerprint}))
       self._is_of_this_input = True
+    # The line end comes first, to separate the entry from one cut short.
+    line = '\n' + json.dumps(entry)
+    if storage.is_remote(self._path):
+      # No store can add to a file.
+      with storage.open_text(self._path) as f:
+        before = f.read()
+      with files.replacing(self._path) as temporary:
+        with open(temporary, 'w', encoding='utf-8') as f:
+          f.write(before + line)
+      return
     with files.naming(self._path), open(self._path, 'a', encoding='utf-8') as f:
-      # The line end comes first, to separate the entry from one cut short.
-      f.write('\n' + json.dumps(entry))
+      f.write(line)
     files.sync(self._path)

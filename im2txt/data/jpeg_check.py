@@ -15,7 +15,7 @@ _IMAGES_PER_TASK = 50
 
 
 def find_undecodable(
-  workers: workers_lib.Workers, paths: Sequence[str]
+  workers: workers_lib.Pool, paths: Sequence[str]
 ) -> dict[str, str]:
   """Returns the images that training could not decode, by path, and why.
 
@@ -23,20 +23,15 @@ def find_undecodable(
   example, accepts damage that this decoder refuses. Checking all images first
   is five times cheaper than decoding an image for each of its captions.
   """
-  tasks = (
-    (paths[i : i + _IMAGES_PER_TASK],)
-    for i in range(0, len(paths), _IMAGES_PER_TASK)
-  )
+  size = _IMAGES_PER_TASK * workers.grain
+  tasks = [(paths[i : i + size],) for i in range(0, len(paths), size)]
   undecodable: dict[str, str] = {}
   turned: list[str] = []
-  checked = 0
   with Progress('Checking images', len(paths), 'images') as progress:
-    for result in workers.map(_decode_all, tasks):
+    for (part,), result in zip(tasks, workers.map(_decode_all, tasks)):
       undecodable.update(result[0])
       turned += result[1]
-      number = min(_IMAGES_PER_TASK, len(paths) - checked)
-      checked += number
-      progress.update(number)
+      progress.update(len(part))
   for path, reason in undecodable.items():
     log(f'Skipping {path}: {reason}')
   log(f'Checked {len(paths)} images, {len(undecodable)} cannot be decoded.')

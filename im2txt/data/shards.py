@@ -39,6 +39,7 @@ import google_crc32c
 
 from im2txt.runtime import files
 from im2txt.runtime import quiet_tensorflow
+from im2txt.runtime import storage
 from im2txt.runtime.progress import Progress
 from im2txt.text import vocabulary
 
@@ -119,7 +120,7 @@ def list_files(
   They are sorted so that a run does not depend on the file system's order.
 
   Args:
-    file_pattern: see `files.split_names` and `files.matches`.
+    file_pattern: see `files.split_names` and `storage.matches`.
     flag: name of the flag that gave it, for messages.
 
   Raises:
@@ -127,7 +128,7 @@ def list_files(
   """
   paths: list[str] = []
   for pattern in files.split_names(file_pattern) or ['']:
-    found = files.matches(pattern)
+    found = storage.matches(pattern)
     if not found:
       raise ValueError(f'--{flag}={file_pattern}: no file matches {pattern}')
     paths.extend(found)
@@ -177,13 +178,13 @@ def read_record(path: str, offset: int) -> bytes:
       known.
     OSError: the file cannot be read.
   """
-  with open(path, 'rb', buffering=0) as f:
+  with storage.open_read(path, buffering=0) as f:
     f.seek(offset)
     header = f.read(HEADER_BYTES)
     if files.masked(google_crc32c.value(header[:8])) == header[8:]:
       (length,) = struct.unpack('<Q', header[:8])
       # A damaged header may claim more bytes than the file has.
-      length = min(length, os.fstat(f.fileno()).st_size)
+      length = min(length, storage.getsize(path))
       data = f.read(length + FOOTER_BYTES)
       record = data[:length]
       if files.masked(google_crc32c.value(record)) == data[length:]:

@@ -40,6 +40,7 @@ from im2txt.ops import folded_inception
 from im2txt.ops import image_processing
 from im2txt.runtime import progress as progress_lib
 from im2txt.runtime import quiet_tensorflow
+from im2txt.runtime import storage
 from im2txt.text import vocabulary
 from im2txt.text import vocabulary_stamp
 
@@ -964,9 +965,9 @@ def vocabulary_beside(checkpoint_path: str | Iterable[str]) -> str | None:
   if isinstance(checkpoint_path, str):
     checkpoint_path = checkpoints.split_paths(checkpoint_path)
   for path in checkpoint_path:
-    directory = path if os.path.isdir(path) else os.path.dirname(path)
+    directory = path if storage.isdir(path) else os.path.dirname(path)
     found = os.path.join(directory, VOCABULARY)
-    if os.path.exists(found):
+    if storage.exists(found):
       return found
   return None
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from typing import TypeVar
 
 from im2txt.data import image_formats
-from im2txt.runtime import files as files_lib
+from im2txt.runtime import storage
 
 MOST_BYTES = image_formats.MOST_FILE_BYTES
 # What belongs to images, and is none.
@@ -60,9 +60,9 @@ def find(
   """
   found = Found([], {}, {})
   for name in names:
-    matches = files_lib.matches(name)
+    matches = storage.matches(name)
     for match in matches:
-      if os.path.isdir(match):
+      if storage.isdir(match):
         _find_inside(match, found, recursive, suffixes)
       else:
         found.files.append(match)
@@ -82,7 +82,7 @@ def _find_inside(
   images: list[str] = []
   others: list[str] = []
   unreadable: list[OSError] = []
-  for folder, folders, names in os.walk(directory, onerror=unreadable.append):
+  for folder, folders, names in storage.walk(directory, unreadable.append):
     folders[:] = sorted(name for name in folders if not name.startswith('.'))
     if not recursive:
       names += folders
@@ -112,11 +112,18 @@ def read(name: str) -> bytes:
     OSError: it cannot be read.
     ValueError: it is too large.
   """
+  if storage.is_remote(name):
+    with storage.open_read(name) as f:
+      return _limited(f.read(MOST_BYTES + 1))
   with open(name, 'rb') as f:
     status = os.fstat(f.fileno())
     if stat.S_ISREG(status.st_mode) and status.st_size <= MOST_BYTES:
       return f.read()
-    data = f.read(MOST_BYTES + 1)  # A pipe does not tell its size.
+    return _limited(f.read(MOST_BYTES + 1))  # A pipe does not tell its size.
+
+
+def _limited(data: bytes) -> bytes:
+  """Returns the data; raises ValueError if they are too large."""
   if len(data) > MOST_BYTES:
     raise ValueError(
       f'the file is larger than {MOST_BYTES // 10**6} MB, the most that is read'

@@ -18,6 +18,7 @@ complete. A build that was interrupted goes on after the last finished file.
 
 from collections.abc import Callable
 from collections.abc import Collection
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
@@ -39,10 +40,15 @@ from im2txt.runtime import files as files_lib
 from im2txt.runtime import locks
 from im2txt.runtime import numpy_files
 from im2txt.runtime import progress
+from im2txt.runtime import storage
 
 # Increase this number when the same input gives other features.
 _FORMAT = 1
 _CAPTIONS = 'captions.npz'
+
+
+# Writes the files of these numbers, and yields the checksum of each.
+Fill = Callable[[Sequence[int]], Iterator[int]]
 
 
 class _Description(TypedDict, total=False):
@@ -93,12 +99,12 @@ def fingerprint(
   keys = [os.path.basename(name) for name in names]
   if len(set(keys)) < len(keys):
     keys = list(names)
-  stats = {key: os.stat(name) for key, name in zip(keys, names)}
+  stats = {key: storage.stat(name) for key, name in zip(keys, names)}
   return {
     'format': _FORMAT,
     'image_size': [config.image_height, config.image_width],
     'inception': encoder_stamp.fingerprint(variables),
-    'shards': {key: [s.st_size, s.st_mtime_ns] for key, s in stats.items()},
+    'shards': {key: list(status) for key, status in stats.items()},
   }
 
 
@@ -146,6 +152,7 @@ def open_or_build(
   seed: int | None = None,
   precision: str = 'float32',
   block: str | None = None,
+  fill: Fill | None = None,
 ) -> image_features.CaptionedFeatures:
   """Opens the cache in a directory, and makes or finishes it first if needed.
 
@@ -161,6 +168,7 @@ def open_or_build(
       only if `views` is.
     block: the block of Inception whose input `encode_fn` returns; None: it
       returns features.
+    fill: writes the missing files in the place of this process.
 
   Returns:
     The captions and features, mapped from disk.
@@ -170,7 +178,7 @@ def open_or_build(
       `image_features.encode_in_memory`.
     OSError: the cache cannot be written.
   """
-  os.makedirs(directory, exist_ok=True)
+  storage.makedirs(directory)
   wanted = fingerprint(names, variables, config)
   wanted['block'] = block
   if views is not None:
@@ -209,33 +217,42 @@ def open_or_build(
     )
     views, seed = description['views'] or 0, description['seed'] or 0
     paths = [
-      os.path.join(directory, f'features-{number:05}.npy')
+      path_of(directory, number)
       for number in range(
         -(-len(captions.image_ids) // image_features.IMAGES_PER_FILE)
       )
     ]
-    missing = [n for n, path in enumerate(paths) if not os.path.exists(path)]
+    missing = [n for n, path in enumerate(paths) if not storage.exists(path)]
     if missing:
-      # Files are finished in order, so all files from here on are missing.
-      number = missing[0]
-      if number:
+      if len(missing) < len(paths):
         logging.info(
-          '%s: going on after %d of %d files', directory, number, len(paths)
+          '%s: going on after %d of %d files',
+          directory,
+          len(paths) - len(missing),
+          len(paths),
         )
-      for path, features in zip(
-        paths[number:],
-        image_features.encode(
-          names,
-          captions,
-          encode_fn,
-          config,
-          views,
-          seed,
-          number * image_features.IMAGES_PER_FILE,
-          kept,
-        ),
-      ):
-        _save(directory, os.path.basename(path), description, np.save, features)
+
+      def fill_here(numbers: Sequence[int]) -> Iterator[int]:
+        # This process finishes files in order, so all from here on are missing.
+        for path, features in zip(
+          paths[numbers[0] :],
+          image_features.encode(
+            names,
+            captions,
+            encode_fn,
+            config,
+            views,
+            seed,
+            numbers[0] * image_features.IMAGES_PER_FILE,
+            kept,
+          ),
+        ):
+          yield write_features(path, features)
+
+      if not fill:
+        fill, missing = fill_here, list(range(missing[0], len(paths)))
+      for number, checksum in zip(missing, fill(missing)):
+        _note(directory, os.path.basename(paths[number]), description, checksum)
     _check(paths, description)
     if 'undecodable' not in description:
       # A build may have been interrupted between a file and its checksum.
@@ -275,9 +292,10 @@ def _open(
 ) -> tuple[captions_lib.Captions, _Description] | None:
   """Returns the captions and description of a cache; None if it is new."""
   path = os.path.join(directory, 'cache.json')
-  if not os.path.exists(path):
+  if not storage.exists(path):
     if any(
-      re.fullmatch(r'features-\d+\.npy', name) for name in os.listdir(directory)
+      re.fullmatch(r'features-\d+\.npy', name)
+      for name in storage.listdir(directory)
     ):
       raise ValueError(
         f'--feature_cache_dir={directory} has features but no cache.json '
@@ -299,10 +317,10 @@ def _open(
       ):
         if not isinstance(description.get(key, kind()), kind):
           raise ValueError(f'cache.json: {key} is not of type {kind.__name__}')
-      path = os.path.join(directory, _CAPTIONS)
-      _check([path], cast(_Description, description))
-      captions = captions_lib.Captions(**numpy_files.read(path))
-      return captions, cast(_Description, description)
+      _check(
+        [os.path.join(directory, _CAPTIONS)], cast(_Description, description)
+      )
+      return read_captions(directory), cast(_Description, description)
   except (ValueError, LookupError, TypeError, OSError) as e:
     raise ValueError(
       f'--feature_cache_dir={directory} is damaged ({e}); delete it'
@@ -311,6 +329,30 @@ def _open(
     f'--feature_cache_dir={directory} was made from {difference}; give '
     'another directory, or delete this one to make it again'
   )
+
+
+def path_of(directory: str, number: int) -> str:
+  """Returns the path of a file of features of a cache."""
+  return os.path.join(directory, f'features-{number:05}.npy')
+
+
+def read_captions(directory: str) -> captions_lib.Captions:
+  """Returns the captions that a cache was made for.
+
+  Raises:
+    OSError: the file cannot be read.
+    ValueError: it is damaged.
+  """
+  return captions_lib.Captions(
+    **numpy_files.read(os.path.join(directory, _CAPTIONS))
+  )
+
+
+def write_features(path: str, features: np.ndarray) -> int:
+  """Writes a file of features; returns its checksum."""
+  with files_lib.writing(path) as f:
+    np.save(f, features)
+  return f.checksum
 
 
 def _map_features(
@@ -372,8 +414,15 @@ def _save(
   """Writes a file of a cache by NumPy's `save` or `savez`, and its checksum."""
   with files_lib.writing(os.path.join(directory, name)) as f:
     save(f, *args, **kwargs)
+  _note(directory, name, description, f.checksum)
+
+
+def _note(
+  directory: str, name: str, description: _Description, checksum: int
+) -> None:
+  """Writes down that a file of a cache is finished."""
   # A cache that an earlier version began has no checksums of its first files.
-  description.setdefault('checksums', {})[name] = f.checksum
+  description.setdefault('checksums', {})[name] = checksum
   description.pop('finite', None)
   _write_description(directory, description)
 

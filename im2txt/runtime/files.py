@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Atomic file writes: temporary name, sync, then rename.
 
+Paths may be remote, see `storage`.
+
 A file gets its name only when its content is on the disk, and the file that it
 replaces is there until then. Without that, a power cut can leave an empty file
 under the new name, because a file system writes names and contents
@@ -12,11 +14,11 @@ import contextlib
 import ctypes
 import dataclasses
 import errno
-import glob
 import hashlib
 import importlib.resources
 import json
 import os
+import tempfile
 from typing import Any
 from typing import BinaryIO
 from typing import cast
@@ -27,14 +29,15 @@ from typing import TypeVar
 
 import google_crc32c
 
+from im2txt.runtime import storage
+
 if TYPE_CHECKING:
   from _typeshed import DataclassInstance
   from _typeshed import ReadableBuffer
 
   _Dataclass = TypeVar('_Dataclass', bound=DataclassInstance)
 
-# Paths as the standard library takes them.
-StrPath = str | os.PathLike[str]
+StrPath = storage.StrPath
 
 _BYTES_PER_READ = 1 << 22
 
@@ -91,27 +94,13 @@ def pretrained_directory() -> str:
   )
 
 
-def matches(name: str) -> list[str]:
-  """Returns the paths that a name or a pattern matches, sorted.
-
-  A name that exists is taken literally, brackets and all. So are the existing
-  directories before a pattern.
-  """
-  if os.path.exists(name):
-    return [name]
-  directory = os.path.dirname(name)
-  while directory and not os.path.isdir(directory):
-    directory = os.path.dirname(directory)
-  return sorted(glob.glob(glob.escape(directory) + name[len(directory) :]))
-
-
 def split_names(names: str) -> list[str]:
   """Splits names at commas, except at those within the name of a file.
 
   Args:
     names: names or patterns separated by commas.
   """
-  if os.path.exists(names):
+  if storage.exists(names):
     return [names]
   parts = names.split(',')
   result = []
@@ -121,7 +110,7 @@ def split_names(names: str) -> list[str]:
       (
         n
         for n in range(1, min(len(parts), 10) + 1)
-        if matches(','.join(parts[:n]))
+        if storage.matches(','.join(parts[:n]))
       ),
       1,
     )
@@ -148,25 +137,26 @@ def state(path: StrPath) -> State:
   Raises:
     OSError: there is no such file.
   """
-  status = os.stat(path)
-  return State(status.st_size, status.st_mtime_ns)
+  return State(*storage.stat(path))
 
 
 def sha256(path: StrPath) -> str:
   """Returns the SHA-256 of a file, 64 hexadecimal digits."""
-  with open(path, 'rb') as f:
-    return hashlib.file_digest(f, 'sha256').hexdigest()
+  with storage.open_read(path) as f:
+    return hashlib.file_digest(cast(Any, f), 'sha256').hexdigest()
 
 
 def sync(path: StrPath) -> None:
   """Waits until a file's content, or the names in a directory, are on disk.
 
   Args:
-    path: a file or a directory.
+    path: a file or a directory. A remote one is durable already.
 
   Raises:
     OSError: there is no such file, or the disk is full or failed.
   """
+  if storage.is_remote(path):
+    return
   descriptor = os.open(path, os.O_RDONLY)
   try:
     os.fsync(descriptor)
@@ -237,15 +227,38 @@ def replacing(path: StrPath) -> Iterator[str]:
   """Yields a temporary name; the file written there then becomes `path`.
 
   If the block fails, `path` stays as it was and the temporary file is removed.
+  A remote file is written on this machine first, then copied.
+
+  Args:
+    path: the file to make or replace.
+
+  Yields:
+    The temporary name, always of this machine.
 
   Raises:
     OSError: writing failed. It names `path` unless the error of the block names
       another file.
   """
-  temporary = unfinished(path)
+  remote = storage.is_remote(path)
+  with contextlib.ExitStack() as stack:
+    if remote:
+      directory = stack.enter_context(tempfile.TemporaryDirectory())
+      temporary = os.path.join(directory, os.path.basename(path))
+    else:
+      temporary = unfinished(path)
+    with _becoming(path, temporary):
+      yield temporary
+      if remote:
+        storage.upload(temporary, os.fspath(path), unfinished(path))
+      else:
+        rename((temporary, path))
+
+
+@contextlib.contextmanager
+def _becoming(path: StrPath, temporary: str) -> Iterator[None]:
+  """Removes a temporary file at the end; errors name `path` in its place."""
   try:
-    yield temporary
-    rename((temporary, path))
+    yield
   except OSError as error:
     # The user knows the file by its final name.
     if error.errno is None or error.filename not in (None, temporary):
@@ -293,7 +306,7 @@ def writing(path: StrPath) -> Iterator[Output]:
 def checksum(path: StrPath) -> int:
   """Returns the CRC-32C of a file."""
   value = 0
-  with open(path, 'rb') as f:
+  with storage.open_read(path) as f:
     while data := f.read(_BYTES_PER_READ):
       value = google_crc32c.extend(value, data)
   return value
@@ -330,7 +343,7 @@ def read_json(path: StrPath) -> Any:
   """
   try:
     # Editors on Windows put a byte order mark at the start.
-    with open(path, encoding='utf-8-sig') as f:
+    with storage.open_text(path, 'utf-8-sig') as f:
       return json.load(f, parse_constant=_refuse_constant)
   except RecursionError as error:
     raise ValueError('nested too deeply') from error

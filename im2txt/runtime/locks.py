@@ -15,6 +15,7 @@ from typing import TextIO
 
 from absl import logging
 
+from im2txt.runtime import storage
 from im2txt.runtime.files import StrPath
 
 
@@ -25,7 +26,7 @@ def hold(
   """Holds the lock for some work in a directory while the context lasts.
 
   Args:
-    directory: an existing directory.
+    directory: an existing directory. A remote one is not locked.
     work: the work, such as 'train'. Locks for different work do not exclude
       each other.
     name: the user's name for the directory, such as '--train_dir'.
@@ -35,6 +36,10 @@ def hold(
     ValueError: another process holds the lock, and `wait` is False.
     OSError: the directory cannot be written.
   """
+  if storage.is_remote(directory):
+    _warn(directory, 'a remote store has no locks', work)
+    yield
+    return
   path = os.path.join(directory, f'.{work}.lock')
   while True:
     lock = open(path, 'a+', encoding='utf-8', errors='replace')
@@ -70,12 +75,16 @@ def _take(
     logging.info('%s: waiting for %s there (%s)', directory, work, holder)
     fcntl.flock(lock, fcntl.LOCK_EX)
   except OSError as error:  # Some network file systems have no locks.
-    logging.warning(
-      '%s cannot be locked (%s): make sure that no second %s runs there',
-      directory,
-      error.strerror,
-      work,
-    )
+    _warn(directory, error.strerror, work)
+
+
+def _warn(directory: StrPath, reason: str | None, work: str) -> None:
+  logging.warning(
+    '%s cannot be locked (%s): make sure that no second %s runs there',
+    directory,
+    reason,
+    work,
+  )
 
 
 def _sign(lock: TextIO) -> None:

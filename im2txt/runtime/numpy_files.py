@@ -8,6 +8,7 @@ import zipfile
 
 import numpy as np
 
+from im2txt.runtime import storage
 from im2txt.runtime.files import StrPath
 
 # The arrays of a file may take this many times its size.
@@ -26,7 +27,7 @@ def read(path: StrPath, most_bytes: int = 1 << 26) -> dict[str, np.ndarray]:
     ValueError: the file is damaged. The message is one line that does not name
       the file.
   """
-  with open(path, 'rb') as f:
+  with storage.open_read(path) as f:
     content = f.read()
   with _explaining():
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -42,7 +43,15 @@ def read(path: StrPath, most_bytes: int = 1 << 26) -> dict[str, np.ndarray]:
 
 
 def map_file(path: StrPath) -> np.ndarray:
-  """Returns the array of an .npy file, mapped into memory; see `read`."""
+  """Returns the array of an .npy file, mapped into memory; see `read`.
+
+  A remote file cannot be mapped: all of it is read.
+  """
+  if storage.is_remote(path):
+    with storage.open_read(path) as f:
+      content = f.read()
+    with _explaining():
+      return np.load(io.BytesIO(content), allow_pickle=False)
   with open(path, 'rb'):  # Raises OSError if the file cannot be read.
     pass
   with _explaining():

@@ -15,10 +15,13 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import types
 
 # TensorFlow's own names of functions and operations in its errors.
 _NAMES = re.compile(r'\{\{.*?\}\} *| *\[Op:.*')
+
+_SILENCE = threading.Lock()
 
 _LEVEL = 'TF_CPP_MIN_LOG_LEVEL'
 
@@ -114,8 +117,14 @@ def silent_standard_error() -> Iterator[None]:
   """Drops all that is written to standard error in its context.
 
   For C libraries that print. Only for a process in which no other thread has
-  anything to say meanwhile.
+  anything to say meanwhile. Threads that use it wait for each other: each puts
+  back what it has found.
   """
+  with _SILENCE:
+    yield from _silent_standard_error()
+
+
+def _silent_standard_error() -> Iterator[None]:
   if sys.stderr:
     sys.stderr.flush()
   try:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from typing import TypeVar
 
 from im2txt.runtime import files
+from im2txt.runtime import storage
 
 if TYPE_CHECKING:
   from _typeshed import DataclassInstance
@@ -74,4 +75,4 @@ class StampFile(Generic[_Stamp]):
   def remove(self, directory: files.StrPath) -> None:
     """Removes the file from a directory, if there is one."""
     with contextlib.suppress(FileNotFoundError):
-      os.remove(os.path.join(directory, self._name))
+      storage.remove(os.path.join(directory, self._name))

@@ -17,11 +17,27 @@ import types
 from typing import Any
 from typing import Generic
 from typing import NamedTuple
+from typing import Protocol
 from typing import Self
 from typing import TypeVar
 
 _T = TypeVar('_T')
 _Connection = multiprocessing.connection.Connection
+
+
+class Pool(Protocol):
+  """What does tasks: `Workers`, or workers on other machines.
+
+  Attributes:
+    grain: number of small tasks that callers put into one.
+  """
+
+  grain: int
+
+  def map(
+    self, function: Callable[..., _T], tasks: Iterable[tuple[Any, ...]]
+  ) -> Iterator[_T]:
+    """Yields function(*task) in order."""
 
 
 class Workers:
@@ -37,6 +53,8 @@ class Workers:
     flag: the flag that gave this number, such as '--num_workers', for messages.
       None if there is none.
   """
+
+  grain = 1
 
   def __init__(self, num_workers: int, flag: str | None = None) -> None:
     self._num = num_workers or len(os.sched_getaffinity(0))
@@ -197,7 +215,9 @@ def worker_tensorflow() -> types.ModuleType:
 
   gc.freeze()
   gc.enable()
-  tf.config.set_visible_devices([], 'GPU')
-  tf.config.threading.set_inter_op_parallelism_threads(1)
-  tf.config.threading.set_intra_op_parallelism_threads(1)
+  # A worker of Beam may be a process in which TensorFlow has begun.
+  with contextlib.suppress(RuntimeError):
+    tf.config.set_visible_devices([], 'GPU')
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    tf.config.threading.set_intra_op_parallelism_threads(1)
   return tf

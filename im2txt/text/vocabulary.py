@@ -10,6 +10,8 @@ import ast
 import hashlib
 import re
 
+from im2txt.runtime import storage
+
 # Only ASCII spaces, tabs and line ends separate words and counts: a word of
 # another language may contain any other space, such as U+00A0.
 _LINE = re.compile(r'[ \t]*([^ \t]+)(?:[ \t]+[0-9]+)?[ \t]*')
@@ -115,7 +117,7 @@ def _read_words(vocab_file: str) -> list[str]:
   try:
     # Editors on Windows put a byte order mark at the start, which is not part
     # of a word.
-    with open(vocab_file, encoding='utf-8-sig') as f:
+    with storage.open_text(vocab_file, 'utf-8-sig') as f:
       lines = f.read().rstrip(' \t\n').split('\n')
   except OSError as error:
     raise ValueError(

@@ -12,11 +12,8 @@ _BASELINES = self_critical.BASELINES
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainOptions:
-  """Input, output and mode of a training run. Each field is a flag.
-
-  Hyperparameters are in `configuration`.
-  """
+class FeatureOptions:
+  """What `train` and `build_feature_cache` must be told alike."""
 
   input_file_pattern: str = field(
     '',
@@ -26,14 +23,6 @@ class TrainOptions:
   inception_checkpoint_file: str = field(
     '', 'Pretrained Inception v3 checkpoint. It is read at step 0 only.'
   )
-  random_inception: bool = field(
-    False,
-    'Start from random weights of Inception v3 if there is no '
-    '--inception_checkpoint_file. Without this flag, a frozen Inception v3 '
-    'needs a checkpoint.',
-  )
-  train_dir: str = field('', 'Directory of checkpoints and TensorBoard events.')
-  train_inception: bool = field(False, 'Whether to train Inception v3 too.')
   train_inception_from: str | None = field(
     None,
     'With --train_inception: train only this block of Inception v3, such as '
@@ -42,12 +31,6 @@ class TrainOptions:
     'decoder at --initial_learning_rate, both times the schedule. By default '
     'all of Inception v3 is trained, at one constant rate.',
     values=_BLOCKS,
-  )
-  number_of_steps: int = field(1000000, 'Step to train up to.')
-  log_every_n_steps: int = field(1, 'Steps between log lines.', lower_bound=1)
-  save_interval_secs: int = field(600, 'Seconds between checkpoints.')
-  save_summaries_secs: int = field(
-    600, 'Seconds between histograms and images for TensorBoard.'
   )
   feature_cache_dir: str = field(
     '',
@@ -76,6 +59,29 @@ class TrainOptions:
     'takes half the time on processors that support it (AVX512 BF16, AMX). '
     'The features then have 2 or 3 correct digits.',
     values=['float32', 'bfloat16'],
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainOptions(FeatureOptions):
+  """Input, output and mode of a training run. Each field is a flag.
+
+  Hyperparameters are in `configuration`.
+  """
+
+  random_inception: bool = field(
+    False,
+    'Start from random weights of Inception v3 if there is no '
+    '--inception_checkpoint_file. Without this flag, a frozen Inception v3 '
+    'needs a checkpoint.',
+  )
+  train_dir: str = field('', 'Directory of checkpoints and TensorBoard events.')
+  train_inception: bool = field(False, 'Whether to train Inception v3 too.')
+  number_of_steps: int = field(1000000, 'Step to train up to.')
+  log_every_n_steps: int = field(1, 'Steps between log lines.', lower_bound=1)
+  save_interval_secs: int = field(600, 'Seconds between checkpoints.')
+  save_summaries_secs: int = field(
+    600, 'Seconds between histograms and images for TensorBoard.'
   )
   captions_per_image: int = field(
     1,

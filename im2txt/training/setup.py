@@ -202,11 +202,33 @@ def open_vocabulary(
   return vocab
 
 
+def feature_encoder(
+  model: show_and_tell_model.ShowAndTellModel,
+  precision: str,
+  block: str | None,
+) -> image_features.EncodeFn:
+  """Returns what computes the features of --feature_cache_dir.
+
+  Args:
+    model: has the weights.
+    precision: of Inception v3.
+    block: the block whose inputs are the features; None: all of Inception.
+  """
+  inception = model.inception
+  assert inception
+  if precision != 'float32' or block:
+    return folded_inception.make_encoder(
+      lambda name: inception.named_variables[name].numpy(), precision, block
+    )
+  return tf.function(model.encode_images, reduce_retracing=True)
+
+
 def open_features(
-  options: options_lib.TrainOptions,
+  options: options_lib.FeatureOptions,
   model: show_and_tell_model.ShowAndTellModel,
   config: configuration.ModelConfig,
   files: Sequence[str],
+  fill: feature_cache.Fill | None = None,
 ) -> image_features.CaptionedFeatures:
   """Opens or fills --feature_cache_dir.
 
@@ -215,6 +237,7 @@ def open_features(
     model: computes the features.
     config: size of the images.
     files: shard file names.
+    fill: see `feature_cache.open_or_build`.
   """
   inception = model.inception
   assert inception
@@ -224,27 +247,22 @@ def open_features(
     for name, variable in inception.named_variables.items()
     if name.split('/')[1] not in inception.trained_blocks
   }
-  if options.feature_precision != 'float32' or options.train_inception_from:
-    encode_fn = folded_inception.make_encoder(
-      lambda name: inception.named_variables[name].numpy(),
-      options.feature_precision,
-      options.train_inception_from,
-    )
-  else:
-    encode_fn = tf.function(model.encode_images, reduce_retracing=True)
   data = feature_cache.open_or_build(
     options.feature_cache_dir,
     files,
-    encode_fn,
+    feature_encoder(
+      model, options.feature_precision, options.train_inception_from
+    ),
     variables,
     config,
     options.feature_views,
     options.feature_seed,
     options.feature_precision,
     options.train_inception_from,
+    fill,
   )
   logging.info(
-    'training from the features of %d images, %d captions, in %s',
+    'features of %d images, %d captions, in %s',
     len(data.captions.image_ids),
     len(data.captions),
     options.feature_cache_dir,

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of collection."""
+
+import json
+import sys
+
+import pytest
+
+from im2txt import testing
+from im2txt.inference_utils import caption_lines
+from im2txt.inference_utils import captioner as captioner_lib
+from im2txt.inference_utils import collection
+from im2txt.inference_utils import image_files
+from im2txt.inference_utils import search_config
+
+
+class _Pool:
+  """Does tasks that passed through JSON, as those of other machines do."""
+
+  grain = 1
+
+  def map(self, function, tasks):
+    for task in tasks:
+      task = json.loads(json.dumps(task))
+      yield json.loads(json.dumps(function(*task)))
+
+
+@pytest.mark.parametrize(
+  'search',
+  [
+    search_config.SearchConfig(beam_size=2, forbidden_words=('dog',)),
+    search_config.SearchConfig(beam_size=2, sample=True, sampling_seed=7),
+  ],
+)
+def test_a_collection_in_parts_is_captioned_as_a_whole(
+  search, tmp_path, monkeypatch
+):
+  testing.caption_model(tmp_path)
+  for i in range(5):
+    (tmp_path / f'{i}.jpg').write_bytes(testing.jpeg(i))
+  (tmp_path / 'bad.jpg').write_bytes(b'no image')
+  monkeypatch.chdir(tmp_path)
+  names = [*(f'{i}.jpg' for i in range(5)), 'bad.jpg', 'missing.jpg']
+  job = collection.Job(
+    (str(tmp_path),),
+    str(tmp_path / 'word_counts.txt'),
+    search,
+    'float32',
+    True,
+    'json',
+    0.0,
+    2,
+  )
+  found = list(collection.caption(job, names, _Pool()))
+
+  captioner = captioner_lib.Captioner(
+    str(tmp_path), str(tmp_path / 'word_counts.txt'), search
+  )
+  expected = [
+    caption_lines.lines(name, captions, 'json')
+    for name, captions in captioner_lib.caption_in_batches(
+      captioner, image_files.read_images(names[:5], captioner.decode, 2), 2
+    )
+  ]
+  assert [image.name for image in found] == names
+  assert [image.lines for image in found] == [*expected, None, None]
+  assert [image.error is None for image in found] == [True] * 5 + [False] * 2
+  assert found[-1].error == 'No such file or directory'
+
+
+if __name__ == '__main__':
+  sys.exit(pytest.main([__file__, '-v']))

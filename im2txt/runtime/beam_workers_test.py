@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of beam_workers, in this process by Beam's DirectRunner."""
+
+import importlib.util
+import os
+import sys
+
+import pytest
+
+from im2txt.runtime import beam_workers
+from im2txt.runtime import storage
+from im2txt.runtime import workers
+
+
+def _beam(directory, options=''):
+  pytest.importorskip('apache_beam', reason='needs Apache Beam')
+  return beam_workers.RunnerOptions('DirectRunner', options).workers(directory)
+
+
+# Tasks name their function by its module, so these stand in for one of im2txt.
+@pytest.fixture(autouse=True)
+def functions(monkeypatch):
+  for function in (double, fail):
+    monkeypatch.setattr(function, '__module__', beam_workers.__name__)
+    monkeypatch.setattr(
+      beam_workers, function.__name__, function, raising=False
+    )
+
+
+def double(value):
+  return [value, value]
+
+
+def fail(kind, path):
+  """Raises an error, and leaves a line for each time that it is called."""
+  with open(path, 'a', encoding='utf-8') as f:
+    f.write('called\n')
+  raise {'value': ValueError, 'disk': OSError, 'key': KeyError}[kind]('sad')
+
+
+@pytest.mark.parametrize('place', ['local', 'ram'])
+def test_results_come_in_order_and_nothing_is_left(place, tmp_path):
+  directory = str(tmp_path) if place == 'local' else 'ram://beam_workers'
+  storage.makedirs(directory)
+  with _beam(directory) as pool:
+    assert list(pool.map(double, [(i,) for i in range(30)])) == [
+      [i, i] for i in range(30)
+    ]
+    assert list(pool.map(double, [(('é', None, '\udce4'),)])) == [
+      [['é', None, '\udce4']] * 2
+    ]
+    assert list(pool.map(double, [])) == []
+  assert storage.listdir(directory) == []
+
+
+@pytest.mark.parametrize(
+  'kind, error, calls',
+  [('value', ValueError, 1), ('disk', OSError, 3), ('key', RuntimeError, 1)],
+)
+def test_an_error_of_a_task_is_raised(kind, error, calls, tmp_path):
+  """A store may fail for a moment, so an OSError has three tries."""
+  log = tmp_path / 'log'
+  with _beam(str(tmp_path)) as pool:
+    with pytest.raises(error, match='sad'):
+      list(pool.map(fail, [(kind, str(log))]))
+  assert log.read_text() == 'called\n' * calls
+  assert os.listdir(tmp_path) == ['log']
+
+
+def test_a_pipeline_that_fails_is_told_in_a_line(tmp_path):
+  with _beam(str(tmp_path), '--runner=none --direct_num_workers=x') as pool:
+    with pytest.raises(OSError, match='--runner=DirectRunner failed') as raised:
+      list(pool.map(double, [(1,)]))
+  assert '\n' not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+  'options, directory, message',
+  [
+    (('local', '--x=1'), '/tmp', '--beam_options=--x=1 needs a --runner'),
+    (('DirectRunner', '--x="1'), '/tmp', 'close the quotes'),
+    (('DataflowRunner', ''), '/tmp', 'cannot write into /tmp, .* such as gs:'),
+  ],
+)
+def test_options_are_checked_before_work(
+  options, directory, message, monkeypatch
+):
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda _: True)
+  with pytest.raises(ValueError, match=message):
+    beam_workers.RunnerOptions(*options).check_runner(directory)
+
+
+def test_beam_that_is_missing_is_told(monkeypatch):
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda _: None)
+  with pytest.raises(ValueError, match='needs Apache Beam, which is not'):
+    beam_workers.RunnerOptions('FlinkRunner').check_runner('/tmp')
+  beam_workers.RunnerOptions().check_runner('/tmp')
+
+
+def test_local_work_is_done_by_processes_of_this_machine(tmp_path):
+  pool = beam_workers.RunnerOptions().workers(str(tmp_path), 1)
+  assert isinstance(pool, workers.Workers)
+
+
+def test_no_function_of_other_modules_is_called():
+  with pytest.raises(ValueError, match='os:remove is no function of im2txt'):
+    beam_workers._function('os:remove')
+
+
+if __name__ == '__main__':
+  sys.exit(pytest.main([__file__, '-v']))
