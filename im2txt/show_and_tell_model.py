@@ -142,6 +142,7 @@ class ShowAndTellModel(tf.Module):
     images: tf.Tensor,
     is_training: bool = False,
     seed: tf.Tensor | None = None,
+    places: tf.Tensor | None = None,
   ) -> tf.Tensor:
     """Encodes images with Inception v3.
 
@@ -149,6 +150,7 @@ class ShowAndTellModel(tf.Module):
       images: float32 [batch, height, width, 3] in [-1, 1].
       is_training: has an effect with `train_inception` only.
       seed: see `cross_entropies`.
+      places: see `image_embedding.InceptionV3`.
 
     Returns:
       float32 [batch, 2048].
@@ -158,7 +160,7 @@ class ShowAndTellModel(tf.Module):
     """
     if not self.inception:
       raise ValueError('a model without Inception cannot encode images')
-    return self.inception(images, is_training, seed)
+    return self.inception(images, is_training, seed, places)
 
   def initial_state(self, features: tf.Tensor) -> tf.Tensor:
     """Feeds the image to the LSTM.
@@ -212,6 +214,7 @@ class ShowAndTellModel(tf.Module):
     input_mask: tf.Tensor,
     is_training: bool = False,
     seed: tf.Tensor | None = None,
+    first_rows: tf.Tensor | None = None,
   ) -> tf.Tensor:
     """Scores captions word by word.
 
@@ -222,13 +225,22 @@ class ShowAndTellModel(tf.Module):
       input_mask: int [batch, time], 1 where there is a word, else 0.
       is_training: apply dropout, and compute in `training_dtype`.
       seed: int [2] that determines dropout; None for a new one on each call.
+      first_rows: int64 [batch], the number of the first random row of each
+        caption, see `first_random_rows`. A part of a batch has other numbers
+        than a batch of its own.
 
     Returns:
       float32 [number of ones in input_mask], the negative log probability of
       each target word, row by row. Padding is not computed.
     """
     entropies, _ = self._word_losses(
-      features, input_seqs, target_seqs, input_mask, is_training, seed
+      features,
+      input_seqs,
+      target_seqs,
+      input_mask,
+      is_training,
+      seed,
+      first_rows=first_rows,
     )
     return entropies
 
@@ -241,6 +253,7 @@ class ShowAndTellModel(tf.Module):
     is_training: bool,
     seed: tf.Tensor | None,
     label_smoothing: float = 0.0,
+    first_rows: tf.Tensor | None = None,
   ) -> tuple[tf.Tensor, tf.Tensor | None]:
     """Returns the cross entropies, and what label smoothing adds to each.
 
@@ -251,8 +264,7 @@ class ShowAndTellModel(tf.Module):
       smoothing.
     """
     dtype = self.training_dtype if is_training else tf.float32
-    # The image is the first step, so a caption has one step more than words.
-    packing = lstm.pack(tf.math.count_nonzero(input_mask, axis=1) + 1)
+    packing = pack(input_mask)
     batch = packing.counts[0]
     positions = tf.stack(
       [packing.sequences[batch:], packing.steps[batch:] - 1], axis=1
@@ -269,16 +281,23 @@ class ShowAndTellModel(tf.Module):
     )
     drop_rate = 1.0 - self.config.lstm_dropout_keep_prob
     if is_training:
+      if first_rows is None:
+        first_rows = first_random_rows(input_mask)
+      rows = tf.gather(first_rows, packing.sequences) + packing.steps
       # Each step has a new mask, for inputs and outputs but never for the state
       # (Zaremba et al. 2014). So dropout can stand outside of the recurrence.
-      inputs = dropout.dropout(inputs, drop_rate, seed, dropout.LSTM_INPUT)
+      inputs = dropout.dropout(
+        inputs, drop_rate, seed, dropout.LSTM_INPUT, rows
+      )
     outputs = lstm.lstm_sequence(
       inputs, packing.counts, self.lstm_kernel, self.lstm_bias, dtype
     )
     # The first output follows the image, and no word is predicted from it.
     outputs = outputs[batch:]
     if is_training:
-      outputs = dropout.dropout(outputs, drop_rate, seed, dropout.LSTM_OUTPUT)
+      outputs = dropout.dropout(
+        outputs, drop_rate, seed, dropout.LSTM_OUTPUT, rows[batch:]
+      )
     labels = tf.gather_nd(target_seqs, positions)
     logits = self.logits(outputs, dtype)
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
@@ -305,6 +324,7 @@ class ShowAndTellModel(tf.Module):
     input_mask: tf.Tensor,
     seed: tf.Tensor | None = None,
     label_smoothing: float = 0.0,
+    first_rows: tf.Tensor | None = None,
   ) -> Losses:
     """Returns the training losses of a batch.
 
@@ -316,6 +336,7 @@ class ShowAndTellModel(tf.Module):
       seed: determines dropout.
       label_smoothing: share of each target's probability that is spread evenly
         over all words (Szegedy et al. 2016, section 7).
+      first_rows: see `cross_entropies`.
     """
     entropies, smoothing = self._word_losses(
       features,
@@ -325,6 +346,7 @@ class ShowAndTellModel(tf.Module):
       is_training=True,
       seed=seed,
       label_smoothing=label_smoothing,
+      first_rows=first_rows,
     )
     entropy, words = _sum_and_count(entropies)
     batch_loss = tf.math.divide_no_nan(entropy, words)
@@ -349,6 +371,30 @@ class ShowAndTellModel(tf.Module):
     """
     product = tf.matmul(tf.cast(h, dtype), tf.cast(self.logits_weights, dtype))
     return tf.cast(product, tf.float32) + self.logits_biases
+
+
+def pack(input_mask: tf.Tensor) -> lstm.Packing:
+  """Returns how the steps of captions are packed.
+
+  The image is the first step, so a caption has one step more than words.
+
+  Args:
+    input_mask: see `ShowAndTellModel.cross_entropies`.
+  """
+  return lstm.pack(tf.math.count_nonzero(input_mask, axis=1) + 1)
+
+
+def first_random_rows(input_mask: tf.Tensor) -> tf.Tensor:
+  """Returns where the random numbers of captions begin, int64 [batch].
+
+  Each step of each caption has a row of random numbers, see `random_rows`. The
+  rows of a caption follow those of the caption before.
+
+  Args:
+    input_mask: see `ShowAndTellModel.cross_entropies`.
+  """
+  steps = tf.math.count_nonzero(input_mask, axis=1) + 1
+  return tf.cumsum(steps, exclusive=True)
 
 
 def _sum_and_count(values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -114,7 +114,7 @@ def switched_steps(
   Args:
     config: sizes of the model and the batch.
   """
-  batch = image_batches.Batch(*random_batch(config, config.batch_size))
+  batch = image_batches.Batch.whole(*random_batch(config, config.batch_size))
 
   def step(**values: Any) -> Callable[[], object]:
     training = configuration.TrainingConfig(**values)

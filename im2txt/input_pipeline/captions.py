@@ -70,6 +70,15 @@ class Captions:
     """Returns int32 [n], the word ids of a caption."""
     return self.words[self.ends[index - 1] if index else 0 : self.ends[index]]
 
+  def lengths(self, indices: np.ndarray) -> np.ndarray:
+    """Returns int64 [n], the numbers of words of captions, with <S> and </S>.
+
+    Args:
+      indices: int [n], indices of captions.
+    """
+    starts = np.where(indices > 0, self.ends[indices - 1], 0)
+    return self.ends[indices] - starts
+
   def check_ids(self, vocab_size: int) -> None:
     """Raises ValueError unless all word ids are from 0 to `vocab_size` - 1."""
     wrong = np.flatnonzero((self.words >= vocab_size) | (self.words < 0))

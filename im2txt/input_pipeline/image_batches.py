@@ -7,6 +7,7 @@ import concurrent.futures
 import os
 from typing import NamedTuple
 from typing import Protocol
+from typing import Self
 
 from absl import logging
 import numpy as np
@@ -40,7 +41,7 @@ class InputConfig(Protocol):
 
 
 class Batch(NamedTuple):
-  """The captions of a step, and the inputs of the encoder.
+  """The captions of a batch or of a replica's share, and the encoder's inputs.
 
   Attributes:
     inputs: float32 [images, height, width, 3] in [-1, 1]; or float32 [images,
@@ -50,6 +51,10 @@ class Batch(NamedTuple):
     input_seqs: int64 [batch, time], <S> w1 ... wn, padded with zeros.
     target_seqs: int64 [batch, time], w1 ... wn </S>, padded.
     mask: int32 [batch, time], 1 where there is a word, else 0.
+    first_random_rows: int64 [batch], where the random numbers of each caption
+      begin among those of the whole batch, see
+      `show_and_tell_model.first_random_rows`.
+    places: int64 [images], the place of each image in the whole batch.
   """
 
   inputs: np.ndarray | tf.Tensor
@@ -57,12 +62,70 @@ class Batch(NamedTuple):
   input_seqs: np.ndarray
   target_seqs: np.ndarray
   mask: np.ndarray
+  first_random_rows: np.ndarray
+  places: np.ndarray
+
+  @classmethod
+  def whole(
+    cls,
+    inputs: np.ndarray | tf.Tensor,
+    rows: np.ndarray,
+    input_seqs: np.ndarray,
+    target_seqs: np.ndarray,
+    mask: np.ndarray,
+  ) -> Self:
+    """Returns a batch that is not a share of another."""
+    steps = np.count_nonzero(mask, axis=1) + 1
+    return cls(
+      inputs,
+      rows,
+      input_seqs,
+      target_seqs,
+      mask,
+      np.cumsum(steps) - steps,
+      np.arange(len(inputs)),
+    )
+
+
+class ShareOfGroups(NamedTuple):
+  """A replica's share of the groups of captions of a batch.
+
+  Attributes:
+    groups: int [n] each, the captions of each group.
+    first_place: place of the first group in the whole batch.
+    first_random_rows: int64 [n] each, see `Batch`, of each group.
+  """
+
+  groups: list[np.ndarray]
+  first_place: int
+  first_random_rows: list[np.ndarray]
+
+
+def shares_of_groups(
+  captions: captions_lib.Captions,
+  groups: list[np.ndarray],
+  shares: Sequence[example_order.Share],
+) -> Iterator[ShareOfGroups]:
+  """Divides the groups of a batch.
+
+  Args:
+    captions: the captions of the data set.
+    groups: the captions of each group of the batch.
+    shares: the parts to return.
+  """
+  # The image is the first step, so a caption with its <S> has as many steps.
+  steps = np.maximum(captions.lengths(np.concatenate(groups)), 1)
+  ends = np.cumsum([len(group) for group in groups])
+  first_rows = np.split(np.cumsum(steps) - steps, ends[:-1])
+  for share in shares:
+    start, end = share.bounds(len(groups))
+    yield ShareOfGroups(groups[start:end], start, first_rows[start:end])
 
 
 class _Futures(NamedTuple):
-  """Groups of captions, and the images that are being made for them."""
+  """A share, and the images that are being made for it."""
 
-  groups: list[np.ndarray]
+  share: ShareOfGroups
   images: list[concurrent.futures.Future[tf.Tensor | None]]
 
 
@@ -125,12 +188,19 @@ class ImageBatches:
 
     self._process = process
 
-  def from_step(self, seed: int, step: int = 0) -> Iterator[Batch]:
+  def from_step(
+    self,
+    seed: int,
+    step: int = 0,
+    shares: Sequence[example_order.Share] = (example_order.WHOLE,),
+  ) -> Iterator[Batch]:
     """Yields the batches from a step on, forever.
 
     Args:
       seed: a number that is not negative.
       step: the step to begin with.
+      shares: the parts of each batch to yield, one after the other. Images of
+        other parts are not read.
 
     Raises:
       ValueError: no image can be decoded, or a shard has changed.
@@ -143,18 +213,23 @@ class ImageBatches:
       yield from map(
         self._batch,
         lookahead.ahead(
-          lambda groups, position: _Futures(
-            groups,
+          lambda share, position: _Futures(
+            share,
             [
-              pool.submit(self._image, group, position + i, seed)
-              for i, group in enumerate(groups)
+              pool.submit(
+                self._image, group, position + share.first_place + i, seed
+              )
+              for i, group in enumerate(share.groups)
             ],
           ),
           (
-            ([self._groups[i] for i in examples], position)
+            (share, position)
             for examples, position, _ in steps
+            for share in shares_of_groups(
+              self._captions, [self._groups[i] for i in examples], shares
+            )
           ),
-          depth=2,
+          depth=2 * len(shares),
         ),
       )
 
@@ -184,11 +259,7 @@ class ImageBatches:
   def _batch(self, futures: _Futures) -> Batch:
     """Makes a batch when its images are ready."""
     images = [future.result() for future in futures.images]
-    good = [
-      (group, image)
-      for group, image in zip(futures.groups, images)
-      if image is not None
-    ]
+    good = [i for i, image in enumerate(images) if image is not None]
     if not good:
       if len(self._undecodable) == len(self._captions.image_ids):
         raise ValueError(
@@ -203,9 +274,15 @@ class ImageBatches:
         blank,
         blank,
         blank.astype(np.int32),
+        np.zeros([1], np.int64),
+        np.zeros([1], np.int64),
       )
+    share = futures.share
+    groups = [share.groups[i] for i in good]
     return Batch(
-      tf.stack([image for _, image in good]),
-      np.repeat(np.arange(len(good)), [len(group) for group, _ in good]),
-      *self._captions.sequences(np.concatenate([group for group, _ in good])),
+      tf.stack([images[i] for i in good]),
+      np.repeat(np.arange(len(good)), [len(group) for group in groups]),
+      *self._captions.sequences(np.concatenate(groups)),
+      np.concatenate([share.first_random_rows[i] for i in good]),
+      share.first_place + np.array(good),
     )

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of inputs."""
 
+import dataclasses
 import itertools
 import os
 import sys
@@ -14,6 +15,7 @@ from im2txt import testing
 from im2txt.data import shards
 from im2txt.data import shards as shards_lib
 from im2txt.input_pipeline import captions as captions_lib
+from im2txt.input_pipeline import example_order
 from im2txt.input_pipeline import image_batches
 
 _CONFIG = configuration.ModelConfig(vocab_size=10, batch_size=2)
@@ -110,7 +112,7 @@ def test_training_batches(shards, caplog):
   for images, rows, *captions in first(5, shards):
     assert images.shape == (len(rows), 299, 299, 3)
     assert rows.tolist() == list(range(len(rows)))
-    seen += words(*captions)
+    seen += words(*captions[:3])
   # Two epochs: everything twice, but the caption of the damaged image.
   assert sorted(seen) == sorted(
     2 * [(1, 5, 2), (1, 6, 7, 8, 2), (1, 2), (1, 4, 4, 2)]
@@ -131,13 +133,61 @@ def test_a_batch_is_a_function_of_seed_and_step(shards):
   )
 
 
+@pytest.mark.parametrize('captions_per_image', [1, 2])
+def test_shares_make_up_the_batch(shards, captions_per_image, monkeypatch):
+  """Of any number of replicas, and of another one at the next step."""
+  small = dataclasses.replace(_CONFIG, batch_size=4)
+  batches = image_batches.ImageBatches(shards, small, captions_per_image)
+  reads = []
+  read_record = image_batches.shards.read_record
+  monkeypatch.setattr(
+    image_batches.shards,
+    'read_record',
+    lambda *args: reads.append(args) or read_record(*args),
+  )
+  seen = []
+  for step, count in enumerate([1, 3, 2, 4, 2]):
+    count = min(count, 4 // captions_per_image)
+    whole = next(batches.from_step(3, step))
+    parts = [
+      next(batches.from_step(3, step, [example_order.Share(index, count)]))
+      for index in range(count)
+    ]
+    seen += [
+      caption
+      for part in parts
+      if part.mask.any()
+      for caption in words(part.input_seqs, part.target_seqs, part.mask)
+    ]
+    # All shares in one process.
+    every = [example_order.Share(index, count) for index in range(count)]
+    together = list(itertools.islice(batches.from_step(3, step, every), count))
+    for found in parts, together:
+      # One whose image is damaged has a blank batch.
+      found = [part for part in found if part.mask.any()]
+      for name in ('inputs', 'first_random_rows', 'places'):
+        np.testing.assert_array_equal(
+          np.concatenate([getattr(part, name) for part in found]),
+          getattr(whole, name),
+        )
+  if captions_per_image == 1:
+    # Four epochs of the captions of sound images.
+    assert sorted(seen) == sorted(
+      4 * [(1, 5, 2), (1, 6, 7, 8, 2), (1, 2), (1, 4, 4, 2)]
+    )
+  # A share reads its own images, and two steps ahead.
+  reads.clear()
+  next(batches.from_step(3, 0, [example_order.Share(1, 2)]))
+  assert len(reads) <= 3 * 4 // captions_per_image // 2
+
+
 def test_captions_without_a_word(tmp_path):
   path = str(tmp_path / 'shard')
   testing.write_shard(path, [(1, testing.jpeg(), []), (1, testing.jpeg(), [])])
-  ((_, rows, *captions),) = first(1, [path])
-  assert rows.shape == (2,)
-  assert {c.shape for c in captions} == {(2, 1)}
-  assert not captions[-1].any()
+  (batch,) = first(1, [path])
+  assert batch.rows.shape == (2,)
+  assert {array.shape for array in batch[2:5]} == {(2, 1)}
+  assert not batch.mask.any()
 
 
 def test_a_caption_without_ids_beside_another(tmp_path):
@@ -218,7 +268,7 @@ def test_compact_captions_are_separate_examples(compact):
   seen, together = [], 0
   for images, rows, *captions in first(5, compact):
     assert len(images) == 2 and rows.tolist() == [0, 1]
-    one, other = words(*captions)
+    one, other = words(*captions[:3])
     together += one[1] == other[1]
     seen += [one, other]
   assert together < 5  # They are shuffled.
@@ -263,7 +313,7 @@ def test_captions_of_an_image_share_it(
   ):
     assert len(images) == 2
     assert rows.shape == (len(captions[0]),) and len(rows) <= 2 * size
-    for row, caption in zip(rows, words(*captions)):
+    for row, caption in zip(rows, words(*captions[:3])):
       grey = (images[row, 0, 0, 0] + 1) / 2 * 255
       np.testing.assert_allclose(grey, 20 * caption[1], atol=0.1)
       epoch.append(caption)
@@ -281,7 +331,7 @@ def test_every_caption_comes_once_an_epoch_however_often_it_is_stopped(
   seen = []
   for start, stop in (0, 1), (1, 4), (4, 5):
     for batch in first(stop - start, captioned_twice, config, 3, 7, start):
-      seen += words(*batch[2:])
+      seen += words(*batch[2:5])
   # Five steps of two groups are two epochs.
   assert sorted(seen) == sorted(
     2 * [(1, i, n, 2) for i in range(1, 5) for n in range(i)]

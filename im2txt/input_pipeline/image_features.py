@@ -53,15 +53,15 @@ EncodeFn = Callable[[tf.Tensor], tf.Tensor]
 
 
 class _TrainingGroups(NamedTuple):
-  """The captions of a step: groups of one image each, and these images.
+  """The captions of a share: groups of one image each, and these images.
 
   Attributes:
-    groups: int [n] each, the captions of each group.
+    share: the groups.
     images: int [num_groups], the image of each group.
     views: int [num_groups], the view of each image.
   """
 
-  groups: list[np.ndarray]
+  share: image_batches.ShareOfGroups
   images: np.ndarray
   views: np.ndarray
 
@@ -176,6 +176,7 @@ class CaptionedFeatures:
     captions_per_image: int = 1,
     undistorted: bool = False,
     first_step: int = 0,
+    shares: Sequence[example_order.Share] = (example_order.WHOLE,),
   ) -> Iterator[image_batches.Batch]:
     """Yields batches forever, each epoch in another order.
 
@@ -190,17 +191,21 @@ class CaptionedFeatures:
       undistorted: whether to choose among all views. If False, only among the
         distorted views, unless there are none.
       first_step: the step to begin with.
+      shares: see `image_batches.ImageBatches.from_step`.
 
     Raises:
       ValueError: captions_per_image does not divide the batch size.
     """
-    for groups, images, views in self._training_groups(
-      batch_size, seed, captions_per_image, undistorted, first_step
+    for share, images, views in self._training_groups(
+      batch_size, seed, captions_per_image, undistorted, first_step, shares
     ):
+      groups = share.groups
       yield image_batches.Batch(
         self._features(images, views),
         np.repeat(np.arange(len(groups)), [len(group) for group in groups]),
         *self.captions.sequences(np.concatenate(groups)),
+        np.concatenate(share.first_random_rows),
+        share.first_place + np.arange(len(groups)),
       )
 
   def training_images(
@@ -234,7 +239,7 @@ class CaptionedFeatures:
       samples_per_image,
       undistorted,
       first_step,
-      'samples_per_image',
+      flag='samples_per_image',
     ):
       yield images, self._features(images, views)
 
@@ -245,9 +250,10 @@ class CaptionedFeatures:
     captions_per_image: int,
     undistorted: bool,
     first_step: int,
+    shares: Sequence[example_order.Share] = (example_order.WHOLE,),
     flag: str = 'captions_per_image',
   ) -> Iterator[_TrainingGroups]:
-    """Yields the captions of each step, forever."""
+    """Yields the shares of each step, forever."""
     captions_lib.check_captions_per_image(captions_per_image, batch_size, flag)
     groups = self.captions.groups(captions_per_image, self.usable())
     images = self.captions.images[groups.first_captions]
@@ -256,11 +262,12 @@ class CaptionedFeatures:
     for chosen, _, rng in example_order.batches(
       len(groups), batch_size // captions_per_image, seed, first_step
     ):
-      yield _TrainingGroups(
-        [groups[i] for i in chosen],
-        images[chosen],
-        rng.integers(first_view, views + 1, len(chosen)),
-      )
+      chosen_views = rng.integers(first_view, views + 1, len(chosen))
+      for share in image_batches.shares_of_groups(
+        self.captions, [groups[i] for i in chosen], shares
+      ):
+        part = slice(share.first_place, share.first_place + len(share.groups))
+        yield _TrainingGroups(share, images[chosen[part]], chosen_views[part])
 
 
 def encode(

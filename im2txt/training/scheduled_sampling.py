@@ -21,6 +21,7 @@ from im2txt import configuration
 from im2txt import show_and_tell_model
 from im2txt.ops import dropout
 from im2txt.ops import lstm
+from im2txt.ops import random_rows
 
 NONE = 'none'
 
@@ -86,6 +87,7 @@ def input_words(
   input_mask: tf.Tensor,
   sampled: tf.Tensor,
   seed: tf.Tensor,
+  first_rows: tf.Tensor | None = None,
 ) -> tf.Tensor:
   """Replaces some input words by samples from the model; to be traced.
 
@@ -99,14 +101,11 @@ def input_words(
     input_mask: marks the words.
     sampled: float32 scalar, the probability that a word is replaced.
     seed: int [2] that determines which words are replaced, and by which.
+    first_rows: see `ShowAndTellModel.cross_entropies`.
 
   Returns:
     int64 [batch, time], like `input_seqs`.
   """
-
-  def seed_of(place: int | tf.Tensor) -> tf.Tensor:
-    return tf.random.experimental.stateless_fold_in(seed, place, alg='philox')
-
   dtype = model.training_dtype
 
   def matmul(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
@@ -114,7 +113,9 @@ def input_words(
 
   input_seqs = tf.cast(input_seqs, tf.int64)
   # As in `ShowAndTellModel.losses`, so that dropout has the same masks.
-  packing = lstm.pack(tf.math.count_nonzero(input_mask, axis=1) + 1)
+  packing = show_and_tell_model.pack(input_mask)
+  if first_rows is None:
+    first_rows = show_and_tell_model.first_random_rows(input_mask)
   counts, starts = packing.counts, tf.cumsum(packing.counts, exclusive=True)
   batch, longest = counts[0], tf.size(counts) - 1
   order = packing.sequences[:batch]
@@ -127,12 +128,14 @@ def input_words(
   embedding_map = model.embedding_map.read_value()
 
   drop_rate = 1.0 - model.config.lstm_dropout_keep_prob
-  total = tf.size(packing.steps)
+  step_rows = tf.gather(first_rows, packing.sequences) + packing.steps
   input_masks, output_masks = (
-    dropout.dropout(tf.ones(shape), drop_rate, seed, place)
-    for shape, place in (
-      ([total, size], dropout.LSTM_INPUT),
-      ([total - batch, units], dropout.LSTM_OUTPUT),
+    dropout.dropout(
+      tf.ones([tf.size(rows), width]), drop_rate, seed, place, rows
+    )
+    for rows, width, place in (
+      (step_rows, size, dropout.LSTM_INPUT),
+      (step_rows[batch:], units, dropout.LSTM_OUTPUT),
     )
   )
   gates_of_inputs = tf.nn.bias_add(
@@ -152,12 +155,18 @@ def input_words(
 
   # From here on captions are ordered by length, and go step by step.
   words = tf.gather(input_seqs, order)
-  drawn_numbers = tf.random.stateless_uniform(
-    tf.shape(input_seqs), seed_of(_WHERE), alg='philox'
-  )
   times = tf.range(longest)[:, tf.newaxis]
+  # Those of positions behind a caption's end are not used.
+  word_rows = tf.gather(first_rows, order) + tf.cast(times, tf.int64) + 1
+  numbers_where, numbers_words = (
+    tf.reshape(
+      random_rows.uniform(seed, place, tf.reshape(word_rows, [-1]), 1),
+      tf.shape(word_rows),
+    )
+    for place in (_WHERE, _WORDS)
+  )
   chosen = (
-    (tf.transpose(tf.gather(drawn_numbers, order)[:, :longest]) < sampled)
+    (numbers_where < sampled)
     & (tf.range(batch) < counts[1:, tf.newaxis])
     & (times > 0)
   )
@@ -179,13 +188,10 @@ def input_words(
     kept = tf.gather(
       output_masks, rows + tf.cast(starts[step] - batch, tf.int64)
     )
-    drawn = tf.random.stateless_categorical(
-      model.logits(tf.gather(h, rows) * kept, dtype),
-      1,
-      tf.random.experimental.stateless_fold_in(
-        seed_of(_WORDS), step, alg='philox'
-      ),
-    )[:, 0]
+    drawn = random_rows.categorical(
+      tf.nn.softmax(model.logits(tf.gather(h, rows) * kept, dtype)),
+      tf.gather(numbers_words[step], rows),
+    )
     start = starts[step + 1]
     replaced = tf.gather(embedding_map, drawn) * tf.gather(
       input_masks, rows + tf.cast(start, tf.int64)
