@@ -18,6 +18,11 @@ run, {"a": {"bleu_1": 0.6, ...}, "b": {...}} of several. Scores are between 0
 and 1, but cider between 0 and 10. Below the table stand the interval of each
 score and a line of what the scores depend on; docs/scores.md explains both.
 
+Several processes or machines may share the images, each with another --share:
+
+  score --checkpoint_path=... --share=0/4 --results_output=0.json
+  score --results_file=0.json,1.json,2.json,3.json --join_results
+
 Whether one run is better than another:
 
   score --annotations_file=captions_val2014.json --results_file=a.json \
@@ -74,6 +79,12 @@ def main(_: list[str]) -> None:
   sources = scoring.open_sources(options)
   for line in caption_scores.shortcomings():
     print(line, file=sys.stderr)
+  if options.share:
+    write_results(
+      options.results_output,
+      scoring.caption_share(options, search, sources),
+    )
+    return
   runs, references = {}, sources.references
   if options.checkpoint_path:
     name = '+'.join(map(os.path.basename, sources.prefixes))

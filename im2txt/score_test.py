@@ -274,6 +274,26 @@ def test_unusable_references_are_refused(run, tmp_path, references, part):
       {'results_file': 'a', 'annotations_file': 'b', 'ranking': True},
       'need --checkpoint_path',
     ),
+    ({'results_file': 'a', 'share': '0/2', 'annotations_file': 'b'}, 'needs'),
+    (
+      {
+        'checkpoint_path': 'a',
+        'vocab_file': 'b',
+        'input_file_pattern': 'c',
+        'results_output': 'x.json',
+        'share': '2/2',
+      },
+      '--share=2/2 must be INDEX/COUNT',
+    ),
+    (
+      {
+        'checkpoint_path': 'a',
+        'vocab_file': 'b',
+        'input_file_pattern': 'c',
+        'join_results': True,
+      },
+      '--join_results needs --results_file',
+    ),
     (
       {'results_file': 'a', 'annotations_file': 'b', 'beam_size': 0},
       '--beam_size=0',
@@ -623,6 +643,50 @@ def test_checkpoint(run, model_dir, tmp_path):
   )
   for name, value in json.loads(again.read_text()).items():
     assert scores[name] == value
+
+
+def test_shares_are_captioned_apart_and_scored_together(
+  run, model_dir, tmp_path
+):
+  def caption(name, **arguments):
+    run(
+      checkpoint_path=model_dir,
+      vocab_file=model_dir / 'words.txt',
+      input_file_pattern=model_dir / 'val-*',
+      results_output=tmp_path / name,
+      **arguments,
+    )
+    return json.loads((tmp_path / name).read_text())
+
+  whole = caption('whole.json', output_json=tmp_path / 'whole_scores.json')
+  # The fourth image is damaged, and the fifth share empty.
+  shares = [caption(f'{i}.json', share=f'{i}/5') for i in range(5)]
+  assert max(map(len, shares)) == 1
+  joined = sorted(sum(shares, []), key=lambda entry: entry['image_id'])
+  assert joined == whole
+
+  def score(**arguments):
+    return run(
+      input_file_pattern=model_dir / 'val-*',
+      allow_missing_results=True,
+      output_json=tmp_path / 'scores.json',
+      **arguments,
+    )
+
+  files = ','.join(f'{tmp_path}/{i}.json' for i in range(5) if shares[i])
+  lines = score(results_file=files, join_results=True)
+  assert '+' in lines[0]
+  expected = json.loads((tmp_path / 'whole_scores.json').read_text())
+  for name, value in json.loads((tmp_path / 'scores.json').read_text()).items():
+    assert expected[name] == value
+  lines = score(
+    results_file=files,
+    join_results=True,
+    compare_with=tmp_path / 'whole.json',
+  )
+  assert lines[0].split()[-1] == 'whole'
+  with pytest.raises(ValueError, match='which another one has too'):
+    score(results_file=f'{files},{tmp_path}/whole.json', join_results=True)
 
 
 def test_copies_of_training_captions(run, model_dir, tmp_path):

@@ -2,8 +2,10 @@
 """The options of score, which are its flags."""
 
 import dataclasses
+import re
 
 from im2txt.data import coco_server
+from im2txt.input_pipeline import example_order
 from im2txt.metrics import resampling
 from im2txt.runtime import files
 from im2txt.runtime.flag_dataclasses import field
@@ -46,6 +48,16 @@ class ScoreOptions:
     '',
     'File pattern of the shards the model was trained on: adds the shares of '
     'captions that are copied from them.',
+  )
+  share: str = field(
+    '',
+    'Caption only a share of the images, INDEX/COUNT such as 0/4, and write '
+    '--results_output. So several processes or machines share the work, and '
+    '--join_results scores all of it.',
+  )
+  join_results: bool = field(
+    False,
+    'The --results_file are shares of one run: score them together.',
   )
   max_images: int = field(
     0, 'Score only so many images of the shards; 0: all.', lower_bound=0
@@ -111,6 +123,21 @@ class ScoreOptions:
     "COCO's evaluation server takes.",
   )
 
+  def share_of_images(self) -> example_order.Share:
+    """The share that --share names.
+
+    Raises:
+      ValueError: it names none.
+    """
+    match = re.fullmatch(r'(\d+)/(\d+)', self.share or '0/1')
+    share = example_order.Share(*map(int, match.groups() if match else (0, 0)))
+    if share.index >= share.count:
+      raise ValueError(
+        f'--share={self.share} must be INDEX/COUNT, from 0/4 to 3/4 for four '
+        'shares'
+      )
+    return share
+
   @property
   def has_references(self) -> bool:
     """Whether there are references to score against."""
@@ -135,6 +162,15 @@ class ScoreOptions:
       )
     if self.results_file and (self.ranking or self.results_output):
       raise ValueError('--ranking and --results_output need --checkpoint_path')
+    if self.share:
+      self.share_of_images()
+      if not self.results_output:
+        raise ValueError(
+          f'--share={self.share} needs --checkpoint_path and --results_output, '
+          'which --join_results takes'
+        )
+    if self.join_results and not self.results_file:
+      raise ValueError('--join_results needs --results_file')
     self._check_server_zip()
     self._check_comparison()
 
@@ -149,7 +185,7 @@ class ScoreOptions:
         'captions of test2014'
       )
     coco_server.check_name(self.server_name, '--server_name')
-    if len(self.results_files) > 1:
+    if len(self.results_files) > 1 and not self.join_results:
       raise ValueError(
         f'--results_file={self.results_file} must be one file for '
         '--server_zip, that of val2014'

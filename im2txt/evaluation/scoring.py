@@ -6,12 +6,15 @@ model captions.
 """
 
 from collections.abc import Collection
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
+import itertools
 import math
 import os
 from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 from absl import logging
 
@@ -26,6 +29,11 @@ from im2txt.runtime.progress import Progress
 from im2txt.text import tokenizer
 from im2txt.text import vocabulary
 from im2txt.text import vocabulary_stamp
+
+if TYPE_CHECKING:
+  import numpy.typing as npt
+
+  from im2txt.inference_utils import captioner as captioner_lib
 
 # Image id -> one caption, and image id -> one or more.
 Captions = dict[int, str]
@@ -162,27 +170,17 @@ def score_checkpoint(
   )
   n_best: dict[int, list[str]] = {}
   features, losses = [], []
-  with Progress('Captioning', len(examples), 'images') as progress:
-    for image_ids, encoded in captioner_lib.encode_batches(
-      captioner,
-      shards.image_batches(
-        sources.files, examples, options.inference_batch_size
-      ),
-      progress,
-    ):
-      for image_id, found in zip(
-        image_ids, captioner.decoder.caption(encoded, len(n_best))
-      ):
-        n_best[image_id] = [caption.text for caption in found]
-      features.append(encoded)
-      pairs = [
-        (row, ids)
-        for row, image_id in zip(encoded, image_ids)
-        for ids in examples[image_id][1]
-      ]
-      if pairs:
-        rows, ids = zip(*pairs)
-        losses.append(scorer.cross_entropies(np.stack(rows), ids))
+  for found, encoded in _caption(options, captioner, sources, examples):
+    n_best.update(found)
+    features.append(encoded)
+    pairs = [
+      (row, ids)
+      for row, image_id in zip(encoded, found)
+      for ids in examples[image_id][1]
+    ]
+    if pairs:
+      rows, ids = zip(*pairs)
+      losses.append(scorer.cross_entropies(np.stack(rows), ids))
   if not n_best:
     raise ValueError(
       f'--input_file_pattern={options.input_file_pattern} has no image that '
@@ -213,6 +211,70 @@ def score_checkpoint(
     )
   best = {i: captions[0] for i, captions in sorted(n_best.items())}
   return Run(best, scores, measured), references
+
+
+def caption_share(
+  options: score_options.ScoreOptions,
+  search: search_config.SearchConfig,
+  sources: Sources,
+) -> Captions:
+  """Captions the images of --share; arguments as of `score_checkpoint`."""
+  from im2txt.inference_utils import captioner as captioner_lib
+
+  captioner = captioner_lib.Captioner(
+    sources.prefixes, options.vocab_file, search
+  )
+  examples = shards.captions_by_image(
+    sources.files, options.max_images, captioner.vocab
+  )
+  start, end = options.share_of_images().bounds(len(examples))
+  mine = dict(itertools.islice(examples.items(), start, end))
+  return {
+    image_id: captions[0]
+    for found, _ in _caption(options, captioner, sources, mine, start)
+    for image_id, captions in found.items()
+  }
+
+
+def _caption(
+  options: score_options.ScoreOptions,
+  captioner: 'captioner_lib.Captioner',
+  sources: Sources,
+  examples: Mapping[int, object],
+  first: int = 0,
+) -> 'Iterator[tuple[dict[int, list[str]], npt.NDArray]]':
+  """Captions images of shards, batch by batch.
+
+  Args:
+    options: what to score.
+    captioner: writes captions.
+    sources: of these options.
+    examples: has the ids of the images.
+    first: number of the first of these images among all.
+
+  Yields:
+    (image id -> captions, the best first; the features of these images).
+  """
+  from im2txt.inference_utils import captioner as captioner_lib
+
+  count = first
+  with Progress('Captioning', len(examples), 'images') as progress:
+    for image_ids, encoded in captioner_lib.encode_batches(
+      captioner,
+      shards.image_batches(
+        sources.files, examples, options.inference_batch_size
+      ),
+      progress,
+    ):
+      found = captioner.decoder.caption(encoded, count)
+      count += len(image_ids)
+      yield (
+        {
+          image_id: [caption.text for caption in captions]
+          for image_id, captions in zip(image_ids, found)
+        },
+        encoded,
+      )
 
 
 def references_of_shards(files: Sequence[str]) -> References:
@@ -246,10 +308,17 @@ def read_results(
   if options.compare_with:
     flag_of[options.compare_with] = '--compare_with'
   stems = [os.path.splitext(os.path.basename(path))[0] for path in flag_of]
+  named = [
+    (stem if stems.count(stem) == 1 and stem not in taken else path, [path])
+    for stem, path in zip(stems, flag_of)
+  ]
+  if options.join_results:
+    count = len(options.results_files)
+    names, shares = zip(*named[:count])
+    named[:count] = [('+'.join(names), list(itertools.chain(*shares)))]
   results = {}
-  for stem, (path, flag) in zip(stems, flag_of.items()):
-    name = stem if stems.count(stem) == 1 and stem not in taken else path
-    results[name] = caption_files.read_results(path, flag)
+  for name, paths in named:
+    results[name] = _read_shares(paths, flag_of[paths[0]])
     if options.max_images and references is not None:
       # A model captioned no others.
       results[name] = {
@@ -257,12 +326,32 @@ def read_results(
       }
     if references is not None:
       _check_all_are_there(
-        f'{flag} {path}',
+        f'{flag_of[paths[0]]} {",".join(paths)}',
         results[name],
         references,
         options.allow_missing_results,
       )
   return results
+
+
+def _read_shares(paths: Sequence[str], flag: str) -> Captions:
+  """Reads results files that have captions of different images.
+
+  Raises:
+    ValueError: a file cannot be read, or two have captions of the same image.
+  """
+  captions: Captions = {}
+  for path in paths:
+    share = caption_files.read_results(path, flag)
+    twice = sorted(captions.keys() & share.keys())
+    if twice:
+      raise ValueError(
+        f'{flag} {",".join(paths)}: {path} has a caption of image_id '
+        f'{twice[0]}, which another one has too: give --join_results each '
+        'share of one run, once'
+      )
+    captions.update(share)
+  return captions
 
 
 def _check_all_are_there(
