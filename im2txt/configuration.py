@@ -286,12 +286,17 @@ def read_json(path: str) -> dict[str, Any]:
   return values
 
 
-def save(directory: str, configs: tuple[ModelConfig, TrainingConfig]) -> None:
-  """Saves hyperparameters in a directory."""
-  values: dict[str, Any] = {}
+def to_values(configs: tuple[ModelConfig, TrainingConfig]) -> dict[str, Value]:
+  """Returns hyperparameters by name."""
+  values: dict[str, Value] = {}
   for config in configs:
     values.update(dataclasses.asdict(config))
-  files.write_json(os.path.join(directory, FILE_NAME), values)
+  return values
+
+
+def save(directory: str, configs: tuple[ModelConfig, TrainingConfig]) -> None:
+  """Saves hyperparameters in a directory."""
+  files.write_json(os.path.join(directory, FILE_NAME), to_values(configs))
 
 
 def is_saved(directory: str) -> bool:

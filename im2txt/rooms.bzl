@@ -344,6 +344,10 @@ TESTS = {
     "train_test": [
         "evaluate",
     ],
+    "training/distribution_test": [
+        "stress",
+        "train",
+    ],
 }
 
 # Targets of tests that take more than a minute on two idle cores.

@@ -21,6 +21,7 @@ from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+import contextlib
 import dataclasses
 import os
 import re
@@ -153,6 +154,7 @@ def open_or_build(
   precision: str = 'float32',
   block: str | None = None,
   fill: Fill | None = None,
+  may_write: bool = True,
 ) -> image_features.CaptionedFeatures:
   """Opens the cache in a directory, and makes or finishes it first if needed.
 
@@ -169,24 +171,34 @@ def open_or_build(
     block: the block of Inception whose input `encode_fn` returns; None: it
       returns features.
     fill: writes the missing files in the place of this process.
+    may_write: False where another process writes the cache. It must be
+      complete, and nothing is written or locked.
 
   Returns:
     The captions and features, mapped from disk.
 
   Raises:
-    ValueError: the cache was made from something else or is damaged; or see
+    ValueError: `may_write` is False and the cache is not complete; the cache
+      was made from something else or is damaged; or see
       `image_features.encode_in_memory`.
     OSError: the cache cannot be written.
   """
-  storage.makedirs(directory)
+  if may_write:
+    storage.makedirs(directory)
   wanted = fingerprint(names, variables, config)
   wanted['block'] = block
   if views is not None:
     wanted['views'] = views
     wanted['seed'] = seed
     wanted['precision'] = precision
-  with locks.hold(directory, 'features', wait=True):
+  with contextlib.ExitStack() as stack:
+    if may_write:
+      stack.enter_context(locks.hold(directory, 'features', wait=True))
+    elif not storage.isdir(directory):
+      raise _incomplete(directory)
     opened = _open(directory, wanted)
+    if not may_write and not (opened and opened[1].get('finite')):
+      raise _incomplete(directory)
     if opened:
       captions, description = opened
     else:
@@ -223,6 +235,8 @@ def open_or_build(
       )
     ]
     missing = [n for n, path in enumerate(paths) if not storage.exists(path)]
+    if missing and not may_write:
+      raise _incomplete(directory)
     if missing:
       if len(missing) < len(paths):
         logging.info(
@@ -284,6 +298,13 @@ def open_or_build(
       _write_description(directory, description)
   return image_features.CaptionedFeatures(
     captions, arrays, description['undecodable']
+  )
+
+
+def _incomplete(directory: str) -> ValueError:
+  return ValueError(
+    f'--feature_cache_dir={directory} is not complete here: give a directory '
+    'that all workers share, or copy to each what the chief has made'
   )
 
 

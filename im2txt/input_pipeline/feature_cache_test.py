@@ -18,6 +18,7 @@ from im2txt import configuration
 from im2txt import testing
 from im2txt.data import shards
 from im2txt.data import shards as shards_lib
+from im2txt.input_pipeline import example_order
 from im2txt.input_pipeline import feature_cache
 from im2txt.input_pipeline import image_features
 from im2txt.ops import image_processing
@@ -102,6 +103,7 @@ def build(
   seed=0,
   config=_CONFIG,
   precision='float32',
+  may_write=True,
 ):
   return feature_cache.open_or_build(
     str(tmp_path / 'cache'),
@@ -112,6 +114,7 @@ def build(
     views,
     seed,
     precision,
+    may_write=may_write,
   )
 
 
@@ -159,7 +162,7 @@ def test_inputs_of_a_block_are_kept_instead_of_features(tmp_path, shards):
       kept[i, 0], tf.cast(block_inputs(image[None])[0], tf.float32)
     )
   # Each image comes once, its captions say which it is.
-  maps, rows, sources, _, mask = next(
+  maps, rows, sources, _, mask, *_ = next(
     data.training_batches(4, seed=1, captions_per_image=2)
   )
   assert maps.dtype == np.float32 and maps.shape == (2, 2, 3, 3)
@@ -517,6 +520,45 @@ def test_training_goes_through_every_epoch_and_view(tmp_path, cached):
   assert len(set(orders)) > 1
   assert {(0, 1), (0, 2), (1, 1), (1, 2)} <= views
   assert not any(view == 0 for _, view in views)
+
+
+def test_shares_make_up_the_batch(tmp_path, cached):
+  data = build(tmp_path, cached)
+
+  def take(step, shares):
+    batches = data.training_batches(4, 0, 2, first_step=step, shares=shares)
+    return list(itertools.islice(batches, len(shares)))
+
+  for step in range(3):
+    (whole,) = take(step, [example_order.WHOLE])
+    parts = take(step, [example_order.Share(i, 2) for i in range(2)])
+    for name in ('inputs', 'first_random_rows', 'places'):
+      np.testing.assert_array_equal(
+        np.concatenate([getattr(part, name) for part in parts]),
+        getattr(whole, name),
+      )
+    # Each caption has a row for each word and one for its image.
+    np.testing.assert_array_equal(
+      whole.first_random_rows + whole.mask.sum(axis=1) + 1,
+      [*whole.first_random_rows[1:], whole.mask.sum() + len(whole.mask)],
+    )
+
+
+def test_others_open_a_whole_cache_without_writing(tmp_path, cached):
+  with pytest.raises(ValueError, match='is not complete here'):
+    build(tmp_path / 'none', cached, may_write=False)
+  assert not (tmp_path / 'none').exists()
+  cache = tmp_path / 'cache'
+  expected = all_features(build(tmp_path, cached))
+  before = sorted(os.listdir(cache))
+  # The chief may hold its lock.
+  with locks.hold(cache, 'features'):
+    found = build(tmp_path, cached, may_write=False)
+  np.testing.assert_array_equal(all_features(found), expected)
+  assert sorted(os.listdir(cache)) == before
+  (cache / 'features-00001.npy').unlink()
+  with pytest.raises(ValueError, match='is not complete here'):
+    build(tmp_path, cached, may_write=False)
 
 
 def test_captions_of_an_image_stand_together(tmp_path, cached):

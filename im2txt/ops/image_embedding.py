@@ -5,6 +5,7 @@ import functools
 
 import tensorflow as tf
 
+from im2txt.ops import batch_norm
 from im2txt.ops import dropout
 from im2txt.ops import folded_inception
 from im2txt.ops import slim_bridge
@@ -54,7 +55,9 @@ def inception_v3(
         stddev=_STDDEV
       ),
       activation_fn=tf.nn.relu,
-      normalizer_fn=slim.batch_norm,
+      normalizer_fn=(
+        batch_norm.over_replicas if batch_norm.is_divided() else slim.batch_norm
+      ),
       normalizer_params={
         # Statistics of frozen weights stay as they are.
         'is_training': trainable and is_training,
@@ -146,6 +149,7 @@ class InceptionV3(tf.Module):
     images: tf.Tensor,
     is_training: bool = False,
     seed: tf.Tensor | None = None,
+    places: tf.Tensor | None = None,
   ) -> tf.Tensor:
     """Encodes images.
 
@@ -155,6 +159,7 @@ class InceptionV3(tf.Module):
         moving averages once per call, and apply dropout to the features. With
         `trained_from`, do none of this, and stop gradients before that block.
       seed: see `dropout.dropout`.
+      places: int64 [batch], the `rows` of `dropout.dropout`.
 
     Returns:
       float32 [batch, 2048].
@@ -171,10 +176,12 @@ class InceptionV3(tf.Module):
           folded_inception.encode(images, frozen, self.trained_from)
         )
       )
-    features = self._encode_fn(images, is_training)
+    # Replicas cannot add their sums within a function of its own.
+    encode = self._encode if batch_norm.is_divided() else self._encode_fn
+    features = encode(images, is_training)
     if is_training and self.trainable:
       features = dropout.dropout(
-        features, _DROPOUT_RATE, seed, dropout.FEATURES
+        features, _DROPOUT_RATE, seed, dropout.FEATURES, places
       )
     return features
 

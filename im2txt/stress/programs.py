@@ -8,13 +8,17 @@ only once.
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+import contextlib
 import importlib
 import multiprocessing
 import os
 import runpy
 import signal
+import socket
 import sys
 import time
+
+from im2txt.runtime import cluster
 
 # The libraries of the programs, but no programs, which define the same flags.
 _LOADED = [
@@ -36,6 +40,7 @@ class Program:
     log: path of the file for its standard output and error.
     settings: values of constants in this process by dotted name, such as fewer
       bytes per read.
+    environment: environment variables of this process.
 
   Attributes:
     pid: id of the process, and of the session with all its processes.
@@ -47,6 +52,7 @@ class Program:
     args: Sequence[str],
     log: str,
     settings: Mapping[str, object] | None = None,
+    environment: Mapping[str, str] | None = None,
   ) -> None:
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload(_LOADED)
@@ -55,7 +61,7 @@ class Program:
     with open(log, 'wb'):
       pass
     self._process = context.Process(
-      target=_run, args=(name, args, log, settings or {})
+      target=_run, args=(name, args, log, settings or {}, environment or {})
     )
     self._process.start()
     assert self._process.pid is not None  # It has started.
@@ -93,6 +99,10 @@ class Program:
     """Kills its first process."""
     self._process.kill()
 
+  def send(self, number: int) -> None:
+    """Sends a signal to its first process."""
+    os.kill(self.pid, number)
+
   def kill_all(self) -> None:
     """Kills all its processes."""
     for pid in [self.pid, *self.processes()]:
@@ -129,11 +139,47 @@ class Program:
     return found
 
 
+def start_workers(
+  count: int,
+  args: Sequence[str],
+  logs: str,
+  settings: Mapping[str, object] | None = None,
+) -> list[Program]:
+  """Starts workers of `train` that train together on this machine.
+
+  Args:
+    count: number of workers.
+    args: their arguments.
+    logs: directory of their logs, worker-N.
+    settings: see `Program`.
+  """
+  with contextlib.ExitStack() as stack:
+    sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+    for one in sockets:
+      one.bind(('127.0.0.1', 0))
+    addresses = tuple(f'127.0.0.1:{one.getsockname()[1]}' for one in sockets)
+  return [
+    Program(
+      'train',
+      args,
+      os.path.join(logs, f'worker-{index}'),
+      settings,
+      {'TF_CONFIG': cluster.Cluster((), addresses, index).tf_config()},
+    )
+    for index in range(count)
+  ]
+
+
 def _run(
-  name: str, args: Sequence[str], log: str, settings: Mapping[str, object]
+  name: str,
+  args: Sequence[str],
+  log: str,
+  settings: Mapping[str, object],
+  environment: Mapping[str, str],
 ) -> None:
   """Runs the program, in the process that was forked."""
   os.setsid()
+  os.environ.update(environment)
   with open(log, 'ab') as f:
     os.dup2(f.fileno(), 1)
     os.dup2(f.fileno(), 2)

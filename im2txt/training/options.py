@@ -5,6 +5,7 @@ import dataclasses
 
 from im2txt.ops import folded_inception
 from im2txt.runtime.flag_dataclasses import field
+from im2txt.training import distribution
 from im2txt.training import self_critical
 
 _BLOCKS = folded_inception.BLOCKS
@@ -146,6 +147,22 @@ class TrainOptions(FeatureOptions):
     '--feature_cache_dir. Weights and loss are always float32.',
     values=['float32', 'bfloat16'],
   )
+  distribution: str = field(
+    distribution.AUTO,
+    'Devices to train on: one; mirrored, all GPUs of this machine; '
+    'multi_worker, the processes that TF_CONFIG or srun describes. auto is '
+    'multi_worker where TF_CONFIG names several, else mirrored with several '
+    'GPUs, else one. --batch_size is that of all devices together, so their '
+    'number changes nothing but the speed.',
+    values=distribution.NAMES,
+  )
+  slurm_port: int = field(
+    12321,
+    'First port of the workers on a node of Slurm, with --distribution='
+    'multi_worker and without TF_CONFIG.',
+    lower_bound=1,
+    upper_bound=65535,
+  )
   random_seed: int | None = field(
     None,
     'Seed of the initial weights, the order and distortion of examples, '
@@ -155,11 +172,14 @@ class TrainOptions(FeatureOptions):
     lower_bound=0,
   )
 
+  @property
+  def trains_batch_norm(self) -> bool:
+    """Whether the averages of batch norm change in training."""
+    return self.train_inception and not self.train_inception_from
+
   def check(self) -> None:
     """Raises ValueError for options that do not go together."""
-    if self.feature_cache_dir and (
-      self.train_inception and not self.train_inception_from
-    ):
+    if self.feature_cache_dir and self.trains_batch_norm:
       raise ValueError(
         '--feature_cache_dir needs a frozen Inception v3: leave '
         'out --train_inception, or train its top blocks alone '

@@ -3,6 +3,7 @@
 
 from collections.abc import Iterator
 from collections.abc import Sequence
+import json
 import os
 import secrets
 
@@ -13,6 +14,7 @@ from im2txt import checkpoints
 from im2txt import configuration
 from im2txt import show_and_tell_model
 from im2txt.checkpoints import encoder_stamp
+from im2txt.input_pipeline import example_order
 from im2txt.input_pipeline import feature_cache
 from im2txt.input_pipeline import image_batches
 from im2txt.input_pipeline import image_features
@@ -20,6 +22,7 @@ from im2txt.ops import folded_inception
 from im2txt.runtime import files as files_lib
 from im2txt.text import vocabulary
 from im2txt.text import vocabulary_stamp
+from im2txt.training import distribution
 from im2txt.training import optimizers
 from im2txt.training import options as options_lib
 from im2txt.training import scheduled_sampling
@@ -131,13 +134,7 @@ def prepare_model(
     f'that were made with the vocabulary of --train_dir={options.train_dir}, '
     'or another --train_dir; extend_checkpoint gives a model more words',
   )
-  logging.info('building the network')
-  model = show_and_tell_model.ShowAndTellModel(
-    configs.model,
-    train_inception=options.train_inception,
-    train_inception_from=options.train_inception_from,
-    training_dtype=tf.as_dtype(options.precision),
-  )
+  model = make_model(options, configs.model)
   assert model.inception
   if checkpoint:
     unused = checkpoint.restore(model.named_variables)
@@ -164,6 +161,84 @@ def prepare_model(
     'no --inception_checkpoint_file: Inception v3 starts from random weights'
   )
   return model, None
+
+
+def make_model(
+  options: options_lib.TrainOptions, config: configuration.ModelConfig
+) -> show_and_tell_model.ShowAndTellModel:
+  """Builds the model, with random weights."""
+  logging.info('building the network')
+  return show_and_tell_model.ShowAndTellModel(
+    config,
+    train_inception=options.train_inception,
+    train_inception_from=options.train_inception_from,
+    training_dtype=tf.as_dtype(options.precision),
+  )
+
+
+def check_replicas(
+  options: options_lib.TrainOptions,
+  config: configuration.ModelConfig,
+  files: Sequence[str],
+  replicas: distribution.Replicas,
+) -> None:
+  """Checks that replicas can train together.
+
+  Args:
+    options: options of this process.
+    config: batch size.
+    files: shard file names of this process.
+    replicas: those that train together.
+
+  Raises:
+    ValueError: a replica would have no share of a batch, or workers were
+      started with other flags or other shards.
+  """
+  if replicas.count == 1:
+    return
+  if options.self_critical:
+    raise ValueError(
+      f'--self_critical trains on one device, not on {replicas.count}: give '
+      '--distribution=one'
+    )
+  groups = config.batch_size // options.captions_per_image
+  if groups < replicas.count:
+    raise ValueError(
+      f'--batch_size={config.batch_size} has {groups} image(s), fewer than the '
+      f'{replicas.count} devices that share it: give --batch_size='
+      f'{replicas.count * options.captions_per_image} or more'
+    )
+  # Paths and log intervals may differ between machines.
+  alike = {
+    name: getattr(options, name)
+    for name in (
+      'train_inception',
+      'train_inception_from',
+      'number_of_steps',
+      'feature_views',
+      'feature_seed',
+      'feature_precision',
+      'captions_per_image',
+      'feature_undistorted',
+      'precision',
+    )
+  }
+  alike['feature_cache_dir'] = bool(options.feature_cache_dir)
+  alike['word_vectors_file'] = bool(options.word_vectors_file)
+  alike['shards'] = [
+    [os.path.basename(file), tf.io.gfile.stat(file).length] for file in files
+  ]
+  chiefs = replicas.agree(lambda: alike)
+  names = [name for name in alike if alike[name] != chiefs[name]]
+  if not replicas.all_equal(json.dumps(alike)):
+    who, what = 'a worker', 'flags or shards'
+    if names:
+      who = 'this worker'
+      what = 'shards' if names[0] == 'shards' else f'--{names[0]}'
+    raise ValueError(
+      f'{who} was started with other {what} than the chief: start the same '
+      'command on all workers'
+    )
 
 
 def open_vocabulary(
@@ -229,6 +304,7 @@ def open_features(
   config: configuration.ModelConfig,
   files: Sequence[str],
   fill: feature_cache.Fill | None = None,
+  may_write: bool = True,
 ) -> image_features.CaptionedFeatures:
   """Opens or fills --feature_cache_dir.
 
@@ -238,6 +314,7 @@ def open_features(
     config: size of the images.
     files: shard file names.
     fill: see `feature_cache.open_or_build`.
+    may_write: see `feature_cache.open_or_build`.
   """
   inception = model.inception
   assert inception
@@ -260,6 +337,7 @@ def open_features(
     options.feature_precision,
     options.train_inception_from,
     fill,
+    may_write,
   )
   logging.info(
     'features of %d images, %d captions, in %s',
@@ -277,8 +355,9 @@ def make_batches(
   data: image_features.CaptionedFeatures | None,
   seed: int,
   first_batch: int,
+  shares: Sequence[example_order.Share],
 ) -> Iterator[image_batches.Batch]:
-  """Returns an endless iterator of batches.
+  """Returns an endless iterator of the shares of batches.
 
   Args:
     options: options of the run.
@@ -287,11 +366,12 @@ def make_batches(
     data: see `open_features`; None to train from images.
     seed: of the run.
     first_batch: place of the first batch among all batches of the run.
+    shares: see `image_batches.ImageBatches.from_step`.
   """
   if not data:
     return image_batches.ImageBatches(
       files, config, options.captions_per_image
-    ).from_step(seed, first_batch)
+    ).from_step(seed, first_batch, shares)
   return iter(
     tf.data.Dataset.from_generator(
       lambda: data.training_batches(
@@ -300,6 +380,7 @@ def make_batches(
         options.captions_per_image,
         options.feature_undistorted,
         first_batch,
+        shares,
       ),
       output_signature=steps.batch_signature(config, source(options)),
     ).prefetch(4)

@@ -18,6 +18,7 @@ from im2txt.input_pipeline import image_features
 from im2txt.metrics import cider
 from im2txt.ops import folded_inception
 from im2txt.text import vocabulary
+from im2txt.training import distribution
 from im2txt.training import scheduled_sampling
 from im2txt.training import self_critical
 from im2txt.training import update as update_lib
@@ -30,7 +31,7 @@ ImageFeatures = tuple[np.ndarray, np.ndarray]
 
 # Takes a step: its batches, and the learning rates of the decoder and of
 # Inception. A batch is an `image_batches.Batch` or, for self-critical training,
-# `ImageFeatures`.
+# `ImageFeatures`. Each batch is as many shares as this process has replicas.
 StepFn = Callable[[Sequence[Any], tf.Tensor, tf.Tensor], update_lib.Scalars]
 
 # The same, but the batches may be produced lazily.
@@ -51,13 +52,16 @@ def batch_signature(
     FEATURES: [None, folded_inception.FEATURE_SIZE],
     BLOCK_INPUTS: [None, None, None, None],
   }[source]
+  numbers = tf.TensorSpec([None], tf.int64)
   words = tf.TensorSpec([None, None], tf.int64)
   return image_batches.Batch(
-    tf.TensorSpec(encoder_inputs),
-    tf.TensorSpec([None], tf.int64),
-    words,
-    words,
-    tf.TensorSpec([None, None], tf.int32),
+    inputs=tf.TensorSpec(encoder_inputs),
+    rows=numbers,
+    input_seqs=words,
+    target_seqs=words,
+    mask=tf.TensorSpec([None, None], tf.int32),
+    first_random_rows=numbers,
+    places=numbers,
   )
 
 
@@ -88,6 +92,7 @@ def _make_learn_fn(
   batches_per_step: int,
   losses_fn: Callable[[Any, tf.Tensor], show_and_tell_model.Losses],
   batch_spec: Any,
+  replicas: distribution.Replicas,
 ) -> LearnFn:
   """Returns a compiled function that takes one step on some batches.
 
@@ -98,42 +103,55 @@ def _make_learn_fn(
     batches_per_step: number of batches of a step.
     losses_fn: takes a batch and its seed, int64 [2]; to be traced.
     batch_spec: the TensorSpecs of a batch.
+    replicas: those that train together.
   """
   rate = tf.TensorSpec([])
+  specs = (batch_spec,) * replicas.local_count
   if batches_per_step == 1:
 
     @functools.partial(
-      tf.function, autograph=False, input_signature=[batch_spec, rate, rate]
+      tf.function, autograph=False, input_signature=[specs, rate, rate]
     )
     def step(
-      batch: Any, learning_rate: tf.Tensor, inception_rate: tf.Tensor
+      shares: Sequence[Any],
+      learning_rate: tf.Tensor,
+      inception_rate: tf.Tensor,
     ) -> update_lib.Scalars:
       seeds = step_seed(model, seed)
-      return update(
-        lambda: losses_fn(batch, seeds), learning_rate, inception_rate
+      return replicas.run(
+        lambda replica: update(
+          lambda: losses_fn(shares[replica], seeds),
+          learning_rate,
+          inception_rate,
+        )
       )
 
-    return lambda batches, *rates: step(*batches, *rates)
+    return lambda batches, *rates: step(tuple(batches), *rates)
 
   @functools.partial(
     tf.function,
     autograph=False,
-    input_signature=[batch_spec, tf.TensorSpec([], tf.int64)],
+    input_signature=[specs, tf.TensorSpec([], tf.int64)],
   )
-  def add(batch: Any, index: tf.Tensor) -> None:
+  def add(shares: Sequence[Any], index: tf.Tensor) -> None:
     seeds = step_seed(model, seed, batches_per_step, index)
-    update.add(lambda: losses_fn(batch, seeds))
+    replicas.run(
+      lambda replica: update.add(lambda: losses_fn(shares[replica], seeds))
+    )
 
-  finish = tf.function(
-    update.finish, autograph=False, input_signature=[rate, rate]
-  )
+  @functools.partial(tf.function, autograph=False, input_signature=[rate, rate])
+  def finish(
+    learning_rate: tf.Tensor, inception_rate: tf.Tensor
+  ) -> update_lib.Scalars:
+    return replicas.run(lambda _: update.finish(learning_rate, inception_rate))
 
   def learn(
     batches: Iterable[Any],
     learning_rate: tf.Tensor,
     inception_rate: tf.Tensor,
   ) -> update_lib.Scalars:
-    for index, batch in enumerate(batches):
+    shares = zip(*[iter(batches)] * replicas.local_count)
+    for index, batch in enumerate(shares):
       add(batch, tf.constant(index, tf.int64))
     return finish(learning_rate, inception_rate)
 
@@ -146,6 +164,7 @@ def make_step_fn(
   seed: int,
   source: str,
   config: configuration.TrainingConfig,
+  replicas: distribution.Replicas | None = None,
 ) -> StepFn:
   """Returns a function that takes one step on `image_batches.Batch`es.
 
@@ -155,12 +174,13 @@ def make_step_fn(
     seed: of the run.
     source: see `batch_signature`.
     config: scheduled sampling, label smoothing and batches per step.
+    replicas: those that train together; None: there is one.
   """
   sampling = config.scheduled_sampling != scheduled_sampling.NONE
 
   def encode(batch: image_batches.Batch, seeds: tf.Tensor) -> tf.Tensor:
     if source == IMAGES:
-      return model.encode_images(batch.inputs, True, seeds)
+      return model.encode_images(batch.inputs, True, seeds, batch.places)
     if source == BLOCK_INPUTS:
       assert model.inception
       return model.inception.encode_from_block(
@@ -181,6 +201,7 @@ def make_step_fn(
         batch.mask,
         scheduled_sampling.probability(config, model.global_step),
         seeds,
+        batch.first_random_rows,
       )
     return model.losses(
       features,
@@ -189,6 +210,7 @@ def make_step_fn(
       batch.mask,
       seeds,
       config.label_smoothing,
+      batch.first_random_rows,
     )
 
   learn = _make_learn_fn(
@@ -198,6 +220,7 @@ def make_step_fn(
     config.accumulate_steps,
     losses,
     batch_signature(model.config, source),
+    replicas or distribution.Replicas(),
   )
   if not sampling:
     return learn
@@ -250,7 +273,9 @@ def make_self_critical_step_fn(
     references[image].append(captions.caption(index)[1:].tolist())
   reward = cider.Scorer(references, vocab.unk_id)
   left_out = [vocab.unk_id, *range(len(vocab), model.config.vocab_size)]
-  features_spec, _, *words_specs = batch_signature(model.config, FEATURES)
+  spec = batch_signature(model.config, FEATURES)
+  features_spec = spec.inputs
+  words_specs = spec.input_seqs, spec.target_seqs, spec.mask
   greedy = baseline == self_critical.GREEDY
 
   @functools.partial(
@@ -290,6 +315,7 @@ def make_self_critical_step_fn(
     batches_per_step,
     losses,
     (features_spec, *words_specs, tf.TensorSpec([None])),
+    distribution.Replicas(),
   )
 
   def step(

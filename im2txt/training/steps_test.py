@@ -36,7 +36,7 @@ def make_batch(seed=0, count=6, time=5):
   ids = rng.integers(2, 12, [count, time + 1])
   lengths = rng.integers(1, time + 1, count)
   lengths[0] = time
-  return image_batches.Batch(
+  return image_batches.Batch.whole(
     rng.normal(size=[count, 2048]).astype(np.float32) / 50,
     np.arange(count),
     ids[:, :-1],
@@ -48,7 +48,9 @@ def make_batch(seed=0, count=6, time=5):
 def joined(batches):
   """Returns one batch of all captions."""
   inputs, _, *captions = (np.concatenate(arrays) for arrays in zip(*batches))
-  return image_batches.Batch(inputs, np.arange(len(inputs)), *captions)
+  return image_batches.Batch.whole(
+    inputs, np.arange(len(inputs)), *captions[:3]
+  )
 
 
 class Run:
@@ -156,7 +158,7 @@ def test_steps_from_images_are_those_from_their_features():
   batch = make_batch()
   images = np.random.default_rng(1).normal(size=[6, 75, 75, 3]).astype('f')
 
-  def encode(given, is_training, seed):
+  def encode(given, is_training, seed, places):
     assert is_training and seed is not None and given.shape[1:] == (75, 75, 3)
     return tf.constant(batch.inputs)
 

@@ -4,6 +4,7 @@
 from collections.abc import Iterable
 from collections.abc import Sequence
 import contextlib
+import signal
 import time
 from typing import Any
 
@@ -16,6 +17,7 @@ from im2txt import show_and_tell_model
 from im2txt.checkpoints import encoder_stamp
 from im2txt.input_pipeline import captions as captions_lib
 from im2txt.text import vocabulary_stamp
+from im2txt.training import distribution
 from im2txt.training import early_stopping
 from im2txt.training import options as options_lib
 from im2txt.training import reporting
@@ -25,6 +27,10 @@ from im2txt.training import setup
 from im2txt.training import steps
 from im2txt.training import update as update_lib
 from im2txt.training import word_vectors
+
+# Exit statuses of a run that stops early: because the model no longer gets
+# better, or by a signal.
+_STATUSES = (0, 128 + signal.SIGINT, 128 + signal.SIGTERM)
 
 # What only some steps report -> its tag in TensorBoard.
 _OPTIONAL_TAGS = {
@@ -39,24 +45,40 @@ def run(
   given: configuration.Given,
   files: Sequence[str],
   holders: Sequence[vocabulary_stamp.Source],
+  replicas: distribution.Replicas,
 ) -> int:
-  """Prepares and trains. The caller holds the lock of the directory.
+  """Prepares and trains. In the chief the caller holds the directory's lock.
+
+  The chief alone uses the train directory. The other workers get from it what
+  all must have alike.
 
   Args:
     options: checked.
     given: hyperparameters of the command line.
     files: shard file names.
     holders: `vocabulary_stamp.of_shards` of the files.
+    replicas: those that train together.
 
   Returns:
     The exit status of the process.
 
   Raises:
     ValueError: flags, input and checkpoint do not go together.
+    ConnectionError: another worker was lost.
   """
   stamp = vocabulary_stamp.first_known(holders)
-  checkpoint = setup.open_checkpoint(options.train_dir)
-  configs = setup.make_configs(options.train_dir, given, stamp, checkpoint)
+  checkpoint = None
+  if replicas.is_chief:
+    checkpoint = setup.open_checkpoint(options.train_dir)
+  hyperparameters = replicas.agree(
+    lambda: configuration.to_values(
+      setup.make_configs(options.train_dir, given, stamp, checkpoint)
+    )
+  )
+  configs = configuration.replace(
+    configuration.Configs(), hyperparameters, 'the chief'
+  )
+  setup.check_replicas(options, configs.model, files, replicas)
   # Check flags before a cache is filled, which can take hours.
   per_image = 'samples' if options.self_critical else 'captions'
   captions_lib.check_captions_per_image(
@@ -67,35 +89,50 @@ def run(
   vocab = None
   for flag, needed in (
     ('self_critical', options.self_critical),
-    ('word_vectors_file', options.word_vectors_file and not checkpoint),
+    (
+      'word_vectors_file',
+      options.word_vectors_file and not checkpoint and replicas.is_chief,
+    ),
   ):
     if needed:
       vocab = setup.open_vocabulary(
         options.vocab_file, files, holders, configs.model.vocab_size, flag
       )
-  seed = setup.run_seed(options.train_dir, options.random_seed)
+  seed = replicas.agree(
+    lambda: setup.run_seed(options.train_dir, options.random_seed)
+  )
   tf.random.set_seed(seed)
-  model, encoder = setup.prepare_model(options, configs, holders, checkpoint)
-  manager = checkpoints.CheckpointManager(
-    options.train_dir, configs.training.max_checkpoints_to_keep
-  )
-  manager.take_over(
-    checkpoint.prefix if checkpoint else None,
-    checkpoint.passed_over if checkpoint else [],
-  )
-  if int(model.global_step) >= options.number_of_steps:
+  with replicas.scope():
+    if replicas.is_chief:
+      model, encoder = setup.prepare_model(
+        options, configs, holders, checkpoint
+      )
+    else:
+      model, encoder = setup.make_model(options, configs.model), None
+  replicas.send(model.named_variables)
+  manager = None
+  if replicas.is_chief:
+    manager = checkpoints.CheckpointManager(
+      options.train_dir, configs.training.max_checkpoints_to_keep
+    )
+    manager.take_over(
+      checkpoint.prefix if checkpoint else None,
+      checkpoint.passed_over if checkpoint else [],
+    )
+  step = int(model.global_step.numpy())
+  if step >= options.number_of_steps:
     logging.info(
       'nothing to do: --number_of_steps=%d is not above the current step %d '
       'of --train_dir=%s',
       options.number_of_steps,
-      int(model.global_step),
+      step,
       options.train_dir,
     )
     return 0
   stopping = early_stopping.EarlyStopping(
     options.early_stopping_patience, options.eval_dir
   )
-  if stopping.is_due(int(model.global_step)):
+  if replicas.agree(lambda: stopping.is_due(step)):
     return 0
   if stamp and stamp.words > configs.model.vocab_size:
     raise ValueError(
@@ -103,16 +140,19 @@ def run(
       f'more than --vocab_size={configs.model.vocab_size}; use --vocab_size='
       f'{stamp.words}'
     )
-  if vocab and options.word_vectors_file and not checkpoint:
-    word_vectors.assign(options.word_vectors_file, vocab, model.embedding_map)
-  configuration.save(options.train_dir, configs)
-  # The shards do not tell which vocabulary an older checkpoint had.
-  if stamp and not int(model.global_step):
-    vocabulary_stamp.save(options.train_dir, stamp)
-  if encoder:
-    encoder_stamp.save(options.train_dir, encoder)
-  update = update_lib.Update(model, configs.training)
-  step = int(model.global_step)
+  if replicas.is_chief:
+    if vocab and options.word_vectors_file and not checkpoint:
+      word_vectors.assign(options.word_vectors_file, vocab, model.embedding_map)
+    configuration.save(options.train_dir, configs)
+    # The shards do not tell which vocabulary an older checkpoint had.
+    if stamp and not step:
+      vocabulary_stamp.save(options.train_dir, stamp)
+    if encoder:
+      encoder_stamp.save(options.train_dir, encoder)
+  if options.word_vectors_file:
+    replicas.send({'seq_embedding/map': model.embedding_map})
+  with replicas.scope():
+    update = update_lib.Update(model, configs.training, replicas)
   # The batches of a step have places of their own in the order of the batches.
   batches_per_step = configs.training.accumulate_steps
   first_batch = step * batches_per_step
@@ -131,9 +171,17 @@ def run(
       configs.training.moving_average_decay,
       step,
     )
+  replicas.send(update.named_slots)
   data = None
   if options.feature_cache_dir:
-    data = setup.open_features(options, model, configs.model, files)
+    # The chief fills it, and the others wait.
+    if replicas.is_chief:
+      data = setup.open_features(options, model, configs.model, files)
+    replicas.agree(lambda: None)
+    if not data:
+      data = setup.open_features(
+        options, model, configs.model, files, may_write=False
+      )
   batches: Iterable[Any]
   # Self-critical training has both, see `TrainOptions.check`.
   if options.self_critical and vocab and data:
@@ -165,12 +213,19 @@ def run(
     )
   else:
     step_fn = steps.make_step_fn(
-      model, update, seed, setup.source(options), configs.training
+      model,
+      update,
+      seed,
+      setup.source(options),
+      configs.training,
+      replicas,
     )
     batches = setup.make_batches(
-      options, configs.model, files, data, seed, first_batch
+      options, configs.model, files, data, seed, first_batch, replicas.shares
     )
-  writer = tf.summary.create_file_writer(options.train_dir)
+  writer = None
+  if replicas.is_chief:
+    writer = tf.summary.create_file_writer(options.train_dir)
   return train(
     options,
     model,
@@ -181,6 +236,7 @@ def run(
     writer,
     manager,
     stopping,
+    replicas,
   )
 
 
@@ -191,9 +247,10 @@ def train(
   batches: Iterable[Any],
   step_fn: steps.StepFn,
   update: update_lib.Update,
-  writer: tf.summary.SummaryWriter,
-  manager: checkpoints.CheckpointManager,
+  writer: tf.summary.SummaryWriter | None,
+  manager: checkpoints.CheckpointManager | None,
   stopping: early_stopping.EarlyStopping,
+  replicas: distribution.Replicas,
 ) -> int:
   """Trains up to a step.
 
@@ -201,12 +258,14 @@ def train(
     options: step to train up to, and intervals.
     model: the model to train.
     configs: batch size and learning rates.
-    batches: batches of the kind that `step_fn` takes, one by one.
+    batches: batches of the kind that `step_fn` takes, one by one, each as the
+      shares of the replicas of this process.
     step_fn: takes a step.
     update: knows what to save.
-    writer: writes TensorBoard events.
+    writer: writes TensorBoard events; None except in the chief, as the next.
     manager: writes checkpoints.
     stopping: is asked after each checkpoint.
+    replicas: those that train together.
 
   Returns:
     The exit status of the process: 0, or 128 plus the number of the signal.
@@ -216,8 +275,11 @@ def train(
     OSError: input cannot be read, or a checkpoint cannot be written.
   """
   stop = reporting.StopSignal()
+  wishes = distribution.Wishes(replicas, _STATUSES)
+  own_wishes: set[int] = set()
+  statuses: set[int] = set()
   losses = reporting.Losses(options.train_dir)
-  step = first_step = int(model.global_step)
+  step = first_step = int(model.global_step.numpy())
   saved_step = None if step == 0 else step
   last_save = time.time()
   last_summary = 0.0
@@ -225,19 +287,26 @@ def train(
   batches_per_step = configs.training.accumulate_steps
   captions_per_step = batches_per_step * configs.model.batch_size
   batches_of_steps = reporting.TimedBatches(
-    zip(*[iter(batches)] * batches_per_step)
+    zip(*[iter(batches)] * (batches_per_step * replicas.local_count))
   )
 
   def save() -> int:
     losses.read()  # Raises if training has diverged: that is not saved.
-    prefix = manager.save(update.named_variables(), update.named_slots)
-    logging.info('saved %s', prefix)
+    if manager:
+      prefix = manager.save(update.named_variables(), update.named_slots)
+      logging.info('saved %s', prefix)
     return step
 
   logging.info('the first step takes longer than others: it is compiled')
   try:
     for batches_of_step in batches_of_steps:
-      if stop.received or step >= options.number_of_steps:
+      if step >= options.number_of_steps:
+        break
+      if stop.received:
+        own_wishes.add(128 + stop.received)
+      with replicas.naming_lost_workers():
+        statuses = wishes.of_all(own_wishes)
+      if statuses:
         break
       learning_rate, inception_rate = schedules.learning_rates(
         configs.training,
@@ -246,11 +315,12 @@ def train(
         options.train_inception,
         options.train_inception_from,
       )
-      scalars = step_fn(
-        batches_of_step,
-        tf.constant(learning_rate, tf.float32),
-        tf.constant(inception_rate, tf.float32),
-      )
+      with replicas.naming_lost_workers():
+        scalars = step_fn(
+          batches_of_step,
+          tf.constant(learning_rate, tf.float32),
+          tf.constant(inception_rate, tf.float32),
+        )
       step += 1
       losses.add(step, scalars['total_loss'])
       if step == first_step + 1:
@@ -274,47 +344,57 @@ def train(
             f'{waiting:.0%} waiting for input, ETA '
             f'{reporting.duration(seconds * left)}, '
           )
-        logging.info(
-          'global step %d: loss = %.4f (smoothed %.4f, %slr %g)',
-          step,
-          losses.last,
-          losses.smoothed,
-          rate,
-          learning_rate,
-        )
-        with writer.as_default(step=step):
-          tf.summary.scalar('losses/batch_loss', scalars['batch_loss'])
-          tf.summary.scalar('losses/total_loss', losses.last)
-          tf.summary.scalar('losses/smoothed_loss', losses.smoothed)
-          tf.summary.scalar('learning_rate', learning_rate)
-          tf.summary.scalar('global_norm', scalars['global_norm'])
-          if step > logged_step:
-            tf.summary.scalar('examples_per_sec', captions_per_step / seconds)
-            tf.summary.scalar('waiting_for_input', waiting)
-          for name, tag in _OPTIONAL_TAGS.items():
-            if name in scalars:
-              tf.summary.scalar(tag, scalars[name])
+        if writer:
+          logging.info(
+            'global step %d: loss = %.4f (smoothed %.4f, %slr %g)',
+            step,
+            losses.last,
+            losses.smoothed,
+            rate,
+            learning_rate,
+          )
+          with writer.as_default(step=step):
+            tf.summary.scalar('losses/batch_loss', scalars['batch_loss'])
+            tf.summary.scalar('losses/total_loss', losses.last)
+            tf.summary.scalar('losses/smoothed_loss', losses.smoothed)
+            tf.summary.scalar('learning_rate', learning_rate)
+            tf.summary.scalar('global_norm', scalars['global_norm'])
+            if step > logged_step:
+              tf.summary.scalar('examples_per_sec', captions_per_step / seconds)
+              tf.summary.scalar('waiting_for_input', waiting)
+            for name, tag in _OPTIONAL_TAGS.items():
+              if name in scalars:
+                tf.summary.scalar(tag, scalars[name])
         logged_step, logged_time = step, now
         batches_of_steps.seconds = 0.0
-      if time.time() - last_summary >= options.save_summaries_secs:
+      if writer and time.time() - last_summary >= options.save_summaries_secs:
         with writer.as_default(step=step):
           reporting.write_summaries(
             model,
             None if options.feature_cache_dir else batches_of_step[0].inputs,
           )
         last_summary = time.time()
-      if time.time() - last_save >= options.save_interval_secs:
+      if manager and time.time() - last_save >= options.save_interval_secs:
         saved_step = save()
         last_save = time.time()
         if stopping.is_due(step):
-          break
-  except (OSError, ValueError):
-    # The input may be damaged. Save the steps that are done.
-    if step > first_step and saved_step != step:
+          own_wishes.add(0)
+  except (OSError, ValueError) as error:
+    # The input may be damaged, or a worker lost. Save the steps that are done,
+    # unless the one that broke off has changed the averages of batch norm. It
+    # has changed nothing else.
+    is_whole = not (
+      isinstance(error, ConnectionError) and options.trains_batch_norm
+    )
+    if is_whole and step > first_step and saved_step != step:
       with contextlib.suppress(ValueError):  # Training has diverged.
         save()
     raise
   if saved_step != step:
     save()
-  writer.flush()
-  return 128 + stop.received if stop.received else 0
+  if writer:
+    writer.flush()
+  # None ends before the chief has saved: it would seem lost.
+  with replicas.naming_lost_workers():
+    replicas.agree(lambda: None)
+  return max(statuses, default=0)

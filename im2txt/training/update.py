@@ -4,15 +4,20 @@
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import tensorflow as tf
 
 from im2txt import configuration
 from im2txt import show_and_tell_model
+from im2txt.training import distribution
 from im2txt.training import optimizers
 
 # Of a step, by name: float32 scalars.
 Scalars = dict[str, tf.Tensor]
+
+# What is reported of the losses, by name.
+_REPORTED = ('total_loss', 'batch_loss', 'smoothing_loss')
 
 # Computes the losses of a batch; to be traced.
 LossesFn = Callable[[], show_and_tell_model.Losses]
@@ -95,10 +100,8 @@ def train_step(
 
 def _scalars(losses: show_and_tell_model.Losses) -> Scalars:
   """Returns what is reported of the losses of a step."""
-  scalars = {'total_loss': losses.total_loss, 'batch_loss': losses.batch_loss}
-  if losses.smoothing_loss is not None:
-    scalars['smoothing_loss'] = losses.smoothing_loss
-  return scalars
+  scalars = {name: getattr(losses, name) for name in _REPORTED}
+  return {name: loss for name, loss in scalars.items() if loss is not None}
 
 
 def _apply(
@@ -132,14 +135,93 @@ def _apply(
     ],
     scale,
   )
-  model.global_step.assign_add(1)
+  # Not before the gradients have come from all replicas: a step that fails has
+  # changed nothing.
+  with tf.control_dependencies([scale]):
+    model.global_step.assign_add(1)
+
+
+class _Totals(NamedTuple):
+  """Sums over the words of batches, from which the means over all words follow.
+
+  The mean over all words of some batches, or of the replicas' shares of one
+  batch, is the mean of their means, weighted by their numbers of words. So a
+  total is a sum of means times words.
+
+  Attributes:
+    gradients: of the trained variables.
+    squares: of gradients that are lists of rows, by their index: sums of the
+      squares of the rows, see `train_step`.
+    words: number of words.
+    losses: what is reported, by name.
+  """
+
+  gradients: list[tf.Tensor | tf.IndexedSlices]
+  squares: dict[int, tf.Tensor]
+  words: tf.Tensor
+  losses: Scalars
+
+  def over_replicas(self, replicas: distribution.Replicas) -> '_Totals':
+    """Returns the totals of all replicas; to be traced in `Replicas.run`."""
+    if replicas.count == 1:
+      return self
+    scalars = [*self.squares.values(), self.words, *self.losses.values()]
+    *gradients, summed = replicas.sum(
+      [*map(tf.convert_to_tensor, self.gradients), tf.stack(scalars)]
+    )
+    rest = iter(tf.unstack(summed))
+    return _Totals(
+      gradients,
+      dict(zip(self.squares, rest)),
+      next(rest),
+      dict(zip(self.losses, rest)),
+    )
+
+  def means(self) -> tuple[list[tf.Tensor], tf.Tensor, Scalars]:
+    """Returns (gradients, their global norm, losses), means over all words."""
+    words = self.words
+    gradients = [
+      tf.math.divide_no_nan(tf.convert_to_tensor(total), words)
+      for total in self.gradients
+    ]
+    squares = [
+      tf.math.divide_no_nan(self.squares[i], words * words)
+      if i in self.squares
+      else tf.reduce_sum(tf.square(gradient))
+      for i, gradient in enumerate(gradients)
+    ]
+    losses = {
+      name: tf.math.divide_no_nan(total, words)
+      for name, total in self.losses.items()
+    }
+    return gradients, tf.sqrt(tf.add_n(squares)), losses
+
+
+def _totals(variables: Sequence[tf.Variable], losses_fn: LossesFn) -> _Totals:
+  """Returns the totals of a batch; to be traced.
+
+  Args:
+    variables: the variables to train.
+    losses_fn: see `train_step`.
+  """
+  with tf.GradientTape() as tape:
+    losses = losses_fn()
+    weighted = losses.words * losses.minimized
+  gradients = tape.gradient(weighted, list(variables))
+  return _Totals(
+    gradients,
+    {
+      i: tf.reduce_sum(tf.square(gradient.values))
+      for i, gradient in enumerate(gradients)
+      if isinstance(gradient, tf.IndexedSlices)
+    },
+    losses.words,
+    {name: losses.words * loss for name, loss in _scalars(losses).items()},
+  )
 
 
 class _Sums:
-  """Sums of gradients and losses over the batches of a step.
-
-  The mean over all words of the batches is the mean of the batches' means,
-  weighted by their numbers of words. So a sum is one of means times words.
+  """Sums of the totals of the batches of a step.
 
   Args:
     named_variables: the variables to train, by name.
@@ -147,56 +229,50 @@ class _Sums:
 
   def __init__(self, named_variables: Mapping[str, tf.Variable]) -> None:
     self._variables = list(named_variables.values())
+
+    def zero() -> tf.Variable:
+      return tf.Variable(0.0, trainable=False)
+
+    # Variables cannot be made while a replica is traced.
     self._gradients = [
       tf.Variable(tf.zeros_like(variable), trainable=False)
       for variable in self._variables
     ]
-    # Squares of the gradients that are lists of rows, see `train_step`.
-    self._squares = [tf.Variable(0.0, trainable=False) for _ in self._variables]
-    self._has_rows = [False] * len(self._variables)
-    self._words = tf.Variable(0.0, trainable=False)
-    self._losses: dict[str, tf.Variable] = {}
+    self._squares = [zero() for _ in self._variables]
+    self._words = zero()
+    self._losses = {name: zero() for name in _REPORTED}
+    # Of the totals that were added.
+    self._with_rows: set[int] = set()
+    self._reported: set[str] = set()
 
   def add(self, losses_fn: LossesFn) -> None:
-    """Adds the gradients and losses of a batch; to be traced."""
-    with tf.GradientTape() as tape:
-      losses = losses_fn()
-      weighted = losses.words * losses.minimized
-    for i, gradient in enumerate(tape.gradient(weighted, self._variables)):
+    """Adds the totals of a batch; to be traced."""
+    totals = _totals(self._variables, losses_fn)
+    self._with_rows.update(totals.squares)
+    self._reported.update(totals.losses)
+    for total, gradient in zip(self._gradients, totals.gradients):
       if isinstance(gradient, tf.IndexedSlices):
-        self._has_rows[i] = True
-        self._squares[i].assign_add(tf.reduce_sum(tf.square(gradient.values)))
-        self._gradients[i].scatter_add(gradient)
+        total.scatter_add(gradient)
       else:
-        self._gradients[i].assign_add(gradient)
-    self._words.assign_add(losses.words)
-    for name, loss in _scalars(losses).items():
-      if name not in self._losses:
-        with tf.init_scope():
-          self._losses[name] = tf.Variable(0.0, trainable=False)
-      self._losses[name].assign_add(losses.words * loss)
+        total.assign_add(gradient)
+    for i, square in totals.squares.items():
+      self._squares[i].assign_add(square)
+    self._words.assign_add(totals.words)
+    for name, loss in totals.losses.items():
+      self._losses[name].assign_add(loss)
 
-  def take(self) -> tuple[list[tf.Tensor], tf.Tensor, Scalars]:
-    """Returns (gradients, their global norm, losses), and begins anew.
-
-    To be traced after `add`.
-    """
-    words = self._words.read_value()
-    gradients = [
-      tf.math.divide_no_nan(total, words) for total in self._gradients
-    ]
-    squares = [
-      tf.math.divide_no_nan(square, words * words)
-      if has_rows
-      else tf.reduce_sum(tf.square(gradient))
-      for gradient, square, has_rows in zip(
-        gradients, self._squares, self._has_rows
-      )
-    ]
-    scalars = {
-      name: tf.math.divide_no_nan(total, words)
-      for name, total in self._losses.items()
-    }
+  def take(self) -> _Totals:
+    """Returns the sums, and begins anew; to be traced after `add`."""
+    totals = _Totals(
+      [total.read_value() for total in self._gradients],
+      {i: self._squares[i].read_value() for i in sorted(self._with_rows)},
+      self._words.read_value(),
+      {
+        name: total.read_value()
+        for name, total in self._losses.items()
+        if name in self._reported
+      },
+    )
     for variable in (
       *self._gradients,
       *self._squares,
@@ -204,7 +280,7 @@ class _Sums:
       self._words,
     ):
       variable.assign(tf.zeros_like(variable))
-    return gradients, tf.sqrt(tf.add_n(squares)), scalars
+    return totals
 
 
 class Update:
@@ -213,6 +289,7 @@ class Update:
   Args:
     model: the model to train.
     config: optimizer, clipping, moving average and batches per step.
+    replicas: those that train together.
 
   Attributes:
     named_slots: the state of optimizer and moving average, by name. It must be
@@ -223,9 +300,11 @@ class Update:
     self,
     model: show_and_tell_model.ShowAndTellModel,
     config: configuration.TrainingConfig,
+    replicas: distribution.Replicas | None = None,
   ) -> None:
     variables = model.trained_variables
     self._model = model
+    self._replicas = replicas or distribution.Replicas()
     self._clip_gradients = config.clip_gradients
     self._optimizer = optimizers.BY_NAME[config.optimizer](variables, config)
     # Sums of an unfinished step are not saved: a resumed run starts it again.
@@ -244,7 +323,16 @@ class Update:
     learning_rate: tf.Tensor,
     inception_rate: tf.Tensor | None = None,
   ) -> Scalars:
-    """Takes one step on one batch, see `train_step`; to be traced."""
+    """Takes one step on one batch, see `train_step`; to be traced.
+
+    With several replicas it is traced in `Replicas.run`, and `losses_fn` returns
+    the losses of a replica's share.
+    """
+    if self._replicas.count > 1:
+      variables = list(self._model.trained_variables.values())
+      return self._take_step(
+        _totals(variables, losses_fn), learning_rate, inception_rate
+      )
     scalars = train_step(
       self._model,
       self._optimizer,
@@ -276,7 +364,18 @@ class Update:
     Args and returns: see `train_step`.
     """
     assert self._sums
-    gradients, global_norm, scalars = self._sums.take()
+    return self._take_step(self._sums.take(), learning_rate, inception_rate)
+
+  def _take_step(
+    self,
+    totals: _Totals,
+    learning_rate: tf.Tensor,
+    inception_rate: tf.Tensor | None,
+  ) -> Scalars:
+    """Takes the step that the totals of this replica and of the others give."""
+    gradients, global_norm, scalars = totals.over_replicas(
+      self._replicas
+    ).means()
     _apply(
       self._model,
       self._optimizer,
