@@ -14,6 +14,8 @@ report the fault, it must have ended with one line that says why. The sections:
   disk     the disk is full, from the beginning or suddenly
   workers  SIGKILL of a worker process
   shards   a shard is truncated, empty or has a wrong checksum
+  equal    several workers of train give the parameters that one gives
+  cluster  one of several workers is killed, stalls or is told to stop
   fuzz     thousands of damaged files, see `fuzz`
 
 It prints a table of all sections in --results, including earlier runs. Sections
@@ -53,6 +55,7 @@ from im2txt.data import journal as journal_lib
 from im2txt.data import shards
 from im2txt.ops import image_embedding
 from im2txt.runtime import files
+from im2txt.stress import cluster
 from im2txt.stress import disk as disks
 from im2txt.stress import fuzz
 from im2txt.stress import power_cut
@@ -205,6 +208,26 @@ _SMALL_FILES: dict[str, object] = {
   'im2txt.input_pipeline.image_features.IMAGES_PER_FILE': 8
 }
 _SMALL_PIECES: dict[str, object] = {'im2txt.data.download._CHUNK': 1 << 14}
+# Workers that train together. SGD, as Adam makes rounding errors steps.
+_TOGETHER = [
+  *_TRAIN,
+  '--batch_size=8',
+  '--optimizer=SGD',
+  '--initial_learning_rate=0.1',
+]
+_WORKERS = (2, 4)
+# What is trained -> arguments.
+_MODES = {
+  'from features': _FEATURES,
+  'from images': [],
+  'Inception v3 too': ['--train_inception'],
+}
+_EQUAL_STEPS = 4
+_CLUSTER_STEPS = 60
+# Largest difference of a parameter between one worker and several.
+_TOLERANCE = 1e-3
+# Workers that lost another end sooner.
+_CLUSTER_SECONDS = 60
 _TRAINS_ON = r'resuming from \S+'
 
 STAGES = {
@@ -565,6 +588,7 @@ class Suite:
     self.rng = random.Random(seed)
     self._log = log
     self._wanted: dict[str, tuple[dict[str, str], int]] = {}
+    self._by_one: dict[str, tuple[str, str]] = {}
     self._stack = contextlib.ExitStack()
 
   def __enter__(self) -> Self:
@@ -695,6 +719,87 @@ class Suite:
         raise RuntimeError(f'{stage.name} failed: {program.text()[-2000:]}')
       self._wanted[stage.name] = contents(directory), changes
     return self._wanted[stage.name]
+
+  def _workers(
+    self, args: Sequence[str], directory: str, count: int
+  ) -> list[programs.Program]:
+    """Starts workers that train together."""
+    self._provide(args, directory)
+    for key, value in {'{out}': directory, '{in}': self._in}.items():
+      args = [arg.replace(key, value) for arg in args]
+    return programs.start_workers(count, args, self.root, _SMALL_FILES)
+
+  def _trained_by_one(self, args: Sequence[str], steps: int) -> tuple[str, str]:
+    """Returns (checkpoint, output) of one worker that trains to a step."""
+    key = ' '.join(args)
+    if key not in self._by_one:
+      directory = os.path.join(self.root, f'one-{len(self._by_one)}')
+      os.mkdir(directory)
+      text = self._run('train', args, directory, _SMALL_FILES)
+      prefix = os.path.join(directory, 'train', f'model.ckpt-{steps}')
+      self._by_one[key] = prefix, text
+    return self._by_one[key]
+
+  def equal_training(self, mode: str, args: Sequence[str], count: int) -> Row:
+    """Compares the parameters that several workers give with those of one.
+
+    Args:
+      mode: what is trained.
+      args: its arguments of `train`.
+      count: number of workers.
+    """
+    args = [*_TOGETHER, f'--number_of_steps={_EQUAL_STEPS}', *args]
+    wanted, said = self._trained_by_one(args, _EQUAL_STEPS)
+    directory = self._fresh(self.root)
+    workers = self._workers(args, directory, count)
+    statuses = [worker.wait(_SECONDS) for worker in workers]
+    row = _Count('equal', f'{count} workers, {mode}', self._log)
+    if any(statuses):
+      row.add(f'{statuses}: {workers[0].text()[-2000:]}', hung=None in statuses)
+      return row.row()
+    prefix = os.path.join(directory, 'train', os.path.basename(wanted))
+    parameters = cluster.largest_difference(prefix, wanted)
+    found, expected = cluster.losses(workers[0].text()), cluster.losses(said)
+    by_loss = max(abs(found[step] - expected[step]) for step in expected)
+    row.add(
+      ''
+      if max(parameters, by_loss) < _TOLERANCE
+      else f'differ by {parameters}, losses {found}, {expected}',
+      f'largest differences: parameters {parameters:.0e}, losses {by_loss:.0e}',
+    )
+    return row.row()
+
+  def disturbed_cluster(self, fault: cluster.Fault, number: int) -> Row:
+    """Disturbs two workers, and runs their command again.
+
+    Args:
+      fault: what happens to one of them.
+      number: number of rounds.
+    """
+    args = [*_TOGETHER, *_FEATURES, f'--number_of_steps={_CLUSTER_STEPS}']
+    args.append('--save_interval_secs=1')
+    wanted, _ = self._trained_by_one(args, _CLUSTER_STEPS)
+    count = _Count('cluster', fault.name, self._log)
+    for _ in range(number):
+      directory = self._fresh(self.root)
+      outcome = cluster.disturb(
+        self._workers(args, directory, 2), fault, _CLUSTER_SECONDS, _SECONDS
+      )
+      line, problem = cluster.judge(fault, outcome)
+      if None in outcome.statuses:
+        count.add(hung=True)
+        continue
+      again = self._workers(args, directory, 2)
+      if any(worker.wait(_SECONDS) for worker in again):
+        problem = problem or f'does not go on: {again[0].text()[-2000:]}'
+      else:
+        difference = cluster.largest_difference(
+          os.path.join(directory, 'train', os.path.basename(wanted)), wanted
+        )
+        if difference > _TOLERANCE:
+          problem = problem or f'parameters differ by {difference}'
+      count.add(problem, f'{line} (after {outcome.seconds:.0f} s)')
+    return count.row()
 
   def rounds(
     self,
@@ -903,6 +1008,18 @@ def _shards(suite: Suite, number: _Number) -> Iterator[Row]:
       yield suite.damaged_shard(reader, damage)
 
 
+def _equal(suite: Suite, number: _Number) -> Iterator[Row]:
+  del number  # Each once.
+  for mode, args in _MODES.items():
+    for count in _WORKERS:
+      yield suite.equal_training(mode, args, count)
+
+
+def _cluster(suite: Suite, number: _Number) -> Iterator[Row]:
+  for fault in cluster.FAULTS:
+    yield suite.disturbed_cluster(fault, number(3))
+
+
 def _fuzz(number: _Number) -> Iterator[Row]:
   defaults = fuzz._DEFAULTS
   for kind, rounds in zip(fuzz.KINDS, map(number, defaults)):
@@ -928,6 +1045,8 @@ _RUN: dict[str, Callable[[Suite, _Number], Iterator[Row]]] = {
   'disk': _disk,
   'workers': _workers,
   'shards': _shards,
+  'equal': _equal,
+  'cluster': _cluster,
 }
 SECTIONS = (*_RUN, 'fuzz')
 
