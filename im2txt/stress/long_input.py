@@ -81,6 +81,7 @@ class ColorModel(show_and_tell_model.ShowAndTellModel):
     images: tf.Tensor,
     is_training: bool = False,
     seed: tf.Tensor | None = None,
+    places: tf.Tensor | None = None,
   ) -> tf.Tensor:
     color = tf.reduce_mean(images, [1, 2])
     return tf.tile(color, [1, -(-_FEATURES // 3)])[:, :_FEATURES]
