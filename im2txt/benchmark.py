@@ -16,6 +16,12 @@ vocabulary).
 Without --checkpoint_path the model has random weights of the default size. Its
 captions never end, so the search takes all of its steps. This is the slowest
 case.
+
+With --encoders_file_pattern it does another thing: it compares encoders of the
+model, in precisions and by runtimes, on the images of shards. The model needs
+calibrate_encoder first. Encoders whose package is not installed are left out;
+see requirements-int8.txt and requirements-benchmark.txt. encoders.json gets the
+table.
 """
 
 from collections.abc import Sequence
@@ -27,8 +33,12 @@ from absl import flags
 # Before TensorFlow, which im2txt keeps quiet while it is imported.
 from im2txt.runtime import program
 import tensorflow as tf
+from im2txt.benchmarks import encoders
 from im2txt.benchmarks import figures
 from im2txt.benchmarks import suite
+from im2txt.data import shards
+from im2txt.inference_utils import captioner as captioner_lib
+from im2txt.metrics import summary
 from im2txt.runtime.files import write_json
 
 FLAGS = flags.FLAGS
@@ -57,6 +67,18 @@ def define_flags() -> None:
     lower_bound=0,
   )
   flags.DEFINE_bool('growth', True, 'Whether to measure and draw growth.png.')
+  flags.DEFINE_string(
+    'encoders_file_pattern',
+    '',
+    'File pattern of shards of validation images, to only compare encoders of '
+    '--checkpoint_path on.',
+  )
+  flags.DEFINE_integer(
+    'encoder_threads', 1, 'Threads of each compared encoder.', lower_bound=1
+  )
+  flags.DEFINE_integer(
+    'max_images', 0, 'Images to compare encoders on; 0 for all.', lower_bound=0
+  )
 
 
 def main(_: Sequence[str]) -> None:
@@ -65,6 +87,9 @@ def main(_: Sequence[str]) -> None:
     raise ValueError(
       '--checkpoint_path and --vocab_file must be given together'
     )
+  if FLAGS.encoders_file_pattern:
+    compare_encoders()
+    return
   # With fewer images, start-up takes most of the time.
   if 0 < FLAGS.num_prepared < 1000:
     raise ValueError(
@@ -105,6 +130,27 @@ def main(_: Sequence[str]) -> None:
     f'{FLAGS.output_dir}: benchmark.json, time.png'
     + (', growth.png' if FLAGS.growth else '')
   )
+
+
+def compare_encoders() -> None:
+  """Prints and writes how encoders compare."""
+  if not FLAGS.checkpoint_path:
+    raise ValueError('--encoders_file_pattern needs --checkpoint_path')
+  os.makedirs(FLAGS.output_dir, exist_ok=True)
+  tf.config.threading.set_intra_op_parallelism_threads(FLAGS.encoder_threads)
+  tf.config.threading.set_inter_op_parallelism_threads(1)
+  paths = shards.list_files(
+    FLAGS.encoders_file_pattern, 'encoders_file_pattern'
+  )
+  captioner = captioner_lib.Captioner([FLAGS.checkpoint_path], FLAGS.vocab_file)
+  results = encoders.compare(
+    captioner,
+    encoders.make_encoders(captioner, FLAGS.encoder_threads),
+    paths,
+    FLAGS.max_images,
+  )
+  print(summary.table(results))
+  write_json(os.path.join(FLAGS.output_dir, 'encoders.json'), results)
 
 
 if __name__ == '__main__':

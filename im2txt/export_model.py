@@ -14,8 +14,10 @@ import os
 from absl import flags
 from absl import logging
 
+from im2txt.encoders import tensorflow_lite
 from im2txt.export import frozen_graph
 from im2txt.export import saved_model
+from im2txt.export import tflite
 from im2txt.inference_utils import library
 from im2txt.inference_utils import model_flags
 from im2txt.inference_utils import search_config
@@ -33,10 +35,10 @@ def define_flags() -> None:
   flags.DEFINE_enum(
     'format',
     'saved_model',
-    ['saved_model', 'frozen_graph'],
+    ['saved_model', 'frozen_graph', 'tflite'],
     'saved_model: from image files to captions, in a directory named by '
     f'--version. frozen_graph: {_FROZEN_GRAPH}, with the names of 2016 and '
-    'without a search.',
+    'without a search. tflite: for TensorFlow Lite, without a search.',
   )
   flags.DEFINE_integer(
     'version',
@@ -57,23 +59,40 @@ def define_flags() -> None:
     'Let the SavedModel turn images as their EXIF data say.',
   )
   search_config.define_flags()
-  model_flags.define_precision()
+  model_flags.define_precision(
+    ['float16'],
+    ' tflite has float32, float16 and int8, without openvino; the others '
+    'float32 and bfloat16.',
+  )
 
 
 def main(argv: Sequence[str]) -> int:
   del argv
   program.require(FLAGS, 'export_dir')
   storage.require_local('export_dir', FLAGS.export_dir)
+  as_tflite = FLAGS.format == 'tflite'
+  possible = (
+    tensorflow_lite.PRECISIONS if as_tflite else ('float32', 'bfloat16')
+  )
+  if FLAGS.precision not in possible:
+    raise ValueError(
+      f'--format={FLAGS.format} has no --precision={FLAGS.precision}: give '
+      + ' or '.join(possible)
+    )
   captioner = library.Captioner.load(
     FLAGS.checkpoint_path or None,
     vocab_file=FLAGS.vocab_file or None,
-    precision=FLAGS.precision,
+    # TensorFlow Lite converts what is float32.
+    precision='float32' if as_tflite else FLAGS.precision,
     **dataclasses.asdict(search_config.from_flags(FLAGS)),
   )
   if FLAGS.format == 'frozen_graph':
     os.makedirs(FLAGS.export_dir, exist_ok=True)
     path = os.path.join(FLAGS.export_dir, _FROZEN_GRAPH)
     frozen_graph.save(captioner.model, path)
+  elif as_tflite:
+    path = FLAGS.export_dir
+    tflite.save(captioner.model, path, FLAGS.precision)
   else:
     path = saved_model.save(
       captioner.model,

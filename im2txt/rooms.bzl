@@ -12,6 +12,7 @@ ROOMS = {
         "checkpoints",
         "configuration",
         "data",
+        "encoders",
         "inference_utils",
         "input_pipeline",
         "metrics",
@@ -42,6 +43,10 @@ ROOMS = {
         "text",
         "visualization",
     ],
+    "encoders": [
+        "ops",
+        "runtime",
+    ],
     "evaluation": [
         "checkpoints",
         "configuration",
@@ -55,9 +60,11 @@ ROOMS = {
         "visualization",
     ],
     "export": [
+        "encoders",
         "inference_utils",
         "ops",
         "runtime",
+        "text",
     ],
     "folders": [
         "data",
@@ -69,6 +76,7 @@ ROOMS = {
         "checkpoints",
         "configuration",
         "data",
+        "encoders",
         "ops",
         "runtime",
         "show_and_tell_model",
@@ -141,6 +149,9 @@ ROOMS = {
 PROGRAMS = {
     "benchmark": [
         "benchmarks",
+        "data",
+        "inference_utils",
+        "metrics",
         "runtime",
     ],
     "build_caption_data": [
@@ -153,6 +164,12 @@ PROGRAMS = {
     ],
     "build_mscoco_data": [
         "data",
+        "runtime",
+    ],
+    "calibrate_encoder": [
+        "checkpoints",
+        "data",
+        "inference_utils",
         "runtime",
     ],
     "contact_sheet": [
@@ -175,6 +192,7 @@ PROGRAMS = {
         "runtime",
     ],
     "export_model": [
+        "encoders",
         "export",
         "inference_utils",
         "runtime",
@@ -287,6 +305,10 @@ TESTS = {
         "evaluate",
         "run_inference",
         "train",
+    ],
+    "calibrate_encoder_test": [
+        "export_model",
+        "run_inference",
     ],
     "data/download_test": [
         "download_and_preprocess_mscoco",

@@ -162,11 +162,14 @@ class ShowAndTellModel(tf.Module):
       raise ValueError('a model without Inception cannot encode images')
     return self.inception(images, is_training, seed, places)
 
-  def initial_state(self, features: tf.Tensor) -> tf.Tensor:
+  def initial_state(
+    self, features: tf.Tensor, dtype: tf.DType = tf.float64
+  ) -> tf.Tensor:
     """Feeds the image to the LSTM.
 
     Args:
       features: float32 [batch, 2048].
+      dtype: of the computation; tf.float32 where a runtime has no other.
 
     Returns:
       float32 [batch, 2 * num_lstm_units], the state [c, h].
@@ -175,7 +178,7 @@ class ShowAndTellModel(tf.Module):
     # all later steps. It could swap captions of a wide beam between processors.
     # The product is computed once per image, so float64 costs nothing.
     features, weights, kernel, bias = (
-      tf.cast(x, tf.float64)
+      tf.cast(x, dtype)
       for x in (
         features,
         self.image_embedding_weights,
@@ -184,7 +187,7 @@ class ShowAndTellModel(tf.Module):
       )
     )
     zeros = tf.zeros(
-      [tf.shape(features)[0], 2 * self.config.num_lstm_units], tf.float64
+      [tf.shape(features)[0], 2 * self.config.num_lstm_units], dtype
     )
     state = lstm.lstm_step(tf.matmul(features, weights), zeros, kernel, bias)
     return tf.cast(state, tf.float32)

@@ -6,6 +6,8 @@
 #
 #   scripts/benchmark.sh                      into data/benchmark
 #   scripts/benchmark.sh --output_dir=DIR --nogrowth
+#   scripts/benchmark.sh --encoders_file_pattern='val-*' --checkpoint_path=DIR \
+#     --vocab_file=FILE                       encoders only, see docs/benchmarks.md
 
 set -euo pipefail
 

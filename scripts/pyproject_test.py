@@ -51,11 +51,15 @@ def test_a_package_has_one_version():
   assert 'mkdocs' in found and 'tensorflow' in found
 
 
-def test_the_extra_for_videos_is_pinned():
-  (bound,) = _PROJECT['optional-dependencies']['video']
-  name, lowest = bound.split('>=')
-  ((pinned, version),) = _pins('requirements-video.txt').items()
-  assert pinned == name and _versions(version) >= _versions(lowest)
+@pytest.mark.parametrize('extra', ['benchmark', 'int8', 'video'])
+def test_optional_packages_are_pinned_likewise(extra):
+  pins = _pins(f'requirements-{extra}.txt')
+  bounds = dict(
+    bound.split('>=') for bound in _PROJECT['optional-dependencies'][extra]
+  )
+  assert sorted(pins) == sorted(bounds)
+  for name, bound in bounds.items():
+    assert _versions(pins[name]) >= _versions(bound)
 
 
 def test_the_extra_for_many_machines_is_pinned():

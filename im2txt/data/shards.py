@@ -532,6 +532,16 @@ def _read_all(paths: Sequence[str]) -> Iterator[tuple[str, Record]]:
       progress.update(1)
 
 
+def images(paths: Iterable[str]) -> Iterator[bytes]:
+  """Yields the JPEG bytes of each image, reading no further than is asked for."""
+  seen = set()
+  for path in paths:
+    for record in read(path):
+      if record.image_id not in seen:
+        seen.add(record.image_id)
+        yield record.data
+
+
 def image_batches(
   paths: Iterable[str], wanted: Collection[int], batch_size: int
 ) -> Iterator[list[tuple[int, bytes]]]:

@@ -5,6 +5,7 @@ import dataclasses
 import re
 
 from im2txt.data import coco_server
+from im2txt.inference_utils import model_flags
 from im2txt.input_pipeline import example_order
 from im2txt.metrics import resampling
 from im2txt.runtime import files
@@ -41,6 +42,9 @@ class ScoreOptions:
     'scored as an ensemble.',
   )
   vocab_file: str = field('', 'Vocabulary the model was trained with.')
+  precision: str = field(
+    'float32', model_flags.PRECISION_TEXT, model_flags.PRECISIONS
+  )
   input_file_pattern: str = field(
     '', 'File pattern of sharded TFRecord files whose images are captioned.'
   )

@@ -162,7 +162,7 @@ def score_checkpoint(
   from im2txt.inference_utils import likelihood
 
   captioner = captioner_lib.Captioner(
-    sources.prefixes, options.vocab_file, search
+    sources.prefixes, options.vocab_file, search, options.precision
   )
   scorer = likelihood.Likelihood(captioner.model)
   examples = shards.captions_by_image(

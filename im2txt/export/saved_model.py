@@ -6,9 +6,6 @@ looked up in the graph.
 """
 
 from collections.abc import Callable
-from collections.abc import Iterator
-import contextlib
-import logging
 import os
 import shutil
 
@@ -19,6 +16,7 @@ from im2txt.export import decoding
 from im2txt.inference_utils import captioner as captioner_lib
 from im2txt.ops import image_processing
 from im2txt.runtime import files
+from im2txt.runtime import quiet_tensorflow
 
 BATCHING = 'batching_parameters.txt'
 
@@ -168,7 +166,7 @@ def save(
   shutil.rmtree(temporary, ignore_errors=True)
   module = CaptionModule(captioner, exif_orientation)
   try:
-    with files.naming(directory), _without_remarks():
+    with files.naming(directory), quiet_tensorflow.without_log_lines():
       tf.saved_model.save(module, temporary, module.signatures())
       files.sync_tree(temporary)
       files.rename((temporary, directory))
@@ -177,17 +175,6 @@ def save(
   with files.writing(os.path.join(export_dir, BATCHING)) as f:
     f.write(batching_parameters(batch_size).encode())
   return directory
-
-
-@contextlib.contextmanager
-def _without_remarks() -> Iterator[None]:
-  """Leaves out what TensorFlow remarks about the names of tensors."""
-  disabled = logging.root.manager.disable
-  logging.disable(logging.INFO)
-  try:
-    yield
-  finally:
-    logging.disable(disabled)
 
 
 def batching_parameters(batch_size: int) -> str:

@@ -33,13 +33,12 @@ from im2txt.inference_utils import caption_generator
 from im2txt.inference_utils import confidence as confidence_lib
 from im2txt.inference_utils import decoding_rules
 from im2txt.inference_utils import ensemble
+from im2txt.inference_utils import image_encoder
 from im2txt.inference_utils import likelihood
 from im2txt.inference_utils import sampling
 from im2txt.inference_utils import search_config
-from im2txt.ops import folded_inception
 from im2txt.ops import image_processing
 from im2txt.runtime import progress as progress_lib
-from im2txt.runtime import quiet_tensorflow
 from im2txt.runtime import storage
 from im2txt.text import vocabulary
 from im2txt.text import vocabulary_stamp
@@ -52,7 +51,6 @@ _LARGE = 150_000_000
 
 _Item = TypeVar('_Item')
 _Result = TypeVar('_Result')
-_OfImages = Callable[[tf.Tensor], tf.Tensor]
 
 
 class StepsNotKept(ValueError):
@@ -137,6 +135,8 @@ class FeatureCaptioner:
   Attributes:
     search: settings, completed by the configuration of the model.
     confidence: as above.
+    separator: as above.
+    step_fn: the step of the model, where excluded words have probability 0.
 
   Raises:
     ValueError: settings are invalid, or the vocabulary has more words than the
@@ -154,20 +154,20 @@ class FeatureCaptioner:
     vocab.check_fits_model(model.config.vocab_size)
     self._model = model
     self._vocab = vocab
-    self._separator = separator
+    self.separator = separator
     self.confidence = confidence
     if confidence:
       self._scorer = confidence_lib.Scorer(model, confidence.mean_features)
     self._likelihood = likelihood.Likelihood(model)
     self.search = search = search.completed(model.config)
-    self._step_fn: decoding_rules.StepFn = model.inference_step
+    self.step_fn: decoding_rules.StepFn = model.inference_step
     allowed = decoding_rules.allowed_words(
       search, vocab, model.config.vocab_size
     )
     if allowed is not None:
-      self._step_fn = _with_allowed_words_only(self._step_fn, allowed)
+      self.step_fn = _with_allowed_words_only(self.step_fn, allowed)
     step = tf.function(
-      self._step_fn,
+      self.step_fn,
       autograph=False,
       input_signature=[
         tf.TensorSpec([None], tf.int64),
@@ -211,7 +211,7 @@ class FeatureCaptioner:
     states = self._model.initial_state(features)
     if self.search.sample:
       captions = sampling.sample(
-        self._step_fn,
+        self.step_fn,
         states,
         self._vocab.start_id,
         self._vocab.end_id,
@@ -221,7 +221,7 @@ class FeatureCaptioner:
       )
     else:
       captions = beam_search.beam_search(
-        self._step_fn,
+        self.step_fn,
         states,
         self._vocab.start_id,
         self._vocab.end_id,
@@ -390,7 +390,7 @@ class FeatureCaptioner:
   ) -> 'FeatureCaptioner':
     """Returns another captioner of the same model, with other settings."""
     return FeatureCaptioner(
-      self._model, self._vocab, search, self._separator, self.confidence
+      self._model, self._vocab, search, self.separator, self.confidence
     )
 
   def text(self, sentence: Sequence[int]) -> str:
@@ -398,7 +398,7 @@ class FeatureCaptioner:
     words = sentence[1:]
     if words and words[-1] == self._vocab.end_id:
       words = words[:-1]
-    return self._separator.join(self._vocab.id_to_word(w) for w in words)
+    return self.separator.join(self._vocab.id_to_word(w) for w in words)
 
   def _texts(self, captions: beam_search.Captions) -> tf.Tensor:
     """Like `text`, in the graph; returns string [batch, beam]."""
@@ -415,7 +415,7 @@ class FeatureCaptioner:
     )
     return tf.strings.strip(
       tf.strings.reduce_join(
-        tf.where(shown, self._separator + looked_up, ''), axis=2
+        tf.where(shown, self.separator + looked_up, ''), axis=2
       )
     )
 
@@ -595,9 +595,7 @@ class _Member:
   @functools.cached_property
   def encoder_fingerprint(self) -> str:
     """The fingerprint of its Inception v3."""
-    return encoder_stamp.fingerprint(
-      {name: self.checkpoint.get(name) for name in folded_inception.variables()}
-    )
+    return image_encoder.fingerprint(self.checkpoint)
 
   @functools.cached_property
   def decoder_fingerprint(self) -> str:
@@ -609,44 +607,6 @@ class _Member:
         if name != 'global_step'
       }
     )
-
-  def encoder(self, dtype: tf.DType) -> tuple[_OfImages, _OfImages]:
-    """Returns its Inception v3, as functions of images.
-
-    Args:
-      dtype: of the computation, tf.float32 or tf.bfloat16.
-
-    Returns:
-      (features, feature maps), see `folded_inception.encode`. The latter is
-      traced when it is called first.
-
-    Raises:
-      ValueError: the Inception v3 of the checkpoint cannot be used.
-    """
-    config = self.model.config
-    try:
-      inception = folded_inception.fold(self.checkpoint.get, dtype)
-      encode = tf.function(
-        lambda images: folded_inception.encode(images, inception),
-        autograph=False,
-        input_signature=[
-          tf.TensorSpec([None, config.image_height, config.image_width, 3])
-        ],
-      )
-      encode.get_concrete_function()
-      maps = tf.function(
-        lambda images: folded_inception.encode(images, inception, pooled=False),
-        autograph=False,
-      )
-      return encode, maps
-    except checkpoints.CheckpointError:
-      raise
-    except ValueError as e:
-      raise ValueError(
-        f'checkpoint {self.prefix}: the shapes of its InceptionV3/ '
-        f'variables are not those of Inception v3 '
-        f'({quiet_tensorflow.reason(e)}); give another checkpoint'
-      ) from e
 
 
 def _check_of_one_kind(members: Sequence[_Member]) -> None:
@@ -685,8 +645,9 @@ class Captioner:
     checkpoint_path: see `checkpoints.split_paths`; or a list of paths.
     vocab_file: the word_counts.txt that the model was trained with.
     search: settings of the search.
-    precision: 'float32' or 'bfloat16', of Inception. bfloat16 is faster if the
-      processor supports it, and features have 2 or 3 correct digits.
+    precision: of Inception, one of `model_flags.PRECISIONS`. bfloat16 is
+      faster if the processor supports it, and features have 2 or 3 correct
+      digits. int8 is faster still, with 1 or 2.
 
   Attributes:
     vocab: the vocabulary.
@@ -695,6 +656,7 @@ class Captioner:
     global_step: of the first checkpoint.
     model: a model without Inception, or an ensemble.
     decoder: captions the results of `encode`.
+    encoders: an `ImageEncoder` of each Inception v3.
 
   Raises:
     ValueError: the checkpoint or the vocabulary cannot be used, or they do not
@@ -749,9 +711,12 @@ class Captioner:
     for member in members:
       member.restore()
     self.global_step = members[0].checkpoint.global_step
-    self._encoders, self._feature_maps = zip(
-      *(member.encoder(tf.as_dtype(precision)) for member in first_of)
-    )
+    self.encoders = [
+      image_encoder.ImageEncoder(
+        member.prefix, member.checkpoint, member.model.config, precision
+      )
+      for member in first_of
+    ]
     config = members[0].model.config
     self._images = ImageDecoder(config.image_height, config.image_width)
 
@@ -831,9 +796,9 @@ class Captioner:
 
   def encode_batch(self, batch: tf.Tensor) -> tf.Tensor:
     """Like `encode`, of float32 [batch, height, width, 3]; may be traced."""
-    if len(self._encoders) == 1:
-      return self._encoders[0](batch)
-    return tf.concat([encode(batch) for encode in self._encoders], axis=1)
+    if len(self.encoders) == 1:
+      return self.encoders[0](batch)
+    return tf.concat([encode(batch) for encode in self.encoders], axis=1)
 
   def feature_maps(self, images: Sequence[tf.Tensor]) -> tf.Tensor:
     """Returns what `encode` averages over the image.
@@ -845,7 +810,9 @@ class Captioner:
       float32 [batch, rows, columns, 2048 for each encoder].
     """
     batch = tf.stack(images)
-    return tf.concat([maps(batch) for maps in self._feature_maps], axis=3)
+    return tf.concat(
+      [encoder.feature_maps(batch) for encoder in self.encoders], axis=3
+    )
 
   @property
   def seen(self) -> tuple[float, float, float, float]:

@@ -49,18 +49,21 @@ class Ensemble:
     self._state_sizes = [model.state_size for model in models]
     self.state_size = sum(self._state_sizes)
 
-  def initial_state(self, features: tf.Tensor) -> tf.Tensor:
+  def initial_state(
+    self, features: tf.Tensor, dtype: tf.DType = tf.float64
+  ) -> tf.Tensor:
     """Feeds the image to all models.
 
     Args:
       features: float32 [batch, feature_size].
+      dtype: see `ShowAndTellModel.initial_state`.
 
     Returns:
       float32 [batch, state_size].
     """
     return tf.concat(
       [
-        model.initial_state(features[:, columns])
+        model.initial_state(features[:, columns], dtype)
         for model, columns in self.members
       ],
       axis=1,

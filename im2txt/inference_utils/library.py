@@ -103,8 +103,9 @@ class Captioner:
         None: the model that comes with the project, where `get_model` joins it.
       vocab_file: the vocabulary that the model was trained with. None: the
         word_counts.txt beside the checkpoint.
-      precision: 'float32', or 'bfloat16' to compute Inception v3 in that:
-        faster where the processor has such instructions.
+      precision: 'float32', or 'bfloat16' or 'int8' to compute Inception v3 in
+        that: faster where the processor has such instructions. 'int8' needs
+        `calibrate_encoder` and the package openvino.
       exif_orientation: whether images are turned as their EXIF data say.
       batch_size: images captioned at once.
       **search: fields of `SearchConfig`, such as beam_size=5. The defaults

@@ -1,9 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """The flags that name a trained model, the same in every program."""
 
+from collections.abc import Sequence
+
 from absl import flags
 
 from im2txt.runtime import flag_dataclasses
+
+# Values of --precision, in which Inception v3 is computed.
+PRECISIONS = ('float32', 'bfloat16', 'int8')
+PRECISION_TEXT = (
+  'Precision of Inception v3. bfloat16 is faster on processors that support it '
+  '(AVX512 BF16, AMX), and changes some captions. int8 is faster still and '
+  'changes more; it needs calibrate_encoder and the package openvino.'
+)
 
 
 def define_flags(
@@ -41,10 +51,16 @@ def define_flags(
   )
 
 
-def define_precision(flag_values: flags.FlagValues = flags.FLAGS) -> None:
+def define_precision(
+  more: Sequence[str] = (),
+  text: str = '',
+  flag_values: flags.FlagValues = flags.FLAGS,
+) -> None:
   """Defines --precision.
 
   Args:
+    more: values that it has beside PRECISIONS.
+    text: what to tell of it beside PRECISION_TEXT.
     flag_values: where the flag is defined.
   """
   flags.disclaim_key_flags()
@@ -52,9 +68,8 @@ def define_precision(flag_values: flags.FlagValues = flags.FLAGS) -> None:
     'precision',
     str,
     'float32',
-    'Precision of Inception v3. bfloat16 is faster on processors that support '
-    'it (AVX512 BF16, AMX), and changes some captions.',
-    ['float32', 'bfloat16'],
+    PRECISION_TEXT + text,
+    [*PRECISIONS, *more],
     flag_values,
   )
 

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+from typing import Protocol
+from typing import TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -20,6 +22,36 @@ Folded = Mapping[str, tuple[tf.Tensor, tf.Tensor]]
 # Takes the name of a variable in a checkpoint, returns its value. A tensor lets
 # gradients pass.
 Get = Callable[[str], np.ndarray | tf.Tensor]
+
+# What a runtime hands from layer to layer, such as a tensor.
+_Net = TypeVar('_Net')
+
+
+class Layers(Protocol[_Net]):
+  """How a runtime computes the layers; see `walk`."""
+
+  def convolution(
+    self, net: _Net, name: str, stride: int, padding: str
+  ) -> _Net:
+    """Returns a convolution with bias and ReLU.
+
+    Args:
+      net: input.
+      name: full name of the convolution, as in `convolutions`.
+      stride: 1 or 2, in both directions.
+      padding: 'VALID', or 'SAME' with zeros. Only with stride 1 it is 'SAME', and
+        kernels have odd sizes, so all sides of the image get as much.
+    """
+
+  def max_pool(self, net: _Net) -> _Net:
+    """Returns the maxima of 3 x 3 pixels, every second, without padding."""
+
+  def average_pool(self, net: _Net) -> _Net:
+    """Returns the means of 3 x 3 pixels, of fewer at the edges."""
+
+  def concat(self, nets: Sequence[_Net]) -> _Net:
+    """Returns the channels of all, one after the other."""
+
 
 # A layer, or layers that read the same input. Their outputs are concatenated.
 _Layer = str | tuple['_Layer', ...]
@@ -202,10 +234,7 @@ def encode(
     dtype of the weights.
   """
   net = tf.cast(images, next(iter(folded.values()))[0].dtype)
-  for layer in _STEM:
-    net = _run(_SCOPE, layer, net, folded)
-  blocks = BLOCKS[: BLOCKS.index(until)] if until else BLOCKS
-  net = _run_blocks(blocks, net, folded)
+  net = walk(TensorFlowLayers(folded), net, until=until)
   if until:
     return net
   return _pool(net) if pooled else tf.cast(net, tf.float32)
@@ -223,44 +252,85 @@ def encode_from(block: str, net: tf.Tensor, folded: Folded) -> tf.Tensor:
     float32 [batch, 2048].
   """
   net = tf.cast(net, folded[convolutions(block)[0]][0].dtype)
-  return _pool(_run_blocks(blocks_from(block), net, folded))
+  return _pool(walk(TensorFlowLayers(folded), net, first=block))
 
 
-def _run_blocks(
-  blocks: Sequence[str], net: tf.Tensor, folded: Folded
-) -> tf.Tensor:
-  for block in blocks:
+class TensorFlowLayers:
+  """The layers as operations of TensorFlow; see `Layers`.
+
+  Args:
+    folded: weights of the convolutions that are run, see `fold`.
+  """
+
+  def __init__(self, folded: Folded) -> None:
+    self._folded = folded
+
+  def convolution(
+    self, net: tf.Tensor, name: str, stride: int, padding: str
+  ) -> tf.Tensor:
+    weights, bias = self._folded[name]
+    net = tf.nn.conv2d(net, weights, strides=stride, padding=padding)
+    return tf.nn.relu(tf.nn.bias_add(net, bias))
+
+  def max_pool(self, net: tf.Tensor) -> tf.Tensor:
+    return tf.nn.max_pool2d(net, 3, strides=2, padding='VALID')
+
+  def average_pool(self, net: tf.Tensor) -> tf.Tensor:
+    return tf.nn.avg_pool2d(net, 3, strides=1, padding='SAME')
+
+  def concat(self, nets: Sequence[tf.Tensor]) -> tf.Tensor:
+    return tf.concat(nets, 3)
+
+
+def walk(
+  layers: Layers[_Net],
+  net: _Net,
+  first: str | None = None,
+  until: str | None = None,
+) -> _Net:
+  """Runs Inception v3 without its last pooling, by the layers of a runtime.
+
+  Args:
+    layers: compute it.
+    net: the input of the network, or of `first`.
+    first: one of BLOCKS, to start before it; None runs the stem too.
+    until: one of BLOCKS, to stop before it; None runs all.
+
+  Returns:
+    The output of the last layer that was run.
+  """
+  if not first:
+    for layer in _STEM:
+      net = _run(layers, _SCOPE, layer, net)
+  blocks = blocks_from(first)
+  for block in blocks[: blocks.index(until)] if until else blocks:
     outputs = []
-    for prefix, layers in _branches(block):
-      branch = net
-      for layer in layers:
-        branch = _run(prefix, layer, branch, folded)
-      outputs.append(branch)
-    net = tf.concat(outputs, 3)
+    for prefix, branch in _branches(block):
+      output = net
+      for part in branch:
+        output = _run(layers, prefix, part, output)
+      outputs.append(output)
+    net = layers.concat(outputs)
   return net
 
 
-def _run(
-  prefix: str, layer: _Layer, net: tf.Tensor, folded: Folded
-) -> tf.Tensor:
+def _run(layers: Layers[_Net], prefix: str, layer: _Layer, net: _Net) -> _Net:
   """Runs a layer of the tables above, or several on the same input."""
   if isinstance(layer, tuple):
-    return tf.concat([_run(prefix, fork, net, folded) for fork in layer], 3)
+    return layers.concat([_run(layers, prefix, fork, net) for fork in layer])
   if layer == _MAX_POOL:
-    return tf.nn.max_pool2d(net, 3, strides=2, padding='VALID')
+    return layers.max_pool(net)
   if layer == _AVERAGE_POOL:
-    return tf.nn.avg_pool2d(net, 3, strides=1, padding='SAME')
-  weights, bias = folded[prefix + layer]
+    return layers.average_pool(net)
   # Layers named 1a halve the image. The stem pads in one layer only.
   halves = layer.startswith('Conv2d_1a_')
   valid = halves or layer in ('Conv2d_2a_3x3', 'Conv2d_4a_3x3')
-  net = tf.nn.conv2d(
+  return layers.convolution(
     net,
-    weights,
-    strides=2 if halves else 1,
+    prefix + layer,
+    stride=2 if halves else 1,
     padding='VALID' if valid else 'SAME',
   )
-  return tf.nn.relu(tf.nn.bias_add(net, bias))
 
 
 def _pool(net: tf.Tensor) -> tf.Tensor:

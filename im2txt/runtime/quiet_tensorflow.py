@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import contextlib
 import importlib.abc
 import importlib.machinery
+import logging
 import os
 import re
 import subprocess
@@ -171,3 +172,14 @@ def install() -> None:
   """
   if _LEVEL not in os.environ and 'tensorflow' not in sys.modules:
     sys.meta_path.insert(0, _Finder())
+
+
+@contextlib.contextmanager
+def without_log_lines() -> Iterator[None]:
+  """Leaves out what TensorFlow remarks while it saves or converts a model."""
+  disabled = logging.root.manager.disable
+  logging.disable(logging.INFO)
+  try:
+    yield
+  finally:
+    logging.disable(disabled)
