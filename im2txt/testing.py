@@ -315,7 +315,7 @@ def set_largest_image(monkeypatch: pytest.MonkeyPatch, num_pixels: int) -> None:
   """Sets, in a test, the number of pixels above which JPEGs are refused."""
   from im2txt.data import image_formats
 
-  monkeypatch.setattr(image_formats, '_MOST_BYTES', 3 * num_pixels)
+  monkeypatch.setattr(image_formats, 'MOST_DECODED_BYTES', 3 * num_pixels)
 
 
 class _ThisProcess:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 MOST_FILE_BYTES = 200_000_000
 # Decoding one image may take this many bytes. Two threads that decode images of
 # one kind then stay below 2 GB, the model included.
-_MOST_BYTES = 580_000_000
+MOST_DECODED_BYTES = 580_000_000
 # TensorFlow refuses a JPEG that takes more bytes than this when decoded.
 _MOST_BYTES_OF_JPEG = 2**29 - 1
 
@@ -152,7 +152,7 @@ class Header(NamedTuple):
   @property
   def most_pixels(self) -> int:
     """Pixels of the largest image of this kind that is decoded."""
-    most = _MOST_BYTES // self.bytes_per_pixel
+    most = MOST_DECODED_BYTES // self.bytes_per_pixel
     return min(most, _MOST_BYTES_OF_JPEG // 3) if self.kind == 'JPEG' else most
 
   def check_size(self) -> None:

@@ -70,7 +70,6 @@ _FEATURE_BYTES = 4 * _FEATURES
 # The program has what it needs after this share of its steps.
 _WARM = 0.1
 _MOST_GROWTH = 1 / 50
-_SECONDS_BETWEEN_SAMPLES = 0.2
 
 
 class ColorModel(show_and_tell_model.ShowAndTellModel):
@@ -189,7 +188,11 @@ def _status(pid: int) -> dict[str, int]:
 
 
 def watch(
-  program: programs.Program, steps: int, bytes_per_step: int, growth: int
+  program: programs.Program,
+  steps: int,
+  bytes_per_step: int,
+  growth: int,
+  seconds: float = 0.2,
 ) -> Iterator[memory.Sample]:
   """Yields the memory of `train`, and limits it once it is warm.
 
@@ -198,6 +201,7 @@ def watch(
     steps: number of its steps.
     bytes_per_step: what it reads per step.
     growth: bytes that it may take beyond what it has when it is warm.
+    seconds: between two samples.
   """
   known, limited = 0, False
   while program.is_running():
@@ -212,7 +216,7 @@ def watch(
           limited = True
           limit = status['VmData'] + growth
           resource.prlimit(program.pid, resource.RLIMIT_DATA, (limit, limit))
-    time.sleep(_SECONDS_BETWEEN_SAMPLES)
+    time.sleep(seconds)
 
 
 def growth_of(samples: Sequence[memory.Sample]) -> tuple[int, int]:

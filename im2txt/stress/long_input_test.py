@@ -55,11 +55,10 @@ def test_an_image_is_as_large_as_asked_and_decodes(tmp_path):
 
 def test_memory_is_noted_and_limited(monkeypatch):
   limits = []
-  monkeypatch.setattr(long_input, '_SECONDS_BETWEEN_SAMPLES', 0)
   monkeypatch.setattr(
     long_input.resource, 'prlimit', lambda *args: limits.append(args)
   )
-  samples = list(long_input.watch(_Program(30), 30, 7, 10**9))
+  samples = list(long_input.watch(_Program(30), 30, 7, 10**9, 0))
   assert [s.step for s in samples] == list(range(1, 31))
   assert samples[-1].read == 210
   assert samples[-1].private > 10**7

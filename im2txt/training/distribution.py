@@ -32,7 +32,7 @@ AUTO, ONE, MIRRORED, MULTI_WORKER = NAMES = (
 )
 
 # Devices that stand for GPUs where there are none; tests set more.
-_LOGICAL_CPUS = 1
+CPU_DEVICES = 1
 
 _T = TypeVar('_T')
 
@@ -332,10 +332,10 @@ def make(name: str, slurm_port: int) -> Replicas:
     name == ONE or len(tf.config.list_physical_devices('GPU')) < 2
   ):
     return Replicas()
-  if _LOGICAL_CPUS > 1:
+  if CPU_DEVICES > 1:
     tf.config.set_logical_device_configuration(
       tf.config.list_physical_devices('CPU')[0],
-      [tf.config.LogicalDeviceConfiguration()] * _LOGICAL_CPUS,
+      [tf.config.LogicalDeviceConfiguration()] * CPU_DEVICES,
     )
   devices = tf.config.list_logical_devices(
     'GPU'

@@ -24,7 +24,7 @@ from im2txt.training import options as options_lib
 from im2txt.training import setup
 
 _SECONDS = 300
-_TWO_DEVICES = {'im2txt.training.distribution._LOGICAL_CPUS': 2}
+_TWO_DEVICES = {'im2txt.training.distribution.CPU_DEVICES': 2}
 
 
 @pytest.fixture(scope='module', name='directory')
