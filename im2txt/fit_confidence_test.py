@@ -143,7 +143,8 @@ def test_without_a_fit_there_is_no_abstaining(directory, fitted, tmp_path):
       tmp_path / '0.jpg',
     ),
     '--min_confidence=0.5 needs a confidence, and there is none for '
-    f'--checkpoint_path={tmp_path}: run fit_confidence',
+    f'--checkpoint_path={tmp_path}',
+    ': run fit_confidence',
   )
 
 

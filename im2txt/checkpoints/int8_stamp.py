@@ -32,6 +32,7 @@ class Calibration:
 
 _FILE = stamps.StampFile(FILE_NAME, Calibration, 'without --precision=int8')
 save = _FILE.save
+find = _FILE.load
 
 
 def load(prefix: str, fingerprint: str) -> Calibration:

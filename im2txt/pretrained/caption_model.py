@@ -12,6 +12,7 @@ encoder were trained further, it also contains their changes:
   configuration.json  the hyperparameters
   vocabulary.json     identifies the vocabulary, see `vocabulary_stamp`
   confidence.json     only if it was fitted, see `confidence_stamp`
+  int8_calibration.json  only if it was made, see `int8_stamp`
   model.json          the manifest: SHA-256 of each of these files, the
                       encoder's `encoder_stamp.Stamp`, the fingerprint of the
                       changed encoder, and scores
@@ -31,6 +32,7 @@ from im2txt import configuration
 from im2txt import show_and_tell_model
 from im2txt.checkpoints import confidence_stamp
 from im2txt.checkpoints import encoder_stamp
+from im2txt.checkpoints import int8_stamp
 from im2txt.ops import image_embedding
 from im2txt.pretrained import inception
 from im2txt.runtime import files
@@ -47,7 +49,8 @@ VOCABULARY = 'word_counts.txt'
 # Files that are copied beside the checkpoint.
 _COPIED = (VOCABULARY, configuration.FILE_NAME, vocabulary_stamp.FILE_NAME)
 _PARTS = (DECODER, *_COPIED)
-_CONFIDENCE = confidence_stamp.FILE_NAME
+# These too, where the model has them. They may be made anew there.
+_OPTIONAL = (confidence_stamp.FILE_NAME, int8_stamp.FILE_NAME)
 # Increase this number when the layout of packages changes.
 _FORMAT = 1
 
@@ -162,7 +165,13 @@ def write(
   confidence = confidence_stamp.load(train_dir, checkpoint.global_step)
   if confidence:
     confidence_stamp.save(directory, confidence)
-    parts = (*parts, _CONFIDENCE)
+    parts = (*parts, confidence_stamp.FILE_NAME)
+  calibration = int8_stamp.find(train_dir)
+  if calibration and calibration.fingerprint == (
+    changed or encoder.fingerprint
+  ):
+    int8_stamp.save(directory, calibration)
+    parts = (*parts, int8_stamp.FILE_NAME)
   manifest = Manifest(
     _FORMAT,
     checkpoint.global_step,
@@ -220,10 +229,9 @@ def _get(
     directory, f'{checkpoints.PREFIX}-{manifest.global_step}'
   )
   encoder = files.to_fields(manifest.encoder, encoder_stamp.Stamp)
-  has_confidence = _CONFIDENCE in manifest.parts
-  # It may have been fitted anew.
-  if (
-    not has_confidence or os.path.exists(os.path.join(directory, _CONFIDENCE))
+  optional = [name for name in _OPTIONAL if name in manifest.parts]
+  if all(
+    os.path.exists(os.path.join(directory, name)) for name in optional
   ) and _is_whole(prefix, manifest, encoder, decoder):
     log(f'{prefix} is there already.')
     return prefix
@@ -235,7 +243,7 @@ def _get(
       f'{os.path.join(package_dir, ENCODER)} and the encoder do not give the '
       f'encoder that {MANIFEST} describes: get the package again'
     )
-  for name in (*_COPIED, *([_CONFIDENCE] if has_confidence else [])):
+  for name in (*_COPIED, *optional):
     _copy(os.path.join(package_dir, name), os.path.join(directory, name))
   encoder_stamp.save(directory, encoder)
   # Last: a directory with a checkpoint has all its other files.
@@ -381,7 +389,7 @@ def _read(package_dir: str) -> _Package:
     files.to_fields(manifest.encoder, encoder_stamp.Stamp)
     if not all(isinstance(sha256, str) for sha256 in manifest.parts.values()):
       raise ValueError('a part has no SHA-256')
-    if manifest.format != _FORMAT or {*manifest.parts} - {_CONFIDENCE} != {
+    if manifest.format != _FORMAT or {*manifest.parts} - {*_OPTIONAL} != {
       *_PARTS,
       *([ENCODER] if manifest.changed_encoder else []),
     }:

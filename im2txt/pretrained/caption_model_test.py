@@ -19,6 +19,7 @@ from im2txt import configuration
 from im2txt import show_and_tell_model
 from im2txt.checkpoints import confidence_stamp
 from im2txt.checkpoints import encoder_stamp
+from im2txt.checkpoints import int8_stamp
 from im2txt.pretrained import caption_model
 from im2txt.pretrained import inception
 from im2txt.text import vocabulary
@@ -235,6 +236,22 @@ def test_a_confidence_comes_along(trained, got, tmp_path):
   (package / 'confidence.json').write_text('{}')
   with pytest.raises(ValueError, match='confidence.json is not the file that'):
     _get(trained, directory, package)
+
+
+def test_a_calibration_for_int8_comes_along(trained, got, tmp_path):
+  own = encoder_stamp.fingerprint(inception.read(str(got / 'model.ckpt-40')))
+  shutil.copytree(got, tmp_path / 'model')
+  for fingerprint in (own, 'of another encoder'):
+    calibration = int8_stamp.Calibration(fingerprint, 2, 'photos', {'a': 1.5})
+    int8_stamp.save(tmp_path / 'model', calibration)
+    package = tmp_path / f'package {fingerprint}'
+    manifest = caption_model.write(
+      str(package), str(tmp_path / 'model'), str(got / 'word_counts.txt')
+    )
+    assert (int8_stamp.FILE_NAME in manifest.parts) == (fingerprint == own)
+  directory = tmp_path / 'a'
+  prefix = _get(trained, directory, tmp_path / f'package {own}')
+  assert int8_stamp.load(prefix, own).largest == {'a': 1.5}
 
 
 def test_gets_the_encoder_once_and_then_does_nothing(
