@@ -69,7 +69,20 @@ def define_flags() -> None:
   flags.DEFINE_string(
     'output_dir',
     '',
-    'Directory for sweep.json, sweep.png and the features of the images.',
+    'Directory for sweep.json and sweep.png.',
+  )
+  flags.DEFINE_string(
+    'feature_dir',
+    '',
+    'Directory for the features of the images, 8 KB each per encoder. Sweeps of '
+    'other checkpoints on the same images can share it. The default is '
+    '--output_dir.',
+  )
+  flags.DEFINE_bool(
+    'keep_captions',
+    False,
+    'Whether to write the captions of each point, as many as the beam is large, '
+    'to captions-BEAM-FACTOR.json in --output_dir.',
   )
   flags.DEFINE_list(
     'beam_sizes', [str(n) for n in range(1, 21)], 'Sizes of the beam.'
@@ -170,7 +183,14 @@ def main(_: Sequence[str]) -> None:
     or caption_scores.tokenize
   )
   points = beam_sweep.Sweep(
-    FLAGS.output_dir, captioner, images, search, FLAGS.metrics, split
+    FLAGS.output_dir,
+    captioner,
+    images,
+    search,
+    FLAGS.metrics,
+    split,
+    FLAGS.feature_dir,
+    FLAGS.keep_captions,
   ).run(beam_sizes, factors)
   print(beam_sweep.tables(points, FLAGS.metrics))
   path = os.path.join(FLAGS.output_dir, beam_sweep.PLOT_FILE)

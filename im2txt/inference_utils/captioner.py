@@ -800,6 +800,10 @@ class Captioner:
       return self.encoders[0](batch)
     return tf.concat([encode(batch) for encode in self.encoders], axis=1)
 
+  def encoder_fingerprints(self) -> list[str]:
+    """Returns what tells its encoders from others, in the order of `encode`."""
+    return [member.encoder_fingerprint() for member in self._first_of]
+
   def feature_maps(self, images: Sequence[tf.Tensor]) -> tf.Tensor:
     """Returns what `encode` averages over the image.
 
