@@ -8,6 +8,7 @@
 #
 #   FLICKR8K_DIR=~/flickr8k scripts/lessons.sh
 #   scripts/lessons.sh --dry_run           prints the commands, runs none
+#   scripts/lessons.sh 'joint-*' tables    these steps only, such as one per core
 #
 # FLICKR8K_DIR (default: data/flickr8k) has Flickr8k.token.txt,
 # Flickr_8k.trainImages.txt, Flickr_8k.devImages.txt and the photos in images,
@@ -43,11 +44,27 @@ cd "${root}"
 die() { echo "lessons: $*" >&2; exit 1; }
 
 mode=run
-case "$*" in
-  '') ;;
-  --dry_run) mode=dry_run ;;
-  *) die "unknown argument $1: there is only --dry_run" ;;
-esac
+only=()
+for argument in "$@"; do
+  case "${argument}" in
+    --dry_run) mode=dry_run ;;
+    -*) die "unknown flag ${argument}: there is only --dry_run" ;;
+    *) only+=("${argument}") ;;
+  esac
+done
+
+# is_wanted STEP: whether the command line names it, or none.
+is_wanted() {
+  local pattern
+  [ "${#only[@]}" -gt 0 ] || return 0
+  for pattern in "${only[@]}"; do
+    # shellcheck disable=SC2053
+    if [[ "$1" == ${pattern} ]]; then
+      return 0
+    fi
+  done
+  return 1
+}
 
 images=''
 for name in images Images Flicker8k_Dataset; do
@@ -75,6 +92,7 @@ total=0
 step() {
   local name="$1" stamp="${dir}/done/$1" command
   shift
+  is_wanted "${name}" || return 0
   command="$(printf '%q ' "$@")"
   number=$((number + 1))
   if [ "${mode}" = count ]; then
@@ -221,15 +239,15 @@ plan() {
     --first_step="$((frozen_steps - joint_steps))"
 }
 
-wanted="${mode}"
+asked="${mode}"
 mode=count
 plan
 total="${number}"
 number=0
-mode="${wanted}"
+mode="${asked}"
 [ "${mode}" = dry_run ] || mkdir -p "${dir}/done" "${dir}/scores"
 plan
-if [ "${mode}" = run ]; then
+if [ "${mode}" = run ] && is_wanted tables; then
   .venv/bin/python3 -m im2txt.evaluation.lessons --directory="${dir}" \
     --train_file_pattern="${dir}/shards/train-?????-of-00008"
 fi

@@ -41,6 +41,8 @@ from im2txt.text import vocabulary_stamp
 
 _TRAINING_BATCH = 32
 _CAPTIONING_BATCH = 16
+# Of joint training.
+_CAPTIONS_PER_IMAGE = (1, 4)
 
 
 def jpegs(count: int) -> list[bytes]:
@@ -203,6 +205,24 @@ class Benchmark:
       'backward and update': 1e3 * (seconds['from features'] - forward) / size,
     }
 
+  def joint(self) -> None:
+    """Compares joint training with the rate of matrix products.
+
+    With bfloat16 the decoder is computed in it, and so are top blocks from their
+    cached inputs. The rest of Inception is float32.
+    """
+    for per_image in _CAPTIONS_PER_IMAGE:
+      for name, step in training.joint_steps(self.config, per_image):
+        seconds = timing.median_seconds(step.run, min(self.repeats, 3))
+        name = f'joint training, {name}, {per_image} per image'
+        self._add(name, self.config.batch_size / seconds, 'captions/s')
+        self._add(
+          f'{name}, rate',
+          step.flops / seconds / 1e9,
+          'GFLOP/s',
+          f'matrix products, {"bfloat16" if "bfloat16" in name else "float32"}',
+        )
+
   def switches(self) -> None:
     """Compares steps that have a switch on with one that has none."""
     seconds = timing.alternating_medians(
@@ -351,6 +371,7 @@ class Benchmark:
       '--random_inception',
     ]
     cache = f'--feature_cache_dir={os.path.join(self.directory, "features")}'
+    joint = ['--train_inception', '--number_of_steps=2']
     for name, command in (
       (
         'train from features',
@@ -359,6 +380,19 @@ class Benchmark:
       (
         'train from images',
         [*train, '--number_of_steps=10', '--log_every_n_steps=10'],
+      ),
+      (
+        'train all of Inception',
+        [*train, f'--train_dir={train_dir}-all', *joint],
+      ),
+      (
+        'train the top blocks',
+        [
+          *train,
+          f'--train_dir={train_dir}-top',
+          *joint,
+          '--train_inception_from=Mixed_7b',
+        ],
       ),
       (
         'evaluate',

@@ -78,6 +78,39 @@ def test_steps_to_measure_do_what_they_say(tmp_path):
   assert all(norm() > 0 for norm in found.values())
 
 
+def test_counts_convolutions():
+  first = tf.zeros([3, 3, 2, 5])
+  second = tf.zeros([1, 1, 5, 7])
+
+  def encode(images):
+    forked = tf.nn.relu(tf.nn.conv2d(images, first, 1, 'SAME'))
+    return tf.nn.conv2d(forked, second, 2, 'SAME')
+
+  forward, backward = training.convolution_flops(encode, [1, 8, 6, 2])
+  one, other = 2 * 9 * 2 * 8 * 6 * 5, 2 * 5 * 4 * 3 * 7
+  assert forward == one + other
+  # No gradient of the images is needed.
+  assert backward == one + 2 * other
+
+
+def test_the_joint_step_trains_the_top_blocks():
+  config = configuration.ModelConfig(
+    vocab_size=20,
+    embedding_size=4,
+    num_lstm_units=6,
+    batch_size=4,
+    image_height=75,
+    image_width=75,
+  )
+  name, step = next(training.joint_steps(config, captions_per_image=2))
+  assert name == 'top blocks from their cached inputs, float32'
+  loss = step.run()
+  # The weight decay of two blocks comes on top of the loss of 20 words.
+  assert math.log(20) < loss < math.log(20) + 4
+  # Of two images, three times the products of 11 million weights at one place.
+  assert 2 * 3 * 2 * 8e6 < step.flops < 2 * 3 * 2 * 12e6
+
+
 def test_ways_to_run_the_lstm_agree():
   config = configuration.ModelConfig(
     batch_size=3, embedding_size=4, num_lstm_units=6

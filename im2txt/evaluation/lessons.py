@@ -345,7 +345,8 @@ def n_best_table(
     captions: number of captions of each.
   """
   ids = list(n_best)
-  chosen = [ids[i * len(ids) // images] for i in range(images)]
+  count = min(images, len(ids))
+  chosen = [ids[i * len(ids) // count] for i in range(count)]
   lines = [
     [
       str(image_id),
