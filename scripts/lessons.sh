@@ -248,6 +248,5 @@ mode="${asked}"
 [ "${mode}" = dry_run ] || mkdir -p "${dir}/done" "${dir}/scores"
 plan
 if [ "${mode}" = run ] && is_wanted tables; then
-  .venv/bin/python3 -m im2txt.evaluation.lessons --directory="${dir}" \
-    --train_file_pattern="${dir}/shards/train-?????-of-00008"
+  .venv/bin/python3 -m im2txt.evaluation.lessons --directory="${dir}"
 fi
