@@ -21,6 +21,7 @@ from im2txt.data import caption_files
 from im2txt.data import shards
 from im2txt.evaluation import beam_sweep
 from im2txt.inference_utils import captioner as captioner_lib
+from im2txt.inference_utils import model_flags
 from im2txt.inference_utils import search_config
 from im2txt.metrics import caption_scores
 from im2txt.metrics import summary
@@ -100,6 +101,7 @@ def define_flags() -> None:
   flags.DEFINE_integer(
     'max_images', 0, 'Number of images to take; 0 for all.', lower_bound=0
   )
+  model_flags.define_precision()
   search_config.define_flags(
     without=(
       'beam_size',
@@ -165,7 +167,7 @@ def main(_: Sequence[str]) -> None:
   factors = numbers('length_normalization_factors', float)
   search = search_config.from_flags(FLAGS)
   captioner = captioner_lib.Captioner(
-    FLAGS.checkpoint_path, FLAGS.vocab_file, search
+    FLAGS.checkpoint_path, FLAGS.vocab_file, search, FLAGS.precision
   )
   stamps = [vocabulary_stamp.of_checkpoint(p) for p in captioner.prefixes]
   if FLAGS.captions_file:

@@ -154,7 +154,7 @@ score() {
     --input_file_pattern="${dir}/shards/val-?????-of-00002" \
     --output_dir="${dir}/scores/${name}" \
     --feature_dir="${dir}/scores/features" --keep_captions \
-    --beam_sizes="${beams}" --length_normalization_factors=0 \
+    --precision=bfloat16 --beam_sizes="${beams}" --length_normalization_factors=0 \
     --metrics="${metrics}"
 }
 

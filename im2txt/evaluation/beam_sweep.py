@@ -177,6 +177,8 @@ class Sweep:
       'captions': self._captions,
       'search': settings,
     }
+    if captioner.precision != 'float32':
+      self._measured_on['precision'] = captioner.precision
     self._path = os.path.join(directory, POINTS_FILE)
     self.points = self._read()
 
@@ -185,8 +187,8 @@ class Sweep:
     if not os.path.exists(self._path):
       return {}
     measured_on, points = _read(self._path)
-    for name, value in self._measured_on.items():
-      if measured_on.get(name) != value:
+    for name in {**self._measured_on, **measured_on}:
+      if measured_on.get(name) != self._measured_on.get(name):
         raise ValueError(
           f'{self._path} is of other {name}: give another --output_dir, or '
           'delete it to begin anew'
@@ -327,9 +329,14 @@ class Sweep:
 
   def _features_file(self, fingerprint: str) -> tuple[str, str]:
     """Returns the path of the features of an encoder, and what marks them."""
-    path = os.path.join(self._feature_dir, f'features-{fingerprint[:16]}.npz')
-    return path, json.dumps(
-      {'captions': self._captions, 'encoder': fingerprint}
+    precision = self._captioner.precision
+    name = f'features-{fingerprint[:16]}-{precision}.npz'
+    return os.path.join(self._feature_dir, name), json.dumps(
+      {
+        'captions': self._captions,
+        'encoder': fingerprint,
+        'precision': precision,
+      }
     )
 
   def _read_features(self, fingerprint: str) -> _Features | None:

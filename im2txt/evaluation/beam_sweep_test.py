@@ -33,6 +33,7 @@ class Captioner:
   """
 
   def __init__(self, directory, search=SearchConfig()):
+    self.precision = 'float32'
     self.prefixes = [checkpoints.resolve(str(directory))]
     self.model = show_and_tell_model.ShowAndTellModel(
       configuration.ModelConfig(
@@ -237,6 +238,10 @@ def test_a_sweep_of_something_else_is_refused(files):
   with pytest.raises(ValueError, match='sweep.json is of other search: give'):
     make(files, search=SearchConfig(max_caption_length=8))
   captioner = Captioner(files)
+  captioner.precision = 'bfloat16'
+  with pytest.raises(ValueError, match='is of other precision'):
+    make(files, captioner)
+  captioner = Captioner(files)
   images = beam_sweep.Images.of_captions_file(
     str(files / 'captions.jsonl'), str(files), 'val', 0
   )
@@ -335,7 +340,7 @@ def fixture_run(files, monkeypatch, capsys):
   monkeypatch.setattr(
     sweep.captioner_lib,
     'Captioner',
-    lambda path, vocab_file, search: Captioner(files, search),
+    lambda path, vocab_file, search, precision: Captioner(files, search),
   )
 
   def run(**arguments):

@@ -670,6 +670,7 @@ class Captioner:
     search: search_config.SearchConfig = search_config.SearchConfig(),
     precision: str = 'float32',
   ) -> None:
+    self.precision = precision
     self.vocab = vocabulary.Vocabulary(vocab_file)
     if isinstance(checkpoint_path, str):
       checkpoint_path = checkpoints.split_paths(checkpoint_path)
