@@ -24,7 +24,7 @@
 #   JOINT_VIEWS=0         as above, 1 GB each; 0 trains on the photos themselves
 #   CRITICAL_STEPS=150    of 20 photos with 5 sampled captions
 #   CRITICAL_SHARDS='train-0000[0-3]-of-00008'    photos of these steps
-#   BEAMS=1,3,20          sizes of the beam that all models are scored with
+#   BEAMS=1,3,20          sizes of the beam; two of the rows have 3 only
 #   IM2TXT_BIN_DIR        programs built already; nothing is built then
 
 set -euo pipefail
@@ -144,10 +144,10 @@ go_on() {
   train_on "${name}" "$@"
 }
 
-# score NAME CHECKPOINT...: several are an ensemble.
+# score NAME BEAMS CHECKPOINT...: several are an ensemble.
 score() {
-  local name="$1" paths
-  shift
+  local name="$1" beams="$2" paths
+  shift 2
   paths="$(printf ",${dir}/%s" "$@")"
   step "score-${name}" "${bin}/sweep" --checkpoint_path="${paths:1}" \
     --vocab_file="${dir}/shards/word_counts.txt" \
@@ -210,10 +210,11 @@ plan() {
       --scheduled_sampling_start_step="${frozen_steps}" \
       --scheduled_sampling_half_steps="${joint_steps}" --random_seed="${seed}"
   done
-  for kind in frozen longer joint sampled; do
-    for seed in "${seeds[@]}"; do
-      score "${kind}-${seed}" "${kind}-${seed}"
+  for seed in "${seeds[@]}"; do
+    for kind in frozen joint sampled; do
+      score "${kind}-${seed}" "${beams}" "${kind}-${seed}"
     done
+    score "longer-${seed}" 3 "longer-${seed}"
   done
   # All but one of them, so that ensembles have a spread too; and all.
   for out in "${seeds[@]}"; do
@@ -221,9 +222,9 @@ plan() {
     for seed in "${seeds[@]}"; do
       [ "${seed}" = "${out}" ] || members+=("sampled-${seed}")
     done
-    score "ensemble-without-${out}" "${members[@]}"
+    score "ensemble-without-${out}" "${beams}" "${members[@]}"
   done
-  score ensemble-all "${seeds[@]/#/sampled-}"
+  score ensemble-all "${beams}" "${seeds[@]/#/sampled-}"
   for seed in "${seeds[@]}"; do
     step "critical-${seed}" go_on "critical-${seed}" "sampled-${seed}" \
       "${joint_end}" --self_critical --samples_per_image=5 --batch_size=100 \
@@ -232,7 +233,7 @@ plan() {
       --feature_views=0 --optimizer=Adam --initial_learning_rate=2e-5 \
       --learning_rate_schedule=staircase --num_epochs_per_decay=0 \
       --scheduled_sampling=none --number_of_steps="$((joint_end + critical_steps))" --random_seed="${seed}"
-    score "critical-${seed}" "critical-${seed}"
+    score "critical-${seed}" 3 "critical-${seed}"
   done
   step switch "${bin}/plot" --output="${dir}/switch.png" \
     --logdirs="${dir}/frozen-${seeds[0]},${dir}/joint-${seeds[0]}" \

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training steps to be measured, and other ways to run the LSTM."""
 
+import collections
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 import os
 from typing import Any
@@ -156,11 +158,20 @@ class JointStep(NamedTuple):
 
   Attributes:
     run: takes the step, and waits for it.
-    flops: floating-point operations of the convolutions and matrix products.
+    flops: floating-point operations of the convolutions and matrix products, by
+      the dtype that they are computed in.
   """
 
   run: Callable[[], object]
-  flops: int
+  flops: Mapping[tf.DType, int]
+
+  def limit(self, rates: Mapping[tf.DType, float]) -> float:
+    """Returns the seconds of a step at the rates of matrix products.
+
+    Args:
+      rates: floating-point operations per second, by dtype.
+    """
+    return sum(flops / rates[dtype] for dtype, flops in self.flops.items())
 
 
 def convolution_flops(
@@ -257,9 +268,12 @@ def joint_steps(
       inputs if source == steps.BLOCK_INPUTS else images, *captions
     )
     rate = tf.constant(0.0)
+    done = collections.Counter({dtype: decoder})
+    done[dtype if source == steps.BLOCK_INPUTS else tf.float32] += (
+      num_images * flops
+    )
     return JointStep(
-      lambda: float(step_fn([batch], rate, rate)['total_loss']),
-      num_images * flops + decoder,
+      lambda: float(step_fn([batch], rate, rate)['total_loss']), done
     )
 
   for dtype in (tf.float32, tf.bfloat16):

@@ -108,7 +108,29 @@ def test_the_joint_step_trains_the_top_blocks():
   # The weight decay of two blocks comes on top of the loss of 20 words.
   assert math.log(20) < loss < math.log(20) + 4
   # Of two images, three times the products of 11 million weights at one place.
-  assert 2 * 3 * 2 * 8e6 < step.flops < 2 * 3 * 2 * 12e6
+  assert list(step.flops) == [tf.float32]
+  assert 2 * 3 * 2 * 8e6 < step.flops[tf.float32] < 2 * 3 * 2 * 12e6
+  mixed = step._replace(flops={tf.float32: 100, tf.bfloat16: 300})
+  assert mixed.limit({tf.float32: 10.0, tf.bfloat16: 20.0}) == 10 + 15
+
+
+def test_joint_training_has_a_limit_of_its_own(tmp_path, monkeypatch):
+  benchmark = suite.Benchmark(str(tmp_path), 1, 0)
+  for dtype, rate in ('float32', 1), ('bfloat16', 4):
+    benchmark.results[f'matrix products, {dtype}'] = {'value': rate}
+  step = training.JointStep(
+    lambda: None, {tf.float32: 3 * 10**9, tf.bfloat16: 4 * 10**9}
+  )
+  monkeypatch.setattr(
+    training, 'joint_steps', lambda config, per_image: [('a step', step)]
+  )
+  benchmark.joint()
+  name = 'joint training, a step, 4 per image'
+  # 32 captions in 3 + 1 seconds.
+  limit = benchmark.results[f'{name}, all at the rate of matrix products']
+  assert limit == {'value': 8.0, 'unit': 'captions/s'}
+  found = benchmark.results[name]
+  assert found['share'] == pytest.approx(found['value'] / 8)
 
 
 def test_ways_to_run_the_lstm_agree():

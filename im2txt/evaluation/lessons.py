@@ -262,9 +262,9 @@ def beam_table(rows: Rows) -> str:
   header.append(f'{largest} to {BEAM}')
   lines = []
   for lesson in LESSONS:
-    if lesson.key not in rows:
-      continue
     gained = beam_gain(rows, lesson.key, 'bleu_4', largest)
+    if not gained:
+      continue
     lines.append(
       [
         lesson.title,
@@ -296,6 +296,7 @@ def tokenize(captions: Mapping[int, Sequence[str]]) -> Tokenized:
 
 def novelty_table(
   rows: Rows,
+  beam: int,
   captions_of: Callable[[str, str], Tokenized],
   references: Tokenized,
   training: set[str],
@@ -304,6 +305,7 @@ def novelty_table(
 
   Args:
     rows: see `read_rows`.
+    beam: size of the beam. Runs that have no such are left out.
     captions_of: returns the captions of a run of a row, tokenized.
     references: of all images.
     training: captions of the training set, tokenized.
@@ -322,7 +324,8 @@ def novelty_table(
       diversity.novelty(
         references, captions_of(lesson.key, run), training, N_BEST
       )
-      for run in rows.get(lesson.key, {})
+      for run, scores in rows.get(lesson.key, {}).items()
+      if beam in scores
     ]
     if not found:
       continue
@@ -456,7 +459,7 @@ def report(directory: str) -> str:
     f'Lessons, beam {BEAM}': lessons_table(rows),
     'Beams': beam_table(rows),
     f'Novelty, beam {largest}': novelty_table(
-      rows, captions_of, references, training
+      rows, largest, captions_of, references, training
     ),
     f'N-best captions of {example}, beam {largest}': n_best_table(
       captions_of(example, next(iter(rows[example]))), training

@@ -20,6 +20,7 @@ _BLEU_4 = {
   'ensemble-without-1': {3: 0.25, 20: 0.2},
   'ensemble-without-2': {3: 0.24, 20: 0.2},
   'ensemble-all': {3: 0.27, 20: 0.2},
+  'critical-1': {3: 0.26},
 }
 # Captions of images 5 and 6.
 _N_BEST = {5: ['a dog runs', 'a cat'], 6: ['a man', 'a dog runs']}
@@ -86,6 +87,7 @@ def test_runs_are_compared_with_what_they_are_built_upon(directory):
     'sampled',
     'ensemble-without',
     'ensemble-all',
+    'critical',
   ]
   found = lessons.lessons_table(rows)
   joint = cells(found, '+ top blocks fine-tuned')
@@ -120,6 +122,7 @@ def test_beams(directory):
   assert sampled['same sign'] == '**no**'
   joint = cells(found, '+ top blocks fine-tuned')
   assert joint['same sign'] == 'yes'
+  assert 'self-critical' not in found
 
 
 def test_a_gain_within_its_spread_is_none():
