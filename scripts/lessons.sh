@@ -20,10 +20,9 @@
 #   SEEDS="1 2 3"         a training each
 #   FROZEN_STEPS=2400     of 32 captions, the encoder frozen
 #   FROZEN_VIEWS=2        distorted views of each photo, beside itself
-#   JOINT_STEPS=300       of 10 photos with 5 captions, two blocks trained too
+#   JOINT_STEPS=200       of 10 photos with 5 captions, two blocks trained too
 #   JOINT_VIEWS=0         as above, 1 GB each; 0 trains on the photos themselves
-#   CRITICAL_STEPS=150    of 20 photos with 5 sampled captions
-#   CRITICAL_SHARDS='train-0000[0-3]-of-00008'    photos of these steps
+#   CRITICAL_STEPS=100    of 20 photos with 5 sampled captions
 #   BEAMS=1,3,20          sizes of the beam; two of the rows have 3 only
 #   IM2TXT_BIN_DIR        programs built already; nothing is built then
 
@@ -35,8 +34,8 @@ dir="$(realpath -m "${LESSONS_DIR:-${root}/data/lessons}")"
 inception="$(realpath -m "${INCEPTION_DIR:-${root}/data/inception}")"
 read -ra seeds <<< "${SEEDS:-1 2 3}"
 frozen_steps="${FROZEN_STEPS:-2400}"
-joint_steps="${JOINT_STEPS:-300}"
-critical_steps="${CRITICAL_STEPS:-150}"
+joint_steps="${JOINT_STEPS:-200}"
+critical_steps="${CRITICAL_STEPS:-100}"
 beams="${BEAMS:-1,3,20}"
 joint_end=$((frozen_steps + joint_steps))
 cd "${root}"
@@ -225,14 +224,14 @@ plan() {
     score "ensemble-without-${out}" "${beams}" "${members[@]}"
   done
   score ensemble-all "${beams}" "${seeds[@]/#/sampled-}"
+  # From the frozen encoder: it would have to see all photos again with each of
+  # the encoders that were trained.
   for seed in "${seeds[@]}"; do
-    step "critical-${seed}" go_on "critical-${seed}" "sampled-${seed}" \
-      "${joint_end}" --self_critical --samples_per_image=5 --batch_size=100 \
-      --input_file_pattern="${dir}/shards/${CRITICAL_SHARDS:-train-0000[0-3]-of-00008}" \
-      --feature_cache_dir="${dir}/critical-${seed}/features" \
-      --feature_views=0 --optimizer=Adam --initial_learning_rate=2e-5 \
+    step "critical-${seed}" go_on "critical-${seed}" "longer-${seed}" \
+      "${joint_end}" "${features[@]}" --self_critical --samples_per_image=5 \
+      --batch_size=100 --optimizer=Adam --initial_learning_rate=2e-5 \
       --learning_rate_schedule=staircase --num_epochs_per_decay=0 \
-      --scheduled_sampling=none --number_of_steps="$((joint_end + critical_steps))" --random_seed="${seed}"
+      --number_of_steps="$((joint_end + critical_steps))" --random_seed="${seed}"
     score "critical-${seed}" 3 "critical-${seed}"
   done
   step switch "${bin}/plot" --output="${dir}/switch.png" \
