@@ -27,15 +27,11 @@ def define_flags() -> None:
     'Directories with event files, searched recursively, separated by commas.',
   )
   flags.DEFINE_string('output', '', 'PNG file to write.')
-  flags.DEFINE_integer(
-    'first_step', 0, 'Step from which curves are drawn.', lower_bound=0
-  )
 
 
 def main(_: Sequence[str]) -> None:
   program.require(FLAGS, 'logdirs', 'output')
-  runs = curves.find_runs(files.split_names(FLAGS.logdirs))
-  result = curves.draw(curves.from_step(runs, FLAGS.first_step))
+  result = curves.draw(curves.find_runs(files.split_names(FLAGS.logdirs)))
   with files.replacing(FLAGS.output) as temporary:
     result.savefig(temporary, format='png', dpi=100)
   print(f'Wrote {FLAGS.output}')

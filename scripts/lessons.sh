@@ -234,9 +234,6 @@ plan() {
       --number_of_steps="$((joint_end + critical_steps))" --random_seed="${seed}"
     score "critical-${seed}" 3 "critical-${seed}"
   done
-  step switch "${bin}/plot" --output="${dir}/switch.png" \
-    --logdirs="${dir}/frozen-${seeds[0]},${dir}/joint-${seeds[0]}" \
-    --first_step="$((frozen_steps - joint_steps))"
 }
 
 asked="${mode}"

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 _SCRIPTS = os.path.dirname(os.path.abspath(__file__))
-_PROGRAMS = ['build_caption_data', 'get_inception', 'plot', 'sweep', 'train']
+_PROGRAMS = ['build_caption_data', 'get_inception', 'sweep', 'train']
 
 # Stands for each program: notes how it was called, and fails if its arguments
 # name FAILS. What is trained leaves a checkpoint.
@@ -148,7 +148,7 @@ def test_each_lesson_is_built_upon_the_one_before(lessons):
   # Finished steps are not done again, and the tables are cheap.
   result, calls = lessons()
   assert result.returncode == 0 and len(calls) == 1
-  assert result.stdout.count('done before') == 37
+  assert result.stdout.count('done before') == 36
 
 
 def test_goes_on_where_it_failed_or_was_stopped(lessons):
@@ -182,8 +182,8 @@ def test_a_dry_run_runs_nothing(lessons):
   result, calls = lessons('--dry_run')
   assert result.returncode == 0 and not calls
   lines = result.stdout.splitlines()
-  assert len(lines) == 37
-  assert lines[0].startswith('[1/37] shards: ')
+  assert len(lines) == 36
+  assert lines[0].startswith('[1/36] shards: ')
   assert not (lessons.root / 'data' / 'lessons').exists()
 
 

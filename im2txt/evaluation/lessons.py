@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables and the plot of scripts/lessons.sh.
+"""The tables and the plots of scripts/lessons.sh.
 
   python -m im2txt.evaluation.lessons --directory=data/lessons
 
 A row of a table is a lesson of the paper: several models that differ in their
 seed, scored by `sweep` with several sizes of the beam. DIRECTORY has the shards,
-and in scores/ROW-SEED the sweep of each model. Written to it are lessons.md and
-lessons.png.
+in ROW-SEED the trainings, and in scores/ROW-SEED the sweep of each model. Written
+to it are lessons.md, lessons.png and switch.png, the loss where joint training
+begins.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from im2txt.evaluation import scoring
 from im2txt.metrics import caption_scores
 from im2txt.metrics import diversity
 from im2txt.runtime import files
+from im2txt.visualization import curves
 
 if TYPE_CHECKING:
   from matplotlib import figure as figure_lib
@@ -420,6 +422,74 @@ def draw(rows: Rows) -> 'figure_lib.Figure':
   return result
 
 
+def read_losses(directory: str, key: str) -> dict[str, curves.Scalars]:
+  """Returns the scalars of the trainings of a row, by seed.
+
+  Args:
+    directory: of scripts/lessons.sh.
+    key: of a lesson.
+  """
+  return {
+    name.removeprefix(f'{key}-'): scalars
+    for name in sorted(os.listdir(directory))
+    if name.startswith(f'{key}-')
+    and (scalars := curves.read_scalars(os.path.join(directory, name)))
+  }
+
+
+def draw_switch(
+  frozen: Mapping[str, curves.Scalars], joint: Mapping[str, curves.Scalars]
+) -> 'figure_lib.Figure':
+  """Returns a matplotlib Figure: the loss before and after joint training begins.
+
+  On the right is what is near to the switch.
+
+  Args:
+    frozen: scalars of the trainings before, by seed.
+    joint: scalars of the joint trainings.
+  """
+  from matplotlib import figure
+
+  result = figure.Figure(figsize=(10, 4), layout='constrained')
+  whole, near = result.subplots(1, 2)
+  begin = end = 0
+  values = []
+  for i, (seed, after) in enumerate(joint.items()):
+    smoothed = after['losses/smoothed_loss']
+    decay = [
+      total.value - batch.value
+      for total, batch in zip(
+        after['losses/total_loss'], after['losses/batch_loss']
+      )
+    ]
+    steps = [point.step for point in smoothed]
+    losses = [point.value for point in smoothed]
+    before = frozen[seed]['losses/smoothed_loss']
+    begin, end = before[-1].step, max(end, steps[-1])
+    with_decay = [sum(pair) for pair in zip(losses, decay)]
+    values += losses + with_decay
+    values += [p.value for p in before if p.step >= 2 * begin - end]
+    for axes in (whole, near):
+      axes.plot(
+        [point.step for point in before],
+        [point.value for point in before],
+        color=f'C{i}',
+        label=f'seed {seed}',
+      )
+      axes.plot(steps, losses, color=f'C{i}', marker='.')
+      axes.plot(steps, with_decay, color=f'C{i}', linestyle=':')
+  for axes in (whole, near):
+    axes.axvline(begin, color='gray', linewidth=0.8)
+    axes.set_xlabel('step')
+    axes.grid(alpha=0.3)
+  whole.set_ylabel('smoothed loss (nats per word)')
+  whole.plot([], [], color='gray', linestyle=':', label='with weight decay')
+  whole.legend()
+  near.set_xlim(2 * begin - end, end)
+  near.set_ylim(min(values) - 0.05, max(values) + 0.05)
+  return result
+
+
 def report(directory: str) -> str:
   """Returns all tables, in Markdown.
 
@@ -471,7 +541,7 @@ def report(directory: str) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the program and returns its exit status."""
   parser = argparse.ArgumentParser(
-    description='Makes the tables and the plot of scripts/lessons.sh.'
+    description='Makes the tables and the plots of scripts/lessons.sh.'
   )
   parser.add_argument(
     '--directory', required=True, help='the LESSONS_DIR of scripts/lessons.sh'
@@ -479,17 +549,25 @@ def main(argv: Sequence[str] | None = None) -> int:
   args = parser.parse_args(argv)
   try:
     text = report(args.directory)
-    figure = draw(read_rows(os.path.join(args.directory, 'scores')))
+    plots = {
+      'lessons.png': draw(read_rows(os.path.join(args.directory, 'scores')))
+    }
   except ValueError as error:
     parser.error(str(error))
   print(text)
   with files.replacing(os.path.join(args.directory, 'lessons.md')) as temporary:
     with open(temporary, 'w', encoding='utf-8') as f:
       f.write(text + '\n')
-  path = os.path.join(args.directory, 'lessons.png')
-  with files.replacing(path) as temporary:
-    figure.savefig(temporary, format='png', dpi=100)
-  print(f'Wrote {path}')
+  joint = read_losses(args.directory, 'joint')
+  if joint:
+    plots['switch.png'] = draw_switch(
+      read_losses(args.directory, 'frozen'), joint
+    )
+  for name, figure in plots.items():
+    path = os.path.join(args.directory, name)
+    with files.replacing(path) as temporary:
+      figure.savefig(temporary, format='png', dpi=100)
+    print(f'Wrote {path}')
   return 0
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from im2txt.data import shards
 from im2txt.evaluation import lessons
+from im2txt.visualization import curves
 
 _BLEU_4 = {
   'frozen-1': {3: 0.20, 20: 0.17},
@@ -151,6 +152,34 @@ def test_nothing_to_tabulate_is_told(tmp_path, capsys):
   with pytest.raises(SystemExit):
     lessons.main([f'--directory={tmp_path}'])
   assert f'no scores in {tmp_path}/scores' in capsys.readouterr().err
+
+
+def point(step, value):
+  return curves.Point(step, float(step), value)
+
+
+def test_draws_the_loss_where_joint_training_begins():
+  frozen = {
+    '1': {'losses/smoothed_loss': [point(10, 5.0), point(90, 3.25)]},
+    '2': {'losses/smoothed_loss': [point(90, 3.5)]},
+  }
+  joint = {
+    '1': {
+      'losses/smoothed_loss': [point(100, 3.25), point(110, 3.0)],
+      'losses/batch_loss': [point(100, 2.0), point(110, 2.5)],
+      'losses/total_loss': [point(100, 2.125), point(110, 2.75)],
+    }
+  }
+  _, near = lessons.draw_switch(frozen, joint).axes
+  lines = [line.get_xydata().tolist() for line in near.get_lines()]
+  assert lines[:3] == [
+    [[10, 5.0], [90, 3.25]],
+    [[100, 3.25], [110, 3.0]],
+    [[100, 3.375], [110, 3.25]],
+  ]
+  assert near.get_xlim() == (70, 110)
+  # What is far from the switch does not count.
+  assert near.get_ylim() == pytest.approx((2.95, 3.425))
 
 
 def test_draws_a_point_for_each_run(directory):

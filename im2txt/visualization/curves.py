@@ -103,31 +103,6 @@ def find_runs(logdirs: Sequence[str]) -> dict[str, Scalars]:
   }
 
 
-def from_step(
-  runs: Mapping[str, Scalars], first_step: int
-) -> dict[str, Scalars]:
-  """Returns runs without the points before a step.
-
-  Raises:
-    ValueError: no point is left.
-  """
-  found = {}
-  for name, scalars in runs.items():
-    left = {
-      tag: kept
-      for tag, points in scalars.items()
-      if (kept := [point for point in points if point.step >= first_step])
-    }
-    if left:
-      found[name] = left
-  if not found:
-    raise ValueError(
-      f'--first_step={first_step} is after the last step of all runs: give an '
-      'earlier one'
-    )
-  return found
-
-
 def draw(runs: Mapping[str, Scalars]) -> 'figure_lib.Figure':
   """Draws the curves of runs. Panels without data are omitted.
 

@@ -98,25 +98,6 @@ def test_file_that_is_being_written(folder):
   assert 'losses/smoothed_loss' in curves.read_scalars(folder / 'b')
 
 
-def test_curves_from_a_step_on(folder):
-  runs = curves.find_runs([str(folder)])
-  left = curves.from_step(runs, 11)
-  assert {
-    name: {tag: [p.step for p in points] for tag, points in scalars.items()}
-    for name, scalars in left.items()
-  } == {
-    'a/train': {'losses/smoothed_loss': [20], 'learning_rate': [20]},
-    'a/eval': dict.fromkeys(
-      ['Perplexity', 'metrics/bleu_4', 'losses/cross_entropy'], [20]
-    ),
-  }
-  assert curves.from_step(runs, 0) == runs
-  with pytest.raises(
-    ValueError, match='--first_step=21 is after the last step'
-  ):
-    curves.from_step(runs, 21)
-
-
 def test_panels_and_curves(folder):
   runs = curves.find_runs([str(folder / 'a'), str(folder / 'b')])
   assert list(runs) == ['a/eval', 'a/train', 'b']
