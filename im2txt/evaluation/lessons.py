@@ -89,12 +89,12 @@ class Spread(NamedTuple):
   Attributes:
     mean: of the runs.
     deviation: their standard deviation (n - 1); NaN of one run.
-    count: number of runs.
+    runs: their number.
   """
 
   mean: float
   deviation: float
-  count: int
+  runs: int
 
   @classmethod
   def of(cls, values: Sequence[float]) -> 'Spread':
@@ -108,7 +108,7 @@ class Spread(NamedTuple):
   def text(self, factor: float = 100, digits: int = 1, sign: str = '') -> str:
     """Returns it for a table, such as '16.5 ± 0.3'."""
     text = f'{factor * self.mean:{sign}.{digits}f}'
-    if self.count > 1:
+    if self.runs > 1:
       text += f' ± {factor * self.deviation:.{digits}f}'
     return text
 
@@ -205,7 +205,7 @@ def agreement(found: Spread | None) -> str:
     return ''
   if found.mean <= 0:
     return '**no**'
-  if found.count > 1 and found.mean <= found.deviation:
+  if found.runs > 1 and found.mean <= found.deviation:
     return 'within the spread'
   return 'yes'
 
@@ -399,7 +399,7 @@ def draw(rows: Rows) -> 'figure_lib.Figure':
         axes.errorbar(
           found.mean,
           row + shift,
-          xerr=None if found.count < 2 else found.deviation,
+          xerr=None if found.runs < 2 else found.deviation,
           fmt='o',
           markersize=6,
           capsize=3,
