@@ -57,12 +57,13 @@ class Lesson(NamedTuple):
 
 LESSONS = (
   Lesson('frozen', 'encoder frozen'),
-  Lesson('longer', '... as many steps more as the next row has', 'frozen'),
+  Lesson('longer', 'frozen, more steps', 'frozen'),
   Lesson('joint', '+ top blocks fine-tuned', 'frozen', '+1'),
   Lesson('sampled', '+ scheduled sampling', 'joint', 'up to +1.5'),
   Lesson('ensemble-without', '+ ensemble of two', 'sampled', '+1.5, of 15'),
   Lesson('ensemble-all', '+ ensemble of three', 'sampled', '+1.5, of 15'),
-  Lesson('critical', 'one model + self-critical', 'sampled'),
+  # It has the frozen encoder, so that features need not be computed again.
+  Lesson('critical', 'frozen, more steps, + self-critical', 'longer'),
 )
 _PAPER_BEAM = 'more than +2'
 

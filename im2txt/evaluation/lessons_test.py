@@ -21,6 +21,7 @@ _BLEU_4 = {
   'ensemble-without-1': {3: 0.25, 20: 0.2},
   'ensemble-without-2': {3: 0.24, 20: 0.2},
   'ensemble-all': {3: 0.27, 20: 0.2},
+  'longer-1': {3: 0.22},
   'critical-1': {3: 0.26},
 }
 # Captions of images 5 and 6.
@@ -84,6 +85,7 @@ def test_runs_are_compared_with_what_they_are_built_upon(directory):
   rows = lessons.read_rows(str(directory / 'scores'))
   assert list(rows) == [
     'frozen',
+    'longer',
     'joint',
     'sampled',
     'ensemble-without',
@@ -110,6 +112,8 @@ def test_runs_are_compared_with_what_they_are_built_upon(directory):
     '27.0',
     '+6.0',
   )
+  critical = cells(found, 'frozen, more steps, + self-critical')
+  assert critical['BLEU-4 gained'] == '+4.0'
   frozen = cells(found, 'encoder frozen')
   assert frozen['BLEU-4 gained'] == frozen['same sign'] == ''
 
