@@ -21,7 +21,6 @@ import sys
 from typing import NamedTuple
 from typing import TYPE_CHECKING
 
-import im2txt  # noqa: F401  It keeps TensorFlow quiet.
 from im2txt.data import shards
 from im2txt.evaluation import beam_sweep
 from im2txt.evaluation import scoring
