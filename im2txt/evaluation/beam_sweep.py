@@ -293,7 +293,7 @@ class Sweep:
     """Returns (image ids, features), each image encoded once for all runs."""
     if self._features:
       return self._features
-    fingerprints = self._captioner.encoder_fingerprints()
+    fingerprints = self._captioner.encoder_fingerprints
     found = [self._read_features(fingerprint) for fingerprint in fingerprints]
     of_encoders = [part for part in found if part is not None]
     if len(of_encoders) < len(fingerprints):

@@ -48,6 +48,7 @@ class Captioner:
     )
     self.decoded = 0
 
+  @property
   def encoder_fingerprints(self):
     return ['fingerprint of the one encoder']
 
@@ -178,8 +179,9 @@ def test_goes_on_where_it_was(files, monkeypatch):
 
 def test_sweeps_share_the_features_of_an_encoder(files):
   class TwoEncoders(Captioner):
+    @property
     def encoder_fingerprints(self):
-      return [*super().encoder_fingerprints(), 'fingerprint of another']
+      return [*super().encoder_fingerprints, 'fingerprint of another']
 
     def encode(self, images):
       first = super().encode(images)

@@ -678,7 +678,6 @@ class Captioner:
     if len(members) > 1:
       _check_of_one_kind(members)
     self._members = members
-    self._precision = precision
     self.prefixes = [member.prefix for member in members]
     trained = [member.vocabulary for member in members]
     vocabulary_stamp.check(
@@ -731,6 +730,11 @@ class Captioner:
       )
 
   @property
+  def encoder_fingerprints(self) -> list[str]:
+    """The fingerprints of its encoders, in the order of `encode`."""
+    return list(dict.fromkeys(m.encoder_fingerprint for m in self._members))
+
+  @property
   def encoder_fingerprint(self) -> str:
     """Tells the features of images by this model from those by another.
 
@@ -738,9 +742,9 @@ class Captioner:
     """
     config = self._members[0].model.config
     return digest(
-      self._precision,
+      self.precision,
       [config.image_height, config.image_width],
-      list(dict.fromkeys(m.encoder_fingerprint for m in self._members)),
+      self.encoder_fingerprints,
     )
 
   @property
@@ -800,10 +804,6 @@ class Captioner:
     if len(self.encoders) == 1:
       return self.encoders[0](batch)
     return tf.concat([encode(batch) for encode in self.encoders], axis=1)
-
-  def encoder_fingerprints(self) -> list[str]:
-    """Returns what tells its encoders from others, in the order of `encode`."""
-    return [member.encoder_fingerprint() for member in self._first_of]
 
   def feature_maps(self, images: Sequence[tf.Tensor]) -> tf.Tensor:
     """Returns what `encode` averages over the image.
