@@ -264,7 +264,7 @@ def joint_steps(
     step_fn = steps.make_step_fn(
       model, update.Update(model, training), 0, source, training
     )
-    batch = image_batches.Batch(
+    batch = image_batches.Batch.whole(
       inputs if source == steps.BLOCK_INPUTS else images, *captions
     )
     rate = tf.constant(0.0)
