@@ -656,6 +656,7 @@ class Captioner:
     global_step: of the first checkpoint.
     model: a model without Inception, or an ensemble.
     decoder: captions the results of `encode`.
+    precision: see above.
     encoders: an `ImageEncoder` of each Inception v3.
 
   Raises:
