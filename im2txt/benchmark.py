@@ -5,9 +5,10 @@
 
 It first measures the limits of the machine: the rate of matrix products, of
 Inception v3 alone and of decoding JPEGs. In the same run it measures the
-training step from cached features and from images, the LSTM and other ways to
-compute it, captioning, saving checkpoints, preparing shards, and whole programs
-with their peak memory. Each figure is a median after a warm-up.
+training step from cached features and from images, the joint step of decoder
+and Inception, the LSTM and other ways to compute it, captioning, saving
+checkpoints, preparing shards, and whole programs with their peak memory. Each
+figure is a median after a warm-up.
 
 It prints a table, and writes into DIR benchmark.json, time.png (parts of the
 time) and growth.png (how the cost grows with sizes of batch, beam, caption and
@@ -108,6 +109,7 @@ def main(_: Sequence[str]) -> None:
     )
     benchmark.machine()
     benchmark.training()
+    benchmark.joint()
     benchmark.switches()
     benchmark.lstm()
     benchmark.captioning()

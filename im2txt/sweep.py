@@ -21,6 +21,7 @@ from im2txt.data import caption_files
 from im2txt.data import shards
 from im2txt.evaluation import beam_sweep
 from im2txt.inference_utils import captioner as captioner_lib
+from im2txt.inference_utils import model_flags
 from im2txt.inference_utils import search_config
 from im2txt.metrics import caption_scores
 from im2txt.metrics import summary
@@ -69,7 +70,20 @@ def define_flags() -> None:
   flags.DEFINE_string(
     'output_dir',
     '',
-    'Directory for sweep.json, sweep.png and the features of the images.',
+    'Directory for sweep.json and sweep.png.',
+  )
+  flags.DEFINE_string(
+    'feature_dir',
+    '',
+    'Directory for the features of the images, 8 KB each per encoder. Sweeps of '
+    'other checkpoints on the same images can share it. The default is '
+    '--output_dir.',
+  )
+  flags.DEFINE_bool(
+    'keep_captions',
+    False,
+    'Whether to write the captions of each point, as many as the beam is large, '
+    'to captions-BEAM-FACTOR.json in --output_dir.',
   )
   flags.DEFINE_list(
     'beam_sizes', [str(n) for n in range(1, 21)], 'Sizes of the beam.'
@@ -87,6 +101,7 @@ def define_flags() -> None:
   flags.DEFINE_integer(
     'max_images', 0, 'Number of images to take; 0 for all.', lower_bound=0
   )
+  model_flags.define_precision()
   search_config.define_flags(
     without=(
       'beam_size',
@@ -152,7 +167,7 @@ def main(_: Sequence[str]) -> None:
   factors = numbers('length_normalization_factors', float)
   search = search_config.from_flags(FLAGS)
   captioner = captioner_lib.Captioner(
-    FLAGS.checkpoint_path, FLAGS.vocab_file, search
+    FLAGS.checkpoint_path, FLAGS.vocab_file, search, FLAGS.precision
   )
   stamps = [vocabulary_stamp.of_checkpoint(p) for p in captioner.prefixes]
   if FLAGS.captions_file:
@@ -170,7 +185,14 @@ def main(_: Sequence[str]) -> None:
     or caption_scores.tokenize
   )
   points = beam_sweep.Sweep(
-    FLAGS.output_dir, captioner, images, search, FLAGS.metrics, split
+    FLAGS.output_dir,
+    captioner,
+    images,
+    search,
+    FLAGS.metrics,
+    split,
+    FLAGS.feature_dir,
+    FLAGS.keep_captions,
   ).run(beam_sizes, factors)
   print(beam_sweep.tables(points, FLAGS.metrics))
   path = os.path.join(FLAGS.output_dir, beam_sweep.PLOT_FILE)

@@ -41,6 +41,8 @@ from im2txt.text import vocabulary_stamp
 
 _TRAINING_BATCH = 32
 _CAPTIONING_BATCH = 16
+# Of joint training.
+_CAPTIONS_PER_IMAGE = (1, 4)
 
 
 def jpegs(count: int) -> list[bytes]:
@@ -203,6 +205,25 @@ class Benchmark:
       'backward and update': 1e3 * (seconds['from features'] - forward) / size,
     }
 
+  def joint(self) -> None:
+    """Compares joint training with the rate of matrix products.
+
+    With bfloat16 the decoder is computed in it, and so are top blocks from their
+    cached inputs. The rest of Inception is float32.
+    """
+    rates = {
+      dtype: 1e9 * self.results[f'matrix products, {dtype.name}']['value']
+      for dtype in (tf.float32, tf.bfloat16)
+    }
+    size = self.config.batch_size
+    for per_image in _CAPTIONS_PER_IMAGE:
+      for name, step in training.joint_steps(self.config, per_image):
+        name = f'joint training, {name}, {per_image} per image'
+        limit = f'{name}, all at the rate of matrix products'
+        self._add(limit, size / step.limit(rates), 'captions/s')
+        seconds = timing.median_seconds(step.run, min(self.repeats, 3))
+        self._add(name, size / seconds, 'captions/s', limit)
+
   def switches(self) -> None:
     """Compares steps that have a switch on with one that has none."""
     seconds = timing.alternating_medians(
@@ -351,6 +372,7 @@ class Benchmark:
       '--random_inception',
     ]
     cache = f'--feature_cache_dir={os.path.join(self.directory, "features")}'
+    joint = ['--train_inception', '--number_of_steps=2']
     for name, command in (
       (
         'train from features',
@@ -359,6 +381,19 @@ class Benchmark:
       (
         'train from images',
         [*train, '--number_of_steps=10', '--log_every_n_steps=10'],
+      ),
+      (
+        'train all of Inception',
+        [*train, f'--train_dir={train_dir}-all', *joint],
+      ),
+      (
+        'train the top blocks',
+        [
+          *train,
+          f'--train_dir={train_dir}-top',
+          *joint,
+          '--train_inception_from=Mixed_7b',
+        ],
       ),
       (
         'evaluate',

@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training steps to be measured, and other ways to run the LSTM."""
 
+import collections
 from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 import os
 from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -16,6 +20,7 @@ from im2txt.input_pipeline import image_batches
 from im2txt.input_pipeline import image_features
 from im2txt.metrics import cider
 from im2txt.ops import folded_inception
+from im2txt.ops import image_embedding
 from im2txt.ops import lstm
 from im2txt.text import vocabulary
 from im2txt.training import self_critical
@@ -146,6 +151,138 @@ def switched_steps(
     'Momentum': step(optimizer='Momentum'),
     'AdamW': step(optimizer='AdamW', weight_decay=0.01),
   }
+
+
+class JointStep(NamedTuple):
+  """A step that trains Inception v3 too.
+
+  Attributes:
+    run: takes the step, and waits for it.
+    flops: floating-point operations of the convolutions and matrix products, by
+      the dtype that they are computed in.
+  """
+
+  run: Callable[[], object]
+  flops: Mapping[tf.DType, int]
+
+  def limit(self, rates: Mapping[tf.DType, float]) -> float:
+    """Returns the seconds of a step at the rates of matrix products.
+
+    Args:
+      rates: floating-point operations per second, by dtype.
+    """
+    return sum(flops / rates[dtype] for dtype, flops in self.flops.items())
+
+
+def convolution_flops(
+  encode: Callable[[tf.Tensor], tf.Tensor], shape: Sequence[int]
+) -> tuple[int, int]:
+  """Returns the floating-point operations of convolutions, with 2 per product.
+
+  The gradient of the weights takes as many as the convolution itself, and so
+  does the gradient of its input. The latter is needed only after another
+  convolution.
+
+  Args:
+    encode: function of a float32 tensor, to be traced.
+    shape: shape of the tensor.
+
+  Returns:
+    (operations forward, operations of the gradients).
+  """
+  graph = (
+    tf.function(encode, autograph=False)
+    .get_concrete_function(tf.TensorSpec(shape))
+    .graph
+  )
+  forward = backward = 0
+  after: set[str] = set()
+  for op in graph.get_operations():
+    is_after = any(tensor.op.name in after for tensor in op.inputs)
+    if op.type == 'Conv2D':
+      height, width, channels, _ = op.inputs[1].shape
+      flops = 2 * height * width * channels * op.outputs[0].shape.num_elements()
+      forward += flops
+      backward += flops * (2 if is_after else 1)
+    if is_after or op.type == 'Conv2D':
+      after.add(op.name)
+  return forward, backward
+
+
+def joint_steps(
+  config: configuration.ModelConfig,
+  captions_per_image: int,
+  block: str = 'Mixed_7b',
+) -> Iterator[tuple[str, JointStep]]:
+  """Makes steps that train the decoder and Inception v3, or its top blocks.
+
+  Args:
+    config: sizes of the model and the batch.
+    captions_per_image: number of captions per image; divides the batch size.
+    block: the first of the top blocks.
+
+  Yields:
+    (what the step does, the step). The caller lets go of one before the next is
+    made, as each has a network of its own.
+  """
+  num_images = config.batch_size // captions_per_image
+  _, *captions = random_batch(config, num_images, captions_per_image)
+  size = [config.image_height, config.image_width, 3]
+  images = tf.random.uniform([num_images, *size], -1.0, 1.0)
+  decoder = config.batch_size * flops_per_caption(config)
+  weights = {
+    name: np.zeros(shape, np.float32)
+    for name, shape in image_embedding.variable_shapes().items()
+  }
+  folded = folded_inception.fold(weights.__getitem__)
+
+  def below(given: tf.Tensor) -> tf.Tensor:
+    return folded_inception.encode(given, folded, block)
+
+  inputs = tf.function(below, autograph=False)(images)
+  forward, _ = convolution_flops(below, [1, *size])
+  top = sum(
+    convolution_flops(
+      lambda x: folded_inception.encode_from(block, x, folded),
+      [1, *inputs.shape[1:]],
+    )
+  )
+  whole = sum(
+    convolution_flops(lambda x: folded_inception.encode(x, folded), [1, *size])
+  )
+
+  def step(
+    dtype: tf.DType, train_from: str | None, source: str, flops: int
+  ) -> JointStep:
+    model = show_and_tell_model.ShowAndTellModel(
+      config,
+      train_inception=True,
+      train_inception_from=train_from,
+      training_dtype=dtype,
+    )
+    training = configuration.TrainingConfig()
+    step_fn = steps.make_step_fn(
+      model, update.Update(model, training), 0, source, training
+    )
+    batch = image_batches.Batch.whole(
+      inputs if source == steps.BLOCK_INPUTS else images, *captions
+    )
+    rate = tf.constant(0.0)
+    done = collections.Counter({dtype: decoder})
+    done[dtype if source == steps.BLOCK_INPUTS else tf.float32] += (
+      num_images * flops
+    )
+    return JointStep(
+      lambda: float(step_fn([batch], rate, rate)['total_loss']), done
+    )
+
+  for dtype in (tf.float32, tf.bfloat16):
+    for name, *of_step in (
+      ('top blocks from their cached inputs', block, steps.BLOCK_INPUTS, top),
+      ('top blocks from images', block, steps.IMAGES, forward + top),
+      ('all of Inception', None, steps.IMAGES, whole),
+    ):
+      yield f'{name}, {dtype.name}', step(dtype, *of_step)
 
 
 def self_critical_steps(

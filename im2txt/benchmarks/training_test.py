@@ -78,6 +78,61 @@ def test_steps_to_measure_do_what_they_say(tmp_path):
   assert all(norm() > 0 for norm in found.values())
 
 
+def test_counts_convolutions():
+  first = tf.zeros([3, 3, 2, 5])
+  second = tf.zeros([1, 1, 5, 7])
+
+  def encode(images):
+    forked = tf.nn.relu(tf.nn.conv2d(images, first, 1, 'SAME'))
+    return tf.nn.conv2d(forked, second, 2, 'SAME')
+
+  forward, backward = training.convolution_flops(encode, [1, 8, 6, 2])
+  one, other = 2 * 9 * 2 * 8 * 6 * 5, 2 * 5 * 4 * 3 * 7
+  assert forward == one + other
+  # No gradient of the images is needed.
+  assert backward == one + 2 * other
+
+
+def test_the_joint_step_trains_the_top_blocks():
+  config = configuration.ModelConfig(
+    vocab_size=20,
+    embedding_size=4,
+    num_lstm_units=6,
+    batch_size=4,
+    image_height=75,
+    image_width=75,
+  )
+  name, step = next(training.joint_steps(config, captions_per_image=2))
+  assert name == 'top blocks from their cached inputs, float32'
+  loss = step.run()
+  # The weight decay of two blocks comes on top of the loss of 20 words.
+  assert math.log(20) < loss < math.log(20) + 4
+  # Of two images, three times the products of 11 million weights at one place.
+  assert list(step.flops) == [tf.float32]
+  assert 2 * 3 * 2 * 8e6 < step.flops[tf.float32] < 2 * 3 * 2 * 12e6
+  mixed = step._replace(flops={tf.float32: 100, tf.bfloat16: 300})
+  assert mixed.limit({tf.float32: 10.0, tf.bfloat16: 20.0}) == 10 + 15
+
+
+def test_joint_training_has_a_limit_of_its_own(tmp_path, monkeypatch):
+  benchmark = suite.Benchmark(str(tmp_path), 1, 0)
+  for dtype, rate in ('float32', 1), ('bfloat16', 4):
+    benchmark.results[f'matrix products, {dtype}'] = {'value': rate}
+  step = training.JointStep(
+    lambda: None, {tf.float32: 3 * 10**9, tf.bfloat16: 4 * 10**9}
+  )
+  monkeypatch.setattr(
+    training, 'joint_steps', lambda config, per_image: [('a step', step)]
+  )
+  benchmark.joint()
+  name = 'joint training, a step, 4 per image'
+  # 32 captions in 3 + 1 seconds.
+  limit = benchmark.results[f'{name}, all at the rate of matrix products']
+  assert limit == {'value': 8.0, 'unit': 'captions/s'}
+  found = benchmark.results[name]
+  assert found['share'] == pytest.approx(found['value'] / 8)
+
+
 def test_ways_to_run_the_lstm_agree():
   config = configuration.ModelConfig(
     batch_size=3, embedding_size=4, num_lstm_units=6

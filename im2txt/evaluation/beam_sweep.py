@@ -36,12 +36,13 @@ if TYPE_CHECKING:
 
 # {(beam size, length normalization factor): {metric: value}}
 Points = dict[tuple[int, float], dict[str, float]]
+# Image id -> captions, the best first.
+NBest = dict[int, list[str]]
 # (image ids, features)
 _Features = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
 
 POINTS_FILE = 'sweep.json'
 PLOT_FILE = 'sweep.png'
-_FEATURES_FILE = 'features.npz'
 # Images whose captions are searched at once.
 _BATCH_SIZE = 32
 
@@ -135,6 +136,10 @@ class Sweep:
     search: a `SearchConfig`, all settings but the two that are varied.
     metrics: names out of `summary.METRICS`.
     split: what tokenizes captions, see `caption_scores.score`.
+    feature_dir: directory of the features of the images, which sweeps of other
+      checkpoints on the same images can share; '' for `directory`. Encoders
+      have a file each.
+    keep_captions: whether to keep the captions too, see `captions_path`.
 
   Raises:
     ValueError: the directory holds a sweep of something else, or a damaged one.
@@ -148,8 +153,12 @@ class Sweep:
     search: search_config.SearchConfig,
     metrics: Sequence[str],
     split: caption_scores.Split = caption_scores.tokenize,
+    feature_dir: str = '',
+    keep_captions: bool = False,
   ):
     self._directory = directory
+    self._feature_dir = feature_dir or directory
+    self._keep_captions = keep_captions
     self._captioner = captioner
     self._images = images
     self._search = search.completed(captioner.model.config)
@@ -157,15 +166,19 @@ class Sweep:
     self._split = split
     self._features: _Features | None = None
     os.makedirs(directory, exist_ok=True)
+    os.makedirs(self._feature_dir, exist_ok=True)
     settings = self._search.as_dict()
     del settings['beam_size'], settings['length_normalization_factor']
-    self._of = {
+    self._captions = hashlib.sha256(
+      json.dumps(sorted(images.references.items())).encode()
+    ).hexdigest()
+    self._measured_on = {
       'checkpoints': [_weights(p) for p in captioner.prefixes],
-      'captions': hashlib.sha256(
-        json.dumps(sorted(images.references.items())).encode()
-      ).hexdigest(),
+      'captions': self._captions,
+      'search': settings,
     }
-    self._measured_on = {**self._of, 'search': settings}
+    if captioner.precision != 'float32':
+      self._measured_on['precision'] = captioner.precision
     self._path = os.path.join(directory, POINTS_FILE)
     self.points = self._read()
 
@@ -173,22 +186,9 @@ class Sweep:
     """Returns {(beam size, factor): {metric: value}} of the file."""
     if not os.path.exists(self._path):
       return {}
-    try:
-      content = files.read_json(self._path)
-      measured_on = content['measured_on']
-      points = {
-        (point['beam_size'], point['length_normalization_factor']): point[
-          'scores'
-        ]
-        for point in content['points']
-      }
-    except (OSError, ValueError, KeyError, TypeError) as error:
-      raise ValueError(
-        f'cannot read {self._path} ({type(error).__name__}: {error}); delete '
-        'it to begin anew'
-      ) from error
-    for name, value in self._measured_on.items():
-      if measured_on.get(name) != value:
+    measured_on, points = _read(self._path)
+    for name in {**self._measured_on, **measured_on}:
+      if measured_on.get(name) != self._measured_on.get(name):
         raise ValueError(
           f'{self._path} is of other {name}: give another --output_dir, or '
           'delete it to begin anew'
@@ -213,6 +213,10 @@ class Sweep:
       point
       for point in wanted
       if not set(self._metrics) <= self.points.get(point, {}).keys()
+      or (
+        self._keep_captions
+        and not os.path.exists(captions_path(self._directory, *point))
+      )
     ]
     if len(left) < len(wanted):
       logging.info(
@@ -260,7 +264,7 @@ class Sweep:
         self._search, beam_size=beam_size, length_normalization_factor=factor
       )
     )
-    n_best: dict[int, list[str]] = {}
+    n_best: NBest = {}
     for start in range(0, len(image_ids), _BATCH_SIZE):
       batch = slice(start, start + _BATCH_SIZE)
       n_best.update(
@@ -272,6 +276,14 @@ class Sweep:
           ),
         )
       )
+    if self._keep_captions:
+      files.write_json(
+        captions_path(self._directory, beam_size, factor),
+        [
+          {'image_id': image_id, 'captions': captions}
+          for image_id, captions in n_best.items()
+        ],
+      )
     scores = summary.summarize(
       self._images.references, n_best, metrics=self._metrics, split=self._split
     )
@@ -281,17 +293,29 @@ class Sweep:
     """Returns (image ids, features), each image encoded once for all runs."""
     if self._features:
       return self._features
-    path = os.path.join(self._directory, _FEATURES_FILE)
-    mark = json.dumps(self._of)
-    try:
-      found = numpy_files.read(path)
-      if str(found['mark']) == mark:
-        self._features = found['image_ids'], found['features']
-        return self._features
-    except FileNotFoundError:
-      pass
-    except (OSError, ValueError, KeyError) as e:
-      logging.warning('%s is damaged (%s): made again', path, e)
+    fingerprints = self._captioner.encoder_fingerprints
+    found = [self._read_features(fingerprint) for fingerprint in fingerprints]
+    of_encoders = [part for part in found if part is not None]
+    if len(of_encoders) < len(fingerprints):
+      image_ids, features = self._encode()
+      of_encoders = [
+        (image_ids, part)
+        for part in np.split(features, len(fingerprints), axis=1)
+      ]
+      for fingerprint, part in zip(fingerprints, of_encoders):
+        self._write_features(fingerprint, part)
+    self._features = (
+      of_encoders[0][0],
+      np.concatenate([features for _, features in of_encoders], axis=1),
+    )
+    return self._features
+
+  def _encode(self) -> _Features:
+    """Encodes all images.
+
+    Raises:
+      ValueError: none of them can be decoded.
+    """
     image_ids, features = [], []
     with Progress('Encoding', len(self._images.references), 'images') as p:
       for ids, encoded in captioner_lib.encode_batches(
@@ -301,13 +325,96 @@ class Sweep:
         features.append(encoded)
     if not image_ids:
       raise ValueError('there is no image that can be decoded')
-    self._features = np.array(image_ids), np.concatenate(features)
+    return np.array(image_ids), np.concatenate(features)
+
+  def _features_file(self, fingerprint: str) -> tuple[str, str]:
+    """Returns the path of the features of an encoder, and what marks them."""
+    precision = self._captioner.precision
+    name = f'features-{fingerprint[:16]}-{precision}.npz'
+    return os.path.join(self._feature_dir, name), json.dumps(
+      {
+        'captions': self._captions,
+        'encoder': fingerprint,
+        'precision': precision,
+      }
+    )
+
+  def _read_features(self, fingerprint: str) -> _Features | None:
+    """Returns the features of an encoder, None if they are not there."""
+    path, mark = self._features_file(fingerprint)
+    try:
+      found = numpy_files.read(path)
+      if str(found['mark']) == mark:
+        return found['image_ids'], found['features']
+    except FileNotFoundError:
+      pass
+    except (OSError, ValueError, KeyError) as e:
+      logging.warning('%s is damaged (%s): made again', path, e)
+    return None
+
+  def _write_features(self, fingerprint: str, features: _Features) -> None:
+    path, mark = self._features_file(fingerprint)
     with files.replacing(path) as temporary:
       with open(temporary, 'wb') as f:
-        np.savez(
-          f, mark=mark, image_ids=self._features[0], features=self._features[1]
-        )
-    return self._features
+        np.savez(f, mark=mark, image_ids=features[0], features=features[1])
+
+
+def _read(path: str) -> tuple[dict[str, object], Points]:
+  """Returns (what was measured on, points) of a file of a sweep.
+
+  Raises:
+    ValueError: it cannot be read.
+  """
+  try:
+    content = files.read_json(path)
+    points = {
+      (point['beam_size'], point['length_normalization_factor']): point[
+        'scores'
+      ]
+      for point in content['points']
+    }
+    return dict(content['measured_on']), points
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise ValueError(
+      f'cannot read {path} ({type(error).__name__}: {error}); delete it to '
+      'begin anew'
+    ) from error
+
+
+def read_points(directory: str) -> Points:
+  """Returns the points of the sweep in a directory.
+
+  Raises:
+    ValueError: there is none that can be read.
+  """
+  return _read(os.path.join(directory, POINTS_FILE))[1]
+
+
+def captions_path(directory: str, beam_size: int, factor: float) -> str:
+  """Returns the path of the captions of a point.
+
+  It is a JSON file: [{"image_id": 42, "captions": [the best, ...]}, ...].
+
+  >>> captions_path('sweep', 3, 0.0)
+  'sweep/captions-3-0.json'
+  """
+  return os.path.join(directory, f'captions-{beam_size}-{factor:g}.json')
+
+
+def read_captions(directory: str, beam_size: int, factor: float) -> NBest:
+  """Returns the captions of a point, which a sweep has kept.
+
+  Raises:
+    ValueError: there are none that can be read.
+  """
+  path = captions_path(directory, beam_size, factor)
+  try:
+    return {row['image_id']: row['captions'] for row in files.read_json(path)}
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise ValueError(
+      f'cannot read {path} ({type(error).__name__}: {error}); delete it and '
+      'run sweep --keep_captions again'
+    ) from error
 
 
 def _weights(prefix: str) -> str:

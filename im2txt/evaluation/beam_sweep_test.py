@@ -33,6 +33,7 @@ class Captioner:
   """
 
   def __init__(self, directory, search=SearchConfig()):
+    self.precision = 'float32'
     self.prefixes = [checkpoints.resolve(str(directory))]
     self.model = show_and_tell_model.ShowAndTellModel(
       configuration.ModelConfig(
@@ -46,6 +47,10 @@ class Captioner:
       self.model, self.vocab, search
     )
     self.decoded = 0
+
+  @property
+  def encoder_fingerprints(self):
+    return ['fingerprint of the one encoder']
 
   def decode(self, data, exif_orientation):
     assert not exif_orientation
@@ -110,10 +115,10 @@ def make(files, captioner=None, **options):
     [str(files / 'val-0')], 0, captioner.vocab
   )
   return beam_sweep.Sweep(
-    str(files / 'out'),
-    captioner,
-    images,
+    captioner=captioner,
+    images=images,
     **{
+      'directory': str(files / 'out'),
       'search': SearchConfig(max_caption_length=7),
       'metrics': _METRICS,
       'split': lambda captions: captions,
@@ -172,10 +177,72 @@ def test_goes_on_where_it_was(files, monkeypatch):
   assert len(calls) == 6
 
 
+def test_sweeps_share_the_features_of_an_encoder(files):
+  class TwoEncoders(Captioner):
+    @property
+    def encoder_fingerprints(self):
+      return [*super().encoder_fingerprints, 'fingerprint of another']
+
+    def encode(self, images):
+      first = super().encode(images)
+      return tf.concat([first, first + 1], axis=1)
+
+  def encoded(captioner, output_dir):
+    before = captioner.decoded
+    make(
+      files,
+      captioner,
+      directory=str(files / output_dir),
+      feature_dir=str(files / 'features'),
+    )._encoded()
+    return captioner.decoded - before
+
+  assert encoded(Captioner(files), 'a') == 3
+  # It takes one encoder more.
+  assert encoded(TwoEncoders(files), 'b') == 3
+  assert len(list((files / 'features').iterdir())) == 2
+  ensemble = TwoEncoders(files)
+  assert encoded(ensemble, 'c') == 0
+  image_ids, features = make(
+    files,
+    ensemble,
+    directory=str(files / 'd'),
+    feature_dir=str(files / 'features'),
+  )._encoded()
+  assert image_ids.tolist() == list(_CAPTIONS)
+  np.testing.assert_array_equal(
+    features,
+    ensemble.encode([len(testing.jpeg(image_id)) for image_id in _CAPTIONS]),
+  )
+
+
+def test_captions_are_kept(files):
+  def sweep(**options):
+    return make(files, **options).run([1, 2], [0.0])
+
+  points = sweep()
+  with pytest.raises(ValueError, match='captions-2-0.json .*--keep_captions'):
+    beam_sweep.read_captions(str(files / 'out'), 2, 0.0)
+  # Points that were scored without are searched again.
+  assert sweep(keep_captions=True) == points
+  kept = beam_sweep.read_captions(str(files / 'out'), 2, 0.0)
+  assert list(kept) == list(_CAPTIONS)
+  assert all(len(captions) == 2 for captions in kept.values())
+  assert beam_sweep.read_points(str(files / 'out')) == points
+  scores = summary.summarize(
+    _CAPTIONS, kept, metrics=_METRICS, split=lambda captions: captions
+  )
+  assert {name: scores[name] for name in _METRICS} == points[2, 0.0]
+
+
 def test_a_sweep_of_something_else_is_refused(files):
   make(files).run([1], [0.0])
   with pytest.raises(ValueError, match='sweep.json is of other search: give'):
     make(files, search=SearchConfig(max_caption_length=8))
+  captioner = Captioner(files)
+  captioner.precision = 'bfloat16'
+  with pytest.raises(ValueError, match='is of other precision'):
+    make(files, captioner)
   captioner = Captioner(files)
   images = beam_sweep.Images.of_captions_file(
     str(files / 'captions.jsonl'), str(files), 'val', 0
@@ -195,7 +262,8 @@ def test_a_sweep_of_something_else_is_refused(files):
 
 def test_damaged_files(files):
   make(files).run([1], [0.0])
-  (files / 'out' / 'features.npz').write_bytes(b'PK nonsense')
+  (features,) = (files / 'out').glob('features-*.npz')
+  features.write_bytes(b'PK nonsense')
   captioner = Captioner(files)
   make(files, captioner).run([2], [0.0])
   assert captioner.decoded == 3
@@ -274,7 +342,7 @@ def fixture_run(files, monkeypatch, capsys):
   monkeypatch.setattr(
     sweep.captioner_lib,
     'Captioner',
-    lambda path, vocab_file, search: Captioner(files, search),
+    lambda path, vocab_file, search, precision: Captioner(files, search),
   )
 
   def run(**arguments):
@@ -297,6 +365,8 @@ def test_program(run, files):
     'length_normalization_factors': '0,1',
     'metrics': 'mean_length',
     'max_caption_length': 7,
+    'feature_dir': files / 'features',
+    'keep_captions': True,
   }
   printed = run(input_file_pattern=files / 'val-0', **flags_of_points)
   assert [line.split()[:2] for line in printed.splitlines()[1:4]] == [
@@ -305,6 +375,8 @@ def test_program(run, files):
     ['beam', '3'],
   ]
   assert (files / 'out' / 'sweep.png').read_bytes().startswith(b'\x89PNG')
+  assert len(list((files / 'out').glob('captions-*.json'))) == 4
+  assert len(list((files / 'features').iterdir())) == 1
   # The captions file has the same captions: the sweep is finished already.
   before = (files / 'out' / 'sweep.json').read_bytes()
   assert (

@@ -656,6 +656,7 @@ class Captioner:
     global_step: of the first checkpoint.
     model: a model without Inception, or an ensemble.
     decoder: captions the results of `encode`.
+    precision: see above.
     encoders: an `ImageEncoder` of each Inception v3.
 
   Raises:
@@ -670,6 +671,7 @@ class Captioner:
     search: search_config.SearchConfig = search_config.SearchConfig(),
     precision: str = 'float32',
   ) -> None:
+    self.precision = precision
     self.vocab = vocabulary.Vocabulary(vocab_file)
     if isinstance(checkpoint_path, str):
       checkpoint_path = checkpoints.split_paths(checkpoint_path)
@@ -677,7 +679,6 @@ class Captioner:
     if len(members) > 1:
       _check_of_one_kind(members)
     self._members = members
-    self._precision = precision
     self.prefixes = [member.prefix for member in members]
     trained = [member.vocabulary for member in members]
     vocabulary_stamp.check(
@@ -730,6 +731,11 @@ class Captioner:
       )
 
   @property
+  def encoder_fingerprints(self) -> list[str]:
+    """The fingerprints of its encoders, in the order of `encode`."""
+    return list(dict.fromkeys(m.encoder_fingerprint for m in self._members))
+
+  @property
   def encoder_fingerprint(self) -> str:
     """Tells the features of images by this model from those by another.
 
@@ -737,9 +743,9 @@ class Captioner:
     """
     config = self._members[0].model.config
     return digest(
-      self._precision,
+      self.precision,
       [config.image_height, config.image_width],
-      list(dict.fromkeys(m.encoder_fingerprint for m in self._members)),
+      self.encoder_fingerprints,
     )
 
   @property

@@ -372,6 +372,11 @@ def test_fingerprints_tell_models_and_searches_apart(three, captioner):
   assert captioner.encoder_fingerprint == first.encoder_fingerprint
   assert decoder.encoder_fingerprint == first.encoder_fingerprint
   assert len({c.encoder_fingerprint for c in (first, both, together)}) == 3
+  # The first two share an encoder.
+  assert together.encoder_fingerprints == [
+    *first.encoder_fingerprints,
+    *both.encoder_fingerprints,
+  ]
   every = [*alone, together, captioner]
   assert len({c.fingerprint for c in every}) == 5
   again = captioner.with_search(first.decoder.search)

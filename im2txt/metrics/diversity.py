@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from collections.abc import Set
 import math
+from typing import NamedTuple
 from typing import TypeVar
 
 import numpy as np
@@ -58,6 +59,63 @@ def share_in_training(
   """
   found = sum(caption in training_captions for caption in captions)
   return found / max(len(captions), 1)
+
+
+class Novelty(NamedTuple):
+  """How many captions are not in the training set, and how good these are.
+
+  Attributes:
+    best_in_training: share of the best captions that are in the training set.
+    new: share of all captions that are not.
+    bleu_4_best: BLEU-4 of the best captions.
+    bleu_4_new: BLEU-4 of the captions that are not in the training set; NaN if
+      there are none.
+    bleu_4_known: BLEU-4 of those that are; NaN if there are none.
+  """
+
+  best_in_training: float
+  new: float
+  bleu_4_best: float
+  bleu_4_new: float
+  bleu_4_known: float
+
+
+def novelty(
+  references: Mapping[_Id, Sequence[str]],
+  n_best: Mapping[_Id, Sequence[str]],
+  training_captions: Set[str],
+  n: int = 15,
+) -> Novelty:
+  """Measures what section 4.3.6 of the paper does.
+
+  Args:
+    references: captions of each image, by image id, tokens joined by blanks.
+    n_best: likewise, for the same images, the best first.
+    training_captions: tokens joined by blanks.
+    n: captions of each image that are taken, the best ones.
+  """
+  pairs = [
+    (caption, references[image_id])
+    for image_id, captions in n_best.items()
+    for caption in captions[:n]
+  ]
+  best = [(captions[0], references[i]) for i, captions in n_best.items()]
+  new = [pair for pair in pairs if pair[0] not in training_captions]
+  known = [pair for pair in pairs if pair[0] in training_captions]
+  return Novelty(
+    share_in_training([caption for caption, _ in best], training_captions),
+    len(new) / max(len(pairs), 1),
+    *map(_bleu_4, (best, new, known)),
+  )
+
+
+def _bleu_4(pairs: Sequence[tuple[str, Sequence[str]]]) -> float:
+  """Returns BLEU-4 of (caption, references), NaN if there are none."""
+  if not pairs:
+    return math.nan
+  candidates, references = zip(*pairs)
+  rows = bleu.statistics(*ngrams.pair(candidates, references))
+  return float(bleu.scores([rows.sum(axis=0)])[0, 3])
 
 
 def of_sets(

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from im2txt.metrics import caption_scores
 from im2txt.metrics import diversity
 
 
@@ -31,6 +32,36 @@ def test_share_in_training():
     == 0.5
   )
   assert diversity.share_in_training([], training) == 0
+
+
+def test_novelty():
+  references = {1: ['a dog runs on grass', 'a dog'], 2: ['two men sit there']}
+  n_best = {
+    1: ['a dog runs on grass', 'two men sit there', 'a dog'],
+    2: ['two men stand there', 'a dog runs on grass', 'two men sit there'],
+  }
+  training = {'a dog runs on grass', 'two men sit there'}
+  found = diversity.novelty(references, n_best, training, n=2)
+  assert found.best_in_training == 0.5
+  # The third ones are not taken.
+  assert found.new == 1 / 4
+  scores = {
+    'best': [n_best[1][0], n_best[2][0]],
+    'new': [n_best[2][0]],
+    'known': [n_best[1][0], n_best[1][1], n_best[2][1]],
+  }
+  owners = {'best': [1, 2], 'new': [2], 'known': [1, 1, 2]}
+  for name, captions in scores.items():
+    expected = caption_scores.measure(
+      {i: references[owner] for i, owner in enumerate(owners[name])},
+      dict(enumerate(captions)),
+      ['bleu_4'],
+      lambda captions: captions,
+    ).scores['bleu_4']
+    assert getattr(found, f'bleu_4_{name}') == pytest.approx(expected)
+  everything = {caption for captions in n_best.values() for caption in captions}
+  known = diversity.novelty(references, n_best, everything)
+  assert known.new == 0 and math.isnan(known.bleu_4_new)
 
 
 # Five images without a common word, so that CIDEr knows rare ones.

@@ -14,6 +14,7 @@ from im2txt.input_pipeline import captions as captions_lib
 from im2txt.input_pipeline import image_batches
 from im2txt.input_pipeline import image_features
 from im2txt.metrics import cider
+from im2txt.ops import folded_inception
 from im2txt.text import vocabulary
 from im2txt.training import self_critical
 from im2txt.training import steps
@@ -168,6 +169,50 @@ def test_steps_from_images_are_those_from_their_features():
     assert direct.step(batch._replace(inputs=images)) == expected
   assert expected['sampling_probability'] == 0.25
   assert_equal(direct.variables(), cached.variables())
+
+
+def test_joint_training_begins_with_the_loss_of_the_frozen_encoder():
+  """From what is cached for it; the weight decay is not in that loss."""
+  frozen, joint = Run(), Run()
+  joint.model = show_and_tell_model.ShowAndTellModel(
+    _CONFIG, train_inception=True, train_inception_from='Mixed_7c'
+  )
+  inception = joint.model.inception
+  for name, variable in inception.named_variables.items():
+    if name.endswith('/weights'):
+      # Wide enough for the features to depend on the image.
+      fan_in = np.prod(variable.shape[:-1])
+      variable.assign(
+        tf.random.normal(variable.shape, stddev=(2 / fan_in) ** 0.5)
+      )
+  for name, variable in joint.model.decoder_variables.items():
+    variable.assign(frozen.model.decoder_variables[name])
+  joint.step_fn = steps.make_step_fn(
+    joint.model,
+    update_lib.Update(joint.model, configuration.TrainingConfig()),
+    7,
+    steps.BLOCK_INPUTS,
+    configuration.TrainingConfig(),
+  )
+  images = np.random.default_rng(1).normal(size=[6, 75, 75, 3]).astype('f')
+  folded = folded_inception.fold(
+    lambda name: inception.named_variables[name].numpy()
+  )
+  features = joint.model.encode_images(images).numpy()
+  assert features.std(axis=0).max() > 0.01
+  batch = make_batch()
+  decay = float(inception.regularization_loss())
+  expected = frozen.step(batch._replace(inputs=features))
+  found = joint.step(
+    batch._replace(inputs=folded_inception.encode(images, folded, 'Mixed_7c'))
+  )
+  assert found['batch_loss'] == pytest.approx(expected['batch_loss'], rel=1e-5)
+  assert decay > 0.001
+  assert found['total_loss'] - found['batch_loss'] == pytest.approx(
+    decay, rel=1e-3
+  )
+  # The encoder has been trained.
+  assert np.abs(joint.model.encode_images(images) - features).max() > 1e-4
 
 
 def test_label_smoothing_is_the_cross_entropy_with_smooth_labels():

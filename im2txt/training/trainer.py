@@ -322,7 +322,9 @@ def train(
           tf.constant(inception_rate, tf.float32),
         )
       step += 1
-      losses.add(step, scalars['total_loss'])
+      # Without the weight decay of Inception, which would make the loss jump
+      # where joint training begins.
+      losses.add(step, scalars['batch_loss'])
       if step == first_step + 1:
         # The first step includes compilation, so the rate leaves it out.
         losses.read()
@@ -337,6 +339,10 @@ def train(
         rate = ''
         waiting = batches_of_steps.seconds / max(now - logged_time, 1e-9)
         left = options.number_of_steps - step
+        total_loss = float(scalars['total_loss'])
+        decay = ''
+        if total_loss != losses.last:
+          decay = f'weight decay {total_loss - losses.last:.4f}, '
         if step > logged_step:
           rate = (
             f'{seconds:.3f} sec/step, '
@@ -346,16 +352,17 @@ def train(
           )
         if writer:
           logging.info(
-            'global step %d: loss = %.4f (smoothed %.4f, %slr %g)',
+            'global step %d: loss = %.4f (smoothed %.4f, %s%slr %g)',
             step,
             losses.last,
             losses.smoothed,
+            decay,
             rate,
             learning_rate,
           )
           with writer.as_default(step=step):
             tf.summary.scalar('losses/batch_loss', scalars['batch_loss'])
-            tf.summary.scalar('losses/total_loss', losses.last)
+            tf.summary.scalar('losses/total_loss', total_loss)
             tf.summary.scalar('losses/smoothed_loss', losses.smoothed)
             tf.summary.scalar('learning_rate', learning_rate)
             tf.summary.scalar('global_norm', scalars['global_norm'])
