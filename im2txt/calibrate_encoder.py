@@ -17,10 +17,10 @@ from collections.abc import Sequence
 import itertools
 import os
 import sys
+import typing
 
 from absl import flags
 from absl import logging
-import tensorflow as tf
 
 from im2txt.checkpoints import int8_stamp
 from im2txt.data import shards
@@ -29,6 +29,9 @@ from im2txt.inference_utils import library
 from im2txt.inference_utils import model_flags
 from im2txt.runtime import program
 from im2txt.runtime import progress
+
+if typing.TYPE_CHECKING:
+  import tensorflow as tf
 
 FLAGS = flags.FLAGS
 
@@ -82,8 +85,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _good(
-  decoded: Iterator[tuple[str | bytes, tf.Tensor | OSError | ValueError]],
-) -> Iterator[tf.Tensor]:
+  decoded: 'Iterator[tuple[str | bytes, tf.Tensor | OSError | ValueError]]',
+) -> 'Iterator[tf.Tensor]':
   """Yields images; prints on standard error which cannot be decoded."""
   with progress.Progress('Calibrating', FLAGS.max_images, 'images') as bar:
     for name, image in decoded:
