@@ -92,8 +92,7 @@ def _good(
     for name, image in decoded:
       if isinstance(image, Exception):
         where = 'an image of a shard' if isinstance(name, bytes) else name
-        reason = getattr(image, 'strerror', None) or image
-        print(f'skipped {where}: {reason}', file=sys.stderr)
+        print(f'skipped {where}: {image_files.reason(image)}', file=sys.stderr)
       else:
         yield image
       bar.update(1)

@@ -105,8 +105,7 @@ def caption_part(
     ),
   ):
     if isinstance(captions, Exception):
-      reason = getattr(captions, 'strerror', None) or captions
-      result.append((None, str(reason)))
+      result.append((None, image_files.reason(captions)))
     else:
       lines = caption_lines.lines(
         name, captions, of_all.output_format, of_all.min_confidence
