@@ -164,6 +164,11 @@ def caption_by_beam(
       else:
         print(image.lines, flush=True)
       bar.update(1)
+  return exit_status(skipped)
+
+
+def exit_status(skipped: int) -> int:
+  """Tells how many files were skipped; returns the exit status."""
   if skipped:
     print(f'{skipped} file(s) skipped', file=sys.stderr)
   return 1 if skipped else 0
@@ -269,11 +274,7 @@ def caption_files(
       outputs.add(file)
       if bar:
         bar.update(1)
-  skipped += len(outputs.failures)
-  if skipped:
-    print(f'{skipped} file(s) skipped', file=sys.stderr)
-    return 1
-  return 0
+  return exit_status(skipped + len(outputs.failures))
 
 
 def main(argv: Sequence[str]) -> int:
