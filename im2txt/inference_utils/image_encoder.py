@@ -37,8 +37,9 @@ class ImageEncoder:
     prefix: of the checkpoint.
     checkpoint: the checkpoint.
     config: its configuration, which has the size of images.
-    precision: one of `model_flags.PRECISIONS`. 'int8' is computed by OpenVINO, which is an
-      optional package, and needs the file that `calibrate_encoder` writes.
+    precision: one of `model_flags.PRECISIONS`. 'int8' is computed by OpenVINO,
+      which is an optional package, and needs the file that `calibrate_encoder`
+      writes.
 
   Raises:
     ValueError: the Inception v3 of the checkpoint cannot be used, or not in
