@@ -625,4 +625,8 @@ if __name__ == '__main__':
   # objects, which stay.
   gc.set_threshold(50_000)
   atexit.register(gc.freeze)
-  sys.exit(pytest.main([*sys.argv[1:], '-v']))
+  options = ['-v']
+  # Where Bazel wants the tests with their times. Its own has the target only.
+  if report := os.environ.get('XML_OUTPUT_FILE'):
+    options.append(f'--junitxml={report}')
+  sys.exit(pytest.main([*sys.argv[1:], *options]))
