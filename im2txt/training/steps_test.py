@@ -63,7 +63,14 @@ class Run:
     step_fn: takes a step.
   """
 
-  def __init__(self, model_config=_CONFIG, source=steps.FEATURES, **training):
+  def __init__(
+    self,
+    model_config=_CONFIG,
+    source=steps.FEATURES,
+    teachers=(),
+    teacher_weight=0.0,
+    **training,
+  ):
     tf.random.set_seed(3)
     config = configuration.TrainingConfig(**training)
     self.model = show_and_tell_model.ShowAndTellModel(
@@ -71,7 +78,13 @@ class Run:
     )
     self.update = update_lib.Update(self.model, config)
     self.step_fn = steps.make_step_fn(
-      self.model, self.update, 7, source, config
+      self.model,
+      self.update,
+      7,
+      source,
+      config,
+      teachers=teachers,
+      teacher_weight=teacher_weight,
     )
 
   def step(self, *batches):
@@ -215,22 +228,41 @@ def test_joint_training_begins_with_the_loss_of_the_frozen_encoder():
   assert np.abs(joint.model.encode_images(images) - features).max() > 1e-4
 
 
-def test_label_smoothing_is_the_cross_entropy_with_smooth_labels():
+@pytest.mark.parametrize('smoothing, weight', [(0.3, 0), (0, 0.6), (0.3, 0.5)])
+def test_label_smoothing_and_teachers_change_the_targets(smoothing, weight):
   plain = Run(_NO_DROPOUT)
-  smooth = Run(_NO_DROPOUT, label_smoothing=0.3)
+  # Of another size, and with dropout in their own training.
+  tf.random.set_seed(4)
+  teachers = [
+    show_and_tell_model.ShowAndTellModel(
+      dataclasses.replace(_CONFIG, num_lstm_units=units), with_inception=False
+    )
+    for units in (3, 6)
+  ]
+  smooth = Run(
+    _NO_DROPOUT,
+    label_smoothing=smoothing,
+    teachers=teachers if weight else (),
+    teacher_weight=weight,
+  )
   batch = make_batch()
   before = smooth.variables()
 
-  def logits():
-    model, state = plain.model, plain.model.initial_state(batch.inputs)
+  def probabilities(model):
+    state, found = model.initial_state(batch.inputs), []
     for t in range(5):
       softmax, state = model.inference_step(batch.input_seqs[:, t], state)
-      yield tf.math.log(softmax)
+      found.append(softmax)
+    return tf.stack(found, axis=1)
 
   with tf.GradientTape() as tape:
-    labels = 0.7 * np.eye(12)[batch.target_seqs] + 0.3 / 12
+    labels = (
+      (1 - smoothing - weight) * np.eye(12)[batch.target_seqs]
+      + smoothing / 12
+      + weight * np.mean(list(map(probabilities, teachers)), axis=0)
+    )
     expected = -tf.reduce_sum(
-      tf.stack(list(logits()), axis=1)
+      tf.math.log(probabilities(plain.model))
       * tf.cast(labels * batch.mask[..., None], tf.float32)
     ) / tf.reduce_sum(tf.cast(batch.mask, tf.float32))
   variables = plain.model.decoder_variables
@@ -241,8 +273,16 @@ def test_label_smoothing_is_the_cross_entropy_with_smooth_labels():
   norm = tf.linalg.global_norm(list(gradients.values()))
   assert norm < 5  # Nothing is clipped.
   found = smooth.step(batch)
+  assert ('smoothing_loss' in found, 'teacher_loss' in found) == (
+    bool(smoothing),
+    bool(weight),
+  )
   np.testing.assert_allclose(
-    found['total_loss'] + found['smoothing_loss'], expected, rtol=1e-5
+    found['total_loss']
+    + found.get('smoothing_loss', 0)
+    + found.get('teacher_loss', 0),
+    expected,
+    rtol=1e-5,
   )
   after = smooth.variables()
   for name, gradient in gradients.items():
