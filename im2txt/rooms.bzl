@@ -67,6 +67,7 @@ ROOMS = {
         "text",
     ],
     "folders": [
+        "checkpoints",
         "data",
         "inference_utils",
         "runtime",
@@ -239,7 +240,6 @@ PROGRAMS = {
         "visualization",
     ],
     "run_inference": [
-        "checkpoints",
         "folders",
         "inference_utils",
         "runtime",

@@ -10,10 +10,8 @@ Without --checkpoint_path the model that get_model puts together is taken.
 """
 
 from collections.abc import Sequence
-import io
 import json
 import sys
-from typing import cast
 import warnings
 
 from absl import flags
@@ -114,12 +112,7 @@ def main(argv: Sequence[str]) -> int:
       'name photos or directories to index, or give --text or --image to '
       'search for (see --help)'
     )
-  # As in run_inference.
-  cast(io.TextIOWrapper, sys.stdout).reconfigure(
-    errors='backslashreplace'
-    if FLAGS.output_format == 'json'
-    else 'surrogateescape'
-  )
+  program.write_any_name(as_json=FLAGS.output_format == 'json')
   warnings.filterwarnings('ignore', module=r'PIL\.')
   if not argv[1:]:
     photo_index.check_exists(FLAGS.index_file)  # Before the model is loaded.

@@ -136,6 +136,22 @@ def reason(error: Exception) -> str:
   return getattr(error, 'strerror', None) or str(error)
 
 
+def with_standard_input(names: Iterable[str]) -> list[str]:
+  """Returns names, with the lines of standard input in the place of '-'.
+
+  Args:
+    names: of files, which need not be UTF-8.
+  """
+  result: list[str] = []
+  for name in names:
+    if name == '-':
+      lines = (line.rstrip(b'\r\n') for line in sys.stdin.buffer)
+      result.extend(os.fsdecode(line) for line in lines if line)
+    else:
+      result.append(name)
+  return result
+
+
 def find_or_tell(
   names: Sequence[str],
   recursive: bool = False,
