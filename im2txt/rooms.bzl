@@ -199,11 +199,8 @@ PROGRAMS = {
         "runtime",
     ],
     "extend_checkpoint": [
-        "checkpoints",
-        "configuration",
-        "ops",
         "runtime",
-        "text",
+        "training",
     ],
     "fit_confidence": [
         "checkpoints",
