@@ -102,7 +102,7 @@ def open_sources(options: score_options.ScoreOptions) -> Sources:
         *vocabulary_stamp.of_shards(files),
       ]
     )
-  split = tokenizer.for_scores(stamp) or caption_scores.tokenize
+  split = split_of(stamp)
   references = None
   if options.annotations_file:
     references = caption_files.read_references(
@@ -110,6 +110,15 @@ def open_sources(options: score_options.ScoreOptions) -> Sources:
     )
   training = training_captions(options.train_file_pattern, split)
   return Sources(files, prefixes, stamp, split, references, training)
+
+
+def split_of(stamp: vocabulary_stamp.Stamp | None) -> caption_scores.Split:
+  """Returns what tokenizes captions of a data set for its scores.
+
+  Args:
+    stamp: of its vocabulary; None if not known, then it is English.
+  """
+  return tokenizer.for_scores(stamp) or caption_scores.tokenize
 
 
 def training_captions(
