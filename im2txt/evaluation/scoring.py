@@ -167,12 +167,9 @@ def score_checkpoint(
   import numpy as np
 
   from im2txt.evaluation import caption_evaluator
-  from im2txt.inference_utils import captioner as captioner_lib
   from im2txt.inference_utils import likelihood
 
-  captioner = captioner_lib.Captioner(
-    sources.prefixes, options.vocab_file, search, options.precision
-  )
+  captioner = _load(options, search, sources)
   scorer = likelihood.Likelihood(captioner.model)
   examples = shards.captions_by_image(
     sources.files, options.max_images, captioner.vocab
@@ -228,11 +225,7 @@ def caption_share(
   sources: Sources,
 ) -> Captions:
   """Captions the images of --share; arguments as of `score_checkpoint`."""
-  from im2txt.inference_utils import captioner as captioner_lib
-
-  captioner = captioner_lib.Captioner(
-    sources.prefixes, options.vocab_file, search
-  )
+  captioner = _load(options, search, sources)
   examples = shards.captions_by_image(
     sources.files, options.max_images, captioner.vocab
   )
@@ -243,6 +236,19 @@ def caption_share(
     for found, _ in _caption(options, captioner, sources, mine, start)
     for image_id, captions in found.items()
   }
+
+
+def _load(
+  options: score_options.ScoreOptions,
+  search: search_config.SearchConfig,
+  sources: Sources,
+) -> 'captioner_lib.Captioner':
+  """Returns the model; arguments as of `score_checkpoint`."""
+  from im2txt.inference_utils import captioner as captioner_lib
+
+  return captioner_lib.Captioner(
+    sources.prefixes, options.vocab_file, search, options.precision
+  )
 
 
 def _caption(
