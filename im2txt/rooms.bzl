@@ -241,7 +241,6 @@ PROGRAMS = {
         "runtime",
     ],
     "score": [
-        "data",
         "evaluation",
         "inference_utils",
         "metrics",

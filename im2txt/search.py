@@ -79,20 +79,8 @@ def update(
 
 def search(index: photo_index.PhotoIndex, captioner: library.Captioner) -> None:
   """Prints what --text and --image find."""
-  texts = [queries.word_ids(captioner.model, text) for text in FLAGS.text]
-  images = []
-  for name in FLAGS.image:
-    try:
-      images.append(captioner.decode(name))
-    except ValueError as error:
-      raise ValueError(f'--image={name}: {error}') from error
-  found = []
-  if texts:
-    found += queries.by_texts(index, captioner.model, texts, FLAGS.count)
-  if images:
-    features = captioner.model.encode(images).numpy()
-    found += queries.by_images(index, features, FLAGS.count)
   asked = [*FLAGS.text, *FLAGS.image]
+  found = queries.find(index, captioner, FLAGS.text, FLAGS.image, FLAGS.count)
   for query, hits in zip(asked, found):
     if len(asked) > 1 and FLAGS.output_format == 'text':
       print(f'{query}:')

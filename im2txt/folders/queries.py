@@ -19,6 +19,7 @@ import numpy as np
 
 from im2txt.folders import photo_index
 from im2txt.inference_utils import captioner as captioner_lib
+from im2txt.inference_utils import library
 from im2txt.inference_utils import likelihood
 from im2txt.inference_utils import word_neighbours
 from im2txt.text import tokenizer
@@ -38,6 +39,40 @@ class Hit(NamedTuple):
   def as_dict(self) -> dict[str, Any]:
     """Returns what JSON tells of it, {name: value}."""
     return self._asdict()
+
+
+def find(
+  index: photo_index.PhotoIndex,
+  captioner: library.Captioner,
+  texts: Sequence[str],
+  images: Sequence[str],
+  count: int,
+) -> list[list[Hit]]:
+  """Returns for each text, and then for each image, what it finds, best first.
+
+  Args:
+    index: the photos.
+    captioner: the model.
+    texts: as a user types them.
+    images: names of image files.
+    count: photos per text or image.
+
+  Raises:
+    ValueError: the model knows no word of a text, or an image is damaged.
+    OSError: an image cannot be read.
+  """
+  model = captioner.model
+  ids = [word_ids(model, text) for text in texts]
+  decoded = []
+  for name in images:
+    try:
+      decoded.append(captioner.decode(name))
+    except ValueError as error:
+      raise ValueError(f'--image={name}: {error}') from error
+  found = by_texts(index, model, ids, count) if ids else []
+  if decoded:
+    found += by_images(index, model.encode(decoded).numpy(), count)
+  return found
 
 
 def word_ids(captioner: captioner_lib.Captioner, text: str) -> list[int]:
