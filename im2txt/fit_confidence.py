@@ -14,6 +14,7 @@ import os
 from absl import flags
 from absl import logging
 
+from im2txt import checkpoints
 from im2txt.checkpoints import confidence_stamp
 from im2txt.data import shards
 from im2txt.evaluation import beam_sweep
@@ -55,7 +56,7 @@ def define_flags() -> None:
 def main(_: Sequence[str]) -> None:
   program.require(FLAGS, 'checkpoint_path', 'input_file_pattern')
   program.require_output_directories(FLAGS, 'plot_file')
-  vocab_file = captioner_lib.vocabulary_of(
+  vocab_file = checkpoints.vocabulary_of(
     FLAGS.checkpoint_path, FLAGS.vocab_file
   )
   captioner = captioner_lib.Captioner(

@@ -158,6 +158,7 @@ PROGRAMS = {
     "build_caption_data": [
         "data",
         "runtime",
+        "text",
     ],
     "build_feature_cache": [
         "runtime",
@@ -186,6 +187,7 @@ PROGRAMS = {
         "build_mscoco_data",
         "data",
         "runtime",
+        "text",
     ],
     "evaluate": [
         "evaluation",
@@ -224,6 +226,7 @@ PROGRAMS = {
         "sample",
     ],
     "nearest_words": [
+        "checkpoints",
         "inference_utils",
         "runtime",
     ],
@@ -236,6 +239,7 @@ PROGRAMS = {
         "visualization",
     ],
     "run_inference": [
+        "checkpoints",
         "folders",
         "inference_utils",
         "runtime",

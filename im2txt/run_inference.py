@@ -19,6 +19,7 @@ import warnings
 from absl import flags
 from absl import logging
 
+from im2txt import checkpoints
 from im2txt.folders import beam_captioning
 from im2txt.folders import captioning
 from im2txt.folders import options as options_lib
@@ -46,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
   # Pillow warns, for example, of damaged EXIF data.
   warnings.filterwarnings('ignore', module=r'PIL\.')
   search = search_config.from_flags(FLAGS)
-  vocabulary = captioner_lib.vocabulary_of(
+  vocabulary = checkpoints.vocabulary_of(
     options.checkpoint_path, options.vocab_file
   )
   files, skipped = image_files.find_or_tell(

@@ -76,7 +76,7 @@ def write_random_model(
   model = show_and_tell_model.ShowAndTellModel(config, with_inception=False)
   values.update(model.named_variables)
   checkpoints.write(os.path.join(directory, 'model.ckpt-0'), values)
-  path = os.path.join(directory, 'word_counts.txt')
+  path = os.path.join(directory, vocabulary.FILE_NAME)
   training.write_vocabulary(path, config.vocab_size)
   stamp = vocabulary_stamp.of_vocabulary(vocabulary.Vocabulary(path)).stamp
   assert stamp
@@ -292,7 +292,7 @@ class Benchmark:
     """Compares captioning with Inception v3 alone."""
     if not self._prefix:
       self._prefix = self.directory
-      self._vocab_file = os.path.join(self.directory, 'word_counts.txt')
+      self._vocab_file = os.path.join(self.directory, vocabulary.FILE_NAME)
       write_random_model(self.directory, self.config)
     checkpoint = checkpoints.Checkpoint(self._prefix)
     size = _CAPTIONING_BATCH

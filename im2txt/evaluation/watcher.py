@@ -117,7 +117,7 @@ def _captions(
         )
     return None
   vocab_file = options.vocab_file or os.path.join(
-    os.path.dirname(files[0]), 'word_counts.txt'
+    os.path.dirname(files[0]), vocabulary.FILE_NAME
   )
   if not os.path.exists(vocab_file):
     raise ValueError(

@@ -39,12 +39,9 @@ from im2txt.inference_utils import sampling
 from im2txt.inference_utils import search_config
 from im2txt.ops import image_processing
 from im2txt.runtime import progress as progress_lib
-from im2txt.runtime import storage
 from im2txt.text import vocabulary
 from im2txt.text import vocabulary_stamp
 
-# The name of the vocabulary beside a checkpoint.
-VOCABULARY = 'word_counts.txt'
 # Images that take more bytes in memory are decoded one at a time.
 _LARGE = 150_000_000
 
@@ -927,44 +924,6 @@ def _in_batches(
       else (item, next(results))
       for item, image in batch
     ]
-
-
-def vocabulary_beside(checkpoint_path: str | Iterable[str]) -> str | None:
-  """Returns the path of the vocabulary beside checkpoints, None without one.
-
-  Args:
-    checkpoint_path: see `checkpoints.split_paths`; or several paths.
-  """
-  if isinstance(checkpoint_path, str):
-    checkpoint_path = checkpoints.split_paths(checkpoint_path)
-  for path in checkpoint_path:
-    directory = path if storage.isdir(path) else os.path.dirname(path)
-    found = os.path.join(directory, VOCABULARY)
-    if storage.exists(found):
-      return found
-  return None
-
-
-def vocabulary_of(checkpoint_path: str, vocab_file: str) -> str:
-  """Returns the path of a vocabulary: the one given, or that beside checkpoints.
-
-  Args:
-    checkpoint_path: value of --checkpoint_path.
-    vocab_file: value of --vocab_file; '' for none.
-
-  Raises:
-    ValueError: there is neither, or no checkpoint.
-  """
-  found = vocab_file or vocabulary_beside(checkpoint_path)
-  if not found:
-    # A wrong path has no vocabulary beside it either.
-    for path in checkpoints.split_paths(checkpoint_path):
-      checkpoints.resolve(path)
-    raise ValueError(
-      f'--vocab_file is required: there is no {VOCABULARY} beside '
-      f'--checkpoint_path={checkpoint_path}'
-    )
-  return found
 
 
 def encode_batches(

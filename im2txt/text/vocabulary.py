@@ -12,6 +12,9 @@ import re
 
 from im2txt.runtime import storage
 
+# What programs name the file, beside shards and checkpoints.
+FILE_NAME = 'word_counts.txt'
+
 # Only ASCII spaces, tabs and line ends separate words and counts: a word of
 # another language may contain any other space, such as U+00A0.
 _LINE = re.compile(r'[ \t]*([^ \t]+)(?:[ \t]+[0-9]+)?[ \t]*')
