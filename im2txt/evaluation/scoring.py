@@ -270,11 +270,11 @@ def _caption(
   Yields:
     (image id -> captions, the best first; the features of these images).
   """
-  from im2txt.inference_utils import captioner as captioner_lib
+  from im2txt.inference_utils import batches
 
   count = first
   with Progress('Captioning', len(examples), 'images') as progress:
-    for image_ids, encoded in captioner_lib.encode_batches(
+    for image_ids, encoded in batches.encode_batches(
       captioner,
       shards.image_batches(
         sources.files, examples, options.inference_batch_size

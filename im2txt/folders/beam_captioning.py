@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from im2txt import checkpoints
 from im2txt.folders import options as options_lib
+from im2txt.inference_utils import batches
 from im2txt.inference_utils import caption_lines
 from im2txt.inference_utils import captioner as captioner_lib
 from im2txt.inference_utils import image_files
@@ -155,7 +156,7 @@ def caption_part(
   result: list[tuple[str | None, str | None]] = []
   for name, (_, captions) in zip(
     names,
-    captioner_lib.caption_in_batches(
+    batches.caption_in_batches(
       captioner, images, options.inference_batch_size, first
     ),
   ):

@@ -10,6 +10,7 @@ import pytest
 from im2txt import testing
 from im2txt.folders import beam_captioning
 from im2txt.folders import options as options_lib
+from im2txt.inference_utils import batches
 from im2txt.inference_utils import caption_lines
 from im2txt.inference_utils import captioner as captioner_lib
 from im2txt.inference_utils import image_files
@@ -64,7 +65,7 @@ def test_images_in_parts_are_captioned_as_a_whole(
   )
   expected = [
     caption_lines.lines(name, captions, 'json')
-    for name, captions in captioner_lib.caption_in_batches(
+    for name, captions in batches.caption_in_batches(
       captioner, image_files.read_images(names[:5], captioner.decode, 2), 2
     )
   ]

@@ -11,6 +11,7 @@ from absl import logging
 from im2txt.data import image_formats
 from im2txt.folders import options as options_lib
 from im2txt.folders import video
+from im2txt.inference_utils import batches
 from im2txt.inference_utils import caption_lines
 from im2txt.inference_utils import captioner as captioner_lib
 from im2txt.inference_utils import image_files
@@ -93,7 +94,7 @@ def caption(
     )
 
   frames: list[CaptionedFrame] = []
-  for item, found in captioner_lib.caption_in_batches(
+  for item, found in batches.caption_in_batches(
     captioner,
     image_files.ahead_of_caller(
       items(), decode, 2 * options.inference_batch_size

@@ -13,6 +13,7 @@ import numpy as np
 
 from im2txt import checkpoints
 from im2txt.data import image_formats
+from im2txt.inference_utils import batches
 from im2txt.inference_utils import captioner as captioner_lib
 from im2txt.inference_utils import image_files
 from im2txt.inference_utils import search_config
@@ -224,7 +225,7 @@ class Captioner:
     decoded = image_files.ahead_of_caller(
       images, self.decode, ahead=2 * self.batch_size
     )
-    for image, found in captioner_lib.caption_in_batches(
+    for image, found in batches.caption_in_batches(
       self.model,
       decoded,
       self.batch_size,
