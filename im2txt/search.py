@@ -11,7 +11,6 @@ Without --checkpoint_path the model that get_model puts together is taken.
 
 from collections.abc import Sequence
 import json
-import sys
 import warnings
 
 from absl import flags
@@ -20,6 +19,7 @@ from absl import logging
 from im2txt.folders import photo_index
 from im2txt.folders import queries
 from im2txt.inference_utils import captioner as captioner_lib
+from im2txt.inference_utils import image_files
 from im2txt.inference_utils import library
 from im2txt.inference_utils import model_flags
 from im2txt.runtime import program
@@ -65,7 +65,7 @@ def update(
     names, captioner, FLAGS.inference_batch_size, FLAGS.exif_orientation
   )
   for name, reason in result.failures.items():
-    print(f'skipped {name}: {reason}', file=sys.stderr)
+    image_files.tell_skipped(name, reason)
   logging.info(
     '%s: %d photo(s): %d new or changed, %d removed, %d skipped',
     FLAGS.index_file,

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 import dataclasses
 import functools
-import sys
 import tempfile
 from typing import Any
 from typing import NamedTuple
@@ -72,7 +71,7 @@ def write_captions(
   ):
     for image in caption(job, names, pool):
       if image.error:
-        print(f'skipped {image.name}: {image.error}', file=sys.stderr)
+        image_files.tell_skipped(image.name, image.error)
         skipped += 1
       else:
         print(image.lines, flush=True)

@@ -116,7 +116,7 @@ class Outputs:
     state = self._states.pop(file.name, None)
     if file.error:
       why = self.failures[file.name] = image_files.reason(file.error)
-      print(f'skipped {file.name}: {why}', file=sys.stderr)
+      image_files.tell_skipped(file.name, why)
       if self._captions:
         self._captions.add(
           file.name,

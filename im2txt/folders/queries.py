@@ -21,7 +21,6 @@ from im2txt.folders import photo_index
 from im2txt.inference_utils import captioner as captioner_lib
 from im2txt.inference_utils import library
 from im2txt.inference_utils import likelihood
-from im2txt.inference_utils import word_neighbours
 from im2txt.text import tokenizer
 
 
@@ -90,7 +89,7 @@ def word_ids(captioner: captioner_lib.Captioner, text: str) -> list[int]:
   vocab = captioner.vocab
   words = tokenizer.tokenize(text, captioner.tokenizer)
   ids = [vocab.word_to_id(word) for word in words]
-  unknown = word_neighbours.unknown(words, vocab)
+  unknown = vocab.unknown(words)
   if len(unknown) == len(words):
     raise ValueError(
       f'--text={text}: no word that the model knows'
