@@ -97,37 +97,24 @@ def main(_: Sequence[str]) -> None:
       f'--num_prepared={FLAGS.num_prepared} must be 0, or 1000 or more'
     )
   os.makedirs(FLAGS.output_dir, exist_ok=True)
-  tf.random.set_seed(1)  # The length of captions depends on the weights.
   with tempfile.TemporaryDirectory() as directory:
-    benchmark = suite.Benchmark(
+    results = suite.Benchmark(
       directory,
       FLAGS.repeats,
       FLAGS.num_images,
       FLAGS.num_prepared,
       FLAGS.checkpoint_path,
       FLAGS.vocab_file,
-    )
-    benchmark.machine()
-    benchmark.training()
-    benchmark.joint()
-    benchmark.switches()
-    benchmark.lstm()
-    benchmark.captioning()
-    benchmark.programs()
-    benchmark.saving()
-    if FLAGS.num_prepared:
-      benchmark.preparing()
-    if FLAGS.growth:
-      benchmark.growth()
+    ).run(FLAGS.growth)
   write_json(
     os.path.join(FLAGS.output_dir, 'benchmark.json'),
     {
       'processors': os.cpu_count(),
       'tensorflow': tf.__version__,
-      **benchmark.results,
+      **results,
     },
   )
-  figures.draw(benchmark.results, FLAGS.output_dir)
+  figures.draw(results, FLAGS.output_dir)
   print(
     f'{FLAGS.output_dir}: benchmark.json, time.png'
     + (', growth.png' if FLAGS.growth else '')

@@ -48,6 +48,7 @@ from im2txt.data import caption_files
 from im2txt.data import caption_sources
 from im2txt.runtime import flag_dataclasses
 from im2txt.runtime import program
+from im2txt.text import vocabulary
 
 FLAGS = flags.FLAGS
 
@@ -68,7 +69,8 @@ def build() -> None:
   """Builds the shards and the vocabulary."""
   program.require(FLAGS, 'output_dir')
   FLAGS.set_default(
-    'word_counts_output_file', os.path.join(FLAGS.output_dir, 'word_counts.txt')
+    'word_counts_output_file',
+    os.path.join(FLAGS.output_dir, vocabulary.FILE_NAME),
   )
   caption_sources.build(
     flag_dataclasses.from_flags(FLAGS, caption_sources.CaptionSources),

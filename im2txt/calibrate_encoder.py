@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 import itertools
 import os
-import sys
 import typing
 
 from absl import flags
@@ -92,7 +91,7 @@ def _good(
     for name, image in decoded:
       if isinstance(image, Exception):
         where = 'an image of a shard' if isinstance(name, bytes) else name
-        print(f'skipped {where}: {image_files.reason(image)}', file=sys.stderr)
+        image_files.tell_skipped(where, image)
       else:
         yield image
       bar.update(1)

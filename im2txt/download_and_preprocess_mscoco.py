@@ -26,6 +26,7 @@ from im2txt.data import mscoco
 from im2txt.data import mscoco_archives
 from im2txt.runtime import locks
 from im2txt.runtime import program
+from im2txt.text import vocabulary
 
 
 def define_flags() -> None:
@@ -55,7 +56,7 @@ def _download_and_build(directory: str) -> None:
     'train_captions_file': os.path.join(annotations, 'captions_train2014.json'),
     'val_captions_file': os.path.join(annotations, 'captions_val2014.json'),
     'output_dir': directory,
-    'word_counts_output_file': os.path.join(directory, 'word_counts.txt'),
+    'word_counts_output_file': os.path.join(directory, vocabulary.FILE_NAME),
   }.items():
     flags.FLAGS.set_default(name, path)  # Flags that were given stay.
   build_options.check_options(build_mscoco_data.options_from_flags())

@@ -14,17 +14,17 @@ import os
 from absl import flags
 from absl import logging
 
+from im2txt import checkpoints
 from im2txt.checkpoints import confidence_stamp
 from im2txt.data import shards
 from im2txt.evaluation import beam_sweep
 from im2txt.evaluation import confidence_fit
+from im2txt.evaluation import scoring
 from im2txt.inference_utils import captioner as captioner_lib
 from im2txt.inference_utils import model_flags
 from im2txt.inference_utils import search_config
-from im2txt.metrics import caption_scores
 from im2txt.runtime import files
 from im2txt.runtime import program
-from im2txt.text import tokenizer
 from im2txt.text import vocabulary_stamp
 
 FLAGS = flags.FLAGS
@@ -56,7 +56,7 @@ def define_flags() -> None:
 def main(_: Sequence[str]) -> None:
   program.require(FLAGS, 'checkpoint_path', 'input_file_pattern')
   program.require_output_directories(FLAGS, 'plot_file')
-  vocab_file = captioner_lib.vocabulary_of(
+  vocab_file = checkpoints.vocabulary_of(
     FLAGS.checkpoint_path, FLAGS.vocab_file
   )
   captioner = captioner_lib.Captioner(
@@ -71,8 +71,7 @@ def main(_: Sequence[str]) -> None:
     captioner,
     beam_sweep.Images.of_shards(paths, FLAGS.max_images, captioner.vocab),
     FLAGS.cider,
-    tokenizer.for_scores(vocabulary_stamp.first_known(stamps))
-    or caption_scores.tokenize,
+    scoring.split_of(vocabulary_stamp.first_known(stamps)),
   )
   directory = os.path.dirname(captioner.prefixes[0])
   confidence_stamp.save(directory, fitted.confidence)
@@ -80,10 +79,10 @@ def main(_: Sequence[str]) -> None:
     print(f'{name} = {value:g}')
   print(confidence_fit.table(fitted.predicted, fitted.good))
   if FLAGS.plot_file:
-    with files.replacing(FLAGS.plot_file) as temporary:
-      confidence_fit.draw(fitted.predicted, fitted.good, FLAGS.cider).savefig(
-        temporary, format='png', dpi=100
-      )
+    files.write_figure(
+      FLAGS.plot_file,
+      confidence_fit.draw(fitted.predicted, fitted.good, FLAGS.cider),
+    )
   logging.info('wrote %s', os.path.join(directory, confidence_stamp.FILE_NAME))
 
 

@@ -15,7 +15,7 @@ import json
 
 from absl import flags
 
-from im2txt.inference_utils import captioner
+from im2txt import checkpoints
 from im2txt.inference_utils import model_flags
 from im2txt.inference_utils import word_neighbours
 from im2txt.runtime import files
@@ -72,7 +72,7 @@ def main(argv: Sequence[str]) -> None:
   program.require_output_directories(FLAGS, 'output_file')
   embedding = word_neighbours.load(
     FLAGS.checkpoint_path,
-    captioner.vocabulary_of(FLAGS.checkpoint_path, FLAGS.vocab_file),
+    checkpoints.vocabulary_of(FLAGS.checkpoint_path, FLAGS.vocab_file),
   )
   embedding.check_known(given)
   # A given word may be a frequent one too.

@@ -32,8 +32,7 @@ def define_flags() -> None:
 def main(_: Sequence[str]) -> None:
   program.require(FLAGS, 'logdirs', 'output')
   result = curves.draw(curves.find_runs(files.split_names(FLAGS.logdirs)))
-  with files.replacing(FLAGS.output) as temporary:
-    result.savefig(temporary, format='png', dpi=100)
+  files.write_figure(FLAGS.output, result)
   print(f'Wrote {FLAGS.output}')
 
 

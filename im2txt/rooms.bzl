@@ -67,6 +67,7 @@ ROOMS = {
         "text",
     ],
     "folders": [
+        "checkpoints",
         "data",
         "inference_utils",
         "runtime",
@@ -157,6 +158,7 @@ PROGRAMS = {
     "build_caption_data": [
         "data",
         "runtime",
+        "text",
     ],
     "build_feature_cache": [
         "runtime",
@@ -185,6 +187,7 @@ PROGRAMS = {
         "build_mscoco_data",
         "data",
         "runtime",
+        "text",
     ],
     "evaluate": [
         "evaluation",
@@ -198,18 +201,14 @@ PROGRAMS = {
         "runtime",
     ],
     "extend_checkpoint": [
-        "checkpoints",
-        "configuration",
-        "ops",
         "runtime",
-        "text",
+        "training",
     ],
     "fit_confidence": [
         "checkpoints",
         "data",
         "evaluation",
         "inference_utils",
-        "metrics",
         "runtime",
         "text",
     ],
@@ -227,6 +226,7 @@ PROGRAMS = {
         "sample",
     ],
     "nearest_words": [
+        "checkpoints",
         "inference_utils",
         "runtime",
     ],
@@ -245,7 +245,6 @@ PROGRAMS = {
         "runtime",
     ],
     "score": [
-        "data",
         "evaluation",
         "inference_utils",
         "metrics",
@@ -265,7 +264,6 @@ PROGRAMS = {
         "data",
         "evaluation",
         "inference_utils",
-        "metrics",
         "runtime",
         "text",
     ],

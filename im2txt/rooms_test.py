@@ -21,6 +21,9 @@ def _declared():
   }
 
 
+# Of a program, see `_lines_of_logic`. One that needs more is a library.
+_MOST_LINES = 100
+
 _ROOMS = _declared()['ROOMS']
 _PROGRAMS = _declared()['PROGRAMS']
 
@@ -103,10 +106,86 @@ def test_no_room_imports_a_program():
     assert set(targets) <= set(_ROOMS), room
 
 
+def _reads_flags(source):
+  """Whether code takes a value out of FLAGS, `flags.FLAGS` or under its name.
+
+  To name it is no reading: a function that defines flags has it as a default.
+  """
+  return any(
+    isinstance(node, ast.Attribute | ast.Subscript)
+    and ast.unparse(node.value).split('.')[-1] == 'FLAGS'
+    for node in ast.walk(ast.parse(source))
+  )
+
+
 def test_no_room_reads_flags():
-  for module, source in _sources():
-    if _place(module) in _ROOMS and _place(module) != 'runtime':
-      assert 'FLAGS.' not in source.replace('flags.FLAGS', ''), module
+  readers = {module for module, source in _sources() if _reads_flags(source)}
+  # It parses the flags of every program, and reads --debug.
+  assert 'runtime.program' in readers
+  for module in readers - {'runtime.program'}:
+    assert module in _PROGRAMS, module
+
+
+@pytest.mark.parametrize(
+  'source, reads',
+  [
+    ('FLAGS.beam_size', True),
+    ("flags.FLAGS['beam_size'].value", True),
+    ('def define_flags(flag_values=flags.FLAGS):\n  pass', False),
+    ('options = from_flags(FLAGS, Options)', False),
+  ],
+)
+def test_finds_what_reads_flags(source, reads):
+  assert _reads_flags(source) == reads
+
+
+def _lines_of_logic(source):
+  """Returns how many lines a program has beside what it tells and takes.
+
+  The docstring is the text of --help, the imports are a line each by our style,
+  and define_flags is a list. None of them is logic, which would belong to a
+  room. All else counts, blank lines and comments too.
+  """
+  tree = ast.parse(source)
+  others = [
+    node
+    for node in tree.body
+    if isinstance(node, ast.Import | ast.ImportFrom)
+    or (isinstance(node, ast.FunctionDef) and node.name == 'define_flags')
+    or (node is tree.body[0] and ast.get_docstring(tree))
+  ]
+  return len(source.splitlines()) - sum(
+    node.end_lineno - node.lineno + 1 for node in others
+  )
+
+
+def test_programs_are_thin():
+  lines = {
+    module: _lines_of_logic(source)
+    for module, source in _sources()
+    if module in _PROGRAMS
+  }
+  assert lines.keys() == _PROGRAMS.keys()
+  assert {module: n for module, n in lines.items() if n > _MOST_LINES} == {}
+
+
+def test_counts_lines_of_logic():
+  source = '''"""Does something.
+
+  program --flag
+"""
+
+import sys
+
+
+def define_flags():
+  pass
+
+
+def main():
+  pass
+'''
+  assert _lines_of_logic(source) == 7
 
 
 def test_tests_that_are_named_exist():

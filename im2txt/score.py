@@ -42,10 +42,7 @@ import os
 import sys
 
 from absl import flags
-from absl import logging
 
-from im2txt.data import caption_files
-from im2txt.data import coco_server
 from im2txt.evaluation import score_options
 from im2txt.evaluation import score_report
 from im2txt.evaluation import scoring
@@ -80,9 +77,8 @@ def main(_: list[str]) -> None:
   for line in caption_scores.shortcomings():
     print(line, file=sys.stderr)
   if options.share:
-    write_results(
-      options.results_output,
-      scoring.caption_share(options, search, sources),
+    score_report.write_results(
+      options.results_output, scoring.caption_share(options, search, sources)
     )
     return
   runs, references = {}, sources.references
@@ -90,13 +86,13 @@ def main(_: list[str]) -> None:
     name = '+'.join(map(os.path.basename, sources.prefixes))
     runs[name], references = scoring.score_checkpoint(options, search, sources)
     if options.results_output:
-      write_results(options.results_output, runs[name].captions)
+      score_report.write_results(options.results_output, runs[name].captions)
   elif references is None and sources.files:
     references = scoring.references_of_shards(sources.files)
   results = scoring.read_results(options, references, runs)
   if options.server_zip:
     val2014 = [*(run.captions for run in runs.values()), *results.values()][0]
-    write_server_zip(options, val2014)
+    score_report.write_server_zip(options, val2014)
   if references is None:  # Only --server_zip works without.
     return
   for name, captions in results.items():
@@ -117,35 +113,6 @@ def main(_: list[str]) -> None:
   print('\n' + report.text())
   if options.report_json:
     files.write_json(options.report_json, report.as_dict())
-
-
-def write_results(path: str, captions: scoring.Captions) -> None:
-  """Writes captions as COCO's evaluation server takes them."""
-  files.write_json(
-    path,
-    [
-      {'image_id': image_id, 'caption': caption}
-      for image_id, caption in captions.items()
-    ],
-  )
-
-
-def write_server_zip(
-  options: score_options.ScoreOptions, val2014: scoring.Captions
-) -> None:
-  """Writes --server_zip with these captions and those of test2014."""
-  lines = coco_server.write(
-    options.server_zip,
-    options.server_name,
-    {
-      'val2014': val2014,
-      'test2014': caption_files.read_results(
-        options.test2014_results, '--test2014_results'
-      ),
-    },
-  )
-  for line in lines:
-    logging.warning('--server_zip=%s: %s', options.server_zip, line)
 
 
 if __name__ == '__main__':

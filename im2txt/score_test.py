@@ -689,6 +689,20 @@ def test_shares_are_captioned_apart_and_scored_together(
     score(results_file=f'{files},{tmp_path}/whole.json', join_results=True)
 
 
+@pytest.mark.parametrize('share', ['', '0/2'])
+def test_the_precision_is_that_asked_for(run, model_dir, tmp_path, share):
+  # The encoder was not calibrated.
+  with pytest.raises(ValueError, match='calibrate_encoder|openvino'):
+    run(
+      checkpoint_path=model_dir,
+      vocab_file=model_dir / 'words.txt',
+      input_file_pattern=model_dir / 'val-*',
+      results_output=tmp_path / 'results.json',
+      precision='int8',
+      share=share,
+    )
+
+
 def test_copies_of_training_captions(run, model_dir, tmp_path):
   results = _json(
     tmp_path / 'a.json',

@@ -10,10 +10,7 @@ Without --checkpoint_path the model that get_model puts together is taken.
 """
 
 from collections.abc import Sequence
-import io
 import json
-import sys
-from typing import cast
 import warnings
 
 from absl import flags
@@ -22,6 +19,7 @@ from absl import logging
 from im2txt.folders import photo_index
 from im2txt.folders import queries
 from im2txt.inference_utils import captioner as captioner_lib
+from im2txt.inference_utils import image_files
 from im2txt.inference_utils import library
 from im2txt.inference_utils import model_flags
 from im2txt.runtime import program
@@ -67,7 +65,7 @@ def update(
     names, captioner, FLAGS.inference_batch_size, FLAGS.exif_orientation
   )
   for name, reason in result.failures.items():
-    print(f'skipped {name}: {reason}', file=sys.stderr)
+    image_files.tell_skipped(name, reason)
   logging.info(
     '%s: %d photo(s): %d new or changed, %d removed, %d skipped',
     FLAGS.index_file,
@@ -81,20 +79,8 @@ def update(
 
 def search(index: photo_index.PhotoIndex, captioner: library.Captioner) -> None:
   """Prints what --text and --image find."""
-  texts = [queries.word_ids(captioner.model, text) for text in FLAGS.text]
-  images = []
-  for name in FLAGS.image:
-    try:
-      images.append(captioner.decode(name))
-    except ValueError as error:
-      raise ValueError(f'--image={name}: {error}') from error
-  found = []
-  if texts:
-    found += queries.by_texts(index, captioner.model, texts, FLAGS.count)
-  if images:
-    features = captioner.model.encode(images).numpy()
-    found += queries.by_images(index, features, FLAGS.count)
   asked = [*FLAGS.text, *FLAGS.image]
+  found = queries.find(index, captioner, FLAGS.text, FLAGS.image, FLAGS.count)
   for query, hits in zip(asked, found):
     if len(asked) > 1 and FLAGS.output_format == 'text':
       print(f'{query}:')
@@ -114,12 +100,7 @@ def main(argv: Sequence[str]) -> int:
       'name photos or directories to index, or give --text or --image to '
       'search for (see --help)'
     )
-  # As in run_inference.
-  cast(io.TextIOWrapper, sys.stdout).reconfigure(
-    errors='backslashreplace'
-    if FLAGS.output_format == 'json'
-    else 'surrogateescape'
-  )
+  program.write_any_name(as_json=FLAGS.output_format == 'json')
   warnings.filterwarnings('ignore', module=r'PIL\.')
   if not argv[1:]:
     photo_index.check_exists(FLAGS.index_file)  # Before the model is loaded.

@@ -6,7 +6,7 @@ import os
 from typing import Any
 from typing import TYPE_CHECKING
 
-from im2txt.runtime.files import replacing
+from im2txt.runtime import files
 
 if TYPE_CHECKING:
   from matplotlib import figure as figure_lib
@@ -25,8 +25,9 @@ def draw(results: Mapping[str, Any], directory: str) -> None:
   from matplotlib import pyplot
 
   def save(figure: 'figure_lib.Figure', name: str) -> None:
-    with replacing(os.path.join(directory, name)) as temporary:
-      figure.savefig(temporary, format='png', dpi=100, bbox_inches='tight')
+    files.write_figure(
+      os.path.join(directory, name), figure, bbox_inches='tight'
+    )
 
   figure, axis = pyplot.subplots(figsize=(8, 2.2))
   for name in ('captioning, parts', 'training step, parts'):

@@ -76,7 +76,7 @@ def write_random_model(
   model = show_and_tell_model.ShowAndTellModel(config, with_inception=False)
   values.update(model.named_variables)
   checkpoints.write(os.path.join(directory, 'model.ckpt-0'), values)
-  path = os.path.join(directory, 'word_counts.txt')
+  path = os.path.join(directory, vocabulary.FILE_NAME)
   training.write_vocabulary(path, config.vocab_size)
   stamp = vocabulary_stamp.of_vocabulary(vocabulary.Vocabulary(path)).stamp
   assert stamp
@@ -127,6 +127,30 @@ class Benchmark:
     self._vocab_file = vocab_file
     self._encoded = jpegs(num_images)
     self._num_prepared = num_prepared
+
+  def run(self, with_growth: bool = True) -> dict[str, dict[str, Any]]:
+    """Measures all, in an order in which each finds what it is compared with.
+
+    Args:
+      with_growth: whether to measure how costs grow.
+
+    Returns:
+      See `results`.
+    """
+    tf.random.set_seed(1)  # The length of captions depends on the weights.
+    self.machine()
+    self.training()
+    self.joint()
+    self.switches()
+    self.lstm()
+    self.captioning()
+    self.programs()
+    self.saving()
+    if self._num_prepared:
+      self.preparing()
+    if with_growth:
+      self.growth()
+    return self.results
 
   def _add(
     self, name: str, value: float, unit: str, share_of: str | None = None
@@ -268,7 +292,7 @@ class Benchmark:
     """Compares captioning with Inception v3 alone."""
     if not self._prefix:
       self._prefix = self.directory
-      self._vocab_file = os.path.join(self.directory, 'word_counts.txt')
+      self._vocab_file = os.path.join(self.directory, vocabulary.FILE_NAME)
       write_random_model(self.directory, self.config)
     checkpoint = checkpoints.Checkpoint(self._prefix)
     size = _CAPTIONING_BATCH

@@ -317,7 +317,7 @@ def self_critical_steps(
     [features],
     [],
   )
-  vocab_file = os.path.join(directory, 'word_counts.txt')
+  vocab_file = os.path.join(directory, vocabulary.FILE_NAME)
   write_vocabulary(vocab_file, config.vocab_size)
   vocab = vocabulary.Vocabulary(vocab_file)
   batch = np.arange(images), features[:images, 0]

@@ -21,3 +21,5 @@ from im2txt.checkpoints.locating import training_state_prefix
 from im2txt.checkpoints.manager import write
 from im2txt.checkpoints.trained_model import load
 from im2txt.checkpoints.trained_model import TrainedModel
+from im2txt.checkpoints.trained_model import vocabulary_beside
+from im2txt.checkpoints.trained_model import vocabulary_of

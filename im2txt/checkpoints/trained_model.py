@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """A trained model on the disk: weights, configuration and vocabulary."""
 
+from collections.abc import Iterable
 import dataclasses
 import os
 
 from im2txt import configuration
 from im2txt.checkpoints import checkpoint as checkpoint_lib
+from im2txt.checkpoints import locating
+from im2txt.runtime import storage
 from im2txt.text import vocabulary as vocabulary_lib
 from im2txt.text import vocabulary_stamp
 
@@ -77,3 +80,41 @@ def load(path: str) -> TrainedModel:
     training_config,
     vocabulary_stamp.of_checkpoint(checkpoint.prefix),
   )
+
+
+def vocabulary_beside(checkpoint_path: str | Iterable[str]) -> str | None:
+  """Returns the path of the vocabulary beside checkpoints, None without one.
+
+  Args:
+    checkpoint_path: see `split_paths`; or several paths.
+  """
+  if isinstance(checkpoint_path, str):
+    checkpoint_path = locating.split_paths(checkpoint_path)
+  for path in checkpoint_path:
+    directory = path if storage.isdir(path) else os.path.dirname(path)
+    found = os.path.join(directory, vocabulary_lib.FILE_NAME)
+    if storage.exists(found):
+      return found
+  return None
+
+
+def vocabulary_of(checkpoint_path: str, vocab_file: str) -> str:
+  """Returns the path of a vocabulary: the one given, or that beside checkpoints.
+
+  Args:
+    checkpoint_path: value of --checkpoint_path.
+    vocab_file: value of --vocab_file; '' for none.
+
+  Raises:
+    ValueError: there is neither, or no checkpoint.
+  """
+  found = vocab_file or vocabulary_beside(checkpoint_path)
+  if not found:
+    # A wrong path has no vocabulary beside it either.
+    for path in locating.split_paths(checkpoint_path):
+      locating.resolve(path)
+    raise ValueError(
+      f'--vocab_file is required: there is no {vocabulary_lib.FILE_NAME} beside '
+      f'--checkpoint_path={checkpoint_path}'
+    )
+  return found

@@ -209,6 +209,18 @@ def read_results(path: str, flag: str) -> dict[int, str]:
   return captions
 
 
+def results(captions: Mapping[int, str]) -> list[dict[str, Any]]:
+  """Returns what COCO's JSON of results has of captions by image id.
+
+  >>> results({42: 'a man'})
+  [{'image_id': 42, 'caption': 'a man'}]
+  """
+  return [
+    {'image_id': image_id, 'caption': caption}
+    for image_id, caption in captions.items()
+  ]
+
+
 def _json_if_whole(text: str) -> Any:
   """Returns the value of JSON text; None if the text is not one JSON value."""
   try:

@@ -61,12 +61,7 @@ def write(
         entry.external_attr = 0o644 << 16
         archive.writestr(
           entry,
-          json.dumps(
-            [
-              {'image_id': image_id, 'caption': caption}
-              for image_id, caption in sorted(captions.items())
-            ]
-          ),
+          json.dumps(caption_files.results(dict(sorted(captions.items())))),
         )
   return [
     f'{len(captions)} images of {part}; the server wants all {IMAGES[part]}'

@@ -149,7 +149,7 @@ class Case:
     Raises:
       ValueError: its file is damaged.
     """
-    found = self._vocab_file or captioner_lib.vocabulary_beside(
+    found = self._vocab_file or checkpoints.vocabulary_beside(
       [self.train_dir, *self.files[:1]]
     )
     if not found:

@@ -52,6 +52,20 @@ class Kernel(NamedTuple):
   bias: np.ndarray
   largest: float | None
 
+  def channels_first(self) -> np.ndarray:
+    """Returns the weights, [out, in, height, width]."""
+    return np.ascontiguousarray(self.weights.transpose(3, 2, 0, 1))
+
+  def pads(self, padding: str) -> list[int]:
+    """Returns the rows and the columns that are added on each side.
+
+    Args:
+      padding: 'SAME' or 'VALID'.
+    """
+    return [
+      size // 2 if padding == 'SAME' else 0 for size in self.weights.shape[:2]
+    ]
+
 
 class Runtime(Protocol[_Net]):
   """What a runtime supplies to compute the network.

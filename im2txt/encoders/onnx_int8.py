@@ -65,7 +65,7 @@ class _Runtime:
   def convolution(
     self, net: str, kernel: int8.Kernel, stride: int, padding: str
   ) -> str:
-    weights = np.ascontiguousarray(kernel.weights.transpose(3, 2, 0, 1))
+    weights = kernel.channels_first()
     if kernel.scale is None or kernel.largest is None:
       inputs = self._constant(weights), self._constant(kernel.bias)
     else:
@@ -77,15 +77,13 @@ class _Runtime:
         self._dequantized(weights, kernel.scale),
         self._dequantized(bias, scale),
       )
-    size = kernel.weights.shape[:2]
-    pads = [side // 2 if padding == 'SAME' else 0 for side in size]
     net = self.add(
       'Conv',
       net,
       *inputs,
-      kernel_shape=size,
+      kernel_shape=kernel.weights.shape[:2],
       strides=[stride] * 2,
-      pads=pads * 2,
+      pads=kernel.pads(padding) * 2,
     )
     return self.add('Relu', net)
 

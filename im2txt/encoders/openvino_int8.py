@@ -27,17 +27,13 @@ class _Runtime:
     self, net: Any, kernel: int8.Kernel, stride: int, padding: str
   ) -> Any:
     ops = self._ops
-    weights = ops.constant(
-      np.ascontiguousarray(kernel.weights.transpose(3, 2, 0, 1))
-    )
+    weights = ops.constant(kernel.channels_first())
     if kernel.scale is not None:
       weights = ops.multiply(
         ops.convert(weights, 'f32'),
         ops.constant(kernel.scale.reshape(-1, 1, 1, 1)),
       )
-    pads = [
-      size // 2 if padding == 'SAME' else 0 for size in kernel.weights.shape[:2]
-    ]
+    pads = kernel.pads(padding)
     net = ops.convolution(net, weights, [stride] * 2, pads, pads, [1, 1])
     bias = ops.constant(kernel.bias.reshape(1, -1, 1, 1))
     return ops.relu(ops.add(net, bias))

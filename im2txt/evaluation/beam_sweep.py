@@ -22,6 +22,7 @@ from im2txt.checkpoints import encoder_stamp
 from im2txt.data import caption_files
 from im2txt.data import image_store
 from im2txt.data import shards
+from im2txt.inference_utils import batches
 from im2txt.inference_utils import captioner as captioner_lib
 from im2txt.inference_utils import search_config
 from im2txt.metrics import caption_scores
@@ -318,7 +319,7 @@ class Sweep:
     """
     image_ids, features = [], []
     with Progress('Encoding', len(self._images.references), 'images') as p:
-      for ids, encoded in captioner_lib.encode_batches(
+      for ids, encoded in batches.encode_batches(
         self._captioner, self._images.batches(_BATCH_SIZE), p
       ):
         image_ids += ids

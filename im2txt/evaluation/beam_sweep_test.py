@@ -15,6 +15,7 @@ from im2txt import sweep
 from im2txt import testing
 from im2txt.data import shards
 from im2txt.evaluation import beam_sweep
+from im2txt.evaluation import sweep_options
 from im2txt.inference_utils import captioner as captioner_lib
 from im2txt.inference_utils.search_config import SearchConfig
 from im2txt.metrics import summary
@@ -404,6 +405,15 @@ def test_wrong_flags_are_refused(run, files, arguments, message):
     arguments['input_file_pattern'] = files / 'val-0'
   with pytest.raises(ValueError, match=message):
     run(**arguments)
+
+
+def test_options():
+  options = sweep_options.SweepOptions(
+    beam_sizes=('2', '1', '2'), captions_file='a'
+  )
+  assert options.sizes() == [2, 1]
+  with pytest.raises(ValueError, match='--image_dir is required'):
+    options.check()
 
 
 if __name__ == '__main__':

@@ -9,6 +9,7 @@ import numpy as np
 
 from im2txt.checkpoints import confidence_stamp
 from im2txt.evaluation import beam_sweep
+from im2txt.inference_utils import batches
 from im2txt.inference_utils import captioner as captioner_lib
 from im2txt.inference_utils import confidence
 from im2txt.metrics import caption_scores
@@ -59,7 +60,7 @@ def fit(
   ids: list[int] = []
   parts = []
   with Progress('Encoding', len(images.references), 'images') as progress:
-    for batch, encoded in captioner_lib.encode_batches(
+    for batch, encoded in batches.encode_batches(
       captioner, images.batches(_BATCH_SIZE), progress
     ):
       ids += batch

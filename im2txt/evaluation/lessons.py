@@ -565,8 +565,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
   for name, figure in plots.items():
     path = os.path.join(args.directory, name)
-    with files.replacing(path) as temporary:
-      figure.savefig(temporary, format='png', dpi=100)
+    files.write_figure(path, figure)
     print(f'Wrote {path}')
   return 0
 

@@ -5,6 +5,10 @@ from collections.abc import Mapping
 import csv
 import os
 
+from absl import logging
+
+from im2txt.data import caption_files
+from im2txt.data import coco_server
 from im2txt.evaluation import score_options
 from im2txt.evaluation import scoring
 from im2txt.metrics import caption_scores
@@ -118,6 +122,29 @@ def _signature(
       f'|resamples:{options.resamples}|seed:{options.resampling_seed}'
     )
   return signature
+
+
+def write_results(path: str, captions: scoring.Captions) -> None:
+  """Writes captions as COCO's evaluation server takes them."""
+  files.write_json(path, caption_files.results(captions))
+
+
+def write_server_zip(
+  options: score_options.ScoreOptions, val2014: scoring.Captions
+) -> None:
+  """Writes --server_zip with these captions and those of test2014."""
+  lines = coco_server.write(
+    options.server_zip,
+    options.server_name,
+    {
+      'val2014': val2014,
+      'test2014': caption_files.read_results(
+        options.test2014_results, '--test2014_results'
+      ),
+    },
+  )
+  for line in lines:
+    logging.warning('--server_zip=%s: %s', options.server_zip, line)
 
 
 def write_image_scores(path: str, runs: Mapping[str, scoring.Run]) -> None:

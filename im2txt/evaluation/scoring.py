@@ -102,7 +102,7 @@ def open_sources(options: score_options.ScoreOptions) -> Sources:
         *vocabulary_stamp.of_shards(files),
       ]
     )
-  split = tokenizer.for_scores(stamp) or caption_scores.tokenize
+  split = split_of(stamp)
   references = None
   if options.annotations_file:
     references = caption_files.read_references(
@@ -110,6 +110,15 @@ def open_sources(options: score_options.ScoreOptions) -> Sources:
     )
   training = training_captions(options.train_file_pattern, split)
   return Sources(files, prefixes, stamp, split, references, training)
+
+
+def split_of(stamp: vocabulary_stamp.Stamp | None) -> caption_scores.Split:
+  """Returns what tokenizes captions of a data set for its scores.
+
+  Args:
+    stamp: of its vocabulary; None if not known, then it is English.
+  """
+  return tokenizer.for_scores(stamp) or caption_scores.tokenize
 
 
 def training_captions(
@@ -158,12 +167,9 @@ def score_checkpoint(
   import numpy as np
 
   from im2txt.evaluation import caption_evaluator
-  from im2txt.inference_utils import captioner as captioner_lib
   from im2txt.inference_utils import likelihood
 
-  captioner = captioner_lib.Captioner(
-    sources.prefixes, options.vocab_file, search, options.precision
-  )
+  captioner = _load(options, search, sources)
   scorer = likelihood.Likelihood(captioner.model)
   examples = shards.captions_by_image(
     sources.files, options.max_images, captioner.vocab
@@ -219,11 +225,7 @@ def caption_share(
   sources: Sources,
 ) -> Captions:
   """Captions the images of --share; arguments as of `score_checkpoint`."""
-  from im2txt.inference_utils import captioner as captioner_lib
-
-  captioner = captioner_lib.Captioner(
-    sources.prefixes, options.vocab_file, search
-  )
+  captioner = _load(options, search, sources)
   examples = shards.captions_by_image(
     sources.files, options.max_images, captioner.vocab
   )
@@ -234,6 +236,19 @@ def caption_share(
     for found, _ in _caption(options, captioner, sources, mine, start)
     for image_id, captions in found.items()
   }
+
+
+def _load(
+  options: score_options.ScoreOptions,
+  search: search_config.SearchConfig,
+  sources: Sources,
+) -> 'captioner_lib.Captioner':
+  """Returns the model; arguments as of `score_checkpoint`."""
+  from im2txt.inference_utils import captioner as captioner_lib
+
+  return captioner_lib.Captioner(
+    sources.prefixes, options.vocab_file, search, options.precision
+  )
 
 
 def _caption(
@@ -255,11 +270,11 @@ def _caption(
   Yields:
     (image id -> captions, the best first; the features of these images).
   """
-  from im2txt.inference_utils import captioner as captioner_lib
+  from im2txt.inference_utils import batches
 
   count = first
   with Progress('Captioning', len(examples), 'images') as progress:
-    for image_ids, encoded in captioner_lib.encode_batches(
+    for image_ids, encoded in batches.encode_batches(
       captioner,
       shards.image_batches(
         sources.files, examples, options.inference_batch_size

@@ -26,9 +26,7 @@ from im2txt.evaluation import options as options_lib
 from im2txt.evaluation import perplexity
 from im2txt.evaluation import scoring
 from im2txt.inference_utils import search_config
-from im2txt.metrics import caption_scores
 from im2txt.runtime import locks
-from im2txt.text import tokenizer
 from im2txt.text import vocabulary
 from im2txt.text import vocabulary_stamp
 from im2txt.visualization import caption_sheet
@@ -109,7 +107,7 @@ def _captions(
       ),
     ]
   )
-  split = tokenizer.for_scores(stamp) or caption_scores.tokenize
+  split = scoring.split_of(stamp)
   metrics = options.available_metrics()
   if not metrics:
     for name in ('train_file_pattern', 'ranking_images'):
@@ -119,7 +117,7 @@ def _captions(
         )
     return None
   vocab_file = options.vocab_file or os.path.join(
-    os.path.dirname(files[0]), 'word_counts.txt'
+    os.path.dirname(files[0]), vocabulary.FILE_NAME
   )
   if not os.path.exists(vocab_file):
     raise ValueError(

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Decodes image files in the graph, by operations of TensorFlow alone.
 
-The pixels are those of `inference_utils.captioner.ImageDecoder`, for the kinds
+The pixels are those of `inference_utils.image_decoder.ImageDecoder`, for the kinds
 that TensorFlow reads: JPEG, PNG, GIF (the first frame) and BMP.
 """
 

@@ -11,12 +11,12 @@ import tensorflow as tf
 
 from im2txt import testing
 from im2txt.export import decoding
-from im2txt.inference_utils import captioner as captioner_lib
+from im2txt.inference_utils import image_decoder
 
 
 @pytest.fixture(scope='module', name='decoder')
 def fixture_decoder():
-  return captioner_lib.ImageDecoder(75, 75)
+  return image_decoder.ImageDecoder(75, 75)
 
 
 @pytest.fixture(scope='module', name='decode')

@@ -99,7 +99,7 @@ def save(
   with contextlib.suppress(FileNotFoundError):
     os.remove(settings)
   with open(captioner.vocab.file, 'rb') as f:
-    models[captioner_lib.VOCABULARY] = f.read()
+    models[vocabulary.FILE_NAME] = f.read()
   for name, content in models.items():
     with files.writing(os.path.join(export_dir, name)) as out:
       out.write(content)
@@ -194,7 +194,7 @@ class TFLiteCaptioner:
         'it again'
       ) from error
     self._vocab = vocabulary.Vocabulary(
-      os.path.join(directory, captioner_lib.VOCABULARY)
+      os.path.join(directory, vocabulary.FILE_NAME)
     )
     self._generator = caption_generator.CaptionGenerator(
       self._step,

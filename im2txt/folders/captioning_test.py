@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests of captioning: which files are captioned, and where captions go."""
+"""Tests of captioning and outputs: what is captioned, and where it goes."""
 
 import json
 import os
@@ -8,8 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from im2txt.folders import caption_file
 from im2txt.folders import captioning
+from im2txt.folders import options as options_lib
+from im2txt.folders import outputs
 from im2txt.folders import sidecar
 from im2txt.folders import video
 from im2txt.inference_utils import captioner as captioner_lib
@@ -22,7 +23,8 @@ class _Captioner:
     seen: what was captioned.
   """
 
-  def __init__(self):
+  def __init__(self, fingerprint='m'):
+    self.fingerprint = fingerprint
     self.seen = []
 
   def decode(self, data, exif_orientation):
@@ -59,37 +61,27 @@ def _run(names, output=None, stop_after=None, model='m', **kwargs):
     names: of the files.
     output: path of the file of captions.
     stop_after: number of files after which the work is broken off.
-    model: fingerprint.
-    **kwargs: of `Outputs`, `sidecars`: whether, `replace`.
+    model: fingerprint of the model.
+    **kwargs: of `CaptionOptions`.
   """
-  captioner = _Captioner()
-  sidecars = None
-  if kwargs.pop('sidecars', False):
-    sidecars = sidecar.Sidecars(model, kwargs.pop('replace', False))
-  settings = captioning.Settings(batch_size=2, seconds_between_frames=1.0)
-
-  def run(captions):
-    outputs = captioning.Outputs(captions, sidecars, **kwargs)
+  captioner = _Captioner(model)
+  options = options_lib.CaptionOptions(
+    output_file=str(output or ''),
+    inference_batch_size=2,
+    seconds_between_frames=1.0,
+    **kwargs,
+  )
+  with outputs.Outputs(options, captioner) as out:
     work = captioning.caption(
-      captioner,
-      outputs.pending(names),
-      settings,
-      captions.num_captioned if captions else 0,
+      captioner, out.pending(names), options, out.num_captioned
     )
     for number, file in enumerate(work):
       if number == stop_after:
         work.close()
         break
-      outputs.add(file)
-    failures = {
-      os.path.basename(name): why for name, why in outputs.failures.items()
-    }
-    return captioner.seen, failures, outputs.num_done
-
-  if not output:
-    return run(None)
-  with caption_file.CaptionFile(str(output), model) as captions:
-    return run(captions)
+      out.add(file)
+  failures = {os.path.basename(name): why for name, why in out.failures.items()}
+  return captioner.seen, failures, out.num_done
 
 
 def _captions(output):
@@ -153,7 +145,7 @@ def test_sidecars_are_written_and_not_twice(photos, tmp_path):
   assert sidecar.read(photos[2] + '.xmp').alt_text == 'A 2'
   assert _run(photos, sidecars=True) == ([], _FAILURES, 4)
   # Replaced once per model, so that this can be interrupted too.
-  replaced = {'sidecars': True, 'replace': True, 'model': 'new'}
+  replaced = {'sidecars': True, 'replace_alt_text': True, 'model': 'new'}
   assert len(_run(photos, stop_after=2, **replaced)[0]) > 0
   assert len(_run(photos, **replaced)[0]) == 3
   assert _run(photos, **replaced)[2] == 4
@@ -236,20 +228,22 @@ def test_without_a_file_or_sidecars_all_is_captioned_as_given(photos):
   assert _run([photos[0], photos[0], photos[2]])[0] == ['0 0', '1 0', '2 2']
 
 
-def test_the_fingerprint_is_of_what_captions_depend_on():
-  class Model:
-    fingerprint = 'model'
+def test_captions_are_printed_unless_there_is_a_file(photos, tmp_path, capsys):
+  _run(photos[:2], min_confidence=0.6)
+  _run(photos[:1], sidecars=True, output_format='json')
+  printed = capsys.readouterr()
+  *text, as_json = printed.out.splitlines()
+  assert text == ['Captions for image 0.jpg:', '  none (confidence 0.50)']
+  assert json.loads(as_json)['captions'][0]['caption'] == 'a 0'
+  assert printed.err == f'skipped {photos[1]}: damaged\n'
+  _run(photos[:2], tmp_path / 'captions.jsonl')
+  assert capsys.readouterr() == ('', printed.err)
 
-  settings = captioning.Settings()
-  same = captioning.Settings(batch_size=3).fingerprint(Model)
-  assert settings.fingerprint(Model) == same
-  for other in (
-    {'exif_orientation': False},
-    {'min_confidence': 0.5},
-    {'word_probabilities': True},
-    {'seconds_between_frames': 1.0},
-  ):
-    assert captioning.Settings(**other).fingerprint(Model) != same, other
+
+def test_write_captions_counts_what_has_none(photos, tmp_path):
+  options = options_lib.CaptionOptions(output_file=f'{tmp_path}/captions.csv')
+  for _ in range(2):  # Those of a run before count too.
+    assert outputs.write_captions(_Captioner(), photos, options) == 2
 
 
 if __name__ == '__main__':

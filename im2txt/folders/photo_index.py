@@ -19,6 +19,7 @@ from typing import Self
 
 import numpy as np
 
+from im2txt.inference_utils import batches
 from im2txt.inference_utils import captioner as captioner_lib
 from im2txt.inference_utils import image_files
 from im2txt.runtime import files as files_lib
@@ -165,9 +166,7 @@ class PhotoIndex:
         functools.partial(captioner.decode, exif_orientation=exif_orientation),
         ahead=2 * batch_size,
       )
-      for batch in captioner_lib.encode_in_batches(
-        captioner, images, batch_size
-      ):
+      for batch in batches.encode_in_batches(captioner, images, batch_size):
         with self._transaction():
           for path, features in batch:
             if isinstance(features, Exception):

@@ -19,8 +19,8 @@ import numpy as np
 
 from im2txt.folders import photo_index
 from im2txt.inference_utils import captioner as captioner_lib
+from im2txt.inference_utils import library
 from im2txt.inference_utils import likelihood
-from im2txt.inference_utils import word_neighbours
 from im2txt.text import tokenizer
 
 
@@ -40,6 +40,40 @@ class Hit(NamedTuple):
     return self._asdict()
 
 
+def find(
+  index: photo_index.PhotoIndex,
+  captioner: library.Captioner,
+  texts: Sequence[str],
+  images: Sequence[str],
+  count: int,
+) -> list[list[Hit]]:
+  """Returns for each text, and then for each image, what it finds, best first.
+
+  Args:
+    index: the photos.
+    captioner: the model.
+    texts: as a user types them.
+    images: names of image files.
+    count: photos per text or image.
+
+  Raises:
+    ValueError: the model knows no word of a text, or an image is damaged.
+    OSError: an image cannot be read.
+  """
+  model = captioner.model
+  ids = [word_ids(model, text) for text in texts]
+  decoded = []
+  for name in images:
+    try:
+      decoded.append(captioner.decode(name))
+    except ValueError as error:
+      raise ValueError(f'--image={name}: {error}') from error
+  found = by_texts(index, model, ids, count) if ids else []
+  if decoded:
+    found += by_images(index, model.encode(decoded).numpy(), count)
+  return found
+
+
 def word_ids(captioner: captioner_lib.Captioner, text: str) -> list[int]:
   """Returns the ids of a text, <S> first.
 
@@ -55,7 +89,7 @@ def word_ids(captioner: captioner_lib.Captioner, text: str) -> list[int]:
   vocab = captioner.vocab
   words = tokenizer.tokenize(text, captioner.tokenizer)
   ids = [vocab.word_to_id(word) for word in words]
-  unknown = word_neighbours.unknown(words, vocab)
+  unknown = vocab.unknown(words)
   if len(unknown) == len(words):
     raise ValueError(
       f'--text={text}: no word that the model knows'

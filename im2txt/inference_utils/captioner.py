@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Captions images, or features of images, with a trained model."""
 
-from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
-import contextlib
 import copy
 import dataclasses
 import functools
@@ -14,12 +12,9 @@ import itertools
 import json
 import math
 import os
-import threading
 from typing import Any
 from typing import NamedTuple
-from typing import TypeVar
 
-from absl import logging
 import numpy as np
 import tensorflow as tf
 
@@ -27,30 +22,18 @@ from im2txt import checkpoints
 from im2txt import show_and_tell_model
 from im2txt.checkpoints import confidence_stamp
 from im2txt.checkpoints import encoder_stamp
-from im2txt.data import image_formats
 from im2txt.inference_utils import beam_search
 from im2txt.inference_utils import caption_generator
 from im2txt.inference_utils import confidence as confidence_lib
 from im2txt.inference_utils import decoding_rules
 from im2txt.inference_utils import ensemble
+from im2txt.inference_utils import image_decoder
 from im2txt.inference_utils import image_encoder
 from im2txt.inference_utils import likelihood
 from im2txt.inference_utils import sampling
 from im2txt.inference_utils import search_config
-from im2txt.ops import image_processing
-from im2txt.runtime import progress as progress_lib
-from im2txt.runtime import storage
 from im2txt.text import vocabulary
 from im2txt.text import vocabulary_stamp
-
-# The name of the vocabulary beside a checkpoint.
-VOCABULARY = 'word_counts.txt'
-# Images that take more bytes in memory are decoded one at a time.
-_LARGE = 150_000_000
-
-
-_Item = TypeVar('_Item')
-_Result = TypeVar('_Result')
 
 
 class StepsNotKept(ValueError):
@@ -432,136 +415,6 @@ def _with_allowed_words_only(
   return step
 
 
-class ImageDecoder:
-  """Decodes image files to the size that a model takes.
-
-  Args:
-    height: of the result, in pixels.
-    width: of the result, in pixels.
-
-  Attributes:
-    seen: see `Captioner.seen`.
-  """
-
-  def __init__(self, height: int, width: int) -> None:
-
-    def process_decoded(image: tf.Tensor) -> tf.Tensor:
-      return image_processing.crop_image(
-        image_processing.resize_image(image), height=height, width=width
-      )
-
-    def process(encoded: tf.Tensor, orientation: int, ratio: int) -> tf.Tensor:
-      image = tf.io.decode_jpeg(encoded, channels=3, ratio=ratio)
-      return process_decoded(image_processing.turn(image, orientation))
-
-    # There is one graph for each orientation and ratio.
-    self._process = tf.function(process, autograph=False)
-    # Trace here once, not in every decoding thread.
-    self._process.get_concrete_function(tf.TensorSpec([], tf.string), 1, 1)
-    self._process_decoded = tf.function(
-      process_decoded,
-      autograph=False,
-      input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)],
-    )
-    self._large = threading.Lock()
-    right, bottom = (
-      0.5 + min(side, resized) / resized / 2
-      for side, resized in (
-        (width, image_processing.RESIZE_WIDTH),
-        (height, image_processing.RESIZE_HEIGHT),
-      )
-    )
-    self.seen = (1 - right, 1 - bottom, right, bottom)
-
-  def decode(
-    self, encoded_image: bytes, exif_orientation: bool = True
-  ) -> tf.Tensor:
-    """Decodes the bytes of an image file. Any thread may call it.
-
-    `image_formats.READ` lists the formats. The first frame of an animation is
-    taken, and transparent pixels become white.
-
-    Args:
-      encoded_image: bytes of the file.
-      exif_orientation: whether to turn the image upright by its EXIF data. The
-        program of 2016 did not, neither in training nor for captions.
-
-    Returns:
-      float32 [height, width, 3], for `Captioner.encode` and `caption`.
-
-    Raises:
-      TypeError: the argument is not bytes, but for example the name of a file.
-      ValueError: the format is unknown, the file is damaged, or the image takes
-        too much memory.
-    """
-    if not isinstance(encoded_image, (bytes, bytearray, memoryview)):
-      raise TypeError(
-        'decode takes the bytes of an image file, not '
-        f'{encoded_image!r:.80}: open the file in mode "rb" and pass the '
-        'result of read()'
-      )
-    encoded_image = bytes(encoded_image)
-    header = image_formats.read_header(encoded_image)
-    ratio = 1
-    if not exif_orientation:
-      header = header._replace(orientation=1)
-    elif header.orientation > 1:
-      # Turning the image takes copies of it.
-      header = header._replace(bytes_per_pixel=header.bytes_per_pixel + 6)
-    whole = header
-    while (
-      header.is_sequential
-      and ratio < 8
-      and (header.width * header.height > header.most_pixels)
-    ):
-      # The image will be resized to far fewer pixels anyway.
-      ratio *= 2
-      header = header._replace(
-        width=-(-whole.width // ratio), height=-(-whole.height // ratio)
-      )
-    header.check_size()
-    with self._large if header.num_bytes > _LARGE else contextlib.nullcontext():
-      try:
-        return self._decode(encoded_image, header, ratio)
-      except tf.errors.InvalidArgumentError as e:
-        raise ValueError(
-          f'damaged {header.kind} image, or of a rare variant that is not read'
-        ) from e
-      except (MemoryError, tf.errors.ResourceExhaustedError) as e:
-        raise ValueError(
-          f'too little memory to decode {whole.width} x {whole.height} '
-          'pixels: make the image smaller'
-        ) from e
-
-  def process(self, pixels: np.ndarray, orientation: int = 1) -> tf.Tensor:
-    """Makes of pixels what a model takes. Any thread may call it.
-
-    Args:
-      pixels: uint8 [height, width, 3].
-      orientation: from 1, upright, to 8, as in EXIF.
-
-    Returns:
-      float32 [height, width, 3], what `Captioner` takes.
-    """
-    return self._process_decoded(image_processing.turn(pixels, orientation))
-
-  def _decode(
-    self, encoded: bytes, header: image_formats.Header, ratio: int
-  ) -> tf.Tensor:
-    """Decodes an image whose size was checked. A JPEG is scaled by 1/ratio."""
-    if header.kind in image_formats.READ_BY_PILLOW:
-      image = image_formats.decode_with_pillow(encoded, header.kind)
-    elif header.has_alpha:
-      # A memoryview does not copy the image, as numpy() would.
-      image = image_formats.over_white(
-        np.asarray(memoryview(tf.io.decode_png(encoded, channels=4)))
-      )
-    else:
-      frame = image_formats.first_frame(encoded, header)
-      return self._process(tf.constant(frame), header.orientation, ratio)
-    return self.process(image, header.orientation)
-
-
 class _Member:
   """One of the checkpoints of a `Captioner`.
 
@@ -719,7 +572,9 @@ class Captioner:
       for member in first_of
     ]
     config = members[0].model.config
-    self._images = ImageDecoder(config.image_height, config.image_width)
+    self._images = image_decoder.ImageDecoder(
+      config.image_height, config.image_width
+    )
 
   def check_min_confidence(self, min_confidence: float) -> None:
     """Raises ValueError if captions have no confidence to hold against this."""
@@ -859,138 +714,3 @@ def digest(*values: object) -> str:
     *values: what JSON can hold.
   """
   return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
-
-
-def caption_in_batches(
-  captioner: Captioner,
-  images: Iterator[tuple[_Item, tf.Tensor | OSError | ValueError]],
-  batch_size: int,
-  captioned: int = 0,
-  word_probabilities: bool = False,
-) -> Iterator[tuple[_Item, list[ScoredCaption] | OSError | ValueError]]:
-  """Captions any number of images, of which one batch is in memory at a time.
-
-  Args:
-    captioner: the model.
-    images: (item, result of `decode`, or the error in its place).
-    batch_size: images captioned at once.
-    captioned: number of images captioned before these, see
-      `FeatureCaptioner.caption`.
-    word_probabilities: see `FeatureCaptioner.caption`.
-
-  Yields:
-    (item, captions, best first, or the error), in order.
-  """
-
-  def caption(good: Sequence[tf.Tensor]) -> list[list[ScoredCaption]]:
-    nonlocal captioned
-    captions = captioner.caption(good, captioned, word_probabilities)
-    captioned += len(good)
-    return captions
-
-  for batch in _in_batches(images, batch_size, caption):
-    yield from batch
-
-
-def encode_in_batches(
-  captioner: Captioner,
-  images: Iterator[tuple[_Item, tf.Tensor | OSError | ValueError]],
-  batch_size: int,
-) -> Iterator[list[tuple[_Item, np.ndarray | OSError | ValueError]]]:
-  """Encodes any number of images, of which one batch is in memory at a time.
-
-  Args:
-    captioner: the model.
-    images: (item, result of `decode`, or the error in its place).
-    batch_size: images encoded at once.
-
-  Yields:
-    A batch of (item, float32 [2048 * encoders], or the error), in order.
-  """
-  return _in_batches(
-    images, batch_size, lambda good: captioner.encode(good).numpy()
-  )
-
-
-def _in_batches(
-  images: Iterator[tuple[_Item, tf.Tensor | OSError | ValueError]],
-  batch_size: int,
-  work: Callable[[list[tf.Tensor]], Iterable[_Result]],
-) -> Iterator[list[tuple[_Item, _Result | OSError | ValueError]]]:
-  """Yields batches of (item, result of `work`, or the error in its place)."""
-  while batch := list(itertools.islice(images, batch_size)):
-    good = [image for _, image in batch if not isinstance(image, Exception)]
-    results = iter(work(good) if good else ())
-    yield [
-      (item, image)
-      if isinstance(image, (OSError, ValueError))
-      else (item, next(results))
-      for item, image in batch
-    ]
-
-
-def vocabulary_beside(checkpoint_path: str | Iterable[str]) -> str | None:
-  """Returns the path of the vocabulary beside checkpoints, None without one.
-
-  Args:
-    checkpoint_path: see `checkpoints.split_paths`; or several paths.
-  """
-  if isinstance(checkpoint_path, str):
-    checkpoint_path = checkpoints.split_paths(checkpoint_path)
-  for path in checkpoint_path:
-    directory = path if storage.isdir(path) else os.path.dirname(path)
-    found = os.path.join(directory, VOCABULARY)
-    if storage.exists(found):
-      return found
-  return None
-
-
-def vocabulary_of(checkpoint_path: str, vocab_file: str) -> str:
-  """Returns the path of a vocabulary: the one given, or that beside checkpoints.
-
-  Args:
-    checkpoint_path: value of --checkpoint_path.
-    vocab_file: value of --vocab_file; '' for none.
-
-  Raises:
-    ValueError: there is neither, or no checkpoint.
-  """
-  found = vocab_file or vocabulary_beside(checkpoint_path)
-  if not found:
-    # A wrong path has no vocabulary beside it either.
-    for path in checkpoints.split_paths(checkpoint_path):
-      checkpoints.resolve(path)
-    raise ValueError(
-      f'--vocab_file is required: there is no {VOCABULARY} beside '
-      f'--checkpoint_path={checkpoint_path}'
-    )
-  return found
-
-
-def encode_batches(
-  captioner: Captioner,
-  batches: Iterable[Sequence[tuple[int, bytes]]],
-  progress: progress_lib.Progress,
-) -> Iterator[tuple[list[int], np.ndarray]]:
-  """Encodes batches of images as in training, without turning them by EXIF.
-
-  Images that cannot be decoded are left out with a warning.
-
-  Args:
-    captioner: encodes the images.
-    batches: batches of (image id, bytes of the file).
-    progress: is updated after each batch, when its features have been used.
-
-  Yields:
-    (image ids; float32 [images, 2048 * encoders], their features).
-  """
-  for batch in batches:
-    images = {}
-    for image_id, data in batch:
-      try:
-        images[image_id] = captioner.decode(data, exif_orientation=False)
-      except ValueError as error:
-        logging.warning('image %d left out: %s', image_id, error)
-    if images:
-      yield list(images), captioner.encode(list(images.values())).numpy()
-    progress.update(len(batch))

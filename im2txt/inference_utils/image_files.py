@@ -136,6 +136,33 @@ def reason(error: Exception) -> str:
   return getattr(error, 'strerror', None) or str(error)
 
 
+def tell_skipped(name: str, why: str | Exception) -> None:
+  """Says on standard error that a file is left out.
+
+  Args:
+    name: of the file.
+    why: the reason, or the error that it is in.
+  """
+  told = reason(why) if isinstance(why, Exception) else why
+  print(f'skipped {name}: {told}', file=sys.stderr)
+
+
+def with_standard_input(names: Iterable[str]) -> list[str]:
+  """Returns names, with the lines of standard input in the place of '-'.
+
+  Args:
+    names: of files, which need not be UTF-8.
+  """
+  result: list[str] = []
+  for name in names:
+    if name == '-':
+      lines = (line.rstrip(b'\r\n') for line in sys.stdin.buffer)
+      result.extend(os.fsdecode(line) for line in lines if line)
+    else:
+      result.append(name)
+  return result
+
+
 def find_or_tell(
   names: Sequence[str],
   recursive: bool = False,
@@ -161,10 +188,10 @@ def find_or_tell(
       'image: ' + ', '.join(others[:5]) + (', ...' if len(others) > 5 else ''),
       file=sys.stderr,
     )
-  for name, reason in found.missing.items():
+  for name, why in found.missing.items():
     if ',' in name and any(map(os.path.exists, name.split(','))):
-      reason += '; a comma separates files in --input_files only'
-    print(f'skipped {name}: {reason}', file=sys.stderr)
+      why += '; a comma separates files in --input_files only'
+    tell_skipped(name, why)
   if not found.files:
     raise ValueError(
       'no image file to caption: '

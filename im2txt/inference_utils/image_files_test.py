@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of image_files."""
 
+import io
 import os
 import sys
 import threading
@@ -180,6 +181,13 @@ def test_too_little_memory_stands_in_its_place(files):
   found = list(image_files.read_images(files[:3], decode_little, 1))
   assert 'too little memory' in str(found[1][1])
   assert found[2][1] == b'2'
+
+
+def test_names_of_standard_input_stand_in_the_place_of_a_dash(monkeypatch):
+  lines = io.BytesIO(b'a, b\r\n\n\xff\n')
+  monkeypatch.setattr(sys, 'stdin', io.TextIOWrapper(lines))
+  names = image_files.with_standard_input(['first', '-', 'last'])
+  assert names == ['first', 'a, b', os.fsdecode(b'\xff'), 'last']
 
 
 if __name__ == '__main__':

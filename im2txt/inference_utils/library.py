@@ -13,11 +13,13 @@ import numpy as np
 
 from im2txt import checkpoints
 from im2txt.data import image_formats
+from im2txt.inference_utils import batches
 from im2txt.inference_utils import captioner as captioner_lib
 from im2txt.inference_utils import image_files
 from im2txt.inference_utils import search_config
 from im2txt.inference_utils.captioner import ScoredCaption
 from im2txt.runtime import files
+from im2txt.text import vocabulary as vocabulary_lib
 
 if typing.TYPE_CHECKING:
   from PIL import Image
@@ -130,12 +132,12 @@ class Captioner:
       paths = checkpoints.split_paths(os.fspath(checkpoint))
     else:
       paths = [os.fspath(path) for path in checkpoint]
-    vocabulary = vocab_file or captioner_lib.vocabulary_beside(paths)
+    vocabulary = vocab_file or checkpoints.vocabulary_beside(paths)
     if not vocabulary:
       for path in paths:
         checkpoints.resolve(path)  # Says so if there is no checkpoint either.
       raise ValueError(
-        f'no {captioner_lib.VOCABULARY} lies beside {paths[0]}: give vocab_file'
+        f'no {vocabulary_lib.FILE_NAME} lies beside {paths[0]}: give vocab_file'
       )
     captioner = captioner_lib.Captioner(
       paths, os.fspath(vocabulary), _search(search), precision
@@ -223,7 +225,7 @@ class Captioner:
     decoded = image_files.ahead_of_caller(
       images, self.decode, ahead=2 * self.batch_size
     )
-    for image, found in captioner_lib.caption_in_batches(
+    for image, found in batches.caption_in_batches(
       self.model,
       decoded,
       self.batch_size,

@@ -15,6 +15,7 @@ import pytest
 
 import im2txt
 from im2txt import testing
+from im2txt.inference_utils import batches
 from im2txt.inference_utils import captioner as captioner_lib
 from im2txt.inference_utils import image_files
 from im2txt.runtime import files
@@ -85,7 +86,7 @@ def test_a_name_gives_the_captions_that_run_inference_gives(
     str(directory / 'word_counts.txt'),
     im2txt.SearchConfig(beam_size=2),
   )
-  ((_, expected),) = captioner_lib.caption_in_batches(
+  ((_, expected),) = batches.caption_in_batches(
     program,
     image_files.read_images([f'{directory}/1.jpg'], program.decode, ahead=1),
     2,

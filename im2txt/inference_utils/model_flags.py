@@ -9,6 +9,19 @@ from im2txt.runtime import flag_dataclasses
 
 # Values of --precision, in which Inception v3 is computed.
 PRECISIONS = ('float32', 'bfloat16', 'int8')
+# Help texts, which options of some programs share.
+CHECKPOINT_TEXT = (
+  'Model checkpoint: a file prefix, or a directory (its latest is taken).'
+)
+ENSEMBLE_TEXT = ' Several, separated by commas, caption as an ensemble.'
+VOCABULARY_TEXT = (
+  'Vocabulary the model was trained with. The default is word_counts.txt '
+  'beside the checkpoint.'
+)
+MIN_CONFIDENCE_TEXT = (
+  'Give no caption of an image if the confidence in its best one is below '
+  'this. Needs the confidence.json that fit_confidence writes.'
+)
 PRECISION_TEXT = (
   'Precision of Inception v3. bfloat16 is faster on processors that support it '
   '(AVX512 BF16, AMX), and changes some captions. int8 is faster still and '
@@ -31,11 +44,9 @@ def define_flags(
   """
   # --help lists the flags under the program, not under this module.
   flags.disclaim_key_flags()
-  text = (
-    'Model checkpoint: a file prefix, or a directory (its latest is taken).'
-  )
+  text = CHECKPOINT_TEXT
   if takes_several:
-    text += ' Several, separated by commas, caption as an ensemble.'
+    text += ENSEMBLE_TEXT
   if has_default:
     text += ' The default is the model of get_model.'
   flag_dataclasses.define_flag(
@@ -45,8 +56,7 @@ def define_flags(
     'vocab_file',
     str,
     '',
-    'Vocabulary the model was trained with. The default is word_counts.txt '
-    'beside the checkpoint.',
+    VOCABULARY_TEXT,
     flag_values=flag_values,
   )
 
@@ -84,8 +94,7 @@ def define_min_confidence(flag_values: flags.FlagValues = flags.FLAGS) -> None:
   flags.DEFINE_float(
     'min_confidence',
     0,
-    'Give no caption of an image if the confidence in its best one is below '
-    'this. Needs the confidence.json that fit_confidence writes.',
+    MIN_CONFIDENCE_TEXT,
     lower_bound=0,
     upper_bound=1,
     flag_values=flag_values,

@@ -7,7 +7,6 @@ is near "pony" and "donkey". The model learns this from captions alone.
 
 from collections.abc import Iterator
 from collections.abc import Sequence
-import difflib
 from typing import Any
 from typing import NamedTuple
 
@@ -51,19 +50,6 @@ class Neighbours(NamedTuple):
     }
 
 
-def unknown(words: Sequence[str], vocab: vocabulary.Vocabulary) -> list[str]:
-  """Returns the words that a vocabulary lacks, with the nearest spellings."""
-  described = []
-  for word in words:
-    if vocab.id_to_word(vocab.word_to_id(word)) != word:
-      # Captions are mostly in lower case.
-      near = difflib.get_close_matches(word.lower(), vocab.words, n=5)
-      described.append(
-        repr(word) + (f' (near it: {", ".join(near)})' if near else '')
-      )
-  return described
-
-
 class WordEmbedding:
   """The embeddings of the words of a vocabulary.
 
@@ -97,7 +83,7 @@ class WordEmbedding:
 
   def check_known(self, words: Sequence[str]) -> None:
     """Raises ValueError if a word is unknown, with the nearest spellings."""
-    if described := unknown(words, self._vocab):
+    if described := self._vocab.unknown(words):
       raise ValueError(
         f'not in the vocabulary file {self._vocab.file}: '
         f'{", ".join(described)}; give words that are'

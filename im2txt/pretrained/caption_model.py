@@ -45,9 +45,12 @@ from im2txt.text import vocabulary_stamp
 MANIFEST = 'model.json'
 DECODER = 'decoder.npz'
 ENCODER = 'encoder.npz'
-VOCABULARY = 'word_counts.txt'
 # Files that are copied beside the checkpoint.
-_COPIED = (VOCABULARY, configuration.FILE_NAME, vocabulary_stamp.FILE_NAME)
+_COPIED = (
+  vocabulary.FILE_NAME,
+  configuration.FILE_NAME,
+  vocabulary_stamp.FILE_NAME,
+)
 _PARTS = (DECODER, *_COPIED)
 # These too, where the model has them. They may be made anew there.
 _OPTIONAL = (confidence_stamp.FILE_NAME, int8_stamp.FILE_NAME)
@@ -156,11 +159,11 @@ def write(
   if changes:
     _save_arrays(os.path.join(directory, ENCODER), changes)
     parts = (*parts, ENCODER)
-  _copy(vocab_file, os.path.join(directory, VOCABULARY))
+  _copy(vocab_file, os.path.join(directory, vocabulary.FILE_NAME))
   configuration.save(directory, (model_config, training_config))
   vocabulary_stamp.save(
     directory,
-    dataclasses.replace(stamp, file=VOCABULARY),
+    dataclasses.replace(stamp, file=vocabulary.FILE_NAME),
   )
   confidence = confidence_stamp.load(train_dir, checkpoint.global_step)
   if confidence:
@@ -250,7 +253,7 @@ def _get(
   checkpoints.CheckpointManager(directory).save({**values, **decoder})
   log(
     f'The model is {prefix}, its vocabulary '
-    f'{os.path.join(directory, VOCABULARY)}'
+    f'{os.path.join(directory, vocabulary.FILE_NAME)}'
   )
   return prefix
 

@@ -72,12 +72,16 @@ class RunnerOptions:
     'Options of Apache Beam for --runner, separated by spaces, such as '
     '"--direct_num_workers=2 --direct_running_mode=multi_processing".',
   )
-
   beam_dir: str = field(
     '',
     'Directory for the tasks of --runner, which all its workers reach. The '
     'default is the directory of the output.',
   )
+
+  @property
+  def is_local(self) -> bool:
+    """Whether the work is done on this machine, without Beam."""
+    return self.runner == LOCAL
 
   def check_runner(self, directory: str) -> None:
     """Checks all that can be checked before any work.
@@ -88,7 +92,7 @@ class RunnerOptions:
     Raises:
       ValueError: Beam is missing, or the options do not fit each other.
     """
-    if self.runner == LOCAL:
+    if self.is_local:
       if self.beam_options:
         raise ValueError(
           f'--beam_options={self.beam_options} needs a --runner of Apache '
@@ -131,7 +135,7 @@ class RunnerOptions:
       num_workers: processes of this machine, see `workers.Workers`.
       flag: the flag that gave their number.
     """
-    if self.runner == LOCAL:
+    if self.is_local:
       return workers.Workers(num_workers, flag)
     return BeamWorkers(
       self.runner,

@@ -34,6 +34,7 @@ from im2txt.runtime import storage
 if TYPE_CHECKING:
   from _typeshed import DataclassInstance
   from _typeshed import ReadableBuffer
+  from matplotlib import figure as matplotlib_figure
 
   _Dataclass = TypeVar('_Dataclass', bound=DataclassInstance)
 
@@ -327,6 +328,14 @@ def write_json(path: StrPath, content: object, indent: int | None = 1) -> None:
     with open(temporary, 'w', encoding='utf-8') as f:
       json.dump(content, f, ensure_ascii=False, indent=indent)
       f.write('\n')
+
+
+def write_figure(
+  path: StrPath, figure: 'matplotlib_figure.Figure', **options: Any
+) -> None:
+  """Writes a figure of matplotlib as PNG, `options` as of its `savefig`."""
+  with replacing(path) as temporary:
+    figure.savefig(temporary, format='png', dpi=100, **options)
 
 
 def _refuse_constant(name: str) -> object:

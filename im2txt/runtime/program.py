@@ -6,10 +6,12 @@ from collections.abc import Callable
 from collections.abc import Sequence
 import errno
 import gc
+import io
 import os
 import signal
 import sys
 from typing import Any
+from typing import cast
 from typing import NoReturn
 from typing import ParamSpec
 from typing import TextIO
@@ -20,6 +22,7 @@ from absl import flags
 from absl import logging
 
 from im2txt.runtime import quiet_tensorflow
+from im2txt.runtime import storage
 
 _P = ParamSpec('_P')
 _T = TypeVar('_T')
@@ -58,12 +61,18 @@ def require_output_directories(
     ValueError: a file's directory does not exist.
   """
   for name in names:
-    path = getattr(flag_values, name)
-    directory = os.path.dirname(path)
-    if directory and not os.path.isdir(directory):
-      raise ValueError(
-        f'--{name}={path}: there is no directory {directory}: make it first'
-      )
+    storage.require_directory_of(name, getattr(flag_values, name))
+
+
+def write_any_name(as_json: bool) -> None:
+  """Lets standard output take names of files, which need not be UTF-8.
+
+  Args:
+    as_json: whether they are written in JSON, which must be UTF-8.
+  """
+  cast(io.TextIOWrapper, sys.stdout).reconfigure(
+    errors='backslashreplace' if as_json else 'surrogateescape'
+  )
 
 
 def run_resumable(job: Callable[[], _T]) -> _T:

@@ -187,6 +187,20 @@ def require_local(flag: str, directory: str) -> None:
     )
 
 
+def require_directory_of(flag: str, path: str) -> None:
+  """Raises ValueError if the directory of a file to write does not exist.
+
+  Args:
+    flag: the flag that gave the path.
+    path: of the file.
+  """
+  directory = os.path.dirname(path)
+  if directory and not os.path.isdir(directory):
+    raise ValueError(
+      f'--{flag}={path}: there is no directory {directory}: make it first'
+    )
+
+
 def open_read(path: StrPath, buffering: int = -1) -> BinaryIO:
   """Opens a file to read bytes.
 

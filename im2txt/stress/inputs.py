@@ -28,7 +28,7 @@ from im2txt.data import caption_files
 from im2txt.data import image_formats
 from im2txt.data import jpeg_check
 from im2txt.data import shards
-from im2txt.inference_utils import captioner
+from im2txt.inference_utils import image_decoder
 from im2txt.input_pipeline import captions as captions_lib
 from im2txt.input_pipeline import image_batches
 from im2txt.ops import image_processing
@@ -191,7 +191,7 @@ def _images() -> dict[str, Good]:
 def _image_readers() -> dict[str, dict[str, Reader]]:
   # TensorFlow's threads must be set before it is used.
   workers.worker_tensorflow()
-  decoder = captioner.ImageDecoder(64, 64)
+  decoder = image_decoder.ImageDecoder(64, 64)
 
   @tf.function(autograph=False, input_signature=[tf.TensorSpec([], tf.string)])
   def process(encoded: tf.Tensor) -> tf.Tensor:

@@ -348,8 +348,7 @@ def main() -> int:
   table, flat = report(runs)
   print(table)
   result = memory.draw({f'from {name}': s for name, s in runs.items()})
-  with files_lib.replacing(args.output) as temporary:
-    result.savefig(temporary, format='png', dpi=100)
+  files_lib.write_figure(args.output, result)
   return 0 if flat else 1
 
 

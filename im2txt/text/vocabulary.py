@@ -7,10 +7,15 @@ stands for all others, is not in the file: its id is the one after the last.
 """
 
 import ast
+from collections.abc import Iterable
+import difflib
 import hashlib
 import re
 
 from im2txt.runtime import storage
+
+# What programs name the file, beside shards and checkpoints.
+FILE_NAME = 'word_counts.txt'
 
 # Only ASCII spaces, tabs and line ends separate words and counts: a word of
 # another language may contain any other space, such as U+00A0.
@@ -84,6 +89,18 @@ class Vocabulary:
   def word_to_id(self, word: str) -> int:
     """Returns the id of `word`, or `unk_id` if the word is unknown."""
     return self._ids.get(word, self.unk_id)
+
+  def unknown(self, words: Iterable[str]) -> list[str]:
+    """Returns the words that are not in it, each with the nearest spellings."""
+    described = []
+    for word in words:
+      if self.id_to_word(self.word_to_id(word)) != word:
+        # Captions are mostly in lower case.
+        near = difflib.get_close_matches(word.lower(), self.words, n=5)
+        described.append(
+          repr(word) + (f' (near it: {", ".join(near)})' if near else '')
+        )
+    return described
 
   def id_to_word(self, word_id: int) -> str:
     """Returns the word of `word_id`, or the unknown word if there is none.

@@ -205,5 +205,14 @@ def test_vocabularies_of_2016(find, folder, size):
   assert vocab.words == words + ['<UNK>']
 
 
+def test_unknown_words_come_with_near_spellings(tmp_path):
+  (tmp_path / 'words').write_text('<S> 1\n</S> 1\nhound 1\n')
+  vocab = vocabulary.Vocabulary(str(tmp_path / 'words'))
+  assert vocab.unknown(['hound', 'Hounds', '<UNK>', 'zzz']) == [
+    "'Hounds' (near it: hound)",
+    "'zzz'",
+  ]
+
+
 if __name__ == '__main__':
   sys.exit(pytest.main([__file__, '-v']))

@@ -110,7 +110,7 @@ def build(
 
   # In this process one encoder serves all files, and the images of the next are
   # decoded meanwhile.
-  is_local = not pool and options.runner == beam_workers.LOCAL
+  is_local = not pool and options.is_local
   return setup.open_features(
     options, model, config, files, None if is_local else fill
   )

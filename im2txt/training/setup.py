@@ -265,7 +265,7 @@ def open_vocabulary(
       has more words than the model.
   """
   if not path:
-    path = os.path.join(os.path.dirname(files[0]), 'word_counts.txt')
+    path = os.path.join(os.path.dirname(files[0]), vocabulary.FILE_NAME)
     if not os.path.exists(path):
       raise ValueError(
         f'--{flag} needs the vocabulary of the shards: '

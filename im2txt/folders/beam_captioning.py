@@ -1,33 +1,82 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Captions a collection of images by many workers, see `beam_workers`."""
+"""Captions images on many machines, see `beam_workers`."""
 
 from collections.abc import Iterator
 from collections.abc import Sequence
 import dataclasses
 import functools
+import tempfile
 from typing import Any
 from typing import NamedTuple
 
+from im2txt import checkpoints
+from im2txt.folders import options as options_lib
+from im2txt.inference_utils import batches
 from im2txt.inference_utils import caption_lines
 from im2txt.inference_utils import captioner as captioner_lib
 from im2txt.inference_utils import image_files
 from im2txt.inference_utils import search_config
+from im2txt.runtime import progress
 from im2txt.runtime import storage
 from im2txt.runtime import workers
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """How images are captioned: the flags of `run_inference` of these names."""
+  """How images are captioned.
 
-  checkpoint_path: tuple[str, ...]
-  vocab_file: str
+  Attributes:
+    checkpoints: paths of one or, for an ensemble, several.
+    vocabulary: path of the vocabulary.
+    search: settings of the search.
+    options: see `CaptionOptions`.
+  """
+
+  checkpoints: tuple[str, ...]
+  vocabulary: str
   search: search_config.SearchConfig
-  precision: str
-  exif_orientation: bool
-  output_format: str
-  min_confidence: float
-  inference_batch_size: int
+  options: options_lib.CaptionOptions
+
+
+def write_captions(
+  options: options_lib.CaptionOptions,
+  vocabulary: str,
+  search: search_config.SearchConfig,
+  names: Sequence[str],
+) -> int:
+  """Captions images by Apache Beam and prints the captions.
+
+  Args:
+    options: see `CaptionOptions`.
+    vocabulary: path of the vocabulary.
+    search: settings of the search.
+    names: paths of the images.
+
+  Returns:
+    The number of images without captions.
+  """
+  job = Job(
+    tuple(
+      map(storage.absolute, checkpoints.split_paths(options.checkpoint_path))
+    ),
+    storage.absolute(vocabulary),
+    search,
+    options,
+  )
+  skipped = 0
+  with (
+    tempfile.TemporaryDirectory() as place,
+    options.workers(place) as pool,
+    progress.Progress('Captioning', len(names), 'images') as bar,
+  ):
+    for image in caption(job, names, pool):
+      if image.error:
+        image_files.tell_skipped(image.name, image.error)
+        skipped += 1
+      else:
+        print(image.lines, flush=True)
+      bar.update(1)
+  return skipped
 
 
 class Captioned(NamedTuple):
@@ -57,7 +106,7 @@ def caption(
     names: paths of the images.
     pool: does the work.
   """
-  size = job.inference_batch_size * pool.grain
+  size = job.options.inference_batch_size * pool.grain
   tasks = (
     (
       dataclasses.asdict(job),
@@ -87,28 +136,34 @@ def caption_part(
   Returns:
     The lines and the error of each image, see `Captioned`.
   """
-  search = search_config.SearchConfig(**_with_tuples(job['search']))
-  of_all = Job(**{**_with_tuples(job), 'search': search})
-  captioner = _captioner(of_all)
+  options = options_lib.CaptionOptions(**job['options'])
+  captioner = _captioner(
+    Job(
+      tuple(job['checkpoints']),
+      job['vocabulary'],
+      search_config.SearchConfig(**_with_tuples(job['search'])),
+      options,
+    )
+  )
   images = image_files.read_images(
     paths,
     functools.partial(
-      captioner.decode, exif_orientation=of_all.exif_orientation
+      captioner.decode, exif_orientation=options.exif_orientation
     ),
-    ahead=2 * of_all.inference_batch_size,
+    ahead=2 * options.inference_batch_size,
   )
   result: list[tuple[str | None, str | None]] = []
   for name, (_, captions) in zip(
     names,
-    captioner_lib.caption_in_batches(
-      captioner, images, of_all.inference_batch_size, first
+    batches.caption_in_batches(
+      captioner, images, options.inference_batch_size, first
     ),
   ):
     if isinstance(captions, Exception):
       result.append((None, image_files.reason(captions)))
     else:
       lines = caption_lines.lines(
-        name, captions, of_all.output_format, of_all.min_confidence
+        name, captions, options.output_format, options.min_confidence
       )
       result.append((lines, None))
   return result
@@ -126,5 +181,5 @@ def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
 @functools.lru_cache(maxsize=1)
 def _captioner(job: Job) -> captioner_lib.Captioner:
   return captioner_lib.Captioner(
-    job.checkpoint_path, job.vocab_file, job.search, job.precision
+    job.checkpoints, job.vocabulary, job.search, job.options.precision
   )
