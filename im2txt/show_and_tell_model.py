@@ -32,74 +32,19 @@ class Losses(NamedTuple):
       are none (equation 13 of the paper).
     words: number of words of the batch.
     smoothing_loss: what label smoothing adds to total_loss; None without it.
-    teacher_loss: what teachers add to total_loss; None without them.
   """
 
   total_loss: tf.Tensor
   batch_loss: tf.Tensor
   words: tf.Tensor
   smoothing_loss: tf.Tensor | None = None
-  teacher_loss: tf.Tensor | None = None
 
   @property
   def minimized(self) -> tf.Tensor:
     """The loss that training minimizes."""
-    loss = self.total_loss
-    for added in (self.smoothing_loss, self.teacher_loss):
-      if added is not None:
-        loss += added
-    return loss
-
-
-class _PackedWords(NamedTuple):
-  """The words to predict, in the order in which they are computed.
-
-  Attributes:
-    logits: float32 [words, vocab_size].
-    labels: int [words], the words.
-    row_by_row: int32 [words], the places of the words of the first caption, of
-      the second and so on.
-  """
-
-  logits: tf.Tensor
-  labels: tf.Tensor
-  row_by_row: tf.Tensor
-
-  @property
-  def count(self) -> tf.Tensor:
-    """Number of words, a float32 scalar."""
-    return tf.cast(tf.size(self.labels), tf.float32)
-
-  def cross_entropies(self, targets: tf.Tensor | None = None) -> tf.Tensor:
-    """Returns the cross entropies, float32 [words], row by row.
-
-    Args:
-      targets: float32 [words, vocab_size], probabilities; None for the words.
-    """
-    if targets is None:
-      losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
-        labels=self.labels, logits=self.logits
-      )
-    else:
-      losses = tf.nn.softmax_cross_entropy_with_logits(
-        labels=targets, logits=self.logits
-      )
-    return tf.gather(losses, self.row_by_row)
-
-  def smoothing(self) -> tf.Tensor:
-    """Returns what even targets add to the cross entropies, row by row.
-
-    The normalizer of the softmax is in both and cancels out.
-    """
-    return tf.gather(
-      tf.gather(self.logits, self.labels, batch_dims=1)
-      - tf.reduce_mean(self.logits, axis=1),
-      self.row_by_row,
-    )
-
-  def mean(self, values: tf.Tensor) -> tf.Tensor:
-    """Returns the mean of values of the words, 0 if there are none."""
-    return tf.math.divide_no_nan(tf.reduce_sum(values), self.count)
+    if self.smoothing_loss is None:
+      return self.total_loss
+    return self.total_loss + self.smoothing_loss
 
 
 class ShowAndTellModel(tf.Module):
@@ -291,41 +236,37 @@ class ShowAndTellModel(tf.Module):
       float32 [number of ones in input_mask], the negative log probability of
       each target word, row by row. Padding is not computed.
     """
-    words = self._packed_words(
+    entropies, _ = self._word_losses(
       features,
       input_seqs,
       target_seqs,
       input_mask,
-      self.training_dtype if is_training else tf.float32,
       is_training,
       seed,
-      first_rows,
+      first_rows=first_rows,
     )
-    return words.cross_entropies()
+    return entropies
 
-  def _packed_words(
+  def _word_losses(
     self,
     features: tf.Tensor,
     input_seqs: tf.Tensor,
     target_seqs: tf.Tensor,
     input_mask: tf.Tensor,
-    dtype: tf.DType = tf.float32,
-    is_training: bool = False,
-    seed: tf.Tensor | None = None,
+    is_training: bool,
+    seed: tf.Tensor | None,
+    label_smoothing: float = 0.0,
     first_rows: tf.Tensor | None = None,
-  ) -> _PackedWords:
-    """Returns the words to predict with their logits.
+  ) -> tuple[tf.Tensor, tf.Tensor | None]:
+    """Returns the cross entropies, and what label smoothing adds to each.
 
-    Args:
-      features: see `cross_entropies`, as the next three.
-      input_seqs: the words before those to predict.
-      target_seqs: the words to predict.
-      input_mask: marks the words.
-      dtype: of the matrix products.
-      is_training: whether to apply dropout.
-      seed: see `cross_entropies`, as the next.
-      first_rows: see there.
+    Args: see `cross_entropies` and `losses`.
+
+    Returns:
+      Two results as of `cross_entropies`; None for the second without label
+      smoothing.
     """
+    dtype = self.training_dtype if is_training else tf.float32
     packing = pack(input_mask)
     batch = packing.counts[0]
     positions = tf.stack(
@@ -360,14 +301,23 @@ class ShowAndTellModel(tf.Module):
       outputs = dropout.dropout(
         outputs, drop_rate, seed, dropout.LSTM_OUTPUT, rows[batch:]
       )
+    labels = tf.gather_nd(target_seqs, positions)
+    logits = self.logits(outputs, dtype)
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
+      labels=labels, logits=logits
+    )
     row_by_row = tf.argsort(
       positions[:, 0] * tf.shape(input_seqs, tf.int64)[1] + positions[:, 1]
     )
-    return _PackedWords(
-      self.logits(outputs, dtype),
-      tf.gather_nd(target_seqs, positions),
-      row_by_row,
-    )
+    smoothing = None
+    if label_smoothing:
+      # The cross entropy with the smooth labels less that with the word. The
+      # normalizer of the softmax is in both and cancels out.
+      smoothing = label_smoothing * (
+        tf.gather(logits, labels, batch_dims=1) - tf.reduce_mean(logits, axis=1)
+      )
+      smoothing = tf.gather(smoothing, row_by_row)
+    return tf.gather(losses, row_by_row), smoothing
 
   def losses(
     self,
@@ -378,8 +328,6 @@ class ShowAndTellModel(tf.Module):
     seed: tf.Tensor | None = None,
     label_smoothing: float = 0.0,
     first_rows: tf.Tensor | None = None,
-    teachers: Sequence['ShowAndTellModel'] = (),
-    teacher_weight: float = 0.0,
   ) -> Losses:
     """Returns the training losses of a batch.
 
@@ -392,51 +340,29 @@ class ShowAndTellModel(tf.Module):
       label_smoothing: share of each target's probability that is spread evenly
         over all words (Szegedy et al. 2016, section 7).
       first_rows: see `cross_entropies`.
-      teachers: models of the same features and words, whose probabilities are
-        averaged (Hinton et al. 2015, "Distilling the Knowledge in a Neural
-        Network", section 2 with temperature 1).
-      teacher_weight: share of each target's probability that comes from them.
     """
-    words = self._packed_words(
+    entropies, smoothing = self._word_losses(
       features,
       input_seqs,
       target_seqs,
       input_mask,
-      self.training_dtype,
-      True,
-      seed,
-      first_rows,
+      is_training=True,
+      seed=seed,
+      label_smoothing=label_smoothing,
+      first_rows=first_rows,
     )
-    batch_loss = words.mean(words.cross_entropies())
+    entropy, words = _sum_and_count(entropies)
+    batch_loss = tf.math.divide_no_nan(entropy, words)
     regularization = 0.0
     if self.train_inception and self.inception:
       regularization = self.inception.regularization_loss()
-    smoothing_loss = teacher_loss = None
-    if label_smoothing:
-      smoothing_loss = label_smoothing * words.mean(words.smoothing())
-    if teachers:
-      probabilities = [
-        tf.nn.softmax(
-          teacher._packed_words(
-            features,
-            input_seqs,
-            target_seqs,
-            input_mask,
-            self.training_dtype,
-          ).logits
-        )
-        for teacher in teachers
-      ]
-      teacher_loss = teacher_weight * words.mean(
-        words.cross_entropies(tf.add_n(probabilities) / len(probabilities))
-        - words.cross_entropies()
-      )
     return Losses(
       batch_loss + regularization,
       batch_loss,
-      words.count,
-      smoothing_loss,
-      teacher_loss,
+      words,
+      None
+      if smoothing is None
+      else tf.math.divide_no_nan(tf.reduce_sum(smoothing), words),
     )
 
   def logits(self, h: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.Tensor:
@@ -472,3 +398,7 @@ def first_random_rows(input_mask: tf.Tensor) -> tf.Tensor:
   """
   steps = tf.math.count_nonzero(input_mask, axis=1) + 1
   return tf.cumsum(steps, exclusive=True)
+
+
+def _sum_and_count(values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+  return tf.reduce_sum(values), tf.cast(tf.size(values), values.dtype)

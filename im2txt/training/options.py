@@ -131,18 +131,6 @@ class TrainOptions(FeatureOptions):
     'at random. It is read at step 0 only. The vectors must be of size '
     '--embedding_size.',
   )
-  teacher_checkpoints: str = field(
-    '',
-    'Trained models to learn from, separated by commas: part of the '
-    'probability of each target word comes from theirs, averaged. They must '
-    'have the vocabulary and the frozen Inception v3 of the model.',
-  )
-  teacher_weight: float = field(
-    0.7,
-    'With --teacher_checkpoints, the share of each target that they give.',
-    lower_bound=0,
-    upper_bound=1,
-  )
   early_stopping_patience: int = field(
     0,
     'Stop once so many checkpoints in a row were not better. evaluate '
@@ -225,14 +213,6 @@ class TrainOptions(FeatureOptions):
       raise ValueError(
         '--samples_per_image=1 has no other sample to be compared with: give '
         '2 or more, or --self_critical_baseline=greedy'
-      )
-    if self.teacher_checkpoints and (
-      self.train_inception or self.self_critical
-    ):
-      other = 'train_inception' if self.train_inception else 'self_critical'
-      raise ValueError(
-        f'--teacher_checkpoints and --{other} do not go together: leave out '
-        'one of them'
       )
     if self.feature_undistorted and not self.feature_cache_dir:
       raise ValueError(

@@ -224,9 +224,6 @@ def check_replicas(
     )
   }
   alike['feature_cache_dir'] = bool(options.feature_cache_dir)
-  alike['teacher_weight'] = bool(options.teacher_checkpoints) and (
-    options.teacher_weight
-  )
   alike['word_vectors_file'] = bool(options.word_vectors_file)
   alike['shards'] = [
     [os.path.basename(file), tf.io.gfile.stat(file).length] for file in files

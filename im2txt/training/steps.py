@@ -165,8 +165,6 @@ def make_step_fn(
   source: str,
   config: configuration.TrainingConfig,
   replicas: distribution.Replicas | None = None,
-  teachers: Sequence[show_and_tell_model.ShowAndTellModel] = (),
-  teacher_weight: float = 0.0,
 ) -> StepFn:
   """Returns a function that takes one step on `image_batches.Batch`es.
 
@@ -177,8 +175,6 @@ def make_step_fn(
     source: see `batch_signature`.
     config: scheduled sampling, label smoothing and batches per step.
     replicas: those that train together; None: there is one.
-    teachers: see `ShowAndTellModel.losses`, as the next.
-    teacher_weight: see there.
   """
   sampling = config.scheduled_sampling != scheduled_sampling.NONE
 
@@ -215,8 +211,6 @@ def make_step_fn(
       seeds,
       config.label_smoothing,
       batch.first_random_rows,
-      teachers,
-      teacher_weight,
     )
 
   learn = _make_learn_fn(

@@ -25,7 +25,6 @@ from im2txt.training import scheduled_sampling
 from im2txt.training import schedules
 from im2txt.training import setup
 from im2txt.training import steps
-from im2txt.training import teachers
 from im2txt.training import update as update_lib
 from im2txt.training import word_vectors
 
@@ -36,7 +35,6 @@ _STATUSES = (0, 128 + signal.SIGINT, 128 + signal.SIGTERM)
 # What only some steps report -> its tag in TensorBoard.
 _OPTIONAL_TAGS = {
   'smoothing_loss': 'losses/smoothing_loss',
-  'teacher_loss': 'losses/teacher_loss',
   'sampling_probability': 'sampling_probability',
   'greedy_reward': 'greedy_reward',
 }
@@ -112,10 +110,6 @@ def run(
     else:
       model, encoder = setup.make_model(options, configs.model), None
   replicas.send(model.named_variables)
-  taught_by: list[show_and_tell_model.ShowAndTellModel] = []
-  if options.teacher_checkpoints:
-    with replicas.scope():
-      taught_by = teachers.load(options.teacher_checkpoints, model, holders)
   manager = None
   if replicas.is_chief:
     manager = checkpoints.CheckpointManager(
@@ -225,8 +219,6 @@ def run(
       setup.source(options),
       configs.training,
       replicas,
-      taught_by,
-      options.teacher_weight,
     )
     batches = setup.make_batches(
       options, configs.model, files, data, seed, first_batch, replicas.shares

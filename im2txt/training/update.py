@@ -17,7 +17,7 @@ from im2txt.training import optimizers
 Scalars = dict[str, tf.Tensor]
 
 # What is reported of the losses, by name.
-_REPORTED = ('total_loss', 'batch_loss', 'smoothing_loss', 'teacher_loss')
+_REPORTED = ('total_loss', 'batch_loss', 'smoothing_loss')
 
 # Computes the losses of a batch; to be traced.
 LossesFn = Callable[[], show_and_tell_model.Losses]
@@ -76,8 +76,8 @@ def train_step(
       None for that of the others.
 
   Returns:
-    total_loss and batch_loss; smoothing_loss and teacher_loss if there are any;
-    and global_norm, the norm of the gradients before clipping.
+    total_loss and batch_loss; smoothing_loss if there is one; and global_norm,
+    the norm of the gradients before clipping.
   """
   with tf.GradientTape() as tape:
     losses = losses_fn()
