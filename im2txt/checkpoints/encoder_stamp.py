@@ -40,6 +40,8 @@ class Stamp:
     sha256: of the archive or the package; '' if there is none.
     refitted: whether some of the weights were fitted again after that.
     licence: what is known of the terms, a str.
+    base: fingerprint of the weights that these were trained from, if another
+      model has trained them further; '' if none is known to have.
   """
 
   fingerprint: str
@@ -48,6 +50,7 @@ class Stamp:
   sha256: str = ''
   refitted: bool = False
   licence: str = ''
+  base: str = ''
 
   def __str__(self) -> str:
     refitted = ', refitted' if self.refitted else ''
@@ -89,7 +92,8 @@ def of_checkpoint(
     values: see `fingerprint`.
 
   Returns:
-    What the file tells if it is of these weights, or else a Stamp of FILE.
+    What the file tells if it is of these weights, or else a Stamp of FILE. If
+    there is a file, its weights were trained further, and are the base.
 
   Raises:
     ValueError: the file is damaged.
@@ -98,4 +102,5 @@ def of_checkpoint(
   stamp = load(os.path.dirname(prefix))
   if stamp and stamp.fingerprint == found:
     return stamp
-  return Stamp(found, FILE, prefix)
+  base = (stamp.base or stamp.fingerprint) if stamp else ''
+  return Stamp(found, FILE, prefix, base=base)

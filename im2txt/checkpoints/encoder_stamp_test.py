@@ -3,6 +3,7 @@
 
 import hashlib
 import os
+import dataclasses
 import sys
 
 import numpy as np
@@ -77,8 +78,12 @@ def test_a_checkpoint_has_what_the_file_tells_if_it_is_of_it(tmp_path):
   prefix = f'{tmp_path}/x.ckpt'
   unknown = encoder_stamp.Stamp(_FINGERPRINT, encoder_stamp.FILE, prefix)
   assert encoder_stamp.of_checkpoint(prefix, _VALUES) == unknown
-  encoder_stamp.save(tmp_path, _STAMP)
-  assert encoder_stamp.of_checkpoint(prefix, _VALUES) == unknown
+  # Weights that were trained further; and once more.
+  for stamp in (_STAMP, dataclasses.replace(_STAMP, fingerprint='0', base='1')):
+    encoder_stamp.save(tmp_path, stamp)
+    assert encoder_stamp.of_checkpoint(prefix, _VALUES) == dataclasses.replace(
+      unknown, base=stamp.base or stamp.fingerprint
+    )
   mine = encoder_stamp.Stamp(_FINGERPRINT, encoder_stamp.URL, 'file:///a')
   encoder_stamp.save(tmp_path, mine)
   assert encoder_stamp.of_checkpoint(prefix, _VALUES) == mine

@@ -308,7 +308,11 @@ def _encoder_of(prefix: str, train_dir: str, directory: str) -> _Encoder:
     return _Encoder(stamp, {}, '')
   started = encoder_stamp.load(train_dir)
   found = inception.present(directory)
-  if not (started and found and started.fingerprint == found.fingerprint):
+  if not (
+    started
+    and found
+    and found.fingerprint in (started.fingerprint, started.base)
+  ):
     raise ValueError(
       f'the encoder of {prefix} (fingerprint {fingerprint[:16]}) is not the one '
       f'that {directory} describes ({stamp}): if it was trained further, give '

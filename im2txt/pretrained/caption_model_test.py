@@ -551,6 +551,12 @@ def test_a_package_holds_what_training_changed_in_the_encoder(
       f'{weights}/scale': 'float32',
       beta: 'float32',
     }
+  # So does a package of a decoder that was trained anew on this encoder.
+  anew = encoder_stamp.of_checkpoint(
+    f'{train_dir}/x', inception.read(train_dir)
+  )
+  encoder_stamp.save(train_dir, anew)
+  assert write(str(trained / 'inception')) == manifest
   got = inception.read(_get(trained, tmp_path / 'got', tmp_path / 'package'))
   assert encoder_stamp.fingerprint(got) == manifest.changed_encoder
   np.testing.assert_allclose(got[beta], values[beta], atol=1e-7)
