@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of encoder_stamp."""
 
+import dataclasses
 import hashlib
 import os
-import dataclasses
 import sys
 
 import numpy as np
