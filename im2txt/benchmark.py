@@ -3,12 +3,14 @@
 
   benchmark --output_dir=DIR
 
-It first measures the limits of the machine: the rate of matrix products, of
+It names the device, which is the first GPU where there is one. It first measures
+the limits of the machine: the rate of matrix products on this device, of
 Inception v3 alone and of decoding JPEGs. In the same run it measures the
 training step from cached features and from images, the joint step of decoder
 and Inception, the LSTM and other ways to compute it, captioning, saving
 checkpoints, preparing shards, and whole programs with their peak memory. Each
-figure is a median after a warm-up.
+figure is a median after a warm-up. On a GPU the peak memory of its steps is
+measured too.
 
 It prints a table, and writes into DIR benchmark.json, time.png (parts of the
 time) and growth.png (how the cost grows with sizes of batch, beam, caption and
@@ -34,6 +36,7 @@ from absl import flags
 # Before TensorFlow, which im2txt keeps quiet while it is imported.
 from im2txt.runtime import program
 import tensorflow as tf
+from im2txt.benchmarks import devices
 from im2txt.benchmarks import encoders
 from im2txt.benchmarks import figures
 from im2txt.benchmarks import suite
@@ -97,6 +100,7 @@ def main(_: Sequence[str]) -> None:
       f'--num_prepared={FLAGS.num_prepared} must be 0, or 1000 or more'
     )
   os.makedirs(FLAGS.output_dir, exist_ok=True)
+  devices.prepare()
   with tempfile.TemporaryDirectory() as directory:
     results = suite.Benchmark(
       directory,
@@ -126,6 +130,8 @@ def compare_encoders() -> None:
   if not FLAGS.checkpoint_path:
     raise ValueError('--encoders_file_pattern needs --checkpoint_path')
   os.makedirs(FLAGS.output_dir, exist_ok=True)
+  # They are compared on the processor, where all of them run.
+  tf.config.set_visible_devices([], 'GPU')
   tf.config.threading.set_intra_op_parallelism_threads(FLAGS.encoder_threads)
   tf.config.threading.set_inter_op_parallelism_threads(1)
   paths = shards.list_files(

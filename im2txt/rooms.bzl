@@ -320,6 +320,11 @@ TESTS = {
     "diagnosis/doctor_test": [
         "doctor",
     ],
+    "evaluation/devices_test": [
+        "evaluate",
+        "score",
+        "stress",
+    ],
     "evaluation/beam_sweep_test": [
         "sweep",
     ],

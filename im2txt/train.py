@@ -9,12 +9,12 @@ from absl import flags
 
 from im2txt import configuration
 from im2txt.data import shards
+from im2txt.runtime import distribution
 from im2txt.runtime import flag_dataclasses
 from im2txt.runtime import locks
 from im2txt.runtime import program
 from im2txt.runtime import storage
 from im2txt.text import vocabulary_stamp
-from im2txt.training import distribution
 from im2txt.training import options as options_lib
 from im2txt.training import trainer
 

@@ -4,6 +4,7 @@
 import collections
 from collections.abc import Callable
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 import io
@@ -25,6 +26,7 @@ import tensorflow as tf
 from im2txt import checkpoints
 from im2txt import configuration
 from im2txt import show_and_tell_model
+from im2txt.benchmarks import devices
 from im2txt.benchmarks import timing
 from im2txt.benchmarks import training
 from im2txt.data import shards
@@ -41,6 +43,8 @@ from im2txt.text import vocabulary_stamp
 
 _TRAINING_BATCH = 32
 _CAPTIONING_BATCH = 16
+# Matrices whose products tell the rate of a GPU.
+_GPU_PRODUCTS = dict(size=8192, products=8)
 # Of joint training.
 _CAPTIONS_PER_IMAGE = (1, 4)
 
@@ -163,15 +167,29 @@ class Benchmark:
       text += f'  = {value / limit:.2f} x {share_of}'
     print(f'{name:45} {text}', flush=True)
 
+  def _gpu_memory(self, name: str) -> contextlib.AbstractContextManager[None]:
+    """A context: what it uses at most of a GPU's memory is added."""
+    return devices.peak_memory(
+      lambda peak: self._add(
+        f'{name}, peak memory of the GPU', peak / 1e9, 'GB'
+      )
+    )
+
   def _seconds(self, fn: Callable[[], object]) -> float:
     return timing.median_seconds(fn, self.repeats)
 
   def machine(self) -> None:
-    """Measures the limits of the machine."""
+    """Measures the limits of the machine, and names it."""
+    device = devices.find()
+    self.results['device'] = dataclasses.asdict(device)
+    print(f'{"device":45} {device}', flush=True)
     for name, dtype in (('float32', tf.float32), ('bfloat16', tf.bfloat16)):
       self._add(
         f'matrix products, {name}',
-        timing.matmul_rate(dtype, self.repeats) / 1e9,
+        timing.matmul_rate(
+          dtype, self.repeats, **_GPU_PRODUCTS if device.is_gpu else {}
+        )
+        / 1e9,
         'GFLOP/s',
       )
     process = tf.function(image_processing.process_image, autograph=False)
@@ -201,15 +219,16 @@ class Benchmark:
       ('from images', tf.float32, 1),
       ('from images, 4 captions per image', tf.float32, 4),
     ):
-      seconds[name] = self._seconds(
-        training.training_step(self.config, dtype, group)
-      )
-      self._add(
-        f'training {name}',
-        size / seconds[name],
-        'captions/s',
-        'training from features' if name != 'from features' else None,
-      )
+      with self._gpu_memory(f'training {name}'):
+        seconds[name] = self._seconds(
+          training.training_step(self.config, dtype, group)
+        )
+        self._add(
+          f'training {name}',
+          size / seconds[name],
+          'captions/s',
+          'training from features' if name != 'from features' else None,
+        )
     self._add(
       'training from features, rate',
       flops * size / seconds['from features'] / 1e9,
@@ -245,8 +264,9 @@ class Benchmark:
         name = f'joint training, {name}, {per_image} per image'
         limit = f'{name}, all at the rate of matrix products'
         self._add(limit, size / step.limit(rates), 'captions/s')
-        seconds = timing.median_seconds(step.run, min(self.repeats, 3))
-        self._add(name, size / seconds, 'captions/s', limit)
+        with self._gpu_memory(name):
+          seconds = timing.median_seconds(step.run, min(self.repeats, 3))
+          self._add(name, size / seconds, 'captions/s', limit)
 
   def switches(self) -> None:
     """Compares steps that have a switch on with one that has none."""
@@ -306,7 +326,8 @@ class Benchmark:
       )
       stacked = tf.stack(images)
       alone = self._seconds(lambda: encode(stacked).numpy())
-      whole = self._seconds(lambda: captioner.caption(images))
+      with self._gpu_memory(f'captioning, {precision}'):
+        whole = self._seconds(lambda: captioner.caption(images))
       self._add(
         f'Inception v3 alone, {precision}',
         size / alone,

@@ -42,11 +42,29 @@ def alternating_medians(
   return {name: statistics.median(values) for name, values in times.items()}
 
 
-def matmul_rate(dtype: tf.DType, repeats: int, size: int = 2048) -> float:
-  """Returns the floating-point operations per second of matrix products."""
-  a = tf.cast(tf.random.normal([size, size]), dtype)
-  product = tf.function(lambda: tf.reduce_sum(tf.matmul(a, a)))
-  return 2 * size**3 / median_seconds(lambda: product().numpy(), repeats)
+def matmul_rate(
+  dtype: tf.DType, repeats: int, size: int = 2048, products: int = 1
+) -> float:
+  """Returns the floating-point operations per second of matrix products.
+
+  Args:
+    dtype: of the matrices.
+    repeats: number of measured calls.
+    size: of the matrices, which are square.
+    products: number of products per call, one after the other. More of larger
+      matrices let the time to start one count less.
+  """
+  a = tf.cast(tf.random.normal([size, size], stddev=size**-0.5), dtype)
+
+  @tf.function(autograph=False)
+  def product() -> tf.Tensor:
+    result = a
+    for _ in range(products):
+      result = tf.matmul(result, a)
+    return tf.reduce_sum(result)
+
+  seconds = median_seconds(lambda: product().numpy(), repeats)
+  return products * 2 * size**3 / seconds
 
 
 # Starts a program, and prints its exit status, time and peak memory. Peak

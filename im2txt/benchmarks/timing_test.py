@@ -5,6 +5,7 @@ import functools
 import sys
 
 import pytest
+import tensorflow as tf
 
 from im2txt.benchmarks import timing
 
@@ -24,6 +25,23 @@ def test_functions_take_turns():
   )
   assert calls == [*'aabb', *'ab' * 3]
   assert list(found) == ['a', 'b'] and min(found.values()) > 0
+
+
+def test_the_rate_counts_all_products(monkeypatch):
+  sums = []
+
+  def two_seconds(fn, repeats):
+    sums.append(float(fn()))
+    return 2.0
+
+  monkeypatch.setattr(timing, 'median_seconds', two_seconds)
+  monkeypatch.setattr(
+    tf.random, 'normal', lambda shape, stddev: tf.fill(shape, stddev)
+  )
+  # All elements are 1/4; those of the products are 1, 4 and 16.
+  rates = [timing.matmul_rate(tf.float32, 1, 16, n) for n in (1, 3)]
+  assert rates == [16**3, 3 * 16**3]
+  assert sums == [256 * 1, 256 * 16]
 
 
 def test_tells_why_a_process_failed():

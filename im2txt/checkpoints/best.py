@@ -9,6 +9,7 @@ import math
 import os
 
 from absl import logging
+import numpy as np
 import tensorflow as tf
 
 from im2txt import checkpoints
@@ -172,7 +173,7 @@ class BestCheckpoint:
     Raises:
       OSError: it cannot be written; the best before is still there.
     """
-    step = int(named_variables['global_step'])
+    step = int(np.asarray(named_variables['global_step']))
     sign = -1 if self.metric in _LOWER_IS_BETTER else 1
     if not math.isfinite(value) or (
       self._best and sign * value <= sign * self._best.value

@@ -15,6 +15,7 @@ from im2txt.inference_utils import search_config
 from im2txt.metrics import caption_scores
 from im2txt.metrics import ranking
 from im2txt.metrics import summary
+from im2txt.runtime import distribution
 from im2txt.runtime.progress import Progress
 from im2txt.text import vocabulary
 from im2txt.visualization import caption_sheet
@@ -22,7 +23,7 @@ from im2txt.visualization import caption_sheet
 # Image id -> captions, the best first.
 NBest = dict[int, list[str]]
 
-# Images whose captions are searched at once.
+# Images whose captions a device searches at once.
 BATCH_SIZE = 32
 
 
@@ -38,6 +39,7 @@ class CaptionEvaluator:
     split: what tokenizes captions, see `caption_scores.score`.
     max_images: images of the shards that may be captioned, the first ones.
     training: see `summary.summarize`.
+    replicas: share the images of a batch. Models are of their scope.
 
   Raises:
     ValueError: a shard is damaged, or its ids are of another vocabulary.
@@ -53,6 +55,7 @@ class CaptionEvaluator:
     split: caption_scores.Split = caption_scores.tokenize,
     max_images: int = 0,
     training: set[str] | None = None,
+    replicas: distribution.Replicas = distribution.ALONE,
   ):
     self._files = files
     self._vocab = vocab
@@ -61,6 +64,7 @@ class CaptionEvaluator:
     self._separator = separator
     self._split = split
     self._training = training
+    self._replicas = replicas
     self._references: dict[int, list[str]] = {}
     self._ids: dict[int, list[list[int]]] = {}
     for image_id, (captions, ids) in shards.captions_by_image(
@@ -92,13 +96,18 @@ class CaptionEvaluator:
     """
     if model is not self._model or self._captioner is None:
       self._captioner = captioner.FeatureCaptioner(
-        model, self._vocab, self._search, self._separator
+        model,
+        self._vocab,
+        self._search,
+        self._separator,
+        replicas=self._replicas,
       )
       self._model = model
     n_best: NBest = {}
+    size = BATCH_SIZE * self._replicas.count
     with Progress('Captioning', len(image_ids), 'images') as progress:
-      for start in range(0, len(image_ids), BATCH_SIZE):
-        batch = slice(start, start + BATCH_SIZE)
+      for start in range(0, len(image_ids), size):
+        batch = slice(start, start + size)
         found = self._captioner.caption(features[batch], start)
         n_best.update(
           zip(

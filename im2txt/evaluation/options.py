@@ -7,6 +7,7 @@ from absl import logging
 
 from im2txt.metrics import caption_scores
 from im2txt.metrics import summary
+from im2txt.runtime import sharing
 from im2txt.runtime.flag_dataclasses import field
 
 PERPLEXITY = 'perplexity'
@@ -55,6 +56,9 @@ class EvaluateOptions:
     0,
     'Captions scored at once; 0: the batch_size of the training.',
     lower_bound=0,
+  )
+  distribution: str = field(
+    sharing.AUTO, sharing.LOCAL_TEXT, sharing.LOCAL_NAMES
   )
   metrics: tuple[str, ...] = field(
     (),

@@ -18,6 +18,7 @@ from im2txt import show_and_tell_model
 from im2txt.checkpoints import encoder_stamp
 from im2txt.input_pipeline import feature_cache
 from im2txt.input_pipeline import image_features
+from im2txt.runtime import distribution
 from im2txt.runtime.progress import Progress
 from im2txt.text import vocabulary_stamp
 
@@ -62,6 +63,7 @@ class PerplexityEvaluator:
     num_examples: captions to evaluate at most.
     batch_size: captions scored at once; 0: that of the training.
     feature_cache_dir: keeps the features of the images; '': in memory only.
+    replicas: share each batch.
   """
 
   def __init__(
@@ -70,11 +72,13 @@ class PerplexityEvaluator:
     num_examples: int,
     batch_size: int = 0,
     feature_cache_dir: str = '',
+    replicas: distribution.Replicas = distribution.ALONE,
   ):
     self._files = files
     self._num_examples = num_examples
     self._batch_size = batch_size
     self._feature_cache_dir = feature_cache_dir
+    self._replicas = replicas
     self._network: _Network | None = None
     self._inception_fingerprint = ''
     self._data: image_features.CaptionedFeatures | None = None
@@ -102,7 +106,7 @@ class PerplexityEvaluator:
         'give shards that were made with the vocabulary of the model',
       )
     if self._network is None or self._network.model.config != config:
-      self._network = _build(config)
+      self._network = _build(config, self._replicas)
       self._inception_fingerprint = ''
     model = self._network.model
     trained.checkpoint.restore(model.named_variables)
@@ -120,7 +124,9 @@ class PerplexityEvaluator:
         progress.update(len(batch[0]))
     if not words:
       raise ValueError(f'no word to predict in {self._files[0]} ...')
-    return Result(int(model.global_step), captions, words, total / words)
+    return Result(
+      int(model.global_step.numpy()), captions, words, total / words
+    )
 
   def _encoded_images(
     self, network: _Network
@@ -132,13 +138,23 @@ class PerplexityEvaluator:
     if self._data and fingerprint == self._inception_fingerprint:
       return self._data
     config = network.model.config
+    batch_size = image_features.BATCH_SIZE * self._replicas.count
     if self._feature_cache_dir:
       data = feature_cache.open_or_build(
-        self._feature_cache_dir, self._files, network.encode, inception, config
+        self._feature_cache_dir,
+        self._files,
+        network.encode,
+        inception,
+        config,
+        batch_size=batch_size,
       )
     else:
       data = image_features.encode_in_memory(
-        self._files, network.encode, config, limit=self._num_examples
+        self._files,
+        network.encode,
+        config,
+        limit=self._num_examples,
+        batch_size=batch_size,
       )
     self._inception_fingerprint = fingerprint
     if len(data.captions) < self._num_examples:
@@ -180,11 +196,18 @@ class PerplexityEvaluator:
     return self._data.images(self._num_examples, max_images)
 
 
-def _build(config: configuration.ModelConfig) -> _Network:
+def _build(
+  config: configuration.ModelConfig, replicas: distribution.Replicas
+) -> _Network:
   logging.info('building the network')
-  model = show_and_tell_model.ShowAndTellModel(config)
+  with replicas.scope():
+    model = show_and_tell_model.ShowAndTellModel(config)
   return _Network(
     model,
-    tf.function(model.encode_images, autograph=False, reduce_retracing=True),
-    tf.function(model.cross_entropies, autograph=False, reduce_retracing=True),
+    replicas.by_rows(
+      model.encode_images,
+      image_features.SMALLEST_BATCH,
+      reduce_retracing=True,
+    ),
+    replicas.by_rows(model.cross_entropies, reduce_retracing=True),
   )

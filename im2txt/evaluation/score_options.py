@@ -6,9 +6,9 @@ import re
 
 from im2txt.data import coco_server
 from im2txt.inference_utils import model_flags
-from im2txt.input_pipeline import example_order
 from im2txt.metrics import resampling
 from im2txt.runtime import files
+from im2txt.runtime import sharing
 from im2txt.runtime.flag_dataclasses import field
 
 
@@ -44,6 +44,9 @@ class ScoreOptions:
   vocab_file: str = field('', 'Vocabulary the model was trained with.')
   precision: str = field(
     'float32', model_flags.PRECISION_TEXT, model_flags.PRECISIONS
+  )
+  distribution: str = field(
+    sharing.AUTO, sharing.LOCAL_TEXT, sharing.LOCAL_NAMES
   )
   input_file_pattern: str = field(
     '', 'File pattern of sharded TFRecord files whose images are captioned.'
@@ -127,14 +130,14 @@ class ScoreOptions:
     "COCO's evaluation server takes.",
   )
 
-  def share_of_images(self) -> example_order.Share:
+  def share_of_images(self) -> sharing.Share:
     """The share that --share names.
 
     Raises:
       ValueError: it names none.
     """
     match = re.fullmatch(r'(\d+)/(\d+)', self.share or '0/1')
-    share = example_order.Share(*map(int, match.groups() if match else (0, 0)))
+    share = sharing.Share(*map(int, match.groups() if match else (0, 0)))
     if share.index >= share.count:
       raise ValueError(
         f'--share={self.share} must be INDEX/COUNT, from 0/4 to 3/4 for four '

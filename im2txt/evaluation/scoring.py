@@ -34,6 +34,7 @@ if TYPE_CHECKING:
   import numpy.typing as npt
 
   from im2txt.inference_utils import captioner as captioner_lib
+  from im2txt.runtime import distribution
 
 # Image id -> one caption, and image id -> one or more.
 Captions = dict[int, str]
@@ -169,8 +170,8 @@ def score_checkpoint(
   from im2txt.evaluation import caption_evaluator
   from im2txt.inference_utils import likelihood
 
-  captioner = _load(options, search, sources)
-  scorer = likelihood.Likelihood(captioner.model)
+  captioner, replicas = _load(options, search, sources)
+  scorer = likelihood.Likelihood(captioner.model, replicas=replicas)
   examples = shards.captions_by_image(
     sources.files, options.max_images, captioner.vocab
   )
@@ -225,7 +226,7 @@ def caption_share(
   sources: Sources,
 ) -> Captions:
   """Captions the images of --share; arguments as of `score_checkpoint`."""
-  captioner = _load(options, search, sources)
+  captioner, _ = _load(options, search, sources)
   examples = shards.captions_by_image(
     sources.files, options.max_images, captioner.vocab
   )
@@ -242,13 +243,15 @@ def _load(
   options: score_options.ScoreOptions,
   search: search_config.SearchConfig,
   sources: Sources,
-) -> 'captioner_lib.Captioner':
-  """Returns the model; arguments as of `score_checkpoint`."""
+) -> 'tuple[captioner_lib.Captioner, distribution.Replicas]':
+  """Returns the model and its replicas; arguments as of `score_checkpoint`."""
   from im2txt.inference_utils import captioner as captioner_lib
+  from im2txt.runtime import distribution
 
+  replicas = distribution.make_local(options.distribution)
   return captioner_lib.Captioner(
-    sources.prefixes, options.vocab_file, search, options.precision
-  )
+    sources.prefixes, options.vocab_file, search, options.precision, replicas
+  ), replicas
 
 
 def _caption(

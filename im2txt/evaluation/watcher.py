@@ -26,6 +26,7 @@ from im2txt.evaluation import options as options_lib
 from im2txt.evaluation import perplexity
 from im2txt.evaluation import scoring
 from im2txt.inference_utils import search_config
+from im2txt.runtime import distribution
 from im2txt.runtime import locks
 from im2txt.text import vocabulary
 from im2txt.text import vocabulary_stamp
@@ -61,9 +62,10 @@ def _perplexity(
   options: options_lib.EvaluateOptions,
   files: Sequence[str],
   search: search_config.SearchConfig,
+  replicas: distribution.Replicas,
 ) -> Evaluation:
   """Returns the evaluation that every checkpoint has."""
-  del options, files, search
+  del options, files, search, replicas
 
   def evaluate(
     evaluator: perplexity.PerplexityEvaluator, checkpoint: str
@@ -91,6 +93,7 @@ def _captions(
   options: options_lib.EvaluateOptions,
   files: Sequence[str],
   search: search_config.SearchConfig,
+  replicas: distribution.Replicas,
 ) -> Evaluation | None:
   """Returns the evaluation that --metrics asks for, None without.
 
@@ -133,6 +136,7 @@ def _captions(
     split,
     options.num_eval_examples,
     scoring.training_captions(options.train_file_pattern, split),
+    replicas,
   )
 
   def evaluate(
@@ -152,7 +156,7 @@ def _captions(
     if scores:
       logging.info(
         'global step %d: %s (%d images, %.1f s)',
-        int(model.global_step),
+        int(model.global_step.numpy()),
         ', '.join(
           f'{name} = '
           + (f'{value:.4f}' if isinstance(value, float) else str(value))
@@ -186,6 +190,7 @@ EVALUATIONS: dict[
       options_lib.EvaluateOptions,
       Sequence[str],
       search_config.SearchConfig,
+      distribution.Replicas,
     ],
     Evaluation | None,
   ],
@@ -240,6 +245,7 @@ class Watcher:
     options: what to evaluate, and where.
     files: shard file names.
     search: how captions are searched.
+    replicas: evaluate together.
 
   Raises:
     ValueError: the shards, the vocabulary or what eval_dir/best holds cannot
@@ -251,12 +257,13 @@ class Watcher:
     options: options_lib.EvaluateOptions,
     files: Sequence[str],
     search: search_config.SearchConfig,
+    replicas: distribution.Replicas = distribution.ALONE,
   ):
     self._options = options
     self._evaluations = [
       evaluation
       for make in EVALUATIONS.values()
-      if (evaluation := make(options, files, search))
+      if (evaluation := make(options, files, search, replicas))
     ]
     self._best = _best(options, search)
     self._evaluator = perplexity.PerplexityEvaluator(
@@ -264,6 +271,7 @@ class Watcher:
       options.num_eval_examples,
       options.eval_batch_size,
       options.feature_cache_dir,
+      replicas,
     )
     self._writer = tf.summary.create_file_writer(options.eval_dir)
     self._last_step: int | None = None
@@ -401,9 +409,10 @@ def run(
   options: options_lib.EvaluateOptions, search: search_config.SearchConfig
 ) -> None:
   """Evaluates as options say; see `Watcher`."""
+  replicas = distribution.make_local(options.distribution)
   with contextlib.ExitStack() as stack:
     if options.best_metric:
       # Two may write their own events there, but not one best checkpoint.
       stack.enter_context(locks.hold(options.eval_dir, 'best', '--eval_dir'))
     files = shards.list_files(options.input_file_pattern)
-    Watcher(options, files, search).run()
+    Watcher(options, files, search, replicas).run()

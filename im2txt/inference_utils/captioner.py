@@ -32,6 +32,7 @@ from im2txt.inference_utils import image_encoder
 from im2txt.inference_utils import likelihood
 from im2txt.inference_utils import sampling
 from im2txt.inference_utils import search_config
+from im2txt.runtime import distribution
 from im2txt.text import vocabulary
 from im2txt.text import vocabulary_stamp
 
@@ -114,6 +115,7 @@ class FeatureCaptioner:
     search: settings of the search.
     separator: between words, see `vocabulary_stamp.Stamp`.
     confidence: what was fitted for the model, if anything.
+    replicas: share the images. The model is of their scope.
 
   Attributes:
     search: settings, completed by the configuration of the model.
@@ -133,6 +135,7 @@ class FeatureCaptioner:
     search: search_config.SearchConfig = search_config.SearchConfig(),
     separator: str = ' ',
     confidence: confidence_stamp.Confidence | None = None,
+    replicas: distribution.Replicas = distribution.ALONE,
   ) -> None:
     vocab.check_fits_model(model.config.vocab_size)
     self._model = model
@@ -141,7 +144,8 @@ class FeatureCaptioner:
     self.confidence = confidence
     if confidence:
       self._scorer = confidence_lib.Scorer(model, confidence.mean_features)
-    self._likelihood = likelihood.Likelihood(model)
+    self._replicas = replicas
+    self._likelihood = likelihood.Likelihood(model, replicas=replicas)
     self.search = search = search.completed(model.config)
     self.step_fn: decoding_rules.StepFn = model.inference_step
     allowed = decoding_rules.allowed_words(
@@ -165,12 +169,11 @@ class FeatureCaptioner:
     )
     self._required = decoding_rules.required_ids(search, vocab)
     self._rules = decoding_rules.rules(search, vocab.end_id, self._required)
-    self._search = tf.function(
-      self.search_in_graph,
-      autograph=False,
+    self._search = replicas.by_rows(
+      lambda features, numbers: self.search_in_graph(features, numbers[0]),
       input_signature=[
         tf.TensorSpec([None, model.feature_size]),
-        tf.TensorSpec([], tf.int64),
+        tf.TensorSpec([None], tf.int64),
       ],
     )
 
@@ -312,7 +315,9 @@ class FeatureCaptioner:
     Returns:
       For each image its captions, best first.
     """
-    states, found, texts = self._search(features, first_image)
+    states, found, texts = self._search(
+      features, np.arange(first_image, first_image + len(features))
+    )
     results = []
     for state, ambiguous, *captions in zip(
       states,
@@ -373,7 +378,12 @@ class FeatureCaptioner:
   ) -> 'FeatureCaptioner':
     """Returns another captioner of the same model, with other settings."""
     return FeatureCaptioner(
-      self._model, self._vocab, search, self.separator, self.confidence
+      self._model,
+      self._vocab,
+      search,
+      self.separator,
+      self.confidence,
+      self._replicas,
     )
 
   def text(self, sentence: Sequence[int]) -> str:
@@ -501,6 +511,7 @@ class Captioner:
     precision: of Inception, one of `model_flags.PRECISIONS`. bfloat16 is
       faster if the processor supports it, and features have 2 or 3 correct
       digits. int8 is faster still, with 1 or 2.
+    replicas: share the images of a batch.
 
   Attributes:
     vocab: the vocabulary.
@@ -523,12 +534,14 @@ class Captioner:
     vocab_file: str,
     search: search_config.SearchConfig = search_config.SearchConfig(),
     precision: str = 'float32',
+    replicas: distribution.Replicas = distribution.ALONE,
   ) -> None:
     self.precision = precision
     self.vocab = vocabulary.Vocabulary(vocab_file)
     if isinstance(checkpoint_path, str):
       checkpoint_path = checkpoints.split_paths(checkpoint_path)
-    members = [_Member(path) for path in checkpoint_path]
+    with replicas.scope():
+      members = [_Member(path) for path in checkpoint_path]
     if len(members) > 1:
       _check_of_one_kind(members)
     self._members = members
@@ -561,13 +574,18 @@ class Captioner:
       search,
       stamp.separator if stamp else ' ',
       confidence,
+      replicas,
     )
     for member in members:
       member.restore()
     self.global_step = members[0].checkpoint.global_step
     self.encoders = [
       image_encoder.ImageEncoder(
-        member.prefix, member.checkpoint, member.model.config, precision
+        member.prefix,
+        member.checkpoint,
+        member.model.config,
+        precision,
+        replicas,
       )
       for member in first_of
     ]

@@ -155,7 +155,9 @@ def test_captions_are_those_of_the_python_search(files):
   )
   images = [captioner.decode(testing.jpeg(i)) for i in range(3)]
   found = captioner.caption(images)
-  states, captions, _ = captioner.decoder._search(captioner.encode(images), 0)
+  states, captions, _ = captioner.decoder._search(
+    captioner.encode(images), np.arange(3)
+  )
   assert not captions.ambiguous.numpy().any()
   expected = captioner.decoder._generator.beam_search(states)
   for mine, others in zip(found, expected):
@@ -179,7 +181,9 @@ def test_equal_scores_come_in_the_order_of_the_python_search(files, tmp_path):
     SearchConfig(beam_size=4),
   )
   images = [captioner.decode(testing.jpeg())]
-  states, captions, _ = captioner.decoder._search(captioner.encode(images), 0)
+  states, captions, _ = captioner.decoder._search(
+    captioner.encode(images), np.arange(1)
+  )
   assert captions.ambiguous.numpy().all()
   (expected,) = captioner.decoder._generator.beam_search(states)
   assert [c.text for c in captioner.caption(images)[0]] == [

@@ -27,11 +27,13 @@ class ImageDecoder:
 
   def __init__(self, height: int, width: int) -> None:
 
+    @image_processing.on_processor
     def process_decoded(image: tf.Tensor) -> tf.Tensor:
       return image_processing.crop_image(
         image_processing.resize_image(image), height=height, width=width
       )
 
+    @image_processing.on_processor
     def process(encoded: tf.Tensor, orientation: int, ratio: int) -> tf.Tensor:
       image = tf.io.decode_jpeg(encoded, channels=3, ratio=ratio)
       return process_decoded(image_processing.turn(image, orientation))

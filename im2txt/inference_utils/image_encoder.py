@@ -20,6 +20,7 @@ from im2txt.encoders import openvino_int8
 from im2txt.encoders import tensorflow_int8
 from im2txt.inference_utils import model_flags
 from im2txt.ops import folded_inception
+from im2txt.runtime import distribution
 from im2txt.runtime import quiet_tensorflow
 
 
@@ -39,7 +40,8 @@ class ImageEncoder:
     config: its configuration, which has the size of images.
     precision: one of `model_flags.PRECISIONS`. 'int8' is computed by OpenVINO,
       which is an optional package, and needs the file that `calibrate_encoder`
-      writes.
+      writes. It is computed by the processor alone.
+    replicas: share the images of a batch.
 
   Raises:
     ValueError: the Inception v3 of the checkpoint cannot be used, or not in
@@ -52,6 +54,7 @@ class ImageEncoder:
     checkpoint: checkpoints.Checkpoint,
     config: configuration.ModelConfig,
     precision: str = 'float32',
+    replicas: distribution.Replicas = distribution.ALONE,
   ) -> None:
     if precision not in model_flags.PRECISIONS:
       raise ValueError(
@@ -61,6 +64,7 @@ class ImageEncoder:
     self._prefix = prefix
     self._checkpoint = checkpoint
     self._config = config
+    self._replicas = replicas
     self._dtype = tf.bfloat16 if precision == tf.bfloat16.name else tf.float32
     self._in_integers = precision == 'int8'
     self._encode: Callable[[tf.Tensor], tf.Tensor] = (
@@ -175,16 +179,13 @@ class ImageEncoder:
 
   def _tensorflow(self) -> Callable[[tf.Tensor], tf.Tensor]:
     try:
-      encode = tf.function(
-        lambda images: folded_inception.encode(images, self.folded),
-        autograph=False,
-        input_signature=[
-          tf.TensorSpec(
-            [None, self._config.image_height, self._config.image_width, 3]
-          )
-        ],
+      height, width = self._config.image_height, self._config.image_width
+      folded = self._replicas.on_each(self.folded)
+      encode = self._replicas.by_rows(
+        lambda images: folded_inception.encode(images, folded),
+        input_signature=[tf.TensorSpec([None, height, width, 3])],
       )
-      encode.get_concrete_function()
+      encode.trace()
       return encode
     except checkpoints.CheckpointError:
       raise

@@ -12,6 +12,7 @@ import tensorflow as tf
 from im2txt import show_and_tell_model
 from im2txt.inference_utils import ensemble
 from im2txt.ops import lstm
+from im2txt.runtime import distribution
 
 
 class Likelihood:
@@ -23,15 +24,20 @@ class Likelihood:
       memory at a time: 50 MB with 12,000 words. More rows are not faster.
     states: LSTM states in memory at a time. With 512 units each takes 4 KB, and
       16 KB while it is computed.
+    replicas: share what `cross_entropies` scores. The model is of their scope.
   """
 
   def __init__(
-    self, model: ensemble.Model, rows: int = 1024, states: int = 8192
+    self,
+    model: ensemble.Model,
+    rows: int = 1024,
+    states: int = 8192,
+    replicas: distribution.Replicas = distribution.ALONE,
   ) -> None:
     self._rows, self._states = rows, states
     self._members = getattr(model, 'members', [(model, slice(None))])
-    self._cross_entropies = tf.function(
-      model.cross_entropies, autograph=False, reduce_retracing=True
+    self._cross_entropies = replicas.by_rows(
+      model.cross_entropies, reduce_retracing=True
     )
 
   def cross_entropies(

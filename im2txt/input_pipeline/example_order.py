@@ -6,7 +6,6 @@ nothing about the order has to be saved. Each example comes once per epoch.
 """
 
 from collections.abc import Iterator
-import dataclasses
 from typing import NamedTuple
 
 import numpy as np
@@ -15,34 +14,6 @@ import numpy as np
 # the other are near each other on the disk, where reading ahead helps. They
 # have 36,800 captions of MSCOCO; the program of 2016 chose among 4,600.
 _SHARDS_AT_A_TIME = 16
-
-
-@dataclasses.dataclass(frozen=True)
-class Share:
-  """A replica's part of a batch, or a worker's of a data set: a run of it.
-
-  Attributes:
-    index: of the replica or worker.
-    count: number of replicas or workers.
-  """
-
-  index: int
-  count: int
-
-  def bounds(self, size: int) -> tuple[int, int]:
-    """Returns the first example and the end, of `size` examples.
-
-    >>> [Share(index, 3).bounds(8) for index in range(3)]
-    [(0, 2), (2, 5), (5, 8)]
-    """
-    return (
-      size * self.index // self.count,
-      size * (self.index + 1) // self.count,
-    )
-
-
-# The share of the only replica.
-WHOLE = Share(0, 1)
 
 
 class Examples(NamedTuple):

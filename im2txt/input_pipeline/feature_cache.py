@@ -155,6 +155,7 @@ def open_or_build(
   block: str | None = None,
   fill: Fill | None = None,
   may_write: bool = True,
+  batch_size: int = image_features.BATCH_SIZE,
 ) -> image_features.CaptionedFeatures:
   """Opens the cache in a directory, and makes or finishes it first if needed.
 
@@ -173,6 +174,7 @@ def open_or_build(
     fill: writes the missing files in the place of this process.
     may_write: False where another process writes the cache. It must be
       complete, and nothing is written or locked.
+    batch_size: see `image_features.encode`.
 
   Returns:
     The captions and features, mapped from disk.
@@ -259,6 +261,7 @@ def open_or_build(
             seed,
             numbers[0] * image_features.IMAGES_PER_FILE,
             kept,
+            batch_size,
           ),
         ):
           yield write_features(path, features)

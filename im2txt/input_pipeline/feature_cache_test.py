@@ -18,12 +18,12 @@ from im2txt import configuration
 from im2txt import testing
 from im2txt.data import shards
 from im2txt.data import shards as shards_lib
-from im2txt.input_pipeline import example_order
 from im2txt.input_pipeline import feature_cache
 from im2txt.input_pipeline import image_features
 from im2txt.ops import image_processing
 from im2txt.runtime import files
 from im2txt.runtime import locks
+from im2txt.runtime import sharing
 
 _CONFIG = configuration.ModelConfig(
   vocab_size=20, batch_size=2, image_height=75, image_width=75
@@ -530,8 +530,8 @@ def test_shares_make_up_the_batch(tmp_path, cached):
     return list(itertools.islice(batches, len(shares)))
 
   for step in range(3):
-    (whole,) = take(step, [example_order.WHOLE])
-    parts = take(step, [example_order.Share(i, 2) for i in range(2)])
+    (whole,) = take(step, [sharing.WHOLE])
+    parts = take(step, [sharing.Share(i, 2) for i in range(2)])
     for name in ('inputs', 'first_random_rows', 'places'):
       np.testing.assert_array_equal(
         np.concatenate([getattr(part, name) for part in parts]),

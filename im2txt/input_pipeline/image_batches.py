@@ -18,6 +18,7 @@ from im2txt.input_pipeline import captions as captions_lib
 from im2txt.input_pipeline import example_order
 from im2txt.ops import image_processing
 from im2txt.runtime import lookahead
+from im2txt.runtime import sharing
 
 
 class InputConfig(Protocol):
@@ -104,7 +105,7 @@ class ShareOfGroups(NamedTuple):
 def shares_of_groups(
   captions: captions_lib.Captions,
   groups: list[np.ndarray],
-  shares: Sequence[example_order.Share],
+  shares: Sequence[sharing.Share],
 ) -> Iterator[ShareOfGroups]:
   """Divides the groups of a batch.
 
@@ -173,6 +174,7 @@ class ImageBatches:
         tf.TensorSpec([], tf.int64),
       ],
     )
+    @image_processing.on_processor
     def process(
       record: tf.Tensor, position: tf.Tensor, seed: tf.Tensor
     ) -> tf.Tensor:
@@ -192,7 +194,7 @@ class ImageBatches:
     self,
     seed: int,
     step: int = 0,
-    shares: Sequence[example_order.Share] = (example_order.WHOLE,),
+    shares: Sequence[sharing.Share] = (sharing.WHOLE,),
   ) -> Iterator[Batch]:
     """Yields the batches from a step on, forever.
 
@@ -233,6 +235,7 @@ class ImageBatches:
         ),
       )
 
+  @image_processing.on_processor
   def _image(
     self, group: np.ndarray, position: int, seed: int
   ) -> tf.Tensor | None:
@@ -256,6 +259,7 @@ class ImageBatches:
         )
       return None
 
+  @image_processing.on_processor
   def _batch(self, futures: _Futures) -> Batch:
     """Makes a batch when its images are ready."""
     images = [future.result() for future in futures.images]

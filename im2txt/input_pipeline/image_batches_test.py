@@ -15,8 +15,8 @@ from im2txt import testing
 from im2txt.data import shards
 from im2txt.data import shards as shards_lib
 from im2txt.input_pipeline import captions as captions_lib
-from im2txt.input_pipeline import example_order
 from im2txt.input_pipeline import image_batches
+from im2txt.runtime import sharing
 
 _CONFIG = configuration.ModelConfig(vocab_size=10, batch_size=2)
 
@@ -150,7 +150,7 @@ def test_shares_make_up_the_batch(shards, captions_per_image, monkeypatch):
     count = min(count, 4 // captions_per_image)
     whole = next(batches.from_step(3, step))
     parts = [
-      next(batches.from_step(3, step, [example_order.Share(index, count)]))
+      next(batches.from_step(3, step, [sharing.Share(index, count)]))
       for index in range(count)
     ]
     seen += [
@@ -160,7 +160,7 @@ def test_shares_make_up_the_batch(shards, captions_per_image, monkeypatch):
       for caption in words(part.input_seqs, part.target_seqs, part.mask)
     ]
     # All shares in one process.
-    every = [example_order.Share(index, count) for index in range(count)]
+    every = [sharing.Share(index, count) for index in range(count)]
     together = list(itertools.islice(batches.from_step(3, step, every), count))
     for found in parts, together:
       # One whose image is damaged has a blank batch.
@@ -177,7 +177,7 @@ def test_shares_make_up_the_batch(shards, captions_per_image, monkeypatch):
     )
   # A share reads its own images, and two steps ahead.
   reads.clear()
-  next(batches.from_step(3, 0, [example_order.Share(1, 2)]))
+  next(batches.from_step(3, 0, [sharing.Share(1, 2)]))
   assert len(reads) <= 3 * 4 // captions_per_image // 2
 
 

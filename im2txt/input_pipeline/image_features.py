@@ -31,11 +31,12 @@ from im2txt.ops import folded_inception
 from im2txt.ops import image_processing
 from im2txt.runtime import lookahead
 from im2txt.runtime import progress
+from im2txt.runtime import sharing
 
 IMAGES_PER_FILE = 1024
 BATCH_SIZE = 32
 # Smaller batches use other convolution algorithms, with other rounding errors.
-_SMALLEST_BATCH = 4
+SMALLEST_BATCH = 4
 
 
 class Kept(NamedTuple):
@@ -176,7 +177,7 @@ class CaptionedFeatures:
     captions_per_image: int = 1,
     undistorted: bool = False,
     first_step: int = 0,
-    shares: Sequence[example_order.Share] = (example_order.WHOLE,),
+    shares: Sequence[sharing.Share] = (sharing.WHOLE,),
   ) -> Iterator[image_batches.Batch]:
     """Yields batches forever, each epoch in another order.
 
@@ -250,7 +251,7 @@ class CaptionedFeatures:
     captions_per_image: int,
     undistorted: bool,
     first_step: int,
-    shares: Sequence[example_order.Share] = (example_order.WHOLE,),
+    shares: Sequence[sharing.Share] = (sharing.WHOLE,),
     flag: str = 'captions_per_image',
   ) -> Iterator[_TrainingGroups]:
     """Yields the shares of each step, forever."""
@@ -279,6 +280,7 @@ def encode(
   seed: int = 0,
   first: int = 0,
   kept: Kept = FEATURES,
+  batch_size: int = BATCH_SIZE,
 ) -> Iterator[np.ndarray]:
   """Encodes each view of each image of some shards once, in order.
 
@@ -291,6 +293,7 @@ def encode(
     seed: determines the distortions, together with an image's index.
     first: image to start from, a multiple of IMAGES_PER_FILE.
     kept: shape and dtype of the part of a view that is kept.
+    batch_size: views encoded at once.
 
   Yields:
     The arrays of `CaptionedFeatures`, one per file of a cache; NaN where an
@@ -301,6 +304,7 @@ def encode(
     autograph=False,
     input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int64)],
   )
+  @image_processing.on_processor
   def process(encoded: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
     crop = functools.partial(
       image_processing.crop_image,
@@ -321,7 +325,7 @@ def encode(
 
   def run(batch: list[tf.Tensor]) -> np.ndarray:
     images = tf.stack(batch)
-    missing = max(_SMALLEST_BATCH - len(batch), 0)
+    missing = max(SMALLEST_BATCH - len(batch), 0)
     encoded = encode_fn(tf.pad(images, [[0, missing], [0, 0], [0, 0], [0, 0]]))
     return tf.cast(encoded, dtype).numpy()[: len(batch)]
 
@@ -356,9 +360,9 @@ def encode(
           batch.extend(next(decoded).result())
           rows.extend(range(image * (views + 1), (image + 1) * (views + 1)))
         last = image == len(features) - 1
-        while len(batch) >= BATCH_SIZE or (batch and last):
-          flat[rows[:BATCH_SIZE]] = run(batch[:BATCH_SIZE])
-          del rows[:BATCH_SIZE], batch[:BATCH_SIZE]
+        while len(batch) >= batch_size or (batch and last):
+          flat[rows[:batch_size]] = run(batch[:batch_size])
+          del rows[:batch_size], batch[:batch_size]
       yield features
 
 
@@ -367,7 +371,7 @@ def block_inputs(
 ) -> Kept:
   """Returns the shape and dtype of the inputs of a block, for one view."""
   shape = encode_fn(
-    tf.zeros([_SMALLEST_BATCH, config.image_height, config.image_width, 3])
+    tf.zeros([SMALLEST_BATCH, config.image_height, config.image_width, 3])
   ).shape[1:]
   # They take 40 times as much room as features, so float16 is used. It suffices
   # for small numbers of a network that tolerates bfloat16.
@@ -404,6 +408,7 @@ def encode_in_memory(
   encode_fn: EncodeFn,
   config: image_batches.InputConfig,
   limit: int | None = None,
+  batch_size: int = BATCH_SIZE,
 ) -> CaptionedFeatures:
   """Returns the captions and undistorted features of shards.
 
@@ -412,6 +417,7 @@ def encode_in_memory(
     encode_fn: encodes a batch of images.
     config: configuration of the model.
     limit: read this many captions at most; None: all.
+    batch_size: see `encode`.
 
   Raises:
     ValueError: a shard is damaged, a word id is outside the model's vocabulary,
@@ -419,7 +425,9 @@ def encode_in_memory(
   """
   captions = captions_lib.read_captions(names, limit)
   captions.check_ids(config.vocab_size)
-  arrays = list(encode(names, captions, encode_fn, config))
+  arrays = list(
+    encode(names, captions, encode_fn, config, batch_size=batch_size)
+  )
   return CaptionedFeatures(
     captions, arrays, undecodable_images(arrays, captions)
   )

@@ -335,26 +335,3 @@ def _run(layers: Layers[_Net], prefix: str, layer: _Layer, net: _Net) -> _Net:
 
 def _pool(net: tf.Tensor) -> tf.Tensor:
   return tf.reduce_mean(tf.cast(net, tf.float32), [1, 2])
-
-
-def make_encoder(
-  get: Get, precision: str = 'float32', until: str | None = None
-) -> Callable[[tf.Tensor], tf.Tensor]:
-  """Returns a compiled `encode` with the weights of a checkpoint.
-
-  Args:
-    get: see `fold`.
-    precision: 'float32' or 'bfloat16'. bfloat16 takes half the time if the
-      processor supports it, and features have 2 or 3 correct digits.
-    until: see `encode`.
-
-  Returns:
-    A function from images, float32 [batch, height, width, 3], to what `encode`
-    returns.
-  """
-  folded = fold(get, tf.as_dtype(precision))
-  return tf.function(
-    lambda images: encode(images, folded, until),
-    autograph=False,
-    input_signature=[tf.TensorSpec([None, None, None, 3])],
-  )

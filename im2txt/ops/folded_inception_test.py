@@ -99,13 +99,6 @@ def test_bfloat16_is_near(network, images):
   assert 1e-5 < relative_error(features, network(images)) < 0.1
 
 
-@pytest.mark.parametrize('precision', ['float32', 'bfloat16'])
-def test_an_encoder_computes_in_its_precision(network, images, precision):
-  encoder = folded_inception.make_encoder(get_from(network), precision)
-  folded = folded_inception.fold(get_from(network), tf.as_dtype(precision))
-  np.testing.assert_array_equal(encoder(images), encode(images, folded))
-
-
 def test_features_equal_those_of_2016(tmp_path):
   vectors = np.load(testing.reference_path('full2000', 'tensors.npz'))
   checkpoint = checkpoints.Checkpoint(testing.inception_checkpoint(tmp_path))

@@ -6,13 +6,38 @@ decoder, then TF1's bilinear resize, which has neither half-pixel centers nor
 antialiasing. Another decoder or resize would change captions.
 """
 
+from collections.abc import Callable
+import functools
+from typing import ParamSpec
+from typing import TypeVar
+
 import tensorflow as tf
 
 from im2txt.data import image_formats
 
+_P = ParamSpec('_P')
+_T = TypeVar('_T')
+
 # Images are resized to this square before the crop to the network's size.
 RESIZE_HEIGHT = 346
 RESIZE_WIDTH = 346
+
+
+def on_processor(fn: Callable[_P, _T]) -> Callable[_P, _T]:
+  """Returns a function that computes on the processor, beside a GPU too.
+
+  A GPU would round otherwise, and is busy with the network.
+
+  Args:
+    fn: the function, to be traced or not.
+  """
+
+  @functools.wraps(fn)
+  def placed(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+    with tf.device('CPU:0'):
+      return fn(*args, **kwargs)
+
+  return placed
 
 
 def distort_image(

@@ -153,5 +153,22 @@ def test_damaged_image_raises():
     image_processing.process_image(testing.jpeg()[:-200])
 
 
+def test_images_are_processed_on_the_processor():
+  process = tf.function(
+    image_processing.on_processor(image_processing.process_image),
+    autograph=False,
+  )
+  with tf.device('GPU:0'):  # There need not be one to trace it.
+    graph = process.get_concrete_function(
+      tf.TensorSpec([], tf.string), is_training=True, seed=(1, 2)
+    ).graph
+  elsewhere = [
+    op.type for op in graph.get_operations() if not op.device.endswith('CPU:0')
+  ]
+  assert len(graph.get_operations()) > 50
+  # The argument and the result.
+  assert set(elsewhere) <= {'Placeholder', 'Identity', 'NoOp'}
+
+
 if __name__ == '__main__':
   sys.exit(pytest.main([__file__, '-v']))

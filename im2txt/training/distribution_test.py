@@ -10,21 +10,18 @@ import time
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from im2txt import checkpoints
 from im2txt import configuration
 from im2txt import testing
-from im2txt.input_pipeline import example_order
-from im2txt.runtime import cluster
+from im2txt.runtime import distribution
 from im2txt.stress import programs
 from im2txt.text import vocabulary_stamp
-from im2txt.training import distribution
 from im2txt.training import options as options_lib
 from im2txt.training import setup
 
 _SECONDS = 300
-_TWO_DEVICES = {'im2txt.training.distribution.CPU_DEVICES': 2}
+_TWO_DEVICES = {'im2txt.runtime.distribution.CPU_DEVICES': 2}
 
 
 @pytest.fixture(scope='module', name='directory')
@@ -106,7 +103,7 @@ def fixture_one(directory):
 
 def test_two_devices_go_on_as_one(directory, one):
   train_dir, expected = one
-  other = directory / 'two_devices'
+  other, cache = directory / 'two_devices', directory / 'cache of two'
   shutil.copytree(
     train_dir, other, ignore=shutil.ignore_patterns('*-[6789].*', 'events*')
   )
@@ -114,16 +111,25 @@ def test_two_devices_go_on_as_one(directory, one):
   log = directory / 'two_devices.log'
   process = programs.Program(
     'train',
-    [*flags(directory, other, 9), '--distribution=mirrored'],
+    [
+      *flags(directory, other, 9, feature_cache_dir=cache),
+      '--distribution=mirrored',
+    ],
     str(log),
     _TWO_DEVICES,
   )
   assert process.wait(_SECONDS) == 0, process.text()
-  assert 'training on 2 device(s)' in process.text()
+  assert 'using 2 device(s)' in process.text()
   assert losses(process.text()) == pytest.approx(
     {step: expected[step] for step in range(6, 10)}, abs=2e-4
   )
   assert_equal_training(train_dir, other, 9)
+  # Two devices have filled it.
+  features, expected = (
+    np.load(path / 'features-00000.npy')
+    for path in (cache, directory / 'features')
+  )
+  np.testing.assert_allclose(features, expected, rtol=1e-4)
 
 
 def _wait_for(processes, pattern):
@@ -164,26 +170,6 @@ def test_two_processes_train_as_one_and_all_stop_when_one_is_told_to(
   assert_equal_training(train_dir, other, step + 2)
 
 
-def _tf_config(count, index=0):
-  addresses = tuple(f'host{i}:2222' for i in range(count))
-  return cluster.Cluster((), addresses, index)
-
-
-@pytest.mark.parametrize('name', ['auto', 'one'])
-@pytest.mark.parametrize('workers', [0, 1])
-def test_one_device_is_the_default_where_there_is_one(
-  name, workers, monkeypatch
-):
-  if workers:
-    monkeypatch.setenv('TF_CONFIG', _tf_config(workers).tf_config())
-  replicas = distribution.make(name, 1)
-  assert replicas.is_chief and not replicas.is_cluster
-  assert replicas.count == replicas.local_count == 1
-  assert replicas.shares == [example_order.WHOLE]
-  assert replicas.agree(lambda: [3]) == [3]
-  assert distribution.Wishes(replicas, (1, 2)).of_all({2}) == {2}
-
-
 def test_multi_worker_needs_workers(directory, monkeypatch):
   for variable in 'TF_CONFIG', 'SLURM_STEP_NODELIST':
     monkeypatch.delenv(variable, raising=False)
@@ -201,16 +187,6 @@ class _Strategy:
   num_replicas_in_sync = 6
 
 
-def test_shares_of_a_process_follow_those_of_the_processes_before():
-  replicas = distribution.Replicas(_Strategy(), _tf_config(3, 2))
-  assert replicas.local_count == 2
-  assert replicas.shares == [
-    example_order.Share(4, 6),
-    example_order.Share(5, 6),
-  ]
-  assert replicas.is_cluster and not replicas.is_chief
-
-
 @pytest.mark.parametrize(
   'values, part',
   [
@@ -226,29 +202,6 @@ def test_what_six_devices_cannot_share_is_refused(values, part):
       [],
       distribution.Replicas(_Strategy()),
     )
-
-
-def test_a_lost_worker_is_named():
-  replicas = distribution.Replicas(_Strategy(), _tf_config(3, 1))
-  for text, name in (
-    ('Collective ops is aborted: /job:worker/task:2 is down', 'worker 2 at h'),
-    ('Collective: /job:worker/replica:0/task:0', 'worker 0 .the chief. at h'),
-    ('Collective ops is aborted by whom', 'lost a worker: '),
-    (
-      'Collective ops is aborted by: Deadline\n\nRPC: /tf.Service/Heartbeat',
-      r'lost worker 0 .the chief. .*\(Deadline\)',
-    ),
-  ):
-    with pytest.raises(ConnectionError, match=name):
-      with replicas.naming_lost_workers():
-        raise tf.errors.UnavailableError(None, None, text)
-  # Others are not of the cluster.
-  with pytest.raises(tf.errors.UnavailableError):
-    with replicas.naming_lost_workers():
-      raise tf.errors.UnavailableError(None, None, 'no such device')
-  with pytest.raises(tf.errors.UnavailableError):
-    with distribution.Replicas().naming_lost_workers():
-      raise tf.errors.UnavailableError(None, None, 'Collective')
 
 
 if __name__ == '__main__':

@@ -4,8 +4,8 @@
 import dataclasses
 
 from im2txt.ops import folded_inception
+from im2txt.runtime import sharing
 from im2txt.runtime.flag_dataclasses import field
-from im2txt.training import distribution
 from im2txt.training import self_critical
 
 _BLOCKS = folded_inception.BLOCKS
@@ -148,13 +148,13 @@ class TrainOptions(FeatureOptions):
     values=['float32', 'bfloat16'],
   )
   distribution: str = field(
-    distribution.AUTO,
+    sharing.AUTO,
     'Devices to train on: one; mirrored, all GPUs of this machine; '
     'multi_worker, the processes that TF_CONFIG or srun describes. auto is '
     'multi_worker where TF_CONFIG names several, else mirrored with several '
     'GPUs, else one. --batch_size is that of all devices together, so their '
     'number changes nothing but the speed.',
-    values=distribution.NAMES,
+    values=sharing.NAMES,
   )
   slurm_port: int = field(
     12321,

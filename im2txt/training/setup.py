@@ -14,15 +14,15 @@ from im2txt import checkpoints
 from im2txt import configuration
 from im2txt import show_and_tell_model
 from im2txt.checkpoints import encoder_stamp
-from im2txt.input_pipeline import example_order
 from im2txt.input_pipeline import feature_cache
 from im2txt.input_pipeline import image_batches
 from im2txt.input_pipeline import image_features
 from im2txt.ops import folded_inception
+from im2txt.runtime import distribution
 from im2txt.runtime import files as files_lib
+from im2txt.runtime import sharing
 from im2txt.text import vocabulary
 from im2txt.text import vocabulary_stamp
-from im2txt.training import distribution
 from im2txt.training import optimizers
 from im2txt.training import options as options_lib
 from im2txt.training import scheduled_sampling
@@ -281,6 +281,7 @@ def feature_encoder(
   model: show_and_tell_model.ShowAndTellModel,
   precision: str,
   block: str | None,
+  replicas: distribution.Replicas = distribution.ALONE,
 ) -> image_features.EncodeFn:
   """Returns what computes the features of --feature_cache_dir.
 
@@ -288,14 +289,25 @@ def feature_encoder(
     model: has the weights.
     precision: of Inception v3.
     block: the block whose inputs are the features; None: all of Inception.
+    replicas: share the images of a batch. The model is of their scope.
   """
   inception = model.inception
   assert inception
   if precision != 'float32' or block:
-    return folded_inception.make_encoder(
-      lambda name: inception.named_variables[name].numpy(), precision, block
+    folded = replicas.on_each(
+      folded_inception.fold(
+        lambda name: inception.named_variables[name].numpy(),
+        tf.as_dtype(precision),
+      )
     )
-  return tf.function(model.encode_images, reduce_retracing=True)
+    return replicas.by_rows(
+      lambda images: folded_inception.encode(images, folded, block),
+      image_features.SMALLEST_BATCH,
+      input_signature=[tf.TensorSpec([None, None, None, 3])],
+    )
+  return replicas.by_rows(
+    model.encode_images, image_features.SMALLEST_BATCH, reduce_retracing=True
+  )
 
 
 def open_features(
@@ -305,6 +317,7 @@ def open_features(
   files: Sequence[str],
   fill: feature_cache.Fill | None = None,
   may_write: bool = True,
+  replicas: distribution.Replicas = distribution.ALONE,
 ) -> image_features.CaptionedFeatures:
   """Opens or fills --feature_cache_dir.
 
@@ -315,6 +328,7 @@ def open_features(
     files: shard file names.
     fill: see `feature_cache.open_or_build`.
     may_write: see `feature_cache.open_or_build`.
+    replicas: see `feature_encoder`.
   """
   inception = model.inception
   assert inception
@@ -328,7 +342,10 @@ def open_features(
     options.feature_cache_dir,
     files,
     feature_encoder(
-      model, options.feature_precision, options.train_inception_from
+      model,
+      options.feature_precision,
+      options.train_inception_from,
+      replicas,
     ),
     variables,
     config,
@@ -338,6 +355,7 @@ def open_features(
     options.train_inception_from,
     fill,
     may_write,
+    image_features.BATCH_SIZE * replicas.count,
   )
   logging.info(
     'features of %d images, %d captions, in %s',
@@ -355,7 +373,7 @@ def make_batches(
   data: image_features.CaptionedFeatures | None,
   seed: int,
   first_batch: int,
-  shares: Sequence[example_order.Share],
+  shares: Sequence[sharing.Share],
 ) -> Iterator[image_batches.Batch]:
   """Returns an endless iterator of the shares of batches.
 

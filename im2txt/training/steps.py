@@ -17,8 +17,8 @@ from im2txt.input_pipeline import image_batches
 from im2txt.input_pipeline import image_features
 from im2txt.metrics import cider
 from im2txt.ops import folded_inception
+from im2txt.runtime import distribution
 from im2txt.text import vocabulary
-from im2txt.training import distribution
 from im2txt.training import scheduled_sampling
 from im2txt.training import self_critical
 from im2txt.training import update as update_lib

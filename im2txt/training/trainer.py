@@ -16,8 +16,8 @@ from im2txt import configuration
 from im2txt import show_and_tell_model
 from im2txt.checkpoints import encoder_stamp
 from im2txt.input_pipeline import captions as captions_lib
+from im2txt.runtime import distribution
 from im2txt.text import vocabulary_stamp
-from im2txt.training import distribution
 from im2txt.training import early_stopping
 from im2txt.training import options as options_lib
 from im2txt.training import reporting
@@ -176,7 +176,13 @@ def run(
   if options.feature_cache_dir:
     # The chief fills it, and the others wait.
     if replicas.is_chief:
-      data = setup.open_features(options, model, configs.model, files)
+      data = setup.open_features(
+        options,
+        model,
+        configs.model,
+        files,
+        replicas=distribution.ALONE if replicas.is_cluster else replicas,
+      )
     replicas.agree(lambda: None)
     if not data:
       data = setup.open_features(
@@ -220,8 +226,10 @@ def run(
       configs.training,
       replicas,
     )
-    batches = setup.make_batches(
-      options, configs.model, files, data, seed, first_batch, replicas.shares
+    batches = replicas.prefetch(
+      setup.make_batches(
+        options, configs.model, files, data, seed, first_batch, replicas.shares
+      )
     )
   writer = None
   if replicas.is_chief:

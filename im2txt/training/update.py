@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from im2txt import configuration
 from im2txt import show_and_tell_model
-from im2txt.training import distribution
+from im2txt.runtime import distribution
 from im2txt.training import optimizers
 
 # Of a step, by name: float32 scalars.

@@ -1,35 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training on one device, all local devices or several machines.
+"""Work on one device, all local devices or several machines.
 
-Every replica has the whole model and a share of each batch. It adds the
-gradients of its share to those of the others, and all make the same update.
+Every replica has the whole model and a share of each batch. In training it adds
+the gradients of its share to those of the others, and all make the same update.
+Elsewhere the results of the shares are put together again.
 """
 
 from collections.abc import Callable
 from collections.abc import Collection
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+from concurrent import futures
 import contextlib
+import functools
+import itertools
 import json
 import os
 import re
+from typing import Any
 from typing import TypeVar
 
 from absl import logging
 import numpy as np
 import tensorflow as tf
 
-from im2txt.input_pipeline import example_order
 from im2txt.runtime import cluster as cluster_lib
+from im2txt.runtime import lookahead
 from im2txt.runtime import quiet_tensorflow
-
-AUTO, ONE, MIRRORED, MULTI_WORKER = NAMES = (
-  'auto',
-  'one',
-  'mirrored',
-  'multi_worker',
-)
+from im2txt.runtime import sharing
 
 # Devices that stand for GPUs where there are none; tests set more.
 CPU_DEVICES = 1
@@ -53,7 +53,7 @@ _LOST = (
 
 
 class Replicas:
-  """The replicas that train together. Make it before TensorFlow starts.
+  """The replicas that work together. Make it before TensorFlow starts.
 
   Args:
     strategy: places the replicas; None: there is one, on the default device.
@@ -83,7 +83,7 @@ class Replicas:
     self.is_chief = index == 0
     self.is_cluster = processes > 1
     self.shares = [
-      example_order.Share(self._first + i, self.count)
+      sharing.Share(self._first + i, self.count)
       for i in range(self.local_count)
     ]
     self._add_blocks = tf.function(
@@ -91,6 +91,14 @@ class Replicas:
       autograph=False,
       input_signature=[tf.TensorSpec([_BLOCK_BYTES])],
     )
+
+  @functools.cached_property
+  def devices(self) -> Sequence[str]:
+    """Names of the devices of the replicas of this process."""
+    if self._strategy:
+      return self._strategy.extended.worker_devices
+    gpus, cpus = map(tf.config.list_logical_devices, ('GPU', 'CPU'))
+    return [(gpus or cpus)[0].name]
 
   @contextlib.contextmanager
   def scope(self) -> Iterator[None]:
@@ -123,6 +131,14 @@ class Replicas:
     Returns:
       The result on the first of them, a structure of tensors.
     """
+    return self._run(fn, lambda results: results[0])
+
+  def _run(
+    self,
+    fn: Callable[[int], _T],
+    join: Callable[[Sequence[tf.Tensor]], tf.Tensor],
+  ) -> _T:
+    """Like `run`, but `join` makes one tensor of those of all replicas."""
     strategy = self._strategy
     if not strategy:
       return fn(0)
@@ -133,9 +149,79 @@ class Replicas:
       return fn(number - self._first)
 
     return tf.nest.map_structure(
-      lambda value: strategy.experimental_local_results(value)[0],
+      lambda value: join(strategy.experimental_local_results(value)),
       strategy.run(on_replica),
     )
+
+  def by_rows(
+    self, fn: Callable[..., Any], least: int = 1, **options: Any
+  ) -> 'SharedFunction':
+    """Compiles a function whose rows the replicas share.
+
+    The replicas must be of one process.
+
+    Args:
+      fn: takes tensors of as many rows, and returns a structure of tensors
+        whose rows follow those of the arguments. It may read variables of
+        `scope`. To be traced, but without functions that are compiled already:
+        these would have the variables of one replica.
+      least: if some replica had fewer rows than this, the first has all of
+        them.
+      **options: of `tf.function`.
+    """
+    options['autograph'] = False
+    alone = together = tf.function(fn, **options)
+    if self.count > 1:
+
+      def on_all(*rows: tf.Tensor) -> Any:
+        size = tf.shape(rows[0])[0]
+
+        def on_replica(index: int) -> Any:
+          start, end = self.shares[index].bounds(size)
+          return fn(*(tensor[start:end] for tensor in rows))
+
+        return self._run(on_replica, lambda results: tf.concat(results, axis=0))
+
+      together = tf.function(on_all, **options)
+    return SharedFunction(alone, together, least * self.count)
+
+  def on_each(self, tensors: _T) -> _T:
+    """Returns constants as `by_rows` reads them, from each device's memory.
+
+    Args:
+      tensors: a structure of tensors.
+    """
+    if self.count == 1:
+      return tensors
+    with self.scope():
+      return tf.nest.map_structure(
+        lambda tensor: tf.Variable(tensor, trainable=False), tensors
+      )
+
+  def prefetch(self, shares: Iterable[_T]) -> Iterator[_T]:
+    """Yields shares of batches in the memory of the devices that take them.
+
+    They are copied there while the steps before are taken.
+
+    Args:
+      shares: structures of arrays or tensors, those of the replicas of this
+        process in turn.
+    """
+    if all(device.endswith('CPU:0') for device in self.devices):
+      yield from shares  # That is where they are.
+      return
+
+    def copy(share: _T, device: str) -> _T:
+      with tf.device(device):
+        return tf.nest.map_structure(tf.identity, share)
+
+    with futures.ThreadPoolExecutor(1) as thread:
+      for copied in lookahead.ahead(
+        lambda share, device: thread.submit(copy, share, device),
+        zip(shares, itertools.cycle(self.devices)),
+        2 * self.local_count,
+      ):
+        yield copied.result()
 
   def sum(self, values: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """Returns the sums of values over all replicas; to be called in `run`.
@@ -253,6 +339,37 @@ class Replicas:
       ) from error
 
 
+class SharedFunction:
+  """A compiled function whose rows replicas share, see `Replicas.by_rows`.
+
+  Args:
+    alone: the function on the first replica.
+    together: the function on all.
+    least: with fewer rows than this, the first has all of them.
+  """
+
+  def __init__(
+    self,
+    alone: tf.types.experimental.PolymorphicFunction,
+    together: tf.types.experimental.PolymorphicFunction,
+    least: int,
+  ) -> None:
+    self._alone, self._together, self._least = alone, together, least
+
+  def __call__(self, *rows: np.ndarray | tf.Tensor) -> Any:
+    if self._alone is self._together or len(rows[0]) >= self._least:
+      return self._together(*rows)
+    return self._alone(*rows)
+
+  def trace(self) -> None:
+    """Compiles it now; it has an `input_signature`."""
+    self._together.get_concrete_function()
+
+
+# What works on one device.
+ALONE = Replicas()
+
+
 class Wishes:
   """What processes wish to do after the same step, whichever of them wishes it.
 
@@ -295,24 +412,25 @@ def make(name: str, slurm_port: int) -> Replicas:
   """Returns the replicas that a flag asks for.
 
   Args:
-    name: one of NAMES. AUTO is MULTI_WORKER where TF_CONFIG names several
-      processes, else MIRRORED with several GPUs, else ONE.
+    name: one of `sharing.NAMES`. AUTO is MULTI_WORKER where TF_CONFIG names
+      several processes, else MIRRORED with several GPUs, else ONE.
     slurm_port: see `cluster.from_slurm`.
 
   Raises:
     ValueError: the environment does not describe the processes.
   """
-  # TensorFlow's remarks on its collectives ask nothing of the user.
-  tf.get_logger().setLevel('WARNING')
+  _silence_remarks()
   cluster = None
-  if name == MULTI_WORKER or (name == AUTO and os.environ.get('TF_CONFIG')):
+  if name == sharing.MULTI_WORKER or (
+    name == sharing.AUTO and os.environ.get('TF_CONFIG')
+  ):
     cluster = cluster_lib.from_environment(os.environ, slurm_port)
     if not cluster:
       raise ValueError(
         '--distribution=multi_worker needs TF_CONFIG, which names all workers '
         'and this one, or a start by srun; see docs/distributed.md'
       )
-  if cluster and (name == MULTI_WORKER or len(cluster.addresses) > 1):
+  if cluster and (name == sharing.MULTI_WORKER or len(cluster.addresses) > 1):
     os.environ['TF_CONFIG'] = cluster.tf_config()
     logging.info(
       'this is %s of %d: connecting to the others',
@@ -328,8 +446,19 @@ def make(name: str, slurm_port: int) -> Replicas:
         f'be reached ({quiet_tensorflow.reason(error)[:200]})'
       ) from error
     return Replicas(strategy, cluster)
-  if name in (ONE, AUTO) and (
-    name == ONE or len(tf.config.list_physical_devices('GPU')) < 2
+  return make_local(name)
+
+
+def make_local(name: str) -> Replicas:
+  """Returns the replicas of this machine that a flag asks for.
+
+  Args:
+    name: one of `sharing.LOCAL_NAMES`. AUTO is MIRRORED with several GPUs, else
+      ONE.
+  """
+  _silence_remarks()
+  if name == sharing.ONE or (
+    name == sharing.AUTO and len(tf.config.list_physical_devices('GPU')) < 2
   ):
     return Replicas()
   if CPU_DEVICES > 1:
@@ -340,7 +469,12 @@ def make(name: str, slurm_port: int) -> Replicas:
   devices = tf.config.list_logical_devices(
     'GPU'
   ) or tf.config.list_logical_devices('CPU')
-  logging.info('training on %d device(s)', len(devices))
+  logging.info('using %d device(s)', len(devices))
   return Replicas(
     tf.distribute.MirroredStrategy([device.name for device in devices])
   )
+
+
+def _silence_remarks() -> None:
+  """Silences TensorFlow's remarks on its strategies, which ask nothing."""
+  tf.get_logger().setLevel('WARNING')
