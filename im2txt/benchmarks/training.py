@@ -363,7 +363,9 @@ def forward_pass(config: configuration.ModelConfig) -> Callable[[], np.ndarray]:
   """Returns a function that computes the loss of a batch, without gradients."""
   model = show_and_tell_model.ShowAndTellModel(config, with_inception=False)
   features, _, *captions = random_batch(config, config.batch_size)
-  losses = tf.function(lambda: model.losses(features, *captions)[0])
+  losses = tf.function(
+    lambda: model.losses(features, *captions)[0], autograph=False
+  )
   return lambda: losses().numpy()
 
 

@@ -192,6 +192,7 @@ def test_every_search_of_the_2016_program(weights):
   model.logits_biases.assign(biases)
   step = tf.function(
     model.inference_step,
+    autograph=False,
     input_signature=[
       tf.TensorSpec([None], tf.int64),
       tf.TensorSpec([None, 48]),

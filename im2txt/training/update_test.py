@@ -246,9 +246,14 @@ def graph_mode_losses_and_parameters(model, images, captions, steps):
       train_op = v1.train.GradientDescentOptimizer(0.0005).apply_gradients(
         list(zip(gradients, trained))
       )
-    session.run(v1.global_variables_initializer())
-    for name, variable in variables.items():
-      variable.load(start[name], session)
+    # All in one run: `load` prunes the graph anew for each.
+    session.run(
+      [variable.initializer for variable in variables.values()],
+      {
+        variable.initializer.inputs[1]: start[name]
+        for name, variable in variables.items()
+      },
+    )
     losses = []
     for _ in range(steps):
       losses.append(session.run([loss, train_op])[0])
@@ -285,7 +290,8 @@ def test_joint_training_equals_tf_slim_in_a_tf1_graph(monkeypatch):
   step = tf.function(
     lambda: update.sgd_step(
       model, lambda: model.encode_images(images, True), *captions, 0.0005, 5.0
-    )
+    ),
+    autograph=False,
   )
   found = [float(step()['total_loss']) for _ in range(steps)]
   np.testing.assert_allclose(found, losses, rtol=1e-4)
