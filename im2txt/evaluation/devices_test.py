@@ -128,7 +128,10 @@ def test_score_on_two_devices_is_as_on_one(directory, monkeypatch):
   one, two = (
     json.loads((directory / f'scores-{name}.json').read_text()) for name in 'ab'
   )
-  assert one.keys() == two.keys() and 'perplexity' in one
+  assert one.keys() == two.keys()
+  for scores in one, two:
+    # In nats: the exponential of a model as sharp as this enlarges rounding.
+    scores['perplexity'] = np.log(scores['perplexity'])
   np.testing.assert_allclose([*two.values()], [*one.values()], rtol=1e-5)
   one, two = (
     json.loads((directory / f'results-{name}.json').read_text())

@@ -461,6 +461,7 @@ def test_the_description_is_json_for_people(server, tmp_path):
     'sha256',
     'refitted',
     'licence',
+    'base',
   }
   assert content['origin'] == server.url
 
