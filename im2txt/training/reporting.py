@@ -3,19 +3,29 @@
 
 from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Mapping
 import math
 import os
 import signal
 import time
 import types
+from typing import Any
 from typing import TypeVar
 
+from absl import logging
 import tensorflow as tf
 
 from im2txt import show_and_tell_model
 
 # Share of the smoothed loss that each step keeps.
 _SMOOTHING = 0.99
+
+# What only some steps report -> its tag in TensorBoard.
+_OPTIONAL_TAGS = {
+  'smoothing_loss': 'losses/smoothing_loss',
+  'sampling_probability': 'sampling_probability',
+  'greedy_reward': 'greedy_reward',
+}
 
 _Batch = TypeVar('_Batch')
 
@@ -84,6 +94,106 @@ class TimedBatches(Iterator[_Batch]):
     batch = next(self._batches)
     self.seconds += time.time() - start
     return batch
+
+
+class StepLog:
+  """Writes how training goes: lines of the log, and scalars for TensorBoard.
+
+  The rate in a line is that of the steps since the line before.
+
+  Args:
+    writer: writes TensorBoard events; None to measure and write nothing.
+    losses: losses of the steps.
+    batches: knows how long training waited for input.
+    captions_per_step: captions in the batches of a step.
+    last_step: the step at which training ends.
+  """
+
+  def __init__(
+    self,
+    writer: tf.summary.SummaryWriter | None,
+    losses: Losses,
+    batches: TimedBatches[Any],
+    captions_per_step: int,
+    last_step: int,
+  ) -> None:
+    self._writer = writer
+    self._losses = losses
+    self._batches = batches
+    self._captions_per_step = captions_per_step
+    self._last_step = last_step
+    # There is no rate before `start`.
+    self._step, self._time = last_step, time.time()
+
+  def start(self, step: int) -> None:
+    """Measures from the end of this step on."""
+    self._losses.read()
+    self._step, self._time = step, time.time()
+    self._batches.seconds = 0.0
+
+  def write(
+    self, step: int, scalars: Mapping[str, tf.Tensor], learning_rate: float
+  ) -> None:
+    """Writes the state of training, and measures from here on.
+
+    Args:
+      step: number of the step.
+      scalars: what the step returned, see `steps.StepFn`.
+      learning_rate: of the step.
+
+    Raises:
+      ValueError: see `Losses.read`.
+    """
+    self._losses.read()
+    if self._writer:
+      self._write(self._writer, step, scalars, learning_rate)
+    self.start(step)
+
+  def _write(
+    self,
+    writer: tf.summary.SummaryWriter,
+    step: int,
+    scalars: Mapping[str, tf.Tensor],
+    learning_rate: float,
+  ) -> None:
+    losses = self._losses
+    total_loss = float(scalars['total_loss'])
+    values: dict[str, Any] = {
+      'losses/batch_loss': scalars['batch_loss'],
+      'losses/total_loss': total_loss,
+      'losses/smoothed_loss': losses.smoothed,
+      'learning_rate': learning_rate,
+      'global_norm': scalars['global_norm'],
+    }
+    details = f'smoothed {losses.smoothed:.4f}, '
+    if total_loss != losses.last:
+      details += f'weight decay {total_loss - losses.last:.4f}, '
+    steps = step - self._step
+    if steps > 0:
+      passed = max(time.time() - self._time, 1e-9)
+      seconds = passed / steps
+      rate = self._captions_per_step / seconds
+      waiting = self._batches.seconds / passed
+      left = duration(seconds * (self._last_step - step))
+      details += (
+        f'{seconds:.3f} sec/step, {rate:.1f} examples/s, {waiting:.0%} waiting '
+        f'for input, ETA {left}, '
+      )
+      values['examples_per_sec'] = rate
+      values['waiting_for_input'] = waiting
+    logging.info(
+      'global step %d: loss = %.4f (%slr %g)',
+      step,
+      losses.last,
+      details,
+      learning_rate,
+    )
+    for name, tag in _OPTIONAL_TAGS.items():
+      if name in scalars:
+        values[tag] = scalars[name]
+    with writer.as_default(step=step):
+      for tag, value in values.items():
+        tf.summary.scalar(tag, value)
 
 
 class StopSignal:

@@ -16,7 +16,9 @@ from im2txt import configuration
 from im2txt import show_and_tell_model
 from im2txt.checkpoints import encoder_stamp
 from im2txt.input_pipeline import captions as captions_lib
+from im2txt.input_pipeline import image_features
 from im2txt.runtime import distribution
+from im2txt.text import vocabulary
 from im2txt.text import vocabulary_stamp
 from im2txt.training import early_stopping
 from im2txt.training import options as options_lib
@@ -31,13 +33,6 @@ from im2txt.training import word_vectors
 # Exit statuses of a run that stops early: because the model no longer gets
 # better, or by a signal.
 _STATUSES = (0, 128 + signal.SIGINT, 128 + signal.SIGTERM)
-
-# What only some steps report -> its tag in TensorBoard.
-_OPTIONAL_TAGS = {
-  'smoothing_loss': 'losses/smoothing_loss',
-  'sampling_probability': 'sampling_probability',
-  'greedy_reward': 'greedy_reward',
-}
 
 
 def run(
@@ -86,13 +81,11 @@ def run(
     configs.model.batch_size,
     f'{per_image}_per_image',
   )
+  starts_words = bool(options.word_vectors_file) and not checkpoint
   vocab = None
   for flag, needed in (
     ('self_critical', options.self_critical),
-    (
-      'word_vectors_file',
-      options.word_vectors_file and not checkpoint and replicas.is_chief,
-    ),
+    ('word_vectors_file', starts_words and replicas.is_chief),
   ):
     if needed:
       vocab = setup.open_vocabulary(
@@ -141,7 +134,7 @@ def run(
       f'{stamp.words}'
     )
   if replicas.is_chief:
-    if vocab and options.word_vectors_file and not checkpoint:
+    if vocab and starts_words:
       word_vectors.assign(options.word_vectors_file, vocab, model.embedding_map)
     configuration.save(options.train_dir, configs)
     # The shards do not tell which vocabulary an older checkpoint had.
@@ -153,83 +146,20 @@ def run(
     replicas.send({'seq_embedding/map': model.embedding_map})
   with replicas.scope():
     update = update_lib.Update(model, configs.training, replicas)
-  # The batches of a step have places of their own in the order of the batches.
-  batches_per_step = configs.training.accumulate_steps
-  first_batch = step * batches_per_step
-  if (
-    checkpoint
-    and step
-    and update.named_slots
-    and not checkpoints.restore_training_state(
-      checkpoint.prefix, update.named_slots
-    )
-  ):
-    logging.warning(
-      'no state of --optimizer=%s and --moving_average_decay=%g beside the '
-      'checkpoint of step %d: both start from scratch',
-      configs.training.optimizer,
-      configs.training.moving_average_decay,
-      step,
-    )
+  if checkpoint and step:
+    _restore_training_state(checkpoint, update, configs.training)
   replicas.send(update.named_slots)
   data = None
   if options.feature_cache_dir:
-    # The chief fills it, and the others wait.
-    if replicas.is_chief:
-      data = setup.open_features(
-        options,
-        model,
-        configs.model,
-        files,
-        replicas=distribution.ALONE if replicas.is_cluster else replicas,
-      )
-    replicas.agree(lambda: None)
-    if not data:
-      data = setup.open_features(
-        options, model, configs.model, files, may_write=False
-      )
-  batches: Iterable[Any]
+    data = _open_features(options, model, configs.model, files, replicas)
   # Self-critical training has both, see `TrainOptions.check`.
   if options.self_critical and vocab and data:
-    if (
-      configs.training.label_smoothing
-      or configs.training.scheduled_sampling != scheduled_sampling.NONE
-    ):
-      logging.warning(
-        '--label_smoothing and --scheduled_sampling have no effect with '
-        '--self_critical'
-      )
-    step_fn = steps.make_self_critical_step_fn(
-      model,
-      update,
-      data,
-      vocab,
-      seed,
-      options.samples_per_image,
-      options.max_sample_length,
-      options.self_critical_baseline,
-      batches_per_step,
-    )
-    batches = data.training_images(
-      configs.model.batch_size,
-      seed,
-      options.samples_per_image,
-      options.feature_undistorted,
-      first_batch,
+    step_fn, batches = _self_critical_training(
+      options, model, configs, update, data, vocab, seed
     )
   else:
-    step_fn = steps.make_step_fn(
-      model,
-      update,
-      seed,
-      setup.source(options),
-      configs.training,
-      replicas,
-    )
-    batches = replicas.prefetch(
-      setup.make_batches(
-        options, configs.model, files, data, seed, first_batch, replicas.shares
-      )
+    step_fn, batches = _training(
+      options, model, configs, update, data, files, seed, replicas
     )
   writer = None
   if replicas.is_chief:
@@ -246,6 +176,119 @@ def run(
     stopping,
     replicas,
   )
+
+
+def _restore_training_state(
+  checkpoint: checkpoints.Checkpoint,
+  update: update_lib.Update,
+  config: configuration.TrainingConfig,
+) -> None:
+  """Restores slots and averages, or warns that there are none."""
+  if update.named_slots and not checkpoints.restore_training_state(
+    checkpoint.prefix, update.named_slots
+  ):
+    logging.warning(
+      'no state of --optimizer=%s and --moving_average_decay=%g beside the '
+      'checkpoint of step %d: both start from scratch',
+      config.optimizer,
+      config.moving_average_decay,
+      checkpoint.global_step,
+    )
+
+
+def _open_features(
+  options: options_lib.TrainOptions,
+  model: show_and_tell_model.ShowAndTellModel,
+  config: configuration.ModelConfig,
+  files: Sequence[str],
+  replicas: distribution.Replicas,
+) -> image_features.CaptionedFeatures:
+  """Opens --feature_cache_dir. The chief fills it, and the others wait."""
+  data = None
+  if replicas.is_chief:
+    data = setup.open_features(
+      options,
+      model,
+      config,
+      files,
+      replicas=distribution.ALONE if replicas.is_cluster else replicas,
+    )
+  replicas.agree(lambda: None)
+  return data or setup.open_features(
+    options, model, config, files, may_write=False
+  )
+
+
+def _training(
+  options: options_lib.TrainOptions,
+  model: show_and_tell_model.ShowAndTellModel,
+  configs: configuration.Configs,
+  update: update_lib.Update,
+  data: image_features.CaptionedFeatures | None,
+  files: Sequence[str],
+  seed: int,
+  replicas: distribution.Replicas,
+) -> tuple[steps.StepFn, Iterable[Any]]:
+  """Returns the step of training on references, and its batches."""
+  step_fn = steps.make_step_fn(
+    model, update, seed, setup.source(options), configs.training, replicas
+  )
+  batches = setup.make_batches(
+    options,
+    configs.model,
+    files,
+    data,
+    seed,
+    _first_batch(model, configs),
+    replicas.shares,
+  )
+  return step_fn, replicas.prefetch(batches)
+
+
+def _self_critical_training(
+  options: options_lib.TrainOptions,
+  model: show_and_tell_model.ShowAndTellModel,
+  configs: configuration.Configs,
+  update: update_lib.Update,
+  data: image_features.CaptionedFeatures,
+  vocab: vocabulary.Vocabulary,
+  seed: int,
+) -> tuple[steps.StepFn, Iterable[Any]]:
+  """Returns the step of self-critical training, and its batches."""
+  if (
+    configs.training.label_smoothing
+    or configs.training.scheduled_sampling != scheduled_sampling.NONE
+  ):
+    logging.warning(
+      '--label_smoothing and --scheduled_sampling have no effect with '
+      '--self_critical'
+    )
+  step_fn = steps.make_self_critical_step_fn(
+    model,
+    update,
+    data,
+    vocab,
+    seed,
+    options.samples_per_image,
+    options.max_sample_length,
+    options.self_critical_baseline,
+    configs.training.accumulate_steps,
+  )
+  batches = data.training_images(
+    configs.model.batch_size,
+    seed,
+    options.samples_per_image,
+    options.feature_undistorted,
+    _first_batch(model, configs),
+  )
+  return step_fn, batches
+
+
+def _first_batch(
+  model: show_and_tell_model.ShowAndTellModel, configs: configuration.Configs
+) -> int:
+  """Returns the place of the next batch in the order of all batches."""
+  return int(model.global_step.numpy()) * configs.training.accumulate_steps
 
 
 def train(
@@ -291,11 +334,18 @@ def train(
   saved_step = None if step == 0 else step
   last_save = time.time()
   last_summary = 0.0
-  logged_step, logged_time = step, time.time()
   batches_per_step = configs.training.accumulate_steps
   captions_per_step = batches_per_step * configs.model.batch_size
   batches_of_steps = reporting.TimedBatches(
     zip(*[iter(batches)] * (batches_per_step * replicas.local_count))
+  )
+
+  log = reporting.StepLog(
+    writer,
+    losses,
+    batches_of_steps,
+    captions_per_step,
+    options.number_of_steps,
   )
 
   def save() -> int:
@@ -335,53 +385,11 @@ def train(
       losses.add(step, scalars['batch_loss'])
       if step == first_step + 1:
         # The first step includes compilation, so the rate leaves it out.
-        losses.read()
-        logged_step, logged_time = step, time.time()
-        batches_of_steps.seconds = 0.0
+        log.start(step)
       if (
         step % options.log_every_n_steps == 0 or step == options.number_of_steps
       ):
-        losses.read()
-        now = time.time()
-        seconds = (now - logged_time) / max(step - logged_step, 1)
-        rate = ''
-        waiting = batches_of_steps.seconds / max(now - logged_time, 1e-9)
-        left = options.number_of_steps - step
-        total_loss = float(scalars['total_loss'])
-        decay = ''
-        if total_loss != losses.last:
-          decay = f'weight decay {total_loss - losses.last:.4f}, '
-        if step > logged_step:
-          rate = (
-            f'{seconds:.3f} sec/step, '
-            f'{captions_per_step / seconds:.1f} examples/s, '
-            f'{waiting:.0%} waiting for input, ETA '
-            f'{reporting.duration(seconds * left)}, '
-          )
-        if writer:
-          logging.info(
-            'global step %d: loss = %.4f (smoothed %.4f, %s%slr %g)',
-            step,
-            losses.last,
-            losses.smoothed,
-            decay,
-            rate,
-            learning_rate,
-          )
-          with writer.as_default(step=step):
-            tf.summary.scalar('losses/batch_loss', scalars['batch_loss'])
-            tf.summary.scalar('losses/total_loss', total_loss)
-            tf.summary.scalar('losses/smoothed_loss', losses.smoothed)
-            tf.summary.scalar('learning_rate', learning_rate)
-            tf.summary.scalar('global_norm', scalars['global_norm'])
-            if step > logged_step:
-              tf.summary.scalar('examples_per_sec', captions_per_step / seconds)
-              tf.summary.scalar('waiting_for_input', waiting)
-            for name, tag in _OPTIONAL_TAGS.items():
-              if name in scalars:
-                tf.summary.scalar(tag, scalars[name])
-        logged_step, logged_time = step, now
-        batches_of_steps.seconds = 0.0
+        log.write(step, scalars, learning_rate)
       if writer and time.time() - last_summary >= options.save_summaries_secs:
         with writer.as_default(step=step):
           reporting.write_summaries(
