@@ -148,6 +148,10 @@ ROOMS = {
 
 # Program, the file of its name -> the rooms and programs that it imports.
 PROGRAMS = {
+    "average_checkpoints": [
+        "checkpoints",
+        "runtime",
+    ],
     "benchmark": [
         "benchmarks",
         "data",

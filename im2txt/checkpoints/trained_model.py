@@ -2,12 +2,17 @@
 """A trained model on the disk: weights, configuration and vocabulary."""
 
 from collections.abc import Iterable
+from collections.abc import Mapping
 import dataclasses
 import os
 
+import numpy.typing as npt
+
 from im2txt import configuration
 from im2txt.checkpoints import checkpoint as checkpoint_lib
+from im2txt.checkpoints import encoder_stamp
 from im2txt.checkpoints import locating
+from im2txt.checkpoints import manager
 from im2txt.runtime import storage
 from im2txt.text import vocabulary as vocabulary_lib
 from im2txt.text import vocabulary_stamp
@@ -80,6 +85,61 @@ def load(path: str) -> TrainedModel:
     training_config,
     vocabulary_stamp.of_checkpoint(checkpoint.prefix),
   )
+
+
+def require_new(output_dir: str) -> None:
+  """Checks that a directory is empty but for files of an interrupted `write`.
+
+  Raises:
+    ValueError: it is not.
+  """
+  names = os.listdir(output_dir) if os.path.isdir(output_dir) else []
+  own = (
+    configuration.FILE_NAME,
+    vocabulary_stamp.FILE_NAME,
+    encoder_stamp.FILE_NAME,
+  )
+  # The state file is written last.
+  if locating.STATE_FILE in names or not all(
+    name in own or name.startswith((f'{locating.PREFIX}-', '.'))
+    for name in names
+  ):
+    raise ValueError(
+      f'--output_dir={output_dir} must be empty: give another directory'
+    )
+
+
+def write(
+  output_dir: str,
+  values: Mapping[str, npt.NDArray],
+  configs: configuration.Configs,
+  vocabulary: vocabulary_stamp.Stamp | None,
+  encoder: encoder_stamp.Stamp | None,
+) -> str:
+  """Writes a model as a train directory.
+
+  Args:
+    output_dir: see `require_new`.
+    values: dict from name to array, with `global_step`.
+    configs: configuration of the model and of its training.
+    vocabulary: of the model; None if not known.
+    encoder: what the encoder was trained from; None if not known.
+
+  Returns:
+    The prefix of the checkpoint.
+  """
+  os.makedirs(output_dir, exist_ok=True)
+  configuration.save(output_dir, configs)
+  for stamp_file, stamp in (
+    (vocabulary_stamp, vocabulary),
+    (encoder_stamp, encoder),
+  ):
+    if stamp:
+      stamp_file.save(output_dir, stamp)
+    else:
+      stamp_file.remove(output_dir)  # An interrupted run may have left one.
+  # The checkpoint is saved last, so its directory is then complete.
+  return manager.CheckpointManager(output_dir).save(values)
 
 
 def vocabulary_beside(checkpoint_path: str | Iterable[str]) -> str | None:

@@ -60,6 +60,7 @@ _FILE = stamps.StampFile(FILE_NAME, Stamp, 'without a check of the vocabulary')
 save = _FILE.save
 load = _FILE.load
 copy = _FILE.copy
+remove = _FILE.remove
 
 
 def first_known(sources: Iterable[Source]) -> Stamp | None:

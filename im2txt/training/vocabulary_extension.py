@@ -10,11 +10,11 @@ import numpy as np
 from im2txt import checkpoints
 from im2txt import configuration
 from im2txt.checkpoints import encoder_stamp
+from im2txt.checkpoints import trained_model
 from im2txt.ops import new_words
 from im2txt.runtime import storage
 from im2txt.runtime.flag_dataclasses import field
 from im2txt.text import vocabulary
-from im2txt.text import vocabulary_stamp
 
 # What has a row per word.
 _ROWS = ('seq_embedding/map', 'logits/weights', 'logits/biases')
@@ -53,10 +53,7 @@ def extend(options: ExtensionOptions) -> str:
   _check_extends(old, new, options)
   trained = checkpoints.load(options.checkpoint_path)
   stamp = trained.check_vocabulary(old)
-  if not _is_new_or_unfinished(options.output_dir):
-    raise ValueError(
-      f'--output_dir={options.output_dir} must be empty: give another directory'
-    )
+  trained_model.require_new(options.output_dir)
   checkpoint = trained.checkpoint
   values = {name: checkpoint.get(name) for name in checkpoint.shapes}
   # Some converters dropped the step, and `train` needs it.
@@ -70,25 +67,21 @@ def extend(options: ExtensionOptions) -> str:
       ),
     )
   )
-  os.makedirs(options.output_dir, exist_ok=True)
   model_config = dataclasses.replace(
     trained.model_config, vocab_size=len(values[_ROWS[0]])
   )
-  configuration.save(
-    options.output_dir, (model_config, trained.training_config)
-  )
-  vocabulary_stamp.save(
+  prefix = trained_model.write(
     options.output_dir,
+    values,
+    configuration.Configs(model_config, trained.training_config),
     dataclasses.replace(
       stamp,
       fingerprint=new.fingerprint,
       words=len(new),
       file=os.path.abspath(options.new_vocab_file),
     ),
+    encoder_stamp.load(trained.directory),
   )
-  encoder_stamp.copy(trained.directory, options.output_dir)
-  # The checkpoint is saved last, so its directory is then complete.
-  prefix = checkpoints.CheckpointManager(options.output_dir).save(values)
   logging.info(
     '%d new words, %d in all, in %s', len(new) - len(old), len(new), prefix
   )
@@ -115,18 +108,3 @@ def _check_extends(
       f'--new_vocab_file={options.new_vocab_file} has no word that is not in '
       f'--vocab_file={options.vocab_file}: train the model further as it is'
     )
-
-
-def _is_new_or_unfinished(directory: str) -> bool:
-  """Returns whether a directory is empty but for files of interrupted runs."""
-  names = os.listdir(directory) if os.path.isdir(directory) else []
-  own = (
-    configuration.FILE_NAME,
-    vocabulary_stamp.FILE_NAME,
-    encoder_stamp.FILE_NAME,
-  )
-  # The state file is written last.
-  return checkpoints.STATE_FILE not in names and all(
-    name in own or name.startswith((f'{checkpoints.PREFIX}-', '.'))
-    for name in names
-  )
