@@ -10,11 +10,14 @@
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+if ((EUID)); then
+  echo 'slurm_check: a Slurm on this machine needs root: start it as root' >&2
+  exit 1
+fi
 scripts/setup.sh --test
 
 if ! type munged slurmctld slurmd srun ip unshare > /dev/null 2>&1; then
   apt-get update
-  # Its services would start with the machine: they are not needed.
   DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
     slurm-wlm munge iproute2 util-linux
 fi
