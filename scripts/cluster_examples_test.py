@@ -63,8 +63,8 @@ def test_a_slurm_job_that_was_told_to_stop_queues_again(
   assert result.returncode == status
   assert (tmp_path / 'requeued.txt').read_text() == requeued
   assert (tmp_path / 'srun.txt').read_text() == (
-    '--kill-on-bad-exit=0 bazel-bin/im2txt/train --distribution=multi_worker '
-    '--train_dir=a b\n'
+    '--label --kill-on-bad-exit=0 --wait=120 bazel-bin/im2txt/train '
+    '--distribution=multi_worker --train_dir=a b\n'
   )
 
 

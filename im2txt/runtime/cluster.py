@@ -110,6 +110,9 @@ def from_tf_config(text: str) -> Cluster:
 def from_slurm(environ: Mapping[str, str], port: int) -> Cluster:
   """Returns the cluster of a job step of Slurm, as `srun` describes it.
 
+  The tasks are in the order of the nodes, however `srun --distribution` numbers
+  them.
+
   Args:
     environ: environment variables of a task of the step.
     port: of the first task on each node; the next tasks have the next ports.
@@ -119,16 +122,21 @@ def from_slurm(environ: Mapping[str, str], port: int) -> Cluster:
 
   >>> from_slurm(
   ...   {'SLURM_STEP_NODELIST': 'n[1-2]', 'SLURM_STEP_TASKS_PER_NODE': '2,1',
-  ...    'SLURM_PROCID': '2'}, 9000).addresses
+  ...    'SLURM_NODEID': '1', 'SLURM_LOCALID': '0'}, 9000).addresses
   ('n1:9000', 'n1:9001', 'n2:9000')
   """
   try:
     nodes = _expand(environ['SLURM_STEP_NODELIST'])
     counts = _tasks_per_node(environ['SLURM_STEP_TASKS_PER_NODE'])
-    index = int(environ['SLURM_PROCID'])
-    if len(nodes) != len(counts) or not 0 <= index < sum(counts):
+    node, task = (int(environ[f'SLURM_{x}ID']) for x in ('NODE', 'LOCAL'))
+    if (
+      len(nodes) != len(counts)
+      or not 0 <= node < len(nodes)
+      or not 0 <= task < counts[node]
+    ):
       raise ValueError(
-        f'{len(nodes)} nodes, tasks per node {counts}, task {index}'
+        f'{len(nodes)} nodes, tasks per node {counts}, task {task} of node '
+        f'{node}'
       )
   except (KeyError, ValueError) as error:
     raise ValueError(
@@ -138,11 +146,11 @@ def from_slurm(environ: Mapping[str, str], port: int) -> Cluster:
   return Cluster(
     (),
     tuple(
-      f'{node}:{port + task}'
-      for node, count in zip(nodes, counts)
-      for task in range(count)
+      f'{name}:{port + number}'
+      for name, count in zip(nodes, counts)
+      for number in range(count)
     ),
-    index,
+    sum(counts[:node]) + task,
   )
 
 

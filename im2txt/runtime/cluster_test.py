@@ -64,7 +64,8 @@ def test_workers_of_slurm_share_the_ports_of_their_node():
   environ = {
     'SLURM_STEP_NODELIST': 'gpu[009-010],login,x[1,3]y',
     'SLURM_STEP_TASKS_PER_NODE': '2(x2),1(x3)',
-    'SLURM_PROCID': '3',
+    'SLURM_NODEID': '1',
+    'SLURM_LOCALID': '1',
   }
   found = cluster.from_environment(environ, 900)
   assert found.addresses == (
@@ -84,10 +85,44 @@ def test_workers_of_slurm_share_the_ports_of_their_node():
 
 
 @pytest.mark.parametrize(
+  'counts, places',
+  [
+    # What `srun --distribution=cyclic` of Slurm 22.05 set in each task, in the
+    # order of SLURM_PROCID: (SLURM_NODEID, SLURM_LOCALID).
+    ('2(x2)', ['0 0', '1 0', '0 1', '1 1']),
+    ('2,1', ['0 0', '1 0', '0 1']),
+    # The default.
+    ('2(x2)', ['0 0', '0 1', '1 0', '1 1']),
+  ],
+)
+def test_each_task_of_slurm_is_on_its_node(counts, places):
+  found = [
+    cluster.from_slurm(
+      {
+        'SLURM_STEP_NODELIST': 'node[01-02]',
+        'SLURM_STEP_TASKS_PER_NODE': counts,
+        'SLURM_PROCID': str(number),
+        'SLURM_NODEID': place.split()[0],
+        'SLURM_LOCALID': place.split()[1],
+      },
+      12321,
+    )
+    for number, place in enumerate(places)
+  ]
+  assert [one.addresses[one.index] for one in found] == [
+    f'node0{int(node) + 1}:{12321 + int(task)}'
+    for node, task in map(str.split, places)
+  ]
+  assert len({one.addresses for one in found}) == 1
+  assert found[0].index == 0
+
+
+@pytest.mark.parametrize(
   'name, value',
   [
-    ('SLURM_PROCID', None),
-    ('SLURM_PROCID', '2'),
+    ('SLURM_NODEID', None),
+    ('SLURM_NODEID', '2'),
+    ('SLURM_LOCALID', '1'),
     ('SLURM_STEP_TASKS_PER_NODE', '1(y2)'),
     ('SLURM_STEP_TASKS_PER_NODE', '1'),
   ],
@@ -96,7 +131,8 @@ def test_wrong_variables_of_slurm_are_told(name, value):
   environ = {
     'SLURM_STEP_NODELIST': 'a,b',
     'SLURM_STEP_TASKS_PER_NODE': '1(x2)',
-    'SLURM_PROCID': '0',
+    'SLURM_NODEID': '0',
+    'SLURM_LOCALID': '0',
   }
   environ[name] = value
   if value is None:

@@ -19,6 +19,7 @@ import itertools
 import json
 import os
 import re
+import signal
 from typing import Any
 from typing import TypeVar
 
@@ -437,6 +438,7 @@ def make(name: str, slurm_port: int) -> Replicas:
       cluster.describe(cluster.index),
       len(cluster.addresses),
     )
+    action = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL
     try:
       strategy = tf.distribute.MultiWorkerMirroredStrategy()
     except tf.errors.OpError as error:
@@ -445,6 +447,9 @@ def make(name: str, slurm_port: int) -> Replicas:
         'the same command on all workers, and check that their addresses can '
         f'be reached ({quiet_tensorflow.reason(error)[:200]})'
       ) from error
+    # TensorFlow catches it and only takes note of it, so nothing would end a
+    # worker that fills a cache.
+    signal.signal(signal.SIGTERM, action)
     return Replicas(strategy, cluster)
   return make_local(name)
 

@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of distribution; training/distribution_test.py has more processes."""
 
+import ctypes
 import multiprocessing
+import pathlib
+import re
+import signal
 import sys
 
 import numpy as np
@@ -31,6 +35,33 @@ def test_one_device_is_the_default_where_there_is_one(
   assert replicas.shares == [sharing.WHOLE]
   assert replicas.agree(lambda: [3]) == [3]
   assert distribution.Wishes(replicas, (1, 2)).of_all({2}) == {2}
+
+
+def _catches_sigterm():
+  status = pathlib.Path('/proc/self/status').read_text()
+  caught = int(re.search(r'^SigCgt:\s*(\w+)$', status, re.M)[1], 16)
+  return bool(caught >> (signal.SIGTERM - 1) & 1)
+
+
+def test_tensorflow_does_not_keep_sigterm(monkeypatch):
+  """Which would not end a worker that prepares its training."""
+  kept = []
+
+  class Strategy:
+    num_replicas_in_sync = 2
+
+    def __init__(self):
+      # In C, as TensorFlow does it: Python does not know.
+      kept.append(ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda number: None))
+      ctypes.CDLL(None).signal(signal.SIGTERM, kept[0])
+      assert _catches_sigterm()
+
+  assert not _catches_sigterm()
+  monkeypatch.setattr(tf.distribute, 'MultiWorkerMirroredStrategy', Strategy)
+  monkeypatch.setenv('TF_CONFIG', _tf_config(2, 1).tf_config())
+  replicas = distribution.make('auto', 1)
+  assert (replicas.count, replicas.is_chief) == (2, False)
+  assert kept and not _catches_sigterm()
 
 
 def _on_two_devices():
