@@ -195,6 +195,32 @@ def test_beam_reads_images_of_an_archive(folder):
   assert _content(f'{root}/out') == _content(folder / 'out')
 
 
+@pytest.mark.skipif(not shutil.which('java'), reason='needs Java')
+def test_spark_writes_the_same_files(folder, monkeypatch):
+  name = 'beam_pyspark_runner.pyspark_runner'
+  why = 'needs requirements-beam.txt and requirements-spark.txt'
+  pytest.importorskip('apache_beam', reason=why)
+  spark = pytest.importorskip('pyspark.sql', reason=why).SparkSession
+  pytest.importorskip(name, reason=why)
+  monkeypatch.setenv('PYTHONPATH', os.pathsep.join(sys.path))
+  monkeypatch.setenv('PYSPARK_PYTHON', sys.executable)
+  monkeypatch.setenv(
+    'PYSPARK_SUBMIT_ARGS',
+    '--master local[2] --conf spark.default.parallelism=2 '
+    '--conf spark.ui.enabled=false pyspark-shell',
+  )
+  (folder / 'images' / '4.jpg').write_bytes(b'no image')
+  _build(folder)
+  try:
+    _build(folder, runner=f'{name}.PySparkRunner', output_dir=folder / 'spark')
+  finally:
+    spark.builder.getOrCreate().stop()
+  assert _content(folder / 'spark') == _content(folder / 'out')
+  assert vocabulary_stamp.load(folder / 'spark').fingerprint == (
+    vocabulary_stamp.load(folder / 'out').fingerprint
+  )
+
+
 def test_a_missing_beam_is_told_before_work(folder, monkeypatch):
   monkeypatch.setattr(importlib.util, 'find_spec', lambda _: None)
   with pytest.raises(ValueError, match='--runner=SparkRunner needs Apache'):

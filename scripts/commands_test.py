@@ -65,6 +65,9 @@ _FLAGS_OF_OTHERS = {
   'sdk_container_image',
   'spark_master_url',
   'temp_location',
+  # Spark, by PYSPARK_SUBMIT_ARGS
+  'conf',
+  'master',
   # Bazel
   'build_event_json_file',
   'noshow_progress',

@@ -19,6 +19,7 @@ import importlib.util
 import json
 import logging as python_logging
 import os
+import re
 import secrets
 import shlex
 import threading
@@ -35,6 +36,14 @@ from im2txt.runtime.flag_dataclasses import field
 
 LOCAL = 'local'
 _THIS_MACHINE, _CLOUD = 'DirectRunner', 'DataflowRunner'
+_NAMES = (
+  LOCAL,
+  _THIS_MACHINE,
+  'FlinkRunner',
+  'SparkRunner',
+  _CLOUD,
+  'PortableRunner',
+)
 
 # A hidden directory, so that no pattern of files matches what is in it.
 _DIRECTORY = '.beam-'
@@ -47,6 +56,8 @@ _TRIES = 3
 # Errors that a task may raise, the first that fits.
 _ERRORS = {'ValueError': ValueError, 'OSError': OSError, 'other': RuntimeError}
 
+_IN_A_JAVA_TRACE = re.compile(r'at \S+\(|\.\.\. \d+ more$')
+
 _T = TypeVar('_T')
 
 
@@ -56,16 +67,9 @@ class RunnerOptions:
 
   runner: str = field(
     LOCAL,
-    'Where the work is done. local: in processes of this machine. The others '
-    'are runners of Apache Beam, which is an extra (see docs/beam.md).',
-    [
-      LOCAL,
-      _THIS_MACHINE,
-      'FlinkRunner',
-      'SparkRunner',
-      _CLOUD,
-      'PortableRunner',
-    ],
+    f'Where the work is done: {", ".join(_NAMES)}, or another runner by its '
+    'module and class. local: in processes of this machine. The others are '
+    'runners of Apache Beam, which is an extra (see docs/beam.md).',
   )
   beam_options: str = field(
     '',
@@ -99,12 +103,30 @@ class RunnerOptions:
           f'Beam: give one, such as --runner=DirectRunner'
         )
       return
+    if self.runner not in _NAMES and not (
+      _is_class(self.runner)
+      and all(part.isidentifier() for part in self.runner.split('.'))
+    ):
+      raise ValueError(
+        f'--runner={self.runner} is none of {", ".join(_NAMES)}: give one of '
+        'them, or the module and class of a runner, such as package.module.Name'
+      )
     if not importlib.util.find_spec('apache_beam'):
       raise ValueError(
         f'--runner={self.runner} needs Apache Beam, which is not installed: '
         'run .venv/bin/pip install --no-deps -r requirements-beam.txt, or leave '
         'out --runner'
       )
+    if _is_class(self.runner):
+      module, _, name = self.runner.rpartition('.')
+      try:
+        with _without_warnings():
+          getattr(importlib.import_module(module), name)
+      except (ImportError, AttributeError) as error:
+        raise ValueError(
+          f'--runner={self.runner} cannot be imported ({error}): install its '
+          'package, or give another runner'
+        ) from error
     try:
       shlex.split(self.beam_options)
     except ValueError as error:
@@ -271,25 +293,29 @@ class _Pipeline:
     self, title: str, runner: str, options: list[str], names: list[str]
   ) -> None:
     try:
-      # It warns of the parts for other stores that are not installed.
-      python_logging.disable(python_logging.WARNING)
-      import apache_beam as beam
-      from apache_beam.options import pipeline_options
+      with _without_warnings():
+        import apache_beam as beam
+        from apache_beam.options import pipeline_options
 
-      python_logging.disable(python_logging.NOTSET)
       pipeline = beam.Pipeline(
         runner,
         pipeline_options.PipelineOptions(
           [_LOG_LEVEL, *options], job_name=f'im2txt-{title.strip("_")}'
         ),
       )
-      _ = (
-        pipeline
-        | 'Tasks' >> beam.Create(names)
-        # Or one worker would get all of them.
-        | 'Spread' >> beam.Reshuffle()
-        | title >> beam.Map(_work)
-      )
+      if _is_class(runner):
+        # Reshuffle needs the time of an element, which runners of others need
+        # not know. A group per task does the same, if less evenly where groups
+        # are shared out by hash.
+        spread = (
+          beam.Create(list(enumerate(names)))
+          | beam.GroupByKey()
+          | beam.FlatMapTuple(lambda _, names_of_one: names_of_one)
+        )
+      else:
+        spread = beam.Create(names) | beam.Reshuffle()
+      # Spread, or one worker would get all of them.
+      _ = pipeline | 'Tasks' >> spread | title >> beam.Map(_work)
       self._result = pipeline.run()
       state = self._result.wait_until_finish()
       if state != 'DONE':
@@ -298,6 +324,21 @@ class _Pipeline:
       self.error = error
       if self._is_cancelled:
         logging.info('cancelled: %s', _in_a_line(error))
+
+
+def _is_class(runner: str) -> bool:
+  """Returns whether a runner is named by its module and class."""
+  return '.' in runner
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+  """Hides that Beam warns of parts for other stores that are not installed."""
+  python_logging.disable(python_logging.WARNING)
+  try:
+    yield
+  finally:
+    python_logging.disable(python_logging.NOTSET)
 
 
 def _work(name: str) -> None:
@@ -345,6 +386,10 @@ def _save(path: str, value: object) -> None:
 
 
 def _in_a_line(error: BaseException | None) -> str:
-  """Returns the last line of an error: Beam puts the trace before it."""
+  """Returns the last line of an error but for traces.
+
+  Python puts the trace before the line, Java after it.
+  """
   lines = [line.strip() for line in str(error).split('\n') if line.strip()]
+  lines = [line for line in lines if not _IN_A_JAVA_TRACE.match(line)]
   return lines[-1] if lines else type(error).__name__

@@ -4,6 +4,7 @@
 import importlib.util
 import os
 import sys
+import types
 
 import pytest
 
@@ -53,6 +54,55 @@ def test_results_come_in_order_and_nothing_is_left(place, tmp_path):
   assert storage.listdir(directory) == []
 
 
+def test_a_runner_of_others_needs_no_time_of_an_element(tmp_path, monkeypatch):
+  """PySparkRunner does not know it, so a Reshuffle fails there."""
+  beam = pytest.importorskip('apache_beam', reason='needs Apache Beam')
+  found = {beam.Create: [], beam.Reshuffle: [], beam.GroupByKey: []}
+
+  class Visitor(beam.pipeline.PipelineVisitor):
+    def enter_composite_transform(self, node):
+      found.get(type(node.transform), []).append(node.full_label)
+
+    visit_transform = enter_composite_transform
+
+  class Theirs(beam.runners.DirectRunner):
+    def run_pipeline(self, pipeline, options):
+      pipeline.visit(Visitor())
+      return super().run_pipeline(pipeline, options)
+
+  monkeypatch.setitem(
+    sys.modules, 'their_runners', types.SimpleNamespace(Theirs=Theirs)
+  )
+  options = beam_workers.RunnerOptions('their_runners.Theirs')
+  options.check_runner(str(tmp_path))
+  with options.workers(str(tmp_path)) as pool:
+    assert list(pool.map(double, [(i,) for i in range(30)])) == [
+      [i, i] for i in range(30)
+    ]
+  # A runner replaces Create, which may hold a Reshuffle.
+  (create,) = found[beam.Create]
+  in_create = tuple(s for s in found[beam.Reshuffle] if s.startswith(create))
+  assert [*in_create] == found[beam.Reshuffle]
+  assert [s for s in found[beam.GroupByKey] if not s.startswith(in_create)]
+  assert os.listdir(tmp_path) == []
+
+
+def test_the_line_of_an_error_is_in_no_trace():
+  of_java = """An error occurred while calling z:collectAndServe.
+: org.apache.spark.SparkException: Job aborted: Traceback (most recent call last):
+  File "worker.py", line 90, in main
+    read()
+ModuleNotFoundError: No module named 'im2txt'
+
+\tat org.apache.spark.Runner$$anon$3.read(Runner.scala:765)
+\tat java.base/java.lang.Thread.run(Thread.java:840)
+\t... 1 more
+"""
+  assert beam_workers._in_a_line(RuntimeError(of_java)) == (
+    "ModuleNotFoundError: No module named 'im2txt'"
+  )
+
+
 @pytest.mark.parametrize(
   'kind, error, calls',
   [('value', ValueError, 1), ('disk', OSError, 3), ('key', RuntimeError, 1)],
@@ -80,6 +130,23 @@ def test_a_pipeline_that_fails_is_told_in_a_line(tmp_path):
     (('local', '--x=1'), '/tmp', '--beam_options=--x=1 needs a --runner'),
     (('DirectRunner', '--x="1'), '/tmp', 'close the quotes'),
     (('DataflowRunner', ''), '/tmp', 'cannot write into /tmp, .* such as gs:'),
+    (('directrunner', ''), '/tmp', 'directrunner is none of local, DirectRun'),
+    (
+      ('no..Class', ''),
+      '/tmp',
+      '--runner=no..Class is none of .*: give one of',
+    ),
+    (
+      ('no.Class', ''),
+      '/tmp',
+      "no.Class cannot be imported .No module .* 'no'",
+    ),
+    (
+      ('json.Spark', ''),
+      '/tmp',
+      "imported .* no attribute 'Spark'.: install it",
+    ),
+    (('json.JSONDecoder', ''), '', 'needs --beam_dir: give a directory that'),
   ],
 )
 def test_options_are_checked_before_work(
