@@ -30,6 +30,7 @@ import tensorflow as tf
 from im2txt.runtime import cluster as cluster_lib
 from im2txt.runtime import lookahead
 from im2txt.runtime import quiet_tensorflow
+from im2txt.runtime import rendezvous
 from im2txt.runtime import sharing
 
 # Devices that stand for GPUs where there are none; tests set more.
@@ -438,6 +439,7 @@ def make(name: str, slurm_port: int) -> Replicas:
       cluster.describe(cluster.index),
       len(cluster.addresses),
     )
+    rendezvous.wait(cluster)
     action = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL
     try:
       strategy = tf.distribute.MultiWorkerMirroredStrategy()

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from im2txt.runtime import cluster
 from im2txt.runtime import distribution
+from im2txt.runtime import rendezvous
 from im2txt.runtime import sharing
 
 
@@ -58,6 +59,7 @@ def test_tensorflow_does_not_keep_sigterm(monkeypatch):
 
   assert not _catches_sigterm()
   monkeypatch.setattr(tf.distribute, 'MultiWorkerMirroredStrategy', Strategy)
+  monkeypatch.setattr(rendezvous, 'wait', lambda _: None)
   monkeypatch.setenv('TF_CONFIG', _tf_config(2, 1).tf_config())
   replicas = distribution.make('auto', 1)
   assert (replicas.count, replicas.is_chief) == (2, False)
