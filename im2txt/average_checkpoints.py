@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""Makes one model of several: each weight is the mean of theirs.
 
-  average_checkpoints --checkpoint_path=joint_4,joint_5 --output_dir=mean
+  average_checkpoints --checkpoint_path=joint_a,joint_b --output_dir=mean
 
 The mean of models that were trained from one checkpoint, with other seeds or
 learning rates, is often better than each of them, and as fast as one. So is the

@@ -36,7 +36,8 @@ def average(options: AveragingOptions) -> str:
   """Writes a model whose weights are the means of those of several models.
 
   The source is Wortsman et al. 2022, "Model soups", section 2 ("uniform soup").
-  Means are computed in float64. The step is the highest.
+  Means are computed in float64, and have the dtype of the first model. The step
+  is the highest, an int32 as in 2016.
 
   Args:
     options: see `AveragingOptions`; both are needed.
@@ -65,9 +66,10 @@ def average(options: AveragingOptions) -> str:
   values = {
     name: _mean([model.checkpoint.get(name) for model in models])
     for name in models[0].checkpoint.shapes
+    if name != _STEP
   }
   values[_STEP] = np.array(
-    max(model.checkpoint.global_step for model in models), np.int64
+    max(model.checkpoint.global_step for model in models), np.int32
   )
   prefix = trained_model.write(
     options.output_dir,
@@ -132,9 +134,11 @@ def _encoder(
   values: Mapping[str, npt.NDArray],
   prefixes: Sequence[str],
 ) -> encoder_stamp.Stamp | None:
-  """Returns the stamp of the encoder that the mean started from."""
+  """Returns the stamp of the encoder that the mean started from, if known."""
   first = stamps[0]
-  if not first or all(stamp == first for stamp in stamps):
+  if not first or not all(stamps):
+    return None
+  if all(stamp == first for stamp in stamps):
     return first
   encoder = {
     name: value

@@ -127,6 +127,9 @@ def write(
 
   Returns:
     The prefix of the checkpoint.
+
+  Raises:
+    OSError: a file cannot be written.
   """
   os.makedirs(output_dir, exist_ok=True)
   configuration.save(output_dir, configs)
