@@ -59,10 +59,12 @@ def test_tensorflow_does_not_keep_sigterm(monkeypatch):
 
   assert not _catches_sigterm()
   monkeypatch.setattr(tf.distribute, 'MultiWorkerMirroredStrategy', Strategy)
-  monkeypatch.setattr(rendezvous, 'wait', lambda _: None)
+  met = []
+  monkeypatch.setattr(rendezvous, 'wait', met.append)
   monkeypatch.setenv('TF_CONFIG', _tf_config(2, 1).tf_config())
   replicas = distribution.make('auto', 1)
   assert (replicas.count, replicas.is_chief) == (2, False)
+  assert met == [_tf_config(2, 1)]
   assert kept and not _catches_sigterm()
 
 

@@ -81,7 +81,6 @@ def test_a_worker_that_ended_is_waited_for_again(clusters, pool):
   chief = pool.submit(rendezvous.wait, clusters[0])
   with _connect(clusters[1]) as connection:
     connection.sendall(_hello(clusters[1]))
-    time.sleep(0.1)
   other = pool.submit(rendezvous.wait, clusters[2])
   assert not futures.wait([chief, other], timeout=1).done
   rendezvous.wait(clusters[1])
